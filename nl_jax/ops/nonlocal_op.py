@@ -1,0 +1,131 @@
+"""The non-local operation of section 3.1: y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j).
+
+Arrays in, arrays out. One letter per axis: b batch, n positions that ask (queries), m positions that are summed over
+(keys), d channels of theta and phi, c channels of g. Gaussian and embedded Gaussian are the same function here: the
+first is called with theta = phi = x.
+
+Only the softmax needs the n x m pairwise values, and it is taken over a few queries at a time. The dot product is
+linear in its key, so its sum over j can be done first; concatenation is a hinge in one number per position, so a sort
+and prefix sums replace the pairs. All forms are exact.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+# Up to this many pairwise values (b n m) at once; beyond it the softmax goes through the queries in chunks.
+MAX_PAIRS = 2**24
+# The sorted form of concatenation pays a sort and four gathers; below this many keys the pairs are cheaper.
+MIN_SORTED_KEYS = 512
+
+
+def gaussian_rows(
+    theta: Float[Array, "b n d"], phi: Float[Array, "b m d"], scale: float = 1.0
+) -> Float[Array, "b n m"]:
+    """softmax_j(scale theta_i . phi_j), in float32: equation 2 or 3 divided by its C(x)."""
+    scores = jnp.einsum("bnd,bmd->bnm", theta, phi, preferred_element_type=jnp.float32)
+    return jax.nn.softmax(scores * scale, axis=-1)
+
+
+def dot_product_rows(theta: Float[Array, "b n d"], phi: Float[Array, "b m d"]) -> Float[Array, "b n m"]:
+    """theta_i . phi_j / m, in float32: equation 4 divided by its C(x)."""
+    return jnp.einsum("bnd,bmd->bnm", theta, phi, preferred_element_type=jnp.float32) / phi.shape[1]
+
+
+def concatenation_rows(a: Float[Array, "b n"], p: Float[Array, "b m"]) -> Float[Array, "b n m"]:
+    """relu(a_i + p_j) / m, in float32: equation 5 divided by its C(x)."""
+    a, p = a.astype(jnp.float32), p.astype(jnp.float32)
+    return jax.nn.relu(a[:, :, None] + p[:, None, :]) / p.shape[1]
+
+
+def gaussian(
+    theta: Float[Array, "b n d"], phi: Float[Array, "b m d"], g: Float[Array, "b m c"], scale: float = 1.0
+) -> Float[Array, "b n c"]:
+    """y_i = sum_j softmax_j(scale theta_i . phi_j) g_j.
+
+    Memory is linear in n + m: many queries are taken in chunks, whose pairwise values the backward pass computes again.
+    Scores and softmax are float32 whatever the inputs are; the result has the type of `g`.
+    """
+    _check_shapes(theta.shape, phi.shape, g.shape)
+    b, n, _ = theta.shape
+    chunk = max(1, MAX_PAIRS // (b * phi.shape[1]))
+    if n <= chunk:
+        return _weighted_sum(gaussian_rows(theta, phi, scale), g)
+
+    @jax.checkpoint
+    def one_query(query: Float[Array, "b d"]) -> Float[Array, "b c"]:
+        return _weighted_sum(gaussian_rows(query[:, None], phi, scale), g)[:, 0]
+
+    return jax.lax.map(one_query, theta.swapaxes(0, 1), batch_size=chunk).swapaxes(0, 1)
+
+
+def dot_product(
+    theta: Float[Array, "b n d"], phi: Float[Array, "b m d"], g: Float[Array, "b m c"]
+) -> Float[Array, "b n c"]:
+    """y_i = 1/m sum_j (theta_i . phi_j) g_j, taken as theta_i (sum_j phi_j g_j^T) / m wherever that is cheaper."""
+    _check_shapes(theta.shape, phi.shape, g.shape)
+    n, d = theta.shape[1:]
+    m, c = g.shape[1:]
+    if n * m * (d + c) < d * c * (n + m):
+        return _weighted_sum(dot_product_rows(theta, phi), g)
+    summed = jnp.einsum("bmd,bmc->bdc", phi, g, preferred_element_type=jnp.float32) / m
+    return jnp.einsum("bnd,bdc->bnc", theta.astype(jnp.float32), summed).astype(g.dtype)
+
+
+def concatenation(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
+    """y_i = 1/m sum_j relu(a_i + p_j) g_j.
+
+    The two halves of w_f are applied outside: w_f . [theta_i, phi_j] = a_i + p_j. With the keys sorted by p, those with
+    a_i + p_j > 0 are a prefix that ends where a_i falls among them, so two prefix sums, of g_j and of p_j g_j, give
+    every y_i: cost (m + n) log m. The gradients are sums of the same kind with a and p in each other's place.
+    """
+    _check_shapes((*a.shape, 1), (*p.shape, 1), g.shape)
+    if p.shape[1] < MIN_SORTED_KEYS:
+        return _weighted_sum(concatenation_rows(a, p), g)
+    y = _hinge(a.astype(jnp.float32), p.astype(jnp.float32), g.astype(jnp.float32))
+    return (y / p.shape[1]).astype(g.dtype)
+
+
+@jax.custom_vjp
+def _hinge(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
+    """sum_j relu(a_i + p_j) g_j."""
+    return _hinge_sums(a, p, g)[1]
+
+
+def _hinge_forward(a, p, g):
+    active, hinge = _hinge_sums(a, p, g)
+    return hinge, (a, p, g, active)
+
+
+def _hinge_backward(residuals, dy):
+    a, p, g, active = residuals
+    active_dy, dg = _hinge_sums(p, a, dy)
+    return jnp.einsum("bnc,bnc->bn", active, dy), jnp.einsum("bmc,bmc->bm", active_dy, g), dg
+
+
+_hinge.defvjp(_hinge_forward, _hinge_backward)
+
+
+def _hinge_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]):
+    """sum_j [a_i + p_j > 0] g_j and sum_j relu(a_i + p_j) g_j, both (b, n, c)."""
+    order = jnp.argsort(-p, axis=1)
+    p = jnp.take_along_axis(p, order, axis=1)
+    g = jnp.take_along_axis(g, order[..., None], axis=1)
+    prefix = jnp.cumsum(jnp.concatenate([g, p[..., None] * g], axis=-1), axis=1)
+    prefix = jnp.pad(prefix, ((0, 0), (1, 0), (0, 0)))
+    # The number of keys with -p_j < a_i, that is a_i + p_j > 0.
+    count = jax.vmap(partial(jnp.searchsorted, side="left"))(-p, a)
+    sum_g, sum_pg = jnp.split(jnp.take_along_axis(prefix, count[..., None], axis=1), 2, axis=-1)
+    return sum_g, a[..., None] * sum_g + sum_pg
+
+
+def _weighted_sum(rows: Float[Array, "b n m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
+    y = jnp.einsum("bnm,bmc->bnc", rows.astype(g.dtype), g, preferred_element_type=jnp.float32)
+    return y.astype(g.dtype)
+
+
+def _check_shapes(theta: tuple[int, ...], phi: tuple[int, ...], g: tuple[int, ...]) -> None:
+    if theta[0] != phi[0] or theta[2] != phi[2] or phi[:2] != g[:2] or not phi[1]:
+        raise ValueError(f"theta {theta}, phi {phi} and g {g} must be (b,n,d), (b,m,d) and (b,m,c) with m > 0")

@@ -1,0 +1,42 @@
+"""The head: pool, dropout, fully connected."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+
+class Classifier(nnx.Module):
+    """Global average pool, dropout, fc (section 4), or the same slid over the frame.
+
+    With `window` the average runs over all of time and a window x window patch of space, at stride 1, and the softmax
+    of every place is averaged, as the released code tests crops larger than those trained on: the logits are then the
+    logarithm of that mean, so that their softmax is the average itself.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        *,
+        dropout: float = 0.5,
+        window: int | None = None,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.window = window
+        self.dropout = nnx.Dropout(dropout)
+        self.fc = nnx.Linear(channels, num_classes, kernel_init=nnx.initializers.normal(0.01), dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b t h w c"], dropout_key: Key[Array, ""] | None = None) -> Float[Array, "b k"]:
+        if self.window is None or self.window >= max(x.shape[2:4]):
+            return self._fc(x.mean(axis=(1, 2, 3)), dropout_key)
+        window = (min(self.window, x.shape[2]), min(self.window, x.shape[3]))
+        cells = nnx.avg_pool(x.mean(axis=1), window, strides=(1, 1))
+        log_probabilities = jax.nn.log_softmax(self._fc(cells, dropout_key))
+        count = cells.shape[1] * cells.shape[2]
+        return jax.nn.logsumexp(log_probabilities, axis=(1, 2)) - jnp.log(count)
+
+    def _fc(self, x: Float[Array, "b *s c"], dropout_key) -> Float[Array, "b *s k"]:
+        # The loss and the averages over views are taken in float32.
+        return self.fc(self.dropout(x, rngs=dropout_key)).astype(jnp.float32)

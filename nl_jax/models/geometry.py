@@ -1,0 +1,82 @@
+"""What differs between the published versions of the same network: strides, pools and details of the non-local block.
+
+A geometry belongs to the weights that were trained with it: loading weights into another one costs accuracy without
+an error. Padding is always explicit and the same on both sides.
+"""
+
+import dataclasses
+
+from nl_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """A max pool over (t, h, w)."""
+
+    kernel: tuple[int, int, int]
+    strides: tuple[int, int, int]
+    padding: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """Strides and pools of the backbone, and the defaults of its non-local blocks (see `NonLocalBlock`)."""
+
+    conv1_stride: tuple[int, int, int]
+    pool1: Pool | None
+    pool2: Pool | None
+    conv1_kernel: int = 7  # in space; in time 5 where the network is inflated, else 1
+    subsample: str | None = "after"
+    scale: str | None = None
+    out_bias: bool = True
+    init: str = "he"
+
+
+GEOMETRIES = {
+    # Table 1 of the paper.
+    "paper": Geometry((2, 2, 2), Pool((3, 3, 3), (2, 2, 2), (1, 1, 1)), Pool((3, 1, 1), (2, 1, 1), (1, 0, 0))),
+    # The Caffe2 release: 32 frames, every other one, and 8 frames, every eighth.
+    "caffe2_32": Geometry(
+        (2, 2, 2),
+        Pool((2, 3, 3), (2, 2, 2)),
+        Pool((2, 1, 1), (2, 1, 1)),
+        subsample="before",
+        scale="rsqrt_d",
+        init="normal",
+    ),
+    "caffe2_8": Geometry(
+        (1, 2, 2),
+        Pool((1, 3, 3), (1, 2, 2)),
+        Pool((2, 1, 1), (2, 1, 1)),
+        subsample="before",
+        scale="rsqrt_d",
+        init="normal",
+    ),
+    # PySlowFast, PyTorchVideo and long-term feature banks.
+    "slowfast": Geometry(
+        (1, 2, 2),
+        Pool((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        Pool((2, 1, 1), (2, 1, 1)),
+        subsample="before",
+        scale="rsqrt_d",
+        init="normal",
+    ),
+    "mmaction2": Geometry(
+        (2, 2, 2),
+        Pool((1, 3, 3), (2, 2, 2), (0, 1, 1)),
+        Pool((2, 1, 1), (2, 1, 1)),
+        out_bias=False,
+        init="normal",
+    ),
+    # Ours, for frames of a few dozen pixels: no pools, and blocks that see every position.
+    "small": Geometry((1, 2, 2), None, None, conv1_kernel=5, subsample=None),
+}
+
+
+def resolve(geometry: str | Geometry) -> Geometry:
+    """The geometry of that name, or the one given. Raises InputError for an unknown name."""
+    if isinstance(geometry, Geometry):
+        return geometry
+    if geometry not in GEOMETRIES:
+        raise InputError(f"geometry={geometry!r} is unknown; choose one of {', '.join(GEOMETRIES)}")
+    return GEOMETRIES[geometry]

@@ -1,0 +1,172 @@
+"""The non-local block of section 3.3: z = W_z y + x, with y the non-local operation on x."""
+
+import math
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from nl_jax.errors import InputError
+from nl_jax.models.norm import KINDS, Norm
+from nl_jax.ops import nonlocal_op
+from nl_jax.ops.pool import max_pool
+
+PAIRWISE = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
+AXES = ("spacetime", "space", "time")
+SUBSAMPLE = (None, "before", "after")
+
+
+class NonLocalBlock(nnx.Module):
+    """z_i = norm(W_z y_i) + x_i with y_i = 1/C(x) sum_j f(x_i, x_j) W_g x_j (equations 1 and 6).
+
+    Input and output are (b,t,h,w,c) video, (b,h,w,c) images or (b,t,c) sequences. A new block is the identity: the
+    scale of its norm, or W_z itself where there is no norm, starts at zero.
+
+    Args:
+      channels: c.
+      inner_channels: d of theta, phi and g; c // 2 by default (the paper's bottleneck).
+      pairwise: f; one of gaussian, embedded_gaussian, dot_product, concatenation (section 3.2).
+      axes: what the sum over j runs over: every position (spacetime), those of the same frame (space) or those of the
+        same place (time); section 4.1, table 2d.
+      subsample: 2x2 max pooling of the keys, over space or, for a sequence, over time: None, "before" phi and g (the
+        released code) or "after" them (the paper).
+      scale: multiplies the scores of the two Gaussians; None is 1 as in the paper, "rsqrt_d" is 1/sqrt(d) as in the
+        released code.
+      norm: "batch" after W_z as in the paper, "affine", "global", "frozen" (see `Norm`) or "none".
+      bias: whether theta, phi and g have one; out_bias: whether W_z has one.
+      init: "he" as in the paper, or "normal" for N(0, 0.01) as in the released code.
+      group_size: clips per batch norm group.
+      dtype: of the computation; parameters, statistics and softmax are float32.
+
+    Raises:
+      InputError: for an unknown choice, axes that the input does not have, or subsampling with axes="time".
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        inner_channels: int | None = None,
+        *,
+        pairwise: str = "embedded_gaussian",
+        axes: str = "spacetime",
+        subsample: str | None = None,
+        scale: float | str | None = None,
+        norm: str = "batch",
+        bias: bool = True,
+        out_bias: bool = True,
+        init: str = "he",
+        group_size: int = 8,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        inits = {"he": nnx.initializers.he_normal(), "normal": nnx.initializers.normal(0.01)}
+        for name, value, valid in (
+            ("pairwise", pairwise, PAIRWISE),
+            ("axes", axes, AXES),
+            ("subsample", subsample, SUBSAMPLE),
+            ("norm", norm, (*KINDS, "none")),
+            ("init", init, tuple(inits)),
+        ):
+            if value not in valid:
+                raise InputError(f"{name}={value!r} is unknown; choose one of {', '.join(map(str, valid))}")
+        if subsample and axes == "time":
+            raise InputError(f"subsample={subsample!r} pools over space, where axes='time' has no neighbours to pool")
+        if isinstance(scale, str) and scale != "rsqrt_d":
+            raise InputError(f"scale={scale!r} is unknown; choose a number, None or 'rsqrt_d'")
+
+        d = inner_channels or max(1, channels // 2)
+        width = channels if pairwise == "gaussian" else d
+        self.pairwise, self.axes, self.subsample = pairwise, axes, subsample
+        self.scale = 1.0 if scale is None else 1 / math.sqrt(width) if scale == "rsqrt_d" else float(scale)
+
+        def pointwise(features_in, features_out, use_bias, kernel_init):
+            return nnx.Linear(
+                features_in, features_out, use_bias=use_bias, kernel_init=kernel_init, dtype=dtype, rngs=rngs
+            )
+
+        if pairwise != "gaussian":
+            self.theta = pointwise(channels, d, bias, inits[init])
+            self.phi = pointwise(channels, d, bias, inits[init])
+        if pairwise == "concatenation":
+            self.w_f = pointwise(2 * d, 1, False, inits[init])
+        self.g = pointwise(channels, d, bias, inits[init])
+        self.w_z = pointwise(d, channels, out_bias, nnx.initializers.zeros if norm == "none" else inits[init])
+        self.norm = None if norm == "none" else Norm(channels, kind=norm, scale_init=0.0, group_size=group_size)
+
+    def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b *s c"]:
+        theta, phi, g = self._embed(x)
+        if self.pairwise == "dot_product":
+            y = nonlocal_op.dot_product(theta, phi, g)
+        elif self.pairwise == "concatenation":
+            y = nonlocal_op.concatenation(*self._halves(theta, phi), g)
+        else:
+            y = nonlocal_op.gaussian(theta, phi, g, self.scale)
+        y = self.w_z(self._unfold(y, x.shape))
+        if self.norm is not None:
+            y = self.norm(y)
+        return x + y
+
+    def attention_rows(self, x: Float[Array, "b *s c"], positions: Int[Array, "q"]) -> Float[Array, "b2 q m"]:
+        """f(x_i, x_j) / C(x) for the asked positions i and every j: rows of the n x m matrix, which is never formed.
+
+        Positions and keys are counted in row-major order over the axes the block sums over (and keys after
+        subsampling, see `key_shape`). b2 is b for spacetime, b*t for space and b*h*w for time.
+        """
+        theta, phi, _ = self._embed(x)
+        theta = theta[:, positions]
+        if self.pairwise == "dot_product":
+            return nonlocal_op.dot_product_rows(theta, phi)
+        if self.pairwise == "concatenation":
+            return nonlocal_op.concatenation_rows(*self._halves(theta, phi))
+        return nonlocal_op.gaussian_rows(theta, phi, self.scale)
+
+    def key_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The axes that the m keys of an input of this shape are laid out over."""
+        axes = shape[1:-1]
+        if self.subsample:
+            axes = tuple(a // k for a, k in zip(axes, self._pool_kernel(len(axes)), strict=True))
+        return axes[-2:] if self.axes == "space" else axes[:1] if self.axes == "time" else axes
+
+    def _embed(self, x):
+        """theta (b2,n,d), phi (b2,m,d) and g (b2,m,d): the axes not summed over are folded into the batch."""
+        self._check(x.shape)
+        keys = self._pool(x) if self.subsample == "before" else x
+        theta, phi, g = x, keys, self.g(keys)
+        if self.pairwise != "gaussian":
+            theta, phi = self.theta(x), self.phi(keys)
+        if self.subsample == "after":
+            phi, g = self._pool(phi), self._pool(g)
+        return self._fold(theta), self._fold(phi), self._fold(g)
+
+    def _halves(self, theta, phi):
+        """w_f . [theta_i, phi_j] = a_i + p_j: a (b,n) and p (b,m)."""
+        w_theta, w_phi = jnp.split(self.w_f.kernel[:, 0].astype(theta.dtype), 2)
+        return theta @ w_theta, phi @ w_phi
+
+    def _fold(self, x):
+        b, *axes, c = x.shape
+        if self.axes == "space":
+            return x.reshape(-1, math.prod(axes[-2:]), c)
+        if self.axes == "time":
+            return jnp.moveaxis(x, 1, -2).reshape(-1, axes[0], c)
+        return x.reshape(b, -1, c)
+
+    def _unfold(self, y, shape):
+        b, *axes, _ = shape
+        if self.axes == "time":
+            return jnp.moveaxis(y.reshape(b, *axes[1:], axes[0], y.shape[-1]), -2, 1)
+        return y.reshape(b, *axes, y.shape[-1])
+
+    def _pool_kernel(self, axes: int) -> tuple[int, ...]:
+        return {1: (2,), 2: (2, 2), 3: (1, 2, 2)}[axes]
+
+    def _pool(self, x):
+        kernel = self._pool_kernel(x.ndim - 2)
+        return max_pool(x, kernel, kernel, (0,) * len(kernel))
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        if len(shape) not in (3, 4, 5):
+            raise InputError(f"a non-local block takes (b,t,h,w,c), (b,h,w,c) or (b,t,c), not shape {shape}")
+        if (self.axes == "time" and len(shape) == 4) or (self.axes == "space" and len(shape) == 3):
+            found = "images (b,h,w,c)" if len(shape) == 4 else "a sequence (b,t,c)"
+            raise InputError(f"axes={self.axes!r} cannot be summed over in {found} of shape {shape}")

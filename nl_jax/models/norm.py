@@ -1,0 +1,94 @@
+"""Normalisation: batch norm over groups of clips or the whole batch, affine, frozen."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from nl_jax.errors import InputError
+
+KINDS = ("batch", "global", "affine", "frozen")
+
+
+class Norm(nnx.Module):
+    """y = scale (x - mean) / sqrt(var + epsilon) + bias, per channel.
+
+    Where mean and variance come from depends on `kind`:
+      batch:  in training from groups of `group_size` clips, as on the paper's GPUs with 8 clips each (section 4.1),
+              whatever the number of devices; otherwise the running statistics.
+      global: the same with the whole batch as one group.
+      frozen: always the running statistics; scale and bias get no gradient (section 4.1, long clips).
+      affine: no statistics, mean 0 and variance 1: what remains of a frozen norm once it is folded.
+
+    The running statistics follow mean and variance over the whole batch, groups pooled:
+    running = momentum running + (1 - momentum) batch.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kind: str = "batch",
+        group_size: int = 8,
+        scale_init: float = 1.0,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+    ):
+        if kind not in KINDS:
+            raise InputError(f"norm={kind!r} is unknown; choose one of {', '.join(KINDS)}")
+        self.kind = kind
+        self.group_size = group_size
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.use_running_average = False
+        self.scale = nnx.Param(jnp.full(channels, scale_init))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        if kind != "affine":
+            self.mean = nnx.BatchStat(jnp.zeros(channels))
+            self.var = nnx.BatchStat(jnp.ones(channels))
+
+    def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b *s c"]:
+        if self.kind == "affine":
+            return _affine(x.reshape(1, -1, x.shape[-1]), self.scale[None], self.bias[None]).reshape(x.shape)
+        scale, bias = self.scale[None], self.bias[None]
+        if self.kind == "frozen":
+            scale, bias = jax.lax.stop_gradient((scale, bias))
+        if self.kind == "frozen" or self.use_running_average:
+            groups = x.reshape(1, -1, x.shape[-1])
+            mean, var = self.mean[None], self.var[None]
+        else:
+            groups = x.reshape(self._num_groups(x.shape[0]), -1, x.shape[-1])
+            mean, var = _moments(groups)
+            self._update(mean, var)
+        scale = scale * jax.lax.rsqrt(var + self.epsilon)
+        return _affine(groups, scale, bias - mean * scale).reshape(x.shape)
+
+    def _num_groups(self, clips: int) -> int:
+        if self.kind == "global" or clips <= self.group_size:
+            return 1
+        if clips % self.group_size:
+            raise InputError(
+                f"a batch of {clips} clips does not divide into groups of {self.group_size} for batch norm; "
+                f"use a multiple of {self.group_size}, or norm='global'"
+            )
+        return clips // self.group_size
+
+    def _update(self, mean: Float[Array, "g c"], var: Float[Array, "g c"]) -> None:
+        batch_mean = mean.mean(0)
+        batch_var = (var + jnp.square(mean)).mean(0) - jnp.square(batch_mean)
+        self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * batch_mean
+        self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * batch_var
+
+
+def _moments(x: Float[Array, "g n c"]) -> tuple[Float[Array, "g c"], Float[Array, "g c"]]:
+    """Mean and variance over n, in float32. The sums are matrix products with ones: XLA:CPU reduces slowly."""
+    x = x.astype(jnp.float32)
+    ones = jnp.ones(x.shape[1], jnp.float32)
+    total = jax.vmap(lambda values: jnp.matmul(ones, values, precision="highest"))
+    mean = total(x) / x.shape[1]
+    square = total(jnp.square(x)) / x.shape[1]
+    return mean, jnp.maximum(square - jnp.square(mean), 0)
+
+
+def _affine(x: Float[Array, "g n c"], scale: Float[Array, "g c"], bias: Float[Array, "g c"]) -> Float[Array, "g n c"]:
+    return (x * scale[:, None] + bias[:, None]).astype(x.dtype)

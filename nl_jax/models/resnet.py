@@ -1,0 +1,213 @@
+"""C2D and I3D ResNets with non-local blocks after any residual block (section 4, table 1)."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from nl_jax.errors import InputError
+from nl_jax.models.classifier import Classifier
+from nl_jax.models.geometry import Geometry, resolve
+from nl_jax.models.nonlocal_block import NonLocalBlock
+from nl_jax.models.norm import Norm
+from nl_jax.ops.conv import conv3d
+from nl_jax.ops.pool import max_pool
+
+BLOCKS_PER_STAGE = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+INFLATE = (None, "3x1x1", "3x3x3")
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetConfig:
+    """One network.
+
+    Attributes:
+      depth: 50, 101 or 152; sets the number of residual blocks of res2 to res5.
+      blocks_per_stage: the same given by hand, for one stage (res2) or more; overrides depth.
+      width: channels of conv1; 64 in the paper.
+      inflate: None (C2D), "3x1x1" or "3x3x3": which kernel of every second residual block reaches over time.
+      geometry: a name in `GEOMETRIES` or a Geometry.
+      nonlocal_blocks: stage to the residual blocks, counted from 0, that a non-local block follows.
+      nonlocal_options: keywords of NonLocalBlock; override the geometry's.
+      norm, group_size: of every normalisation, see `Norm`.
+      dropout: probability, before fc.
+      head_window: see `Classifier`; 7 tests larger crops as the released code does.
+      dtype: of the computation, "float32" or "bfloat16".
+    """
+
+    depth: int = 50
+    blocks_per_stage: tuple[int, ...] | None = None
+    width: int = 64
+    inflate: str | None = None
+    geometry: str | Geometry = "paper"
+    num_classes: int = 400
+    nonlocal_blocks: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    nonlocal_options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    norm: str = "batch"
+    group_size: int = 8
+    dropout: float = 0.5
+    head_window: int | None = None
+    dtype: str = "float32"
+
+    def stages(self) -> dict[str, int]:
+        """Stage name to number of residual blocks: {"res2": 3, ...}."""
+        if self.blocks_per_stage is None and self.depth not in BLOCKS_PER_STAGE:
+            raise InputError(f"depth={self.depth} is unknown; choose one of {', '.join(map(str, BLOCKS_PER_STAGE))}")
+        blocks = self.blocks_per_stage or BLOCKS_PER_STAGE[self.depth]
+        return {f"res{i}": count for i, count in enumerate(blocks, start=2)}
+
+    def check(self) -> None:
+        """Raises InputError for a choice that does not exist, or a non-local block that would not be inserted."""
+        if self.inflate not in INFLATE:
+            raise InputError(f"inflate={self.inflate!r} is unknown; choose one of {', '.join(map(str, INFLATE))}")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise InputError(f"dtype={self.dtype!r} is unknown; choose float32 or bfloat16")
+        stages = self.stages()
+        for stage, positions in self.nonlocal_blocks.items():
+            if stage not in stages:
+                raise InputError(f"nonlocal_blocks names {stage!r}, but the stages are {', '.join(stages)}")
+            for position in positions:
+                if not 0 <= position < stages[stage]:
+                    raise InputError(
+                        f"nonlocal_blocks asks for a block after residual block {position} of {stage}, "
+                        f"which has blocks 0 to {stages[stage] - 1}"
+                    )
+        if self.nonlocal_options and not any(self.nonlocal_blocks.values()):
+            raise InputError("nonlocal_options are given, but nonlocal_blocks inserts no block")
+
+
+class Conv(nnx.Module):
+    """A spacetime convolution without bias, kernel (kt,kh,kw,i,o), He et al. start, padded by half a kernel."""
+
+    def __init__(self, features_in, features_out, kernel, strides=(1, 1, 1), *, dtype=jnp.float32, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), (*kernel, features_in, features_out)))
+        self.strides = strides
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b t2 h2 w2 o"]:
+        kernel = self.kernel[...].astype(self.dtype)
+        return conv3d(x.astype(self.dtype), kernel, self.strides, tuple(k // 2 for k in kernel.shape[:3]))
+
+
+class Bottleneck(nnx.Module):
+    """relu(x + 1x1(3x3(1x1(x)))), the stride on the 3x3, with a projection where the shape changes."""
+
+    def __init__(self, features_in, features, *, stride=1, inflate=None, nonlocal_block=None, norm, dtype, rngs):
+        t1, t2 = {None: (1, 1), "3x1x1": (3, 1), "3x3x3": (1, 3)}[inflate]
+        self.conv1 = Conv(features_in, features, (t1, 1, 1), dtype=dtype, rngs=rngs)
+        self.norm1 = Norm(features, **norm)
+        self.conv2 = Conv(features, features, (t2, 3, 3), (1, stride, stride), dtype=dtype, rngs=rngs)
+        self.norm2 = Norm(features, **norm)
+        self.conv3 = Conv(features, 4 * features, (1, 1, 1), dtype=dtype, rngs=rngs)
+        self.norm3 = Norm(4 * features, **norm)
+        if stride != 1 or features_in != 4 * features:
+            self.shortcut = Conv(features_in, 4 * features, (1, 1, 1), (1, stride, stride), dtype=dtype, rngs=rngs)
+            self.shortcut_norm = Norm(4 * features, **norm)
+        else:
+            self.shortcut = None
+        self.nonlocal_block = nonlocal_block  # applied by VideoResNet, which names its output
+
+    def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b t h2 w2 o"]:
+        y = nnx.relu(self.norm1(self.conv1(x)))
+        y = nnx.relu(self.norm2(self.conv2(y)))
+        y = self.norm3(self.conv3(y))
+        if self.shortcut is not None:
+            x = self.shortcut_norm(self.shortcut(x))
+        return nnx.relu(x + y)
+
+
+class VideoResNet(nnx.Module):
+    """conv1, pool1, res2, pool2, res3 to res5 and the classifier; video (b,t,h,w,3), normalised, to logits (b,k).
+
+    A call returns the logits and a dict that names every intermediate: conv1, pool1, res2_0, .., pool2, res3_1_nonlocal
+    (after the non-local block there), .., logits. `model.eval()` uses running statistics and no dropout.
+
+    Raises:
+      InputError: when the configuration asks for something that does not exist.
+    """
+
+    def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs):
+        config.check()
+        geometry = resolve(config.geometry)
+        dtype = jnp.dtype(config.dtype)
+        norm = {"kind": config.norm, "group_size": config.group_size}
+        self.config = config
+        self.pools = (geometry.pool1, geometry.pool2)
+
+        width = config.width
+        conv1_kernel = (5 if config.inflate else 1, geometry.conv1_kernel, geometry.conv1_kernel)
+        self.conv1 = Conv(3, width, conv1_kernel, geometry.conv1_stride, dtype=dtype, rngs=rngs)
+        self.norm1 = Norm(width, **norm)
+        features = width
+        for index, (stage, count) in enumerate(config.stages().items()):
+            blocks = []
+            for position in range(count):
+                nonlocal_block = None
+                if position in config.nonlocal_blocks.get(stage, ()):
+                    options = _nonlocal_options(config, geometry)
+                    nonlocal_block = NonLocalBlock(4 * width * 2**index, **options, dtype=dtype, rngs=rngs)
+                blocks.append(
+                    Bottleneck(
+                        features,
+                        width * 2**index,
+                        stride=2 if index and position == 0 else 1,
+                        inflate=config.inflate if _is_inflated(stage, position) else None,
+                        nonlocal_block=nonlocal_block,
+                        norm=norm,
+                        dtype=dtype,
+                        rngs=rngs,
+                    )
+                )
+                features = 4 * width * 2**index
+            setattr(self, stage, nnx.List(blocks))
+        self.classifier = Classifier(
+            features, config.num_classes, dropout=config.dropout, window=config.head_window, dtype=dtype, rngs=rngs
+        )
+
+    def __call__(
+        self, video: Float[Array, "b t h w 3"], dropout_key: Key[Array, ""] | None = None
+    ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
+        pool1, pool2 = self.pools
+        out = {}
+        x = out["conv1"] = nnx.relu(self.norm1(self.conv1(video)))
+        if pool1:
+            x = out["pool1"] = max_pool(x, pool1.kernel, pool1.strides, pool1.padding)
+        for stage in self.config.stages():
+            for position, block in enumerate(getattr(self, stage)):
+                x = out[f"{stage}_{position}"] = block(x)
+                if block.nonlocal_block is not None:
+                    x = out[f"{stage}_{position}_nonlocal"] = block.nonlocal_block(x)
+            if stage == "res2" and pool2:
+                x = out["pool2"] = max_pool(x, pool2.kernel, pool2.strides, pool2.padding)
+        out["logits"] = self.classifier(x, dropout_key)
+        return out["logits"], out
+
+    def nonlocal_blocks(self) -> dict[str, NonLocalBlock]:
+        """The inserted blocks by name, {"res3_1_nonlocal": NonLocalBlock, ..}, in the order they run."""
+        return {
+            f"{stage}_{position}_nonlocal": block.nonlocal_block
+            for stage in self.config.stages()
+            for position, block in enumerate(getattr(self, stage))
+            if block.nonlocal_block is not None
+        }
+
+
+def _is_inflated(stage: str, position: int) -> bool:
+    """One inflated kernel for every two residual blocks: all of res2, 0, 2, 4, .. of res3 and res4, 1 of res5."""
+    return stage == "res2" or position % 2 == (1 if stage == "res5" else 0)
+
+
+def _nonlocal_options(config: ResNetConfig, geometry: Geometry) -> dict[str, object]:
+    options = {
+        "subsample": geometry.subsample,
+        "scale": geometry.scale,
+        "out_bias": geometry.out_bias,
+        "init": geometry.init,
+        "norm": config.norm,
+        "group_size": config.group_size,
+    }
+    if config.nonlocal_options.get("axes") == "time":
+        options["subsample"] = None  # no neighbours in space to pool
+    return options | dict(config.nonlocal_options)

@@ -1,8 +1,11 @@
 """The head: pool, dropout, fully connected."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 
@@ -21,7 +24,7 @@ class Classifier(nnx.Module):
         *,
         dropout: float = 0.5,
         window: int | None = None,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.window = window
@@ -32,7 +35,7 @@ class Classifier(nnx.Module):
         if self.window is None or self.window >= max(x.shape[2:4]):
             return self._fc(x.mean(axis=(1, 2, 3)), dropout_key)
         window = (min(self.window, x.shape[2]), min(self.window, x.shape[3]))
-        cells = nnx.avg_pool(x.mean(axis=1), window, strides=(1, 1))
+        cells = nnx.pool(x.mean(axis=1), 0.0, jax.lax.add, window, (1, 1), "VALID") / math.prod(window)
         log_probabilities = jax.nn.log_softmax(self._fc(cells, dropout_key))
         count = cells.shape[1] * cells.shape[2]
         return jax.nn.logsumexp(log_probabilities, axis=(1, 2)) - jnp.log(count)

@@ -4,6 +4,7 @@ import math
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from nl_jax.errors import InputError
@@ -56,7 +57,7 @@ class NonLocalBlock(nnx.Module):
         out_bias: bool = True,
         init: str = "he",
         group_size: int = 8,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         inits = {"he": nnx.initializers.he_normal(), "normal": nnx.initializers.normal(0.01)}

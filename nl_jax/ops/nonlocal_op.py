@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Up to this many pairwise values (b n m) at once; beyond it the softmax goes through the queries in chunks.
-MAX_PAIRS = 2**24
+# Up to this many pairwise values (b n m) at once; beyond it the softmax goes through the queries in chunks. They stay
+# in cache: on a CPU chunks of this size are faster than the whole.
+MAX_PAIRS = 2**22
 # The sorted form of concatenation pays a sort and four gathers; below this many keys the pairs are cheaper.
 MIN_SORTED_KEYS = 512
 
@@ -49,16 +50,19 @@ def gaussian(
     Scores and softmax are float32 whatever the inputs are; the result has the type of `g`.
     """
     _check_shapes(theta.shape, phi.shape, g.shape)
-    b, n, _ = theta.shape
+    b, n, d = theta.shape
     chunk = max(1, MAX_PAIRS // (b * phi.shape[1]))
     if n <= chunk:
         return _weighted_sum(gaussian_rows(theta, phi, scale), g)
 
     @jax.checkpoint
-    def one_query(query: Float[Array, "b d"]) -> Float[Array, "b c"]:
-        return _weighted_sum(gaussian_rows(query[:, None], phi, scale), g)[:, 0]
+    def one_chunk(queries: Float[Array, "b q d"]) -> Float[Array, "b q c"]:
+        return _weighted_sum(gaussian_rows(queries, phi, scale), g)
 
-    return jax.lax.map(one_query, theta.swapaxes(0, 1), batch_size=chunk).swapaxes(0, 1)
+    chunks = -(-n // chunk)
+    padded = jnp.pad(theta, ((0, 0), (0, chunks * chunk - n), (0, 0)))
+    y = jax.lax.map(one_chunk, padded.reshape(b, chunks, chunk, d).swapaxes(0, 1))
+    return y.swapaxes(0, 1).reshape(b, chunks * chunk, -1)[:, :n]
 
 
 def dot_product(

@@ -1,0 +1,129 @@
+"""Every field of a run with its meaning; the other configs start from here and change a few.
+
+The values are the paper's recipe for short Kinetics clips. Rows and flags come after a colon:
+`--config=configs/kinetics.py:i3d_r50_nl5`; single fields are overridden with `--config.optimizer.learning_rate=0.02`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def base() -> ConfigDict:
+    """The fields that every run has. `data` is replaced by the config that says which data."""
+    config = ConfigDict()
+    config.seed = 0
+    config.steps = 400_000
+    config.batch_size = 64  # clips, over all devices
+    config.eval_batch_size = 8  # videos, over all devices; one view of each at a time
+    config.num_classes = 0  # checked against the data; 0 takes what the data has
+
+    config.model = ConfigDict()
+    config.model.depth = 50  # 50, 101 or 152
+    config.model.blocks_per_stage = ()  # by hand, res2 first; overrides depth
+    config.model.width = 64
+    config.model.inflate = ""  # "" is C2D; 3x1x1 or 3x3x3 is I3D
+    config.model.geometry = "paper"
+    config.model.nonlocal_blocks = ConfigDict(dict(res2=(), res3=(), res4=(), res5=()))  # after which residual blocks
+    config.model.nonlocal_options = ConfigDict()  # "default" is the geometry's, or the paper's
+    config.model.nonlocal_options.pairwise = "default"  # gaussian, embedded_gaussian, dot_product, concatenation
+    config.model.nonlocal_options.axes = "default"  # spacetime, space, time
+    config.model.nonlocal_options.subsample = "default"  # none, before, after
+    config.model.nonlocal_options.scale = "default"  # a number or rsqrt_d
+    config.model.nonlocal_options.norm = "default"  # batch, global, affine, frozen, none
+    config.model.norm = "batch"
+    config.model.group_size = 8  # clips per batch norm group
+    config.model.dropout = 0.5
+    config.model.head_window = 0  # 7 slides the head over crops larger than those trained on
+    config.model.dtype = "float32"  # or bfloat16, for the computation
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "sgd"  # or adamw
+    config.optimizer.learning_rate = 0.01
+    config.optimizer.momentum = 0.9
+    config.optimizer.nesterov = True
+    config.optimizer.weight_decay = 1e-4  # not on norms
+    config.optimizer.schedule = "step"  # step, cosine, constant
+    config.optimizer.decay_every = 150_000
+    config.optimizer.decay_rate = 0.1
+    config.optimizer.warmup_steps = 0
+    config.optimizer.warmup_start = 0.1  # of the learning rate
+
+    config.start = ConfigDict()  # where the parameters come from
+    config.start.stage = ""  # FILE.py:ROW of the config to start from; it is run first if it has not run
+    config.start.workdir = ""  # or the workdir of a finished run
+    config.start.planes = "mean"  # of an inflated kernel: mean (each plane a t-th) or center
+
+    config.precise_bn_batches = 200  # before every evaluation
+    config.eval_every = 10_000  # steps; 0 only at the end
+    config.expect = ""  # what a run of this config is known to give; printed at its end
+
+    # How the run is carried out; these may change when it is resumed.
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1))  # devices; -1 takes what is left
+    config.num_workers = 0  # processes that decode; 0 decodes in threads
+    config.log_every = 50
+    config.checkpoint_every = 1000
+    config.keep_checkpoints = 2
+    return config
+
+
+def video_folder() -> ConfigDict:
+    """A folder with one sub-folder per class, or a CSV of path,label; clips and views of section 4.1."""
+    return ConfigDict(
+        dict(
+            name="video_folder",
+            train="",
+            validation="",
+            test="",
+            frames=32,
+            stride=2,  # every other frame
+            short_side=(256, 320),  # drawn uniformly
+            crop=224,
+            flip=True,
+            num_clips=10,
+            num_crops=3,
+            test_short_side=256,
+            test_crop=256,
+        )
+    )
+
+
+def long_range() -> ConfigDict:
+    """The embedded task: see `nl_jax.data.long_range`."""
+    return ConfigDict(
+        dict(
+            name="long_range",
+            seed=0,
+            images=False,
+            frames=16,
+            side=24,
+            digits=4,
+            drift=1.0,
+            noise=24,
+            train_size=1_000_000,  # more than a run draws: no clip is seen twice
+            validation_size=512,
+            test_size=2000,
+        )
+    )
+
+
+def choose(argument: str, rows: dict[str, dict], flags: tuple[str, ...] = ()) -> tuple[dict, set[str]]:
+    """The row and flags of `FILE.py:row,flag,..`; the first row is the default.
+
+    Raises ValueError for an unknown name, listing the valid ones.
+    """
+    row, given = next(iter(rows)), set()
+    for name in filter(None, argument.split(",")):
+        if name in rows:
+            row = name
+        elif name in flags:
+            given.add(name)
+        else:
+            valid = f"rows: {', '.join(rows)}" + (f"; flags: {', '.join(flags)}" if flags else "")
+            raise ValueError(f"no row or flag {name!r} after the colon of --config; {valid}")
+    return rows[row], given
+
+
+def update(config: ConfigDict, changes: dict) -> ConfigDict:
+    """`config` with `changes`, {"model.inflate": "3x1x1", ..}; an unknown field is an error. Locked."""
+    config.lock()
+    config.update_from_flattened_dict(changes)
+    return config

@@ -1,0 +1,52 @@
+"""A small network for a folder of your own videos: one sub-folder per class, or a CSV of path,label.
+
+    python -m experiments.train --config=configs/folder.py --workdir=runs/folder --config.data.train=VIDEOS
+
+Without `data.validation` and `data.test` the figures are those of the training videos, and say so. The rows are the
+same network without non-local blocks and without temporal kernels.
+"""
+
+from configs import common
+
+NL = {
+    "model.nonlocal_blocks.res3": (0,),
+    "model.nonlocal_blocks.res4": (0,),
+    "model.nonlocal_options.subsample": "after",
+}
+ROWS = {
+    "nl_i3d": NL | {"model.inflate": "3x1x1"},
+    "i3d": {"model.inflate": "3x1x1"},
+    "nl_c2d": NL,
+    "c2d": {},
+}
+
+
+def get_config(argument: str = ""):
+    changes, _ = common.choose(argument, ROWS)
+    config = common.base()
+    config.data = common.video_folder()
+    config.steps = 300
+    config.batch_size = 8
+    config.log_every = 10
+    config.checkpoint_every = 100
+    config.eval_every = 100
+    config.precise_bn_batches = 10
+
+    config.data.frames = 8
+    config.data.stride = 4
+    config.data.short_side = (72, 88)
+    config.data.crop = 64
+    config.data.test_short_side = 72
+    config.data.test_crop = 64
+
+    config.model.blocks_per_stage = (1, 1, 1)
+    config.model.width = 16
+    config.model.geometry = "small"
+    config.model.dropout = 0.2
+
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.weight_decay = 1e-2
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 20
+    return common.update(config, changes)

@@ -1,0 +1,77 @@
+"""Tests a trained network: n clips x crops of every video, softmax averaged.
+
+python -m experiments.evaluate --workdir=runs/quickstart
+python -m experiments.evaluate --workdir=runs/folder --data=VIDEOS --num_clips=10 --num_crops=3
+"""
+
+import json
+from pathlib import Path
+
+import jax
+from absl import flags
+from rich.progress import Progress
+
+from experiments import command_line
+from nl_jax.evaluation.views import predict
+from nl_jax.training import sharding, workdir
+from nl_jax.training.loop import describe_results
+from nl_jax.training.setup import SPLITS, make_dataset, measured_on
+from nl_jax.training.step import make_forward
+
+WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to test", required=True)
+SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which videos of the run's own data")
+DATA = flags.DEFINE_string("data", None, "other videos: a folder with one sub-folder per class, or a CSV of path,label")
+NUM_CLIPS = flags.DEFINE_integer("num_clips", None, "clips per video, evenly spaced; the config's by default")
+NUM_CROPS = flags.DEFINE_integer("num_crops", None, "crops per clip, 1 or 3; the config's by default")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "videos at a time; the config's by default")
+OUT = flags.DEFINE_string("out", None, "where predictions.npz and results.json go; WORKDIR/evaluate by default")
+
+
+def main() -> None:
+    directory = Path(WORKDIR.value)
+    config = workdir.read_config(directory).unlock()
+    for name, flag in (("num_clips", NUM_CLIPS), ("num_crops", NUM_CROPS)):
+        if flag.value is not None:
+            if name not in config.data:
+                command_line.fail(f"--{name}: the videos of data.name={config.data.name!r} have one view each", 2)
+            config.data[name] = flag.value
+    if DATA.value is not None:
+        if config.data.name != "video_folder":
+            command_line.fail(f"--data: {directory} was trained on data.name={config.data.name!r}, not on videos", 2)
+        config.data[SPLIT.value] = DATA.value
+    batch_size = BATCH_SIZE.value or config.eval_batch_size
+
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+    sharding.check_batch("batch_size", batch_size, mesh)
+    dataset = make_dataset(config.data, SPLIT.value, workdir.read_classes(directory))
+    graphdef, params, batch_stats = workdir.load_network(directory, mesh)
+    forward = make_forward(graphdef, mesh)
+
+    with Progress(disable=jax.process_index() != 0) as progress:
+        task = progress.add_task("testing", total=len(dataset))
+        predictions = predict(
+            lambda video: forward(params, batch_stats, video),
+            lambda batch: sharding.put_batch(batch, mesh),
+            dataset,
+            batch_size=batch_size,
+            num_workers=config.num_workers,
+            on_batch=lambda videos: progress.update(task, completed=videos),
+        )
+    results = predictions.metrics() | {
+        "measured_on": DATA.value or measured_on(config.data, SPLIT.value),
+        "chance": 1 / len(dataset.classes),
+        "undecodable_videos": [dataset.names[index] for index in predictions.failed.nonzero()[0]],
+    }
+    if jax.process_index() == 0:
+        out = Path(OUT.value) if OUT.value else directory / "evaluate"
+        out.mkdir(parents=True, exist_ok=True)
+        predictions.save(out / "predictions.npz", dataset)
+        (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+        for index in predictions.failed.nonzero()[0]:
+            print(f"cannot be decoded: {dataset.names[index]}: {dataset.failure_reason(int(index))}")
+        print(describe_results(results))
+        print(f"scores of every video: {out / 'predictions.npz'}")
+
+
+if __name__ == "__main__":
+    command_line.run(main)

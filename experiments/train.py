@@ -1,0 +1,55 @@
+"""Trains a network from a config, or goes on where the same command stopped.
+
+python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+import importlib.util
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from experiments import command_line
+from nl_jax.errors import InputError
+from nl_jax.training.loop import train
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of a config", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; the same command on it resumes")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def run(config: ConfigDict, workdir: Path) -> dict:
+    """Trains the stage that the config starts from, unless that has been done, and then the config."""
+    start = Path(config.start.workdir) if config.start.workdir else None
+    if config.start.stage:
+        if start:
+            raise InputError("start.stage and start.workdir are both given; choose one")
+        start = workdir / "start"
+        stage = load_config(config.start.stage)
+        # What says how a run is carried out holds for the whole chain.
+        stage.mesh, stage.num_workers, stage.seed = config.mesh, config.num_workers, config.seed
+        if not (start / "results.json").exists():
+            run(stage, start)
+    return train(config, workdir, start)
+
+
+def load_config(name: str) -> ConfigDict:
+    """The config of FILE.py or FILE.py:ROW."""
+    path, _, argument = name.partition(":")
+    if not Path(path).is_file():
+        raise InputError(f"start.stage={name!r}: there is no file {path}")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(argument)
+
+
+def main() -> None:
+    config = CONFIG.value
+    run(config, Path(WORKDIR.value))
+    if config.expect:
+        print(config.expect)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

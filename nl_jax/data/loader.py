@@ -1,0 +1,110 @@
+"""From a data set to batches, through Grain: shuffled, reproducible, in worker processes, and resumable anywhere.
+
+A data set here is an object with `__len__`, `classes`, `train_clip(index, rng)` and `test_views(index)`, such as
+`LongRange` or `VideoFolder`. One letter per axis: b clips of this process, v views, t h w c.
+"""
+
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+
+from nl_jax.errors import InputError
+
+Batch = dict[str, np.ndarray]
+
+
+class TrainBatches(Iterator[Batch]):
+    """Endless training batches {"video": uint8 (b,t,h,w,3), "label": (b,), "index": (b,), "failed": (b,4)}.
+
+    Clip k of the whole run depends on the seed and on k alone. So a batch is the same whatever the number of worker
+    processes and of hosts, and the state of the iterator is one number, the batch that comes next.
+
+    Args:
+      batch_size: clips over all hosts; each host yields its contiguous share.
+      num_workers: processes that decode; 0 decodes in threads of this one.
+    """
+
+    def __init__(self, dataset, *, batch_size: int, seed: int, num_workers: int = 0, process_index=0, process_count=1):
+        if batch_size % process_count:
+            raise InputError(f"batch_size={batch_size} does not divide over {process_count} processes")
+        clips = grain.MapDataset.range(len(dataset)).seed(seed).shuffle().repeat().random_map(_TrainClip(dataset))
+        local = batch_size // process_count
+        self._batches = _ShareOfProcess(clips, batch_size, local * process_index, local).batch(local)
+        self._num_workers = num_workers
+        self._next_batch = 0
+        self._iterator = None
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            self._iterator = _iterate(self._batches[self._next_batch :], self._num_workers)
+        batch = next(self._iterator)
+        self._next_batch += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        return {"next_batch": self._next_batch}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self._next_batch = state["next_batch"]
+        self._iterator = None
+
+
+def test_batches(
+    dataset, *, batch_size: int, num_workers: int = 0, process_index: int = 0, process_count: int = 1
+) -> Iterator[Batch]:
+    """Every video once, in order: {"video": uint8 (b,v,t,h,w,3), "label", "index", "failed", "valid": bool (b,)}.
+
+    The last batch is filled up with copies of the last video, for which `valid` is False.
+    """
+    if batch_size % process_count:
+        raise InputError(f"eval_batch_size={batch_size} does not divide over {process_count} processes")
+    local = batch_size // process_count
+    filled = -(-len(dataset) // batch_size) * batch_size
+    views = grain.MapDataset.range(filled).map(_TestViews(dataset))
+    return _iterate(_ShareOfProcess(views, batch_size, local * process_index, local).batch(local), num_workers)
+
+
+test_batches.__test__ = False  # for pytest, which collects functions by this prefix
+
+
+def _iterate(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch]:
+    # Threads of the main process while it computes; a worker process has the next batch in its own queue.
+    batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+    if num_workers:
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2))
+    return iter(batches)
+
+
+class _TrainClip(grain.transforms.RandomMap):
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def random_map(self, index: int, rng: np.random.Generator) -> Batch:
+        return self.dataset.train_clip(index, rng)
+
+
+class _TestViews(grain.transforms.Map):
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def map(self, index: int) -> Batch:
+        last = len(self.dataset) - 1
+        return self.dataset.test_views(min(index, last)) | {"valid": np.bool_(index <= last)}
+
+
+class _ShareOfProcess(grain.MapDataset):
+    """Of every `batch_size` elements the `count` from `start` on."""
+
+    def __init__(self, parent: grain.MapDataset, batch_size: int, start: int, count: int):
+        super().__init__(parent)
+        self._batch_size, self._start, self._count = batch_size, start, count
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._batch_size * self._count
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.slice(index)
+        batch, row = divmod(index, self._count)
+        return self._parent[batch * self._batch_size + self._start + row]

@@ -1,0 +1,184 @@
+"""A video task whose answer lies in two places far apart in space and time, small enough for a laptop.
+
+A clip shows one thing at a time. Four handwritten digits, each of another kind and another tint, and a disc, the cue,
+take turns in random order; each drifts at a random place for a few frames. The label is the digit whose tint is the
+cue's: "which digit was red?" after, or before, a red disc.
+
+No frame holds the answer, and neither does any sum over frames. A network that looks at frames one by one and
+averages (C2D) knows that a red 7, a blue 2, a green 0, a yellow 5 and a blue disc were there, but the disc's share of
+the average is the same whatever the digits are: it can only name one of the four digits shown, and is right one time
+in four. The answer needs a product of what was seen at two positions, and that is what a non-local block computes:
+the digit at one position finds the cue of its own tint at another. As in the paper, such a network starts from one
+trained on still images (`images=True`): single digits and discs, to be told by kind and tint.
+
+The digits are the 1797 that scikit-learn ships (UCI optical recognition of handwritten digits, 8 x 8). Training,
+validation and test use different ones.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from nl_jax.errors import InputError
+
+TINTS = {"red": (255, 60, 60), "green": (70, 230, 70), "blue": (80, 120, 255), "yellow": (240, 220, 50)}
+SPLITS = {"train": (0.0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1.0)}  # shares of each digit's samples
+GLYPH = 16  # pixels on a side: digits are enlarged twice
+DISC = 10  # diameter of the cue
+CUE = 10  # the kind of thing that is not a digit
+
+
+@dataclasses.dataclass(frozen=True)
+class Shot:
+    """One thing on screen: what it is, and the frames and places (top, left of its 16 x 16 pixels) it is shown at.
+
+    kind is a digit or CUE, tint counts into TINTS, sample into scikit-learn's digits (-1 for a cue).
+    """
+
+    kind: int
+    tint: int
+    sample: int
+    frames: range
+    places: np.ndarray
+
+
+class LongRange:
+    """Clips of one split, made when they are asked for: the same for the same seed, split, index and parameters.
+
+    Args:
+      split: train, validation or test; each has its own handwriting.
+      size: how many clips there are. Making one more costs nothing: a training split larger than the number of clips
+        a run draws never repeats itself.
+      seed: another seed, other clips from the same handwriting.
+      images: one thing on one frame, to be told by kind and tint; the task to train on first.
+      frames, side: of a clip; an image has one frame.
+      digits: how many are shown next to the cue, 2 to 4.
+      drift: largest motion, in pixels per frame along each axis.
+      noise: the background is uniform noise from 0 to this, 0 to 255.
+
+    Raises:
+      InputError: for a value that no clip can be made with.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        *,
+        size: int,
+        seed: int = 0,
+        images: bool = False,
+        frames: int = 16,
+        side: int = 24,
+        digits: int = 4,
+        drift: float | int = 1,
+        noise: int = 24,
+    ):
+        if split not in SPLITS:
+            raise InputError(f"split={split!r} is unknown; choose one of {', '.join(SPLITS)}")
+        for name, value, low, high in (
+            ("size", size, 1, None),
+            ("seed", seed, 0, None),
+            ("digits", digits, 2, len(TINTS)),
+            ("frames", frames, digits + 1, None),
+            ("side", side, GLYPH, None),
+            ("drift", drift, 0, None),
+            ("noise", noise, 0, 255),
+        ):
+            if value < low or (high is not None and value > high):
+                raise InputError(
+                    f"{name}={value} is out of range; choose {low} {'or more' if high is None else f'to {high}'}"
+                )
+        self.split, self.size, self.seed, self.images = split, size, seed, images
+        self.frames, self.side, self.digits, self.drift, self.noise = frames, side, digits, drift, noise
+        self.classes = tuple(str(digit) for digit in range(10))
+        if images:
+            self.classes = tuple(f"{tint} {kind}" for kind in (*range(10), "disc") for tint in TINTS)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def train_clip(self, index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        """video (t,h,w,3) uint8, label, index and failed: -1 four times, since no decoder can fail here.
+
+        `rng` is what other data sets draw their crops with; here every index is already another draw.
+        """
+        shots, label = self.compose(index)
+        return {
+            "video": self._render(shots, index),
+            "label": np.int32(label),
+            "index": np.int32(index),
+            "failed": np.full(4, -1, np.int32),
+        }
+
+    def test_views(self, index: int) -> dict[str, np.ndarray]:
+        """The same with video (v,t,h,w,3): one view, the whole clip."""
+        clip = self.train_clip(index)
+        return clip | {"video": clip["video"][None]}
+
+    def list_hash(self) -> str:
+        """12 hex digits that name these clips: equal when split, parameters and the list's length are."""
+        return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()[:12]
+
+    def compose(self, index: int) -> tuple[list[Shot], int]:
+        """The shots of a clip in the order they are shown, and its label."""
+        if not 0 <= index < self.size:
+            raise InputError(f"index={index} is out of range; choose 0 to {self.size - 1}")
+        rng = self._rng(index, 0)
+        if self.images:
+            kind, tint = divmod(int(rng.integers(len(self.classes))), len(TINTS))
+            return [self._shot(kind, tint, range(1), rng)], kind * len(TINTS) + tint
+        kinds = rng.permutation(10)[: self.digits]
+        tints = rng.permutation(len(TINTS))[: self.digits]
+        answer = rng.integers(self.digits)
+        things = [(int(k), int(t)) for k, t in zip(kinds, tints, strict=True)] + [(CUE, int(tints[answer]))]
+        cuts = [self.frames * i // len(things) for i in range(len(things) + 1)]
+        order = rng.permutation(len(things))
+        shots = [self._shot(*things[o], range(cuts[i], cuts[i + 1]), rng) for i, o in enumerate(order)]
+        return shots, int(kinds[answer])
+
+    def _shot(self, kind: int, tint: int, frames: range, rng: np.random.Generator) -> Shot:
+        room = self.side - GLYPH
+        start, velocity = rng.uniform(0, room, 2), rng.uniform(-self.drift, self.drift, 2)
+        places = np.clip(np.rint(start + np.arange(len(frames))[:, None] * velocity), 0, room).astype(int)
+        sample = -1 if kind == CUE else int(rng.choice(samples(self.split)[kind]))
+        return Shot(kind, tint, sample, frames, places)
+
+    def _render(self, shots: list[Shot], index: int) -> np.ndarray:
+        shape = (1 if self.images else self.frames, self.side, self.side, 3)
+        video = self._rng(index, 1).integers(0, self.noise + 1, shape, np.uint8)
+        for shot in shots:
+            picture = _pictures()[shot.sample, shot.tint]
+            for frame, (top, left) in zip(shot.frames, shot.places, strict=True):
+                window = video[frame, top : top + GLYPH, left : left + GLYPH]
+                np.maximum(window, picture, out=window)
+        return video
+
+    def _rng(self, index: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, list(SPLITS).index(self.split), self.images, index, stream])
+
+
+@functools.cache
+def samples(split: str) -> tuple[np.ndarray, ...]:
+    """For every digit, which of scikit-learn's samples the split may show."""
+    target = load_digits().target
+    shuffled = np.random.default_rng(0).permutation(len(target))
+    of_digit = [shuffled[target[shuffled] == digit] for digit in range(10)]
+    low, high = SPLITS[split]
+    return tuple(found[round(low * len(found)) : round(high * len(found))] for found in of_digit)
+
+
+@functools.cache
+def _pictures() -> np.ndarray:
+    """Every sample in every tint, (n,k,16,16,3) uint8: bilinearly enlarged; the last is the disc."""
+    images = load_digits().images / 16
+    centers = (np.arange(GLYPH) + 0.5) * 8 / GLYPH - 0.5  # of the enlarged pixels, counted in original ones
+    weights = np.maximum(0, 1 - np.abs(np.clip(centers, 0, 7)[:, None] - np.arange(8)))
+    glyphs = weights @ images @ weights.T
+    y, x = np.indices((GLYPH, GLYPH)) - (GLYPH - 1) / 2
+    glyphs = np.concatenate([glyphs, (np.hypot(y, x) <= DISC / 2)[None]])
+    tints = np.array(list(TINTS.values()), np.float32)
+    return np.rint(glyphs[:, None, :, :, None] * tints[:, None, None]).astype(np.uint8)

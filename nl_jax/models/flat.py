@@ -1,0 +1,37 @@
+"""A model as flat dicts of arrays with readable names, and back.
+
+"res3/1/nonlocal_block/theta/kernel" names an array the same way in a checkpoint, in a table of weights, in a sharding
+rule and in an error message.
+"""
+
+import jax
+from flax import nnx
+from jaxtyping import Array
+
+FlatParams = dict[str, Array]
+
+
+def split(model: nnx.Module) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
+    """The structure of a model, its parameters and its batch norm statistics."""
+    graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return graphdef, _flatten(params), _flatten(batch_stats)
+
+
+def merge(graphdef: nnx.GraphDef, params: FlatParams, batch_stats: FlatParams) -> nnx.Module:
+    """The model again; inside `jax.jit` this costs nothing at run time."""
+    return nnx.merge(graphdef, _unflatten(params), _unflatten(batch_stats))
+
+
+def abstract(build) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
+    """`split(build())` with shapes in place of arrays, whatever the size of the model."""
+    return split(nnx.eval_shape(build))
+
+
+def _flatten(state: nnx.State) -> FlatParams:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.as_pure(state))
+    return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
+
+
+def _unflatten(flat: FlatParams) -> nnx.State:
+    paths = {tuple(int(key) if key.isdigit() else key for key in name.split("/")): leaf for name, leaf in flat.items()}
+    return nnx.State.from_flat_path(paths)

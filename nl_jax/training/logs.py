@@ -1,0 +1,78 @@
+"""What a run leaves in its workdir while it goes on: metrics.csv, TensorBoard events, curves.png, bad_videos.csv."""
+
+import csv
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from nl_jax.figures.curves import plot_curves
+
+COLUMNS = (
+    *("step", "learning_rate", "train_loss", "train_top1", "grad_norm", "clips_per_second"),
+    *("validation_video_top1", "validation_video_top5", "validation_clip_top1", "validation_clip_top5"),
+)
+
+
+class MetricsLog:
+    """One row a step that is logged. Rows after `step`, left by a run that was killed, are dropped on resuming."""
+
+    def __init__(self, workdir: Path, step: int):
+        self._path = workdir / "metrics.csv"
+        self._curves = workdir / "curves.png"
+        rows = [row for row in read_metrics(self._path) if int(row["step"]) <= step]
+        # Rewritten beside and moved into place: a kill in between leaves the old file.
+        partial = self._path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(self._path)
+        self._file = self._path.open("a", newline="", buffering=1)
+        self._writer = csv.DictWriter(self._file, COLUMNS)
+        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1, max_queue=1000)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self._writer.writerow({"step": step, **values})
+        for name, value in values.items():
+            self._tensorboard.add_scalar(name.replace("_", "/", 1), value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._tensorboard.close()
+        plot_curves(read_metrics(self._path), self._curves)
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv; a last line cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if None not in row.values() and row["step"].isdigit()]
+
+
+class BadVideos:
+    """bad_videos.csv: every training video that could not be decoded, once, with the reason."""
+
+    def __init__(self, workdir: Path, dataset):
+        self._path = workdir / "bad_videos.csv"
+        self._dataset = dataset
+        self.indices: set[int] = set()
+        if self._path.exists():
+            with self._path.open(newline="") as file:
+                self.indices = {int(row["index"]) for row in csv.DictReader(file)}
+
+    def add(self, failed) -> list[str]:
+        """Notes the indices (-1 is none); returns a line for each that is new."""
+        new = sorted({int(index) for index in failed.ravel() if index >= 0} - self.indices)
+        lines = []
+        for index in new:
+            self.indices.add(index)
+            row = {"index": index, "path": self._dataset.names[index], "reason": self._dataset.failure_reason(index)}
+            lines.append(f"{row['path']}: {row['reason']}")
+            exists = self._path.exists()
+            with self._path.open("a", newline="") as file:
+                writer = csv.DictWriter(file, row)
+                if not exists:
+                    writer.writeheader()
+                writer.writerow(row)
+        return lines

@@ -1,0 +1,237 @@
+"""The training run, top to bottom: set up, start or resume, train, evaluate."""
+
+import json
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nl_jax.data.loader import TrainBatches
+from nl_jax.errors import InputError, TrainingError
+from nl_jax.evaluation.views import predict
+from nl_jax.models import VideoResNet, flat
+from nl_jax.models.summary import count_parameters, summary
+from nl_jax.training import sharding, state, workdir
+from nl_jax.training.checkpoint import Checkpoints
+from nl_jax.training.logs import BadVideos, MetricsLog
+from nl_jax.training.precise_bn import make_moments, precise_batch_stats
+from nl_jax.training.schedule import make_optimizer, make_schedule
+from nl_jax.training.setup import make_dataset, make_resnet_config, measured_on
+from nl_jax.training.step import make_forward, make_train_step
+from nl_jax.weights.inflate import inflate
+
+
+def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -> dict[str, float | int | str]:
+    """Trains `config` in `directory`, or goes on where an earlier call stopped, and returns the test metrics.
+
+    Args:
+      start_from: the workdir of the network to start from, inflated in time where this one has temporal kernels.
+
+    Raises:
+      InputError: for a config that cannot be run; TrainingError: when the loss is not finite.
+    """
+    is_main = jax.process_index() == 0
+    console = Console(quiet=not is_main, highlight=False, soft_wrap=True)
+    say = console.print
+
+    # ------------------------------------------------------------------------------------------- mesh and data
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+    sharding.check_batch("batch_size", config.batch_size, mesh)
+    sharding.check_batch("eval_batch_size", config.eval_batch_size, mesh)
+    train_set = make_dataset(config.data, "train")
+    if ignored := getattr(train_set, "ignored", ()):
+        say(f"{len(ignored)} files under {config.data.train} are not taken for videos: {', '.join(ignored[:10])}")
+    validation_set = make_dataset(config.data, "validation", train_set.classes)
+    test_set = make_dataset(config.data, "test", train_set.classes)
+    if config.num_classes and config.num_classes != len(train_set.classes):
+        raise InputError(
+            f"num_classes={config.num_classes}, but the training data has {len(train_set.classes)} classes"
+        )
+
+    def make_batches(seed):
+        return TrainBatches(
+            train_set,
+            batch_size=config.batch_size,
+            seed=seed,
+            num_workers=config.num_workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    # ------------------------------------------------------------------------------------------------- network
+    resnet = make_resnet_config(config.model, len(train_set.classes))
+    example = train_set.train_clip(0, np.random.default_rng(0))["video"]
+    description = summary(resnet, example.shape[:3])
+    schedule = make_schedule(config.optimizer, config.steps)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    workdir.claim(directory, config, train_set.classes)
+    (directory / "network.txt").write_text(description + "\n")
+    say(f"[bold]{directory}[/]: {config.steps} steps of {config.batch_size} clips on {mesh.size} device(s)")
+    say(description)
+
+    # ---------------------------------------------------------------------------------------- start or resume
+    graphdef, _, _ = flat.abstract(lambda: VideoResNet(resnet, rngs=nnx.Rngs(0)))
+    train_state = state.create(lambda rngs: VideoResNet(resnet, rngs=rngs), optimizer, mesh, config.seed)
+    batches = make_batches(config.seed)
+    checkpoints = Checkpoints(directory, keep=config.keep_checkpoints)
+    if checkpoints.latest() is not None:
+        train_state, data_state = checkpoints.restore(train_state)
+        batches.set_state(data_state)
+        say(f"resumed at step {int(train_state.step)}")
+    elif start_from is not None:
+        train_state, report = _start_from(train_state, workdir.load_network(start_from, mesh)[1:], config.start.planes)
+        say(f"started from {start_from}: {report}")
+
+    # ------------------------------------------------------------------------------------------------ training
+    train_step = make_train_step(graphdef, optimizer, schedule, mesh, train_state)
+    forward = make_forward(graphdef, mesh)
+    moments = make_moments(graphdef)
+    key = jax.random.key(config.seed + 1)
+    log = MetricsLog(directory, int(train_state.step)) if is_main else None
+    bad_videos = BadVideos(directory, train_set)
+
+    progress = _progress(console)
+
+    def evaluate(dataset, title):
+        task = progress.add_task(title, total=len(dataset), status="")
+        predictions = predict(
+            lambda video: forward(train_state.params, train_state.batch_stats, video),
+            lambda batch: sharding.put_batch(batch, mesh),
+            dataset,
+            batch_size=config.eval_batch_size,
+            num_workers=config.num_workers,
+            on_batch=lambda videos: progress.update(task, completed=videos),
+        )
+        progress.remove_task(task)
+        return predictions
+
+    first_step = step = int(train_state.step)
+    pending, began = [], time.monotonic()
+    since = began
+    with progress:
+        task = progress.add_task("training", total=config.steps, completed=step, status="")
+        while step < config.steps:
+            batch = next(batches)
+            for line in bad_videos.add(batch.pop("failed")):
+                say(f"cannot be decoded, replaced by the next: {line}")
+            del batch["index"]
+            train_state, metrics = train_step(train_state, sharding.put_batch(batch, mesh), key)
+            pending.append(metrics)
+            step += 1
+            progress.advance(task)
+
+            last = step == config.steps
+            save = last or step % config.checkpoint_every == 0
+            validate = last or (config.eval_every and step % config.eval_every == 0)
+            if not (save or validate or step % config.log_every == 0):
+                continue
+            row = _mean_metrics(jax.device_get(pending), step)
+            row["clips_per_second"] = len(pending) * config.batch_size / (time.monotonic() - since)
+            if validate:
+                if config.model.norm in ("batch", "global"):
+                    precise = _precise_batch_stats(moments, train_state, make_batches(config.seed + 2), config, mesh)
+                    train_state = train_state.replace(batch_stats=precise)
+                found = evaluate(validation_set, "validating").metrics()
+                row |= {f"validation_{name}": found[name] for name in found if "top" in name}
+            if log:
+                log.write(step, row)
+                minutes_left = (time.monotonic() - began) / (step - first_step) * (config.steps - step) / 60
+                _report(progress, task, step, config.steps, row, minutes_left)
+            if save:
+                checkpoints.save(train_state, batches.get_state())
+            pending, since = [], time.monotonic()
+    checkpoints.close()
+    if log:
+        log.close()
+
+    # -------------------------------------------------------------------------------------------- final figure
+    with progress:
+        predictions = evaluate(test_set, "testing")
+    results = predictions.metrics() | {
+        "measured_on": measured_on(config.data, "test"),
+        "chance": 1 / len(train_set.classes),
+        "steps": step,
+        "parameters": count_parameters(train_state.params),
+        "bad_training_videos": len(bad_videos.indices),
+    }
+    if is_main:
+        predictions.save(directory / "predictions.npz", test_set)
+        (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    say(describe_results(results))
+    return results
+
+
+def describe_results(results: dict[str, float | int | str]) -> str:
+    """The final figure as a sentence that says what it was measured on."""
+    lines = [
+        f"video top-1 {results['video_top1']:.1%}, top-5 {results['video_top5']:.1%}; "
+        f"clip top-1 {results['clip_top1']:.1%}, top-5 {results['clip_top5']:.1%} "
+        f"({results['videos']} videos x {results['views']} views of {results['measured_on']}, list {results['list']}; "
+        f"chance {results['chance']:.1%})"
+    ]
+    if results["undecodable"]:
+        lines.append(f"{results['undecodable']} of these videos could not be decoded and count as wrong")
+    if results.get("bad_training_videos"):
+        lines.append(f"{results['bad_training_videos']} training videos could not be decoded: see bad_videos.csv")
+    return "\n".join(lines)
+
+
+def _start_from(train_state, source, planes):
+    """Parameters and statistics of another network where this one has them, laid out as they were."""
+    params, report = inflate(train_state.params, source[0], planes)
+    batch_stats, _ = inflate(train_state.batch_stats, source[1], planes)
+    like = jax.tree.map(lambda array: array.sharding, (train_state.params, train_state.batch_stats))
+    params, batch_stats = jax.device_put((params, batch_stats), like)
+    return train_state.replace(params=params, batch_stats=batch_stats), report
+
+
+def _precise_batch_stats(moments, train_state, batches, config, mesh):
+    videos = (
+        sharding.put_batch({"video": next(batches)["video"]}, mesh)["video"] for _ in range(config.precise_bn_batches)
+    )
+    precise = precise_batch_stats(moments, train_state.params, train_state.batch_stats, videos)
+    return jax.device_put(precise, jax.tree.map(lambda array: array.sharding, train_state.batch_stats))
+
+
+def _mean_metrics(pending: list[dict[str, np.ndarray]], step: int) -> dict[str, float]:
+    """Means since the last row, and the learning rate of the last step. Stops the run where a loss is not finite."""
+    for at, metrics in enumerate(pending, start=step - len(pending) + 1):
+        if not np.isfinite(metrics["loss"]):
+            raise TrainingError(
+                f"the loss is {metrics['loss']} at step {at}, learning rate {metrics['learning_rate']:.3g}; "
+                "nothing was saved since; try a lower optimizer.learning_rate or a longer optimizer.warmup_steps"
+            )
+    mean = {name: float(np.mean([metrics[name] for metrics in pending])) for name in ("loss", "top1", "grad_norm")}
+    return {
+        "train_loss": mean["loss"],
+        "train_top1": mean["top1"],
+        "grad_norm": mean["grad_norm"],
+        "learning_rate": float(pending[-1]["learning_rate"]),
+    }
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def _report(progress: Progress, task, step: int, steps: int, row: dict[str, float], minutes_left: float) -> None:
+    status = f"loss {row['train_loss']:.3f}  top-1 {row['train_top1']:.1%}  {row['clips_per_second']:.0f} clips/s"
+    progress.update(task, status=status)
+    if "validation_video_top1" in row:
+        status += f"  validation top-1 {row['validation_video_top1']:.1%}"
+    elif progress.console.is_terminal:
+        return  # the bar shows it
+    progress.console.print(f"step {step}/{steps}  {status}  {minutes_left:.1f} min left")

@@ -1,0 +1,59 @@
+"""Learning rate and optimiser from config fields (section 4.1 and the released code)."""
+
+import jax.numpy as jnp
+import optax
+
+from nl_jax.errors import InputError
+from nl_jax.models.flat import FlatParams
+
+SCHEDULES = ("step", "cosine", "constant")
+
+
+def make_schedule(config, steps: int) -> optax.Schedule:
+    """step -> learning rate: linear warm-up from `warmup_start` x rate, then step decay, cosine to 0 or constant.
+
+    Args:
+      config: fields schedule, learning_rate, warmup_steps, warmup_start, decay_every, decay_rate.
+      steps: of the whole run.
+    """
+    if config.schedule not in SCHEDULES:
+        raise InputError(f"optimizer.schedule={config.schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
+    if config.warmup_steps >= steps:
+        raise InputError(f"optimizer.warmup_steps={config.warmup_steps} must be fewer than steps={steps}")
+    rate = config.learning_rate
+    main = {
+        # Decay counts from step 0, warm-up included, as the paper counts its iterations.
+        "step": lambda step: rate * config.decay_rate ** (step // config.decay_every),
+        "cosine": lambda step: (
+            rate * 0.5 * (1 + jnp.cos(jnp.pi * (step - config.warmup_steps) / (steps - config.warmup_steps)))
+        ),
+        "constant": lambda step: rate,
+    }[config.schedule]
+    if not config.warmup_steps:
+        return main
+
+    def schedule(step):
+        fraction = config.warmup_start + (1 - config.warmup_start) * step / config.warmup_steps
+        return jnp.where(step < config.warmup_steps, rate * fraction, main(step))
+
+    return schedule
+
+
+def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """`config.name`: sgd (momentum, nesterov; weight decay added to the gradient, as Caffe2 and PyTorch do) or adamw.
+
+    Norm scales and biases are not decayed.
+    """
+    if config.name == "sgd":
+        return optax.chain(
+            optax.add_decayed_weights(config.weight_decay, mask=decayed),
+            optax.sgd(schedule, momentum=config.momentum, nesterov=config.nesterov),
+        )
+    if config.name == "adamw":
+        return optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed)
+    raise InputError(f"optimizer.name={config.name!r} is unknown; choose sgd or adamw")
+
+
+def decayed(params: FlatParams) -> dict[str, bool]:
+    """Which parameters weight decay acts on: all but those of a norm."""
+    return {name: "norm" not in name.split("/")[-2] for name in params}

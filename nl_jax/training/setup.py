@@ -1,0 +1,67 @@
+"""From config fields to a network and data sets. Nothing below `training` sees a config object."""
+
+from ml_collections import ConfigDict
+
+from nl_jax.data.long_range import LongRange
+from nl_jax.data.video_folder import VideoFolder
+from nl_jax.errors import InputError
+from nl_jax.models import ResNetConfig
+
+SPLITS = ("train", "validation", "test")
+
+
+def make_resnet_config(config: ConfigDict, num_classes: int) -> ResNetConfig:
+    """`config.model` as the network's own configuration; its empty strings and tuples mean "not given"."""
+    fields = config.to_dict()
+    fields["nonlocal_blocks"] = {stage: tuple(at) for stage, at in fields["nonlocal_blocks"].items() if at}
+    fields["nonlocal_options"] = {
+        name: _option(name, value) for name, value in fields["nonlocal_options"].items() if value != "default"
+    }
+    for name in ("blocks_per_stage", "inflate", "head_window"):
+        fields[name] = fields[name] or None
+    result = ResNetConfig(**fields, num_classes=num_classes)
+    result.check()
+    return result
+
+
+def make_dataset(config: ConfigDict, split: str, classes: tuple[str, ...] | None = None):
+    """The train, validation or test split of `config.data`; `classes` fixes the order of the labels."""
+    fields = config.to_dict()
+    name = fields.pop("name")
+    if name not in DATASETS:
+        raise InputError(f"data.name={name!r} is unknown; choose one of {', '.join(DATASETS)}")
+    return DATASETS[name](fields, split, classes)
+
+
+def _long_range(fields, split, classes):
+    sizes = {name: fields.pop(f"{name}_size") for name in SPLITS}
+    return LongRange(split, size=sizes[split], **fields)
+
+
+def _video_folder(fields, split, classes):
+    paths = {name: fields.pop(name) for name in SPLITS}
+    if not paths["train"]:
+        raise InputError("data.train is empty: give a folder with one sub-folder per class, or a CSV of path,label")
+    # A user with one folder only sees how well it is fitted; the loop says which split a figure comes from.
+    return VideoFolder(paths[split] or paths["train"], classes=classes, **fields)
+
+
+def measured_on(config: ConfigDict, split: str) -> str:
+    """What a figure of this split is measured on, for a video folder whose split was not given."""
+    if config.name == "video_folder" and not config[split]:
+        return f"the training videos (data.{split} is not given)"
+    return f"the {split} split"
+
+
+def _option(name: str, value: str):
+    if name == "subsample" and value == "none":
+        return None
+    if name == "scale" and value != "rsqrt_d":
+        try:
+            return float(value)
+        except ValueError:
+            raise InputError(f"nonlocal_options.scale={value!r} is neither a number nor 'rsqrt_d'") from None
+    return value
+
+
+DATASETS = {"long_range": _long_range, "video_folder": _video_folder}

@@ -1,0 +1,38 @@
+"""What training carries from step to step."""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+
+from nl_jax.models import flat
+from nl_jax.training import sharding
+
+
+@flax.struct.dataclass
+class TrainState:
+    """A plain pytree: what Optax updates and Orbax saves. `params` and `batch_stats` are flat, see `models.flat`."""
+
+    step: Int[Array, ""]
+    params: flat.FlatParams
+    batch_stats: flat.FlatParams
+    opt_state: optax.OptState
+
+
+def create(
+    build: Callable[[nnx.Rngs], nnx.Module], optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
+) -> TrainState:
+    """A new state, every array made where it lives: nothing is ever whole on one device and then split."""
+
+    def init(key):
+        _, params, batch_stats = flat.split(build(nnx.Rngs(key)))
+        return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
+
+    key = jax.random.key(seed)
+    shardings = sharding.state_shardings(mesh, jax.eval_shape(init, key))
+    return jax.jit(init, out_shardings=shardings)(key)

@@ -1,0 +1,89 @@
+"""What a workdir says of the run it holds: the resolved config, the classes, the versions."""
+
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from nl_jax.errors import InputError
+from nl_jax.models import VideoResNet, flat
+from nl_jax.training import sharding
+from nl_jax.training.checkpoint import Checkpoints
+from nl_jax.training.setup import make_resnet_config
+
+# How a run is carried out, not what it computes: these may differ when it is resumed.
+FREE_FIELDS = ("mesh", "num_workers", "log_every", "checkpoint_every", "keep_checkpoints", "expect")
+PACKAGES = ("nl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml_collections")
+
+
+def claim(workdir: Path, config: ConfigDict, classes: tuple[str, ...]) -> None:
+    """Writes config.json, classes.json and versions.json; a workdir that holds another run is refused.
+
+    Raises:
+      InputError: naming every field that differs, with both values.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        found = _flatten(json.loads(path.read_text()))
+        asked = _flatten(json.loads(config.to_json()))
+        differing = [
+            f"{name} was {found.get(name)!r} and is now {asked.get(name)!r}"
+            for name in sorted(found.keys() | asked.keys())
+            if found.get(name) != asked.get(name) and name.split(".")[0] not in FREE_FIELDS
+        ]
+        if differing:
+            raise InputError(
+                f"{workdir} holds a run of another config: {'; '.join(differing)}. Choose another --workdir"
+            )
+        known = read_classes(workdir)
+        if known != classes:
+            raise InputError(
+                f"{workdir} was trained on the classes {list(known)}, and the data now has {list(classes)}"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    path.write_text(config.to_json_best_effort(indent=2) + "\n")
+    (workdir / "classes.json").write_text(json.dumps(classes, indent=1, ensure_ascii=False) + "\n")
+    (workdir / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    path = workdir / "config.json"
+    if not path.exists():
+        raise InputError(f"{workdir} holds no config.json: it is not the workdir of a run")
+    return ConfigDict(json.loads(path.read_text())).lock()
+
+
+def read_classes(workdir: Path) -> tuple[str, ...]:
+    return tuple(json.loads((workdir / "classes.json").read_text()))
+
+
+def load_network(workdir: Path, mesh: Mesh) -> tuple[nnx.GraphDef, flat.FlatParams, flat.FlatParams]:
+    """The network of the newest checkpoint, laid out over the mesh."""
+    config = make_resnet_config(read_config(workdir).model, len(read_classes(workdir)))
+    graphdef, *arrays = flat.abstract(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
+    shardings = sharding.state_shardings(mesh, arrays)
+    like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), arrays, shardings)
+    return graphdef, *Checkpoints(workdir, read_only=True).restore_model(*like)
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed as a package"
+    devices = jax.devices()
+    return found | {"devices": f"{len(devices)} x {devices[0].device_kind}", "processes": str(jax.process_count())}
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict[str, object]:
+    result = {}
+    for key, value in tree.items():
+        result |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return result

@@ -1,0 +1,70 @@
+"""From a 2-D network to a 3-D one: the start of every video network in the paper (section 4.1).
+
+A k x k kernel becomes t x k x k, each of its t planes the k x k kernel divided by t, so that a video of one repeated
+image gives what the image gave.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from nl_jax.errors import InputError
+from nl_jax.models.flat import FlatParams
+
+PLANES = ("mean", "center")
+
+
+@dataclasses.dataclass
+class Report:
+    """What a start from another network did, by array name."""
+
+    loaded: list[str] = dataclasses.field(default_factory=list)
+    inflated: list[str] = dataclasses.field(default_factory=list)
+    left_at_init: list[str] = dataclasses.field(default_factory=list)
+
+    def __str__(self) -> str:
+        left = sorted({name.rsplit("/", 1)[0] for name in self.left_at_init})
+        return (
+            f"{len(self.loaded)} arrays taken over, {len(self.inflated)} of them inflated in time; "
+            f"left at initialisation: {', '.join(left) or 'none'}"
+        )
+
+
+def inflate(target: FlatParams, source: FlatParams, planes: str = "mean") -> tuple[FlatParams, Report]:
+    """`target` with every array that `source` has under the same name.
+
+    Kernels (1,h,w,i,o) become (t,h,w,i,o): "mean" gives each plane a t-th, "center" all to the middle plane (a new
+    network is then the image network applied to each frame). The classifier is taken over only where its classes are
+    as many; parts that only the target has (non-local blocks) stay as they are.
+
+    Raises:
+      InputError: for an array of the source that the target lacks or whose shape does not fit, with both shapes.
+    """
+    if planes not in PLANES:
+        raise InputError(f"start.inflate={planes!r} is unknown; choose one of {', '.join(PLANES)}")
+    report = Report()
+    result = dict(target)
+    head = [name for name in source if name.startswith("classifier/")]
+    new_head = any(name not in target or source[name].shape != target[name].shape for name in head)
+    for name, value in source.items():
+        if new_head and name in head:
+            continue
+        if name not in target:
+            raise InputError(f"{name} {value.shape} of the starting network has no place in this one")
+        shape = target[name].shape
+        if value.shape != shape:
+            if len(shape) != 5 or value.shape != (1, *shape[1:]):
+                raise InputError(f"{name} has shape {value.shape} in the starting network and {shape} in this one")
+            value = _planes(value, shape[0], planes)
+            report.inflated.append(name)
+        result[name] = jnp.asarray(value, target[name].dtype)
+        report.loaded.append(name)
+    report.left_at_init = [name for name in target if name not in report.loaded]
+    return result, report
+
+
+def _planes(kernel, t: int, planes: str):
+    if planes == "mean":
+        return jnp.repeat(kernel / t, t, axis=0)
+    before = (t - 1) // 2
+    return jnp.pad(kernel, ((before, t - 1 - before), *((0, 0),) * 4))

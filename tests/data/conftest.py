@@ -1,0 +1,98 @@
+"""Small real video files: a window that moves over photographs, encoded with PyAV."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from sklearn.datasets import load_sample_images
+
+
+@pytest.fixture(scope="session")
+def pan() -> Callable[..., np.ndarray]:
+    """pan(t, width, height, photo) -> uint8 (t, h, w, 3): no two of its frames are equal."""
+    photos = load_sample_images().images
+
+    def make(frames: int, width: int = 64, height: int = 48, photo: int = 0) -> np.ndarray:
+        image = photos[photo]
+        y = (200 + np.arange(frames) * 2) % (image.shape[0] - height)  # from below the sky, which is all alike
+        x = np.arange(frames) * 3 % (image.shape[1] - width)
+        return np.stack([image[j : j + height, i : i + width] for j, i in zip(y, x, strict=True)])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., Path]:
+    """encode(path, video, ...) -> path; the ending of the path decides the container."""
+
+    def write(
+        path: Path,
+        video: np.ndarray,
+        *,
+        codec: str = "libx264",
+        rate: int = 25,
+        times: np.ndarray | None = None,
+        audio: bool = False,
+        rotation: int = 0,
+        pixels: str = "yuv420p",
+        **options: str | int,
+    ) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=rate, options={k: str(v) for k, v in options.items()})
+            stream.height, stream.width = video.shape[1:3]
+            stream.pix_fmt = pixels
+            if times is not None:  # one per frame, in milliseconds
+                stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+            if rotation:
+                stream.set_display_rotation(rotation)
+            if audio:
+                sound = container.add_stream("aac" if path.suffix == ".mp4" else "mp2", rate=44100)
+                silence = av.AudioFrame.from_ndarray(np.zeros((1, 88200), np.int16), format="s16", layout="mono")
+                silence.sample_rate = 44100
+                resampler = av.AudioResampler(sound.format.name, sound.layout.name, 44100, sound.frame_size or 1152)
+                for piece in resampler.resample(silence):
+                    container.mux(sound.encode(piece))
+                container.mux(sound.encode(None))
+            for i, image in enumerate(video):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                if times is not None:
+                    frame.pts, frame.time_base = int(times[i]), Fraction(1, 1000)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def decode_all() -> Callable[..., np.ndarray]:
+    """decode_all(path, size) -> uint8 (t, h, w, 3): every frame from the start, until the end or the first damage."""
+
+    def read(path: Path, size: tuple[int | None, int | None] = (None, None)) -> np.ndarray:
+        images = []
+        with av.open(str(path)) as container:
+            container.streams.video[0].thread_type = "NONE"  # how libav patches up a broken frame depends on threads
+            try:
+                for frame in container.decode(video=0):
+                    images.append(frame.reformat(*size, "rgb24", interpolation="BILINEAR").to_ndarray())
+            except av.FFmpegError:
+                pass
+        return np.stack(images)
+
+    return read
+
+
+@pytest.fixture
+def cut() -> Callable[[Path, float], Path]:
+    """cut(path, part): drops the end of a file in place and keeps the given part."""
+
+    def shorten(path: Path, part: float) -> Path:
+        data = path.read_bytes()
+        path.write_bytes(data[: int(len(data) * part)])
+        return path
+
+    return shorten

@@ -1,0 +1,261 @@
+import pickle
+
+import av
+import numpy as np
+import pytest
+
+from nl_jax.data import decode
+from nl_jax.data.decode import DecodeError, ShortVideoError, VideoInfo, probe, read_frames
+from nl_jax.errors import InputError
+
+# name: ending, frames, size, how it is encoded, whether seeking to a key frame is possible
+KINDS = {
+    "h264, one key frame, B-frames": (".mp4", 60, (64, 48), {"g": 250, "bf": 3}, False),
+    "h264, long groups, B-frames": (".mp4", 70, (64, 48), {"g": 30, "bf": 3, "sc_threshold": 0}, True),
+    "h264, short groups": (".mp4", 60, (64, 48), {"g": 12, "bf": 2}, True),
+    "h264, open groups": (".mkv", 60, (64, 48), {"g": 12, "x264-params": "open-gop=1:bframes=3"}, True),
+    "h264, intra refresh": (".mkv", 60, (64, 48), {"g": 12, "x264-params": "intra-refresh=1:bframes=0"}, False),
+    "h264, audio": (".mp4", 50, (64, 48), {"g": 12, "audio": True}, True),
+    "h264, mpegts, seeks land late": (".ts", 60, (64, 48), {"g": 12, "bf": 2}, False),
+    "h264, odd size": (".mp4", 40, (63, 47), {"g": 12, "pixels": "yuv444p"}, True),
+    "hevc": (".mp4", 40, (64, 48), {"codec": "libx265", "x265-params": "keyint=12:log-level=none"}, True),
+    "vp9": (".webm", 40, (64, 48), {"codec": "libvpx-vp9", "g": 12, "deadline": "realtime", "cpu-used": 8}, True),
+    "vp8, hidden frames": (".webm", 60, (64, 48), {"codec": "libvpx", "g": 12, "auto-alt-ref": 1}, False),
+    "mpeg4": (".avi", 60, (64, 48), {"codec": "mpeg4", "g": 12}, False),
+    "mpeg4, audio, B-frames": (".avi", 50, (64, 48), {"codec": "mpeg4", "g": 12, "bf": 2, "audio": True}, False),
+    "mpeg4, odd size": (".avi", 20, (65, 47), {"codec": "mpeg4"}, False),
+    "mjpeg": (".avi", 20, (64, 48), {"codec": "mjpeg", "pixels": "yuvj420p"}, False),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_equal_a_full_decode(kind, tmp_path, pan, encode, decode_all, monkeypatch):
+    ending, frames, size, how, seekable = KINDS[kind]
+    path = encode(tmp_path / f"video{ending}", pan(frames, *size), **how)
+    expected = decode_all(path)
+    assert expected.shape == (frames, *size[::-1], 3)
+    assert abs(probe(path).frames - frames) <= 1
+    assert len(np.unique(expected.reshape(frames, -1), axis=0)) == frames, "frames must differ to be told apart"
+
+    from_start = []
+    real = decode._read_from_start
+    monkeypatch.setattr(decode, "_read_from_start", lambda *a: from_start.append(a) or real(*a))
+    for first in range(frames):
+        np.testing.assert_array_equal(read_frames(path, [first]), expected[[first]], err_msg=f"frame {first}")
+    assert (len(from_start) < frames) == seekable, "a seek must be used exactly where it is safe"
+
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        indices = rng.integers(rng.integers(frames), frames, size=8)  # unordered, with repeats
+        np.testing.assert_array_equal(read_frames(path, indices), expected[indices])
+    with pytest.raises(ShortVideoError) as error:
+        read_frames(path, [frames - 1, frames])
+    assert error.value.frames == frames
+
+
+@pytest.mark.parametrize("first", [0, 500])
+def test_a_variable_frame_rate_is_counted_in_frames(first, tmp_path, pan, encode, decode_all):
+    times = first + np.cumsum(np.random.default_rng(0).integers(10, 200, 50))
+    path = encode(tmp_path / "video.mkv", pan(50), times=times, g=10, bf=2)
+    expected = decode_all(path)
+    for indices in ([45], [12, 13, 30], [29, 7, 29], range(50)):
+        np.testing.assert_array_equal(read_frames(path, indices), expected[indices])
+
+
+def test_no_more_is_decoded_than_needed(tmp_path, pan, encode, monkeypatch):
+    path = encode(tmp_path / "video.mp4", pan(80), g=20, bf=0, sc_threshold=0)
+    seen = []
+    real = decode._decode
+    monkeypatch.setattr(decode, "_decode", lambda *a: (seen.append(f) or f for f in real(*a)))
+    read_frames(path, [46, 43])
+    assert len(seen) == 7  # 40 to 46
+    seen.clear()
+    read_frames(path, [0, 9])
+    assert len(seen) == 10
+
+
+def test_a_seek_that_lands_late_is_noticed(tmp_path, pan, encode, decode_all, monkeypatch):
+    path = encode(tmp_path / "video.mp4", pan(60), g=12, bf=2)
+    expected = decode_all(path)
+    real = decode._decode
+    monkeypatch.setattr(decode, "_decode", lambda c, s: (f for f in real(c, s) if f.pts == 0 or f.key_frame))
+    with pytest.raises(ShortVideoError):
+        read_frames(path, [50])  # neither way gives frame 50, and no wrong frame is taken for it
+    monkeypatch.setattr(decode, "_decode", real)
+    np.testing.assert_array_equal(read_frames(path, [50]), expected[[50]])
+
+
+def test_a_gap_after_a_seek_is_noticed(tmp_path, pan, encode, decode_all, monkeypatch):
+    path = encode(tmp_path / "video.mp4", pan(60), g=12, bf=0)
+    expected = decode_all(path)
+    real = decode._decode
+
+    def drop_the_third(container, stream):
+        for i, frame in enumerate(real(container, stream)):
+            sought = frame.pts > 0 if i == 0 else sought
+            if not (sought and i == 2):
+                yield frame
+
+    monkeypatch.setattr(decode, "_decode", drop_the_third)
+    np.testing.assert_array_equal(read_frames(path, [49, 50, 51]), expected[[49, 50, 51]])
+
+
+@pytest.mark.parametrize("ending", [".mkv", ".mp4"])
+def test_a_stream_without_its_first_key_frame(ending, tmp_path, pan, encode, decode_all):
+    whole = encode(tmp_path / "whole.mkv", pan(60), g=12, bf=2)
+    path = tmp_path / f"video{ending}"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in list(source.demux(video=0))[5:-1]:
+            packet.stream = stream
+            target.mux(packet)
+    expected = decode_all(path)
+    assert 30 < len(expected) < 60
+    for first in range(len(expected)):
+        np.testing.assert_array_equal(read_frames(path, [first]), expected[[first]])
+
+
+@pytest.mark.parametrize(("size", "scaled"), [((90, 60), (45, 30)), ((50, 86), (30, 52)), ((30, 46), (30, 46))])
+def test_short_side(size, scaled, tmp_path, pan, encode, decode_all):
+    path = encode(tmp_path / "video.mp4", pan(10, *size))
+    expected = decode_all(path, scaled)
+    actual = read_frames(path, [3, 9], short_side=30)
+    assert actual.dtype == np.uint8
+    np.testing.assert_array_equal(actual, expected[[3, 9]])
+
+
+def test_colours_are_full_range_rgb(tmp_path, encode):
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0]], np.uint8)
+    path = encode(tmp_path / "video.mp4", np.broadcast_to(colours[:, None, None], (5, 32, 32, 3)), crf=1, g=1)
+    frames = read_frames(path, range(5)).astype(int)
+    np.testing.assert_allclose(frames, np.broadcast_to(colours[:, None, None], frames.shape), atol=6)
+
+
+@pytest.mark.parametrize("rotation", [90, 180, -90])
+def test_rotated_videos_are_turned_upright(rotation, tmp_path, pan, encode, decode_all):
+    path = encode(tmp_path / "video.mp4", pan(3, 64, 32), rotation=rotation)
+    expected = np.rot90(decode_all(path), rotation // 90, axes=(1, 2))  # FFmpeg's angles are counter-clockwise
+    np.testing.assert_array_equal(read_frames(path, range(3)), expected)
+
+
+def test_probe(tmp_path, pan, encode):
+    path = encode(tmp_path / "video.mp4", pan(50), rate=20)
+    assert probe(path) == VideoInfo(frames=50, width=64, height=48, rate=20.0, duration=2.5)
+    assert probe(encode(tmp_path / "video.mkv", pan(50), rate=20)).frames == 50  # counted by no header
+
+
+@pytest.mark.parametrize("name", ["image.png", "image.jpg", "image of a pan, named.mp4"])
+def test_an_image_is_a_video_of_one_frame(name, tmp_path, pan):
+    path = tmp_path / name
+    image = pan(1)[0]
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+    written = tmp_path / ("image.jpg" if name.endswith(".jpg") else "image.png")
+    frame.save(str(written))
+    written.rename(path)
+    assert (probe(path).frames, probe(path).width, probe(path).height) == (1, 64, 48)
+    np.testing.assert_allclose(
+        read_frames(path, [0, 0]).astype(int), [image] * 2, atol=60 if name.endswith(".jpg") else 0
+    )
+    with pytest.raises(ShortVideoError) as error:
+        read_frames(path, [1])
+    assert error.value.frames == 1
+
+
+def test_a_broken_tail_is_the_end(tmp_path, pan, encode, decode_all, cut):
+    for name, how in (("video.avi", {"codec": "mpeg4"}), ("video.ts", {}), ("video.mkv", {"g": 12})):
+        path = cut(encode(tmp_path / name, pan(60, 160, 120), **how), 0.6)
+        expected = decode_all(path)
+        assert 5 < len(expected) < 55
+        last = len(expected) - 1
+        np.testing.assert_array_equal(read_frames(path, [0, last]), expected[[0, last]])
+        np.testing.assert_array_equal(read_frames(path, [last]), expected[[last]])
+        with pytest.raises(ShortVideoError) as error:
+            read_frames(path, [3, 59])
+        assert error.value.frames == len(expected)
+        assert str(error.value) == f"{path}: the video ends after {len(expected)} frames"
+
+
+def test_damage_in_the_middle_is_the_end(tmp_path, pan, encode):
+    path = encode(tmp_path / "video.avi", pan(30), codec="mjpeg", pixels="yuvj420p")
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data = bytearray(path.read_bytes())
+    position, size = packets[20]
+    data[position + 8 : position + 8 + size] = bytes(size)
+    path.write_bytes(data)
+    with pytest.raises(ShortVideoError) as error:
+        read_frames(path, [29])
+    assert error.value.frames == 20
+
+
+def _bad_files(folder, pan, encode, cut):
+    text = "a text, not a video\n" * 50
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text(text)
+    (folder / "text.txt").write_text(text)
+    (folder / "folder.mp4").mkdir()
+    (folder / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    (folder / "list.mp4").write_text("#EXTM3U\n#EXTINF:5\nhttp://127.0.0.1:9/video.ts\n")
+    cut(encode(folder / "half.mp4", pan(30)), 0.5)
+    sound = encode(folder / "both.mp4", pan(30), audio=True)
+    with av.open(str(sound)) as source, av.open(str(folder / "sound.mp4"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(audio=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing.mp4", "no such file"),
+        ("empty.mp4", "empty"),
+        ("text.mp4", "not a video"),
+        ("text.txt", "text, not a video"),
+        ("folder.mp4", "not a regular file"),
+        ("noise.mp4", "not a video"),
+        ("list.mp4", "not a video"),
+        ("half.mp4", "not a video"),
+        ("sound.mp4", "no video stream"),
+    ],
+)
+def test_what_is_no_video_says_why(name, reason, tmp_path, pan, encode, cut, capfd):
+    _bad_files(tmp_path, pan, encode, cut)
+    capfd.readouterr()
+    for attempt in (probe, lambda path: read_frames(path, [0]), lambda path: read_frames(path, [7])):
+        with pytest.raises(DecodeError, match=reason) as error:
+            attempt(tmp_path / name)
+        assert not isinstance(error.value, ShortVideoError)
+        assert error.value.path == str(tmp_path / name)
+        assert str(error.value) == f"{tmp_path / name}: {error.value.reason}"
+    assert capfd.readouterr() == ("", ""), "libav must stay quiet"
+
+
+def test_a_stream_without_a_frame_is_an_error(tmp_path, pan, encode):
+    path = encode(tmp_path / "video.avi", pan(3), codec="mjpeg", pixels="yuvj420p")
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data = bytearray(path.read_bytes())
+    for position, size in packets:
+        data[position + 8 : position + 8 + size] = bytes(size)
+    path.write_bytes(data)
+    with pytest.raises(DecodeError, match=r"video\.avi: no frame of its mjpeg"):
+        read_frames(path, [0])
+
+
+@pytest.mark.parametrize("indices", [[], [-1], np.array([0.5]), np.array([[0]])])
+def test_wrong_indices(indices, tmp_path):
+    with pytest.raises(InputError, match="indices"):
+        read_frames(tmp_path / "video.mp4", indices)
+
+
+def test_wrong_short_side(tmp_path):
+    with pytest.raises(InputError, match="short_side: found 0"):
+        read_frames(tmp_path / "video.mp4", [0], short_side=0)
+
+
+@pytest.mark.parametrize("error", [DecodeError("a.mp4", "broken"), ShortVideoError("a.mp4", 7)])
+def test_errors_survive_pickling(error):
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))

@@ -1,0 +1,314 @@
+import pickle
+import shutil
+from functools import partial
+
+import numpy as np
+import pytest
+
+from nl_jax.data import video_folder
+from nl_jax.data.clips import test_indices as clip_indices  # renamed: pytest would take it for a test
+from nl_jax.data.decode import DecodeError, read_frames
+from nl_jax.data.video_folder import MAX_FAILED, VideoFolder
+from nl_jax.errors import InputError
+
+make = partial(
+    VideoFolder,
+    frames=4,
+    stride=2,
+    crop=24,
+    short_side=(32, 40),
+    test_crop=32,
+    test_short_side=32,
+    num_clips=2,
+    num_crops=3,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, pan, encode):
+    """Seven files in classes bend, jump and walk; the videos at 1 (empty), 3 (text) and 4 (cut off) do not decode."""
+    root = tmp_path_factory.mktemp("videos")
+    encode(root / "bend/a.mp4", pan(30), g=12)
+    (root / "bend/b.mp4").touch()
+    encode(root / "jump/c.avi", pan(5, photo=1), codec="mpeg4")  # shorter than a clip
+    (root / "jump/d.MP4").write_text("no video\n" * 20)
+    whole = encode(root / "jump/deep/e.mp4", pan(30), g=12)
+    whole.write_bytes(whole.read_bytes()[:-3000])
+    encode(root / "walk/f.mkv", pan(40, photo=1), g=12)
+    encode(root / "walk/g.mp4", pan(30), g=12, audio=True)
+    (root / "walk/notes.txt").write_text("notes")
+    (root / "walk/.DS_Store").write_text("x")
+    (root / "walk/.trash").mkdir()
+    (root / "walk/.trash/old.mp4").write_text("x")
+    (root / "readme.md").write_text("x")
+    return root
+
+
+@pytest.fixture
+def write_csv(tmp_path):
+    def write(text: str, files=("a.mp4", "b.mp4", "sub/c.mp4")):
+        for name in files:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(b"x")
+        path = tmp_path / "list.csv"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_folder_of_classes(folder):
+    videos = make(folder)
+    assert videos.classes == ("bend", "jump", "walk")
+    assert videos.names[:5] == ["bend/a.mp4", "bend/b.mp4", "jump/c.avi", "jump/d.MP4", "jump/deep/e.mp4"]
+    assert videos.names[5:] == ["walk/f.mkv", "walk/g.mp4"]
+    assert videos.labels == [0, 0, 1, 1, 1, 2, 2]
+    assert len(videos) == 7
+    assert sorted(videos.ignored) == ["readme.md", "walk/.DS_Store", "walk/.trash/old.mp4", "walk/notes.txt"]
+
+
+@pytest.mark.parametrize("header", ["", "path,label\n", "\ufeffpath,label\n"])
+def test_a_csv_list(header, write_csv):
+    path = write_csv(f'{header}b.mp4,walk\n"a.mp4", bend \n\n./sub/../sub/c.mp4,walk\n')
+    videos = make(path)
+    assert videos.classes == ("bend", "walk")
+    assert videos.names == ["b.mp4", "a.mp4", "sub/c.mp4"]
+    assert videos.labels == [1, 0, 1]
+    assert videos.ignored == []
+
+
+def test_integer_labels_are_class_indices(write_csv):
+    videos = make(write_csv("a.mp4,10\nb.mp4,2\nsub/c.mp4,0\n"))
+    assert videos.classes == tuple(str(i) for i in range(11))
+    assert videos.labels == [10, 2, 0]
+    mixed = make(write_csv("a.mp4,10\nb.mp4,2\nsub/c.mp4,run\n"))
+    assert (mixed.classes, mixed.labels) == (("10", "2", "run"), [0, 1, 2])
+    with pytest.raises(InputError, match=r"list\.csv: found the label 99999999"):
+        make(write_csv("a.mp4,99999999\nb.mp4,2\n"))
+
+
+def test_given_classes_fix_the_order(write_csv, folder):
+    path = write_csv("a.mp4,walk\nb.mp4,bend\n")
+    assert make(path, classes=("walk", "run", "bend")).labels == [0, 2]
+    with pytest.raises(InputError, match=r"list\.csv, line 1: found label 'walk', valid are run, bend"):
+        make(path, classes=("run", "bend"))
+    with pytest.raises(InputError, match="walk: found label 'walk', valid are bend, jump"):
+        make(folder, classes=("bend", "jump"))
+    with pytest.raises(InputError, match="classes: found"):
+        make(path, classes=("walk", "bend", "walk"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.mp4,walk\nb.mp4\n", r"list\.csv, line 2: found 'b.mp4', valid is path,label"),
+        ("a.mp4,walk,3\n", r"list\.csv, line 1: found 'a.mp4,walk,3'"),
+        ("path,label\na.mp4,\n", r"list\.csv, line 2: found 'a.mp4,'"),
+        ("a.mp4,walk\n\ngone.mp4,walk\n", r"list\.csv, line 3: there is no file .*gone\.mp4"),
+        ("a.mp4,walk\nb.mp4,walk\nsub/../a.mp4,run\n", r"list\.csv, line 3: a\.mp4 is listed already in line 1"),
+        ("a.mp4,walk\nb.mp4,1,\n", r"list\.csv, line 2: found 'b.mp4,1,'"),
+        ('a.mp4,"walk\n', r"list\.csv: not a CSV"),
+        ("", r"list\.csv: found no line"),
+        ("path,label\n", r"list\.csv: found no line"),
+    ],
+)
+def test_a_wrong_csv_names_file_and_line(text, message, write_csv):
+    with pytest.raises(InputError, match=message):
+        make(write_csv(text))
+
+
+def test_a_duplicate_is_found_behind_an_absolute_path(write_csv, tmp_path):
+    with pytest.raises(InputError, match=r"line 2: a\.mp4 is listed already"):
+        make(write_csv(f"a.mp4,walk\n{tmp_path}/a.mp4,walk\n"))
+
+
+def test_a_video_is_not_a_list(folder):
+    with pytest.raises(InputError, match=r"a\.mp4: not a CSV"):
+        make(folder / "bend/a.mp4")
+
+
+def test_wrong_folders(tmp_path):
+    with pytest.raises(InputError, match="gone: there is no such file or folder"):
+        make(tmp_path / "gone")
+    with pytest.raises(InputError, match="found no sub-folder"):
+        make(tmp_path)
+    (tmp_path / "walk").mkdir()
+    (tmp_path / "walk/notes.txt").touch()
+    with pytest.raises(InputError, match="found no video"):
+        make(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"frames": 0},
+        {"stride": 0},
+        {"crop": 0},
+        {"num_clips": 0},
+        {"num_crops": 2},
+        {"short_side": (40, 32)},
+        {"short_side": (20, 32)},
+        {"test_crop": 33},
+        {"test_crop": 0},
+    ],
+)
+def test_wrong_numbers_name_their_field(wrong, folder):
+    with pytest.raises(InputError, match=f"^{next(iter(wrong))}: found"):
+        make(folder, **wrong)
+
+
+def test_a_training_clip(folder):
+    videos = make(folder)
+    example = videos.train_clip(5, np.random.default_rng(0))
+    assert example["video"].shape == (4, 24, 24, 3)
+    assert example["video"].dtype == np.uint8
+    assert example["video"].flags.c_contiguous
+    assert len(np.unique(example["video"].reshape(4, -1), axis=0)) == 4
+    assert {k: (int(v), v.dtype) for k, v in example.items() if k in ("label", "index")} == {
+        "label": (2, np.int32),
+        "index": (5, np.int32),
+    }
+    np.testing.assert_array_equal(example["failed"], np.full(MAX_FAILED, -1, np.int32), strict=True)
+    again, other = (videos.train_clip(5, np.random.default_rng(seed))["video"] for seed in (0, 1))
+    np.testing.assert_array_equal(example["video"], again)
+    assert (example["video"] != other).any()
+
+
+def test_all_scales_are_drawn(folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(video_folder, "read_frames", lambda *a, short_side: seen.append(short_side) or read_frames(*a))
+    videos = make(folder, crop=32)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        videos.train_clip(0, rng)
+    assert set(seen) == set(range(32, 41))
+
+
+def test_a_video_that_does_not_decode_is_replaced_by_the_next(folder):
+    videos = make(folder)
+    example = videos.train_clip(3, np.random.default_rng(0))
+    assert (example["label"], example["index"]) == (2, 3)
+    np.testing.assert_array_equal(example["failed"], [3, 4, -1, -1])
+    np.testing.assert_array_equal(example["video"], videos.train_clip(5, np.random.default_rng(0))["video"])
+
+
+def test_replacement_starts_over_at_the_end(write_csv, folder, tmp_path):
+    shutil.copy(folder / "bend/a.mp4", tmp_path / "good.mp4")
+    path = write_csv("good.mp4,walk\na.mp4,run\nb.mp4,run\n")
+    example = make(path).train_clip(1, np.random.default_rng(0))
+    assert (example["label"], example["index"]) == (1, 1)
+    np.testing.assert_array_equal(example["failed"], [1, 2, -1, -1])
+
+
+@pytest.mark.parametrize(("count", "tried"), [(3, 3), (7, 5)])
+def test_too_many_failures_in_a_row_are_an_error(count, tried, write_csv):
+    names = [f"{i}.mp4" for i in range(count)]
+    videos = make(write_csv("".join(f"{name},walk\n" for name in names), files=names))
+    with pytest.raises(DecodeError, match=f"{tried} videos in a row cannot be decoded: {', '.join(names[:tried])}$"):
+        videos.train_clip(0, np.random.default_rng(0))
+
+
+@pytest.fixture
+def lying(tmp_path, pan, encode):
+    """A video whose header counts 60 frames and whose data ends after some of them."""
+    video = encode(tmp_path / "walk/video.avi", pan(60, 160, 120), codec="mpeg4")
+    data = video.read_bytes()
+    video.write_bytes(data[: int(len(data) * 0.6)])
+    return tmp_path
+
+
+def test_a_video_that_ends_early_is_sampled_within_what_decodes(lying, monkeypatch):
+    counted = []
+    monkeypatch.setattr(video_folder, "read_frames", lambda *a, **k: counted.append(1) or read_frames(*a, **k))
+    videos = make(lying)
+    fresh = []
+    for seed in range(12):
+        example = videos.train_clip(0, np.random.default_rng(seed))
+        assert (example["failed"] == -1).all()
+        assert example["video"].any()
+        fresh.append(make(lying).train_clip(0, np.random.default_rng(seed))["video"])
+        np.testing.assert_array_equal(example["video"], fresh[-1], err_msg="clips must not depend on those before")
+    counted.clear()
+    views = videos.test_views(0)
+    assert (views["failed"] == -1).all()
+    assert all(view.any() for view in views["video"])
+    assert len(counted) == 1, "the true length is remembered"
+
+
+def test_test_views_are_crops_of_clips(folder):
+    videos = make(folder)
+    example = videos.test_views(5)
+    assert example["video"].shape == (6, 4, 32, 32, 3)
+    assert (example["label"], example["index"]) == (2, 5)
+    np.testing.assert_array_equal(example["failed"], [-1] * MAX_FAILED)
+    path = folder / "walk/f.mkv"
+    for clip, indices in enumerate(clip_indices(40, 4, 2, 2)):
+        frames = read_frames(path, indices, short_side=32)
+        width = frames.shape[2]
+        for crop, left in enumerate((0, (width - 32) // 2, width - 32)):
+            expected = frames[:, :, left : left + 32]
+            np.testing.assert_array_equal(example["video"][3 * clip + crop], expected)
+
+
+def test_test_views_of_a_short_video_loop(folder):
+    video = make(folder, num_crops=1, num_clips=1).test_views(2)["video"]
+    frames = read_frames(folder / "jump/c.avi", [0, 2, 4, 1], short_side=32)
+    np.testing.assert_array_equal(video[0], frames[:, :, 5:37])
+
+
+@pytest.mark.parametrize("index", [1, 3, 4])
+def test_test_views_are_never_replaced(index, folder):
+    videos = make(folder)
+    example = videos.test_views(index)
+    assert example["video"].shape == (6, 4, 32, 32, 3)
+    assert not example["video"].any()
+    assert (example["label"], example["index"]) == (videos.labels[index], index)
+    np.testing.assert_array_equal(example["failed"], [index, -1, -1, -1])
+
+
+def test_examples_batch(folder):
+    videos = make(folder)
+    for examples in (
+        [videos.train_clip(i, np.random.default_rng(i)) for i in range(7)],
+        [videos.test_views(i) for i in range(7)],
+    ):
+        batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+        assert batch["failed"].shape == (7, MAX_FAILED)
+        assert {batch[key].dtype for key in ("label", "index", "failed")} == {np.dtype(np.int32)}
+        np.testing.assert_array_equal(batch["index"], range(7))
+
+
+def test_an_image_folder_is_a_data_set_of_one_frame(tmp_path, pan, encode):
+    encode(tmp_path / "walk/a.png", pan(1), codec="png", pixels="rgb24")
+    videos = make(tmp_path, frames=1, stride=1, num_clips=1, num_crops=1)
+    assert videos.train_clip(0, np.random.default_rng(0))["video"].shape == (1, 24, 24, 3)
+    assert videos.test_views(0)["video"].any()
+
+
+def test_failure_reasons(folder):
+    videos = make(folder)
+    assert videos.failure_reason(1) == "the file is empty"
+    assert "not a video" in videos.failure_reason(3)
+    assert "decodes now" in videos.failure_reason(0)
+
+
+def test_list_hash_names_the_list_and_not_its_place(folder, tmp_path):
+    original = make(folder).list_hash()
+    assert len(original) == 12 and int(original, 16) >= 0
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert make(copy).list_hash() == original
+    rows = [f"{name},{name.split('/')[0]}" for name in reversed(make(copy).names)]
+    (copy / "list.csv").write_text("\n".join(rows))
+    assert make(copy / "list.csv").list_hash() == original
+    (copy / "list.csv").write_text("\n".join([*rows[1:], rows[0].replace(",walk", ",jump")]))
+    assert make(copy / "list.csv").list_hash() != original
+    (copy / "walk/g.mp4").rename(copy / "walk/h.mp4")
+    assert make(copy).list_hash() != original
+
+
+def test_the_data_set_travels_to_worker_processes(folder):
+    videos = make(folder)
+    copy = pickle.loads(pickle.dumps(videos))
+    assert (copy.names, copy.labels, copy.classes) == (videos.names, videos.labels, videos.classes)
+    np.testing.assert_array_equal(copy.test_views(6)["video"], videos.test_views(6)["video"])
+    assert len(pickle.dumps(videos)) < 2000

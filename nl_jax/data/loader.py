@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import grain
 import numpy as np
+from absl import flags
 
 from nl_jax.errors import InputError
 
@@ -72,6 +73,9 @@ def _iterate(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch]:
     # Threads of the main process while it computes; a worker process has the next batch in its own queue.
     batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
     if num_workers:
+        # Grain's worker processes read absl flags, which a notebook or a test has not parsed.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
         batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2))
     return iter(batches)
 

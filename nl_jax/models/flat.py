@@ -27,11 +27,11 @@ def abstract(build) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
     return split(nnx.eval_shape(build))
 
 
-def _flatten(state: nnx.State) -> FlatParams:
+def _flatten(state) -> FlatParams:
     leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.as_pure(state))
     return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
 
 
-def _unflatten(flat: FlatParams) -> nnx.State:
+def _unflatten(flat: FlatParams):
     paths = {tuple(int(key) if key.isdigit() else key for key in name.split("/")): leaf for name, leaf in flat.items()}
-    return nnx.State.from_flat_path(paths)
+    return nnx.from_flat_state(list(paths.items()))

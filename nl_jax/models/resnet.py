@@ -1,6 +1,7 @@
 """C2D and I3D ResNets with non-local blocks after any residual block (section 4, table 1)."""
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -17,6 +18,12 @@ from nl_jax.ops.pool import max_pool
 
 BLOCKS_PER_STAGE = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 INFLATE = (None, "3x1x1", "3x3x3")
+# Keywords of NonLocalBlock that are a choice; the network gives the others.
+NONLOCAL_OPTIONS = tuple(
+    name
+    for name in inspect.signature(NonLocalBlock.__init__).parameters
+    if name not in ("self", "channels", "dtype", "rngs")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +81,12 @@ class ResNetConfig:
                         f"nonlocal_blocks asks for a block after residual block {position} of {stage}, "
                         f"which has blocks 0 to {stages[stage] - 1}"
                     )
-        if self.nonlocal_options and not any(self.nonlocal_blocks.values()):
-            raise InputError("nonlocal_options are given, but nonlocal_blocks inserts no block")
+        if (self.nonlocal_options or self.nonlocal_blocks) and not any(self.nonlocal_blocks.values()):
+            raise InputError("non-local blocks are asked for, but nonlocal_blocks names no residual block to follow")
+        if unknown := set(self.nonlocal_options) - set(NONLOCAL_OPTIONS):
+            raise InputError(
+                f"nonlocal_options names {', '.join(sorted(unknown))}; valid are {', '.join(NONLOCAL_OPTIONS)}"
+            )
 
 
 class Conv(nnx.Module):

@@ -55,9 +55,12 @@ def gaussian(
     if n <= chunk:
         return _weighted_sum(gaussian_rows(theta, phi, scale), g)
 
+    # float32 outside, so that the gradients of phi and g add up over the chunks in float32.
+    phi32, g32 = phi.astype(jnp.float32), g.astype(jnp.float32)
+
     @jax.checkpoint
     def one_chunk(queries: Float[Array, "b q d"]) -> Float[Array, "b q c"]:
-        return _weighted_sum(gaussian_rows(queries, phi, scale), g)
+        return _weighted_sum(gaussian_rows(queries, phi32.astype(phi.dtype), scale), g32.astype(g.dtype))
 
     chunks = -(-n // chunk)
     padded = jnp.pad(theta, ((0, 0), (0, chunks * chunk - n), (0, 0)))

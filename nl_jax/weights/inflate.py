@@ -41,7 +41,7 @@ def inflate(target: FlatParams, source: FlatParams, planes: str = "mean") -> tup
       InputError: for an array of the source that the target lacks or whose shape does not fit, with both shapes.
     """
     if planes not in PLANES:
-        raise InputError(f"start.inflate={planes!r} is unknown; choose one of {', '.join(PLANES)}")
+        raise InputError(f"start.planes={planes!r} is unknown; choose one of {', '.join(PLANES)}")
     report = Report()
     result = dict(target)
     head = [name for name in source if name.startswith("classifier/")]

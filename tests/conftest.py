@@ -1,0 +1,43 @@
+"""Strict JAX for every test, annotations that are checked at run time, and modules filled with telling numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jaxtyping import install_import_hook
+
+# Before JAX picks its devices: sharding is tested on eight, whatever the machine.
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Test programs are small: compiling them takes longer than running them.
+jax.config.update("jax_disable_most_optimizations", True)
+
+# Before the first import of nl_jax: every shape and type in its annotations is asserted, in tests only.
+install_import_hook("nl_jax", "beartype.beartype")
+
+
+@pytest.fixture
+def randomise():
+    """randomise(build, seed) is the module that build() makes, with parameters and statistics that are never 0 or 1.
+
+    A new network hides mistakes: its means and biases are 0, its variances 1 and its non-local blocks the identity.
+    """
+
+    def fill(build, seed=0):
+        module = nnx.eval_shape(build)  # quicker: the initial values are not needed
+        rng = np.random.default_rng(seed)
+        state = nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat)))
+        for path, variable in state:
+            shape = variable.shape
+            if path[-1] == "kernel":
+                value = rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))
+            elif path[-1] in ("scale", "var"):
+                value = rng.uniform(0.5, 1.5, shape)
+            else:
+                value = 0.1 * rng.normal(size=shape)
+            variable.set_value(jnp.asarray(value, jnp.float32))
+        return module
+
+    return fill

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from nl_jax.data.loader import TrainBatches, test_batches
+from nl_jax.data.long_range import LongRange
+from nl_jax.errors import InputError
+
+
+class Numbers:
+    """A data set of 7 numbered videos whose clips carry a random draw."""
+
+    def __len__(self):
+        return 7
+
+    def train_clip(self, index, rng):
+        return {"video": rng.integers(256, size=(1, 2, 2, 3), dtype=np.uint8), "index": np.int32(index)}
+
+    def test_views(self, index):
+        return {"video": np.full((2, 1, 2, 2, 3), index, np.uint8), "index": np.int32(index)}
+
+
+def take(batches, count):
+    return [next(batches) for _ in range(count)]
+
+
+def assert_same(a, b):
+    for x, y in zip(a, b, strict=True):
+        assert x.keys() == y.keys()
+        for name in x:
+            np.testing.assert_array_equal(x[name], y[name])
+
+
+def test_every_epoch_holds_every_video_once_in_another_order():
+    indices = np.concatenate([b["index"] for b in take(TrainBatches(Numbers(), batch_size=7, seed=0), 3)])
+    epochs = indices.reshape(3, 7)
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_clips_of_later_epochs_are_drawn_anew():
+    batches = take(TrainBatches(Numbers(), batch_size=7, seed=0), 2)
+    first, second = ({int(i): v for i, v in zip(b["index"], b["video"], strict=True)} for b in batches)
+    assert any((first[i] != second[i]).any() for i in range(7))
+
+
+def test_the_seed_decides():
+    first, again, other = (take(TrainBatches(Numbers(), batch_size=4, seed=seed), 2) for seed in (1, 1, 2))
+    assert_same(first, again)
+    assert any((a["index"] != b["index"]).any() for a, b in zip(first, other, strict=True))
+
+
+def test_state_resumes_at_the_very_next_batch():
+    batches = TrainBatches(Numbers(), batch_size=3, seed=0)
+    take(batches, 4)
+    resumed = TrainBatches(Numbers(), batch_size=3, seed=0)
+    resumed.set_state(batches.get_state())
+    assert_same(take(resumed, 3), take(batches, 3))
+
+
+def test_worker_processes_change_nothing():
+    dataset = LongRange("train", size=50)
+    expected = take(TrainBatches(dataset, batch_size=4, seed=3), 5)
+    for workers in (1, 2):
+        assert_same(take(TrainBatches(dataset, batch_size=4, seed=3, num_workers=workers), 5), expected)
+
+
+def test_processes_share_the_same_global_batches():
+    whole = take(TrainBatches(Numbers(), batch_size=4, seed=0), 3)
+    shares = [
+        take(TrainBatches(Numbers(), batch_size=4, seed=0, process_index=i, process_count=2), 3) for i in range(2)
+    ]
+    joined = [{name: np.concatenate([a[name], b[name]]) for name in a} for a, b in zip(*shares, strict=True)]
+    assert_same(joined, whole)
+
+
+@pytest.mark.parametrize("process_count", [1, 2])
+def test_test_batches_hold_every_video_once_and_mark_what_fills_up(process_count):
+    shares = [
+        list(test_batches(Numbers(), batch_size=4, process_index=i, process_count=process_count))
+        for i in range(process_count)
+    ]
+    index = np.concatenate([b["index"] for batch in zip(*shares, strict=True) for b in batch])
+    valid = np.concatenate([b["valid"] for batch in zip(*shares, strict=True) for b in batch])
+    np.testing.assert_array_equal(index, [0, 1, 2, 3, 4, 5, 6, 6])
+    np.testing.assert_array_equal(valid, [True] * 7 + [False])
+
+
+def test_a_batch_that_the_processes_do_not_divide_is_refused():
+    with pytest.raises(InputError, match="batch_size=5 does not divide over 2 processes"):
+        TrainBatches(Numbers(), batch_size=5, seed=0, process_count=2)

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from nl_jax.errors import InputError
+from nl_jax.evaluation.metrics import in_top_k
+from nl_jax.evaluation.views import Predictions, predict
+
+
+class Videos:
+    """Five videos of three views; every pixel of view v of video i is 10 i + v. The last cannot be decoded."""
+
+    classes = tuple("abcdefg")
+    names = tuple(f"video{i}" for i in range(5))
+
+    def __len__(self):
+        return 5
+
+    def list_hash(self):
+        return "0123456789ab"
+
+    def test_views(self, index):
+        video = np.broadcast_to((10 * index + np.arange(3, dtype=np.uint8)).reshape(3, 1, 1, 1, 1), (3, 2, 4, 4, 3))
+        failed = np.array([index if index == 4 else -1, -1, -1, -1], np.int32)
+        return {"video": video, "label": np.int32(index), "index": np.int32(index), "failed": failed}
+
+
+def scores_of(value):
+    """What the pretended network gives for a view: a softmax that depends on its pixels."""
+    logits = np.sin(np.arange(7) * (1 + value))
+    return np.exp(logits) / np.exp(logits).sum()
+
+
+def forward(video):
+    return np.stack([scores_of(float(clip.max())) for clip in video])
+
+
+def test_scores_are_the_mean_over_views_and_failures_are_wrong():
+    done = []
+    predictions = predict(forward, lambda batch: batch, Videos(), batch_size=2, on_batch=done.append)
+    expected = np.array([[scores_of(10 * i + v) for v in range(3)] for i in range(5)])
+    np.testing.assert_allclose(predictions.view_scores, expected, rtol=1e-6)
+    np.testing.assert_allclose(predictions.scores, expected.mean(1), rtol=1e-6)
+    assert predictions.failed.tolist() == [False] * 4 + [True]
+    assert done == [2, 4, 5]
+
+    metrics = predictions.metrics()
+    for k in (1, 5):
+        ranks = [(expected.mean(1)[i] > expected.mean(1)[i, i]).sum() for i in range(4)]
+        assert metrics[f"video_top{k}"] == pytest.approx(sum(rank < k for rank in ranks) / 5)
+        ranks = [(expected[i, v] > expected[i, v, i]).sum() for i in range(4) for v in range(3)]
+        assert metrics[f"clip_top{k}"] == pytest.approx(sum(rank < k for rank in ranks) / 15)
+    assert (metrics["videos"], metrics["views"], metrics["undecodable"]) == (5, 3, 1)
+    assert metrics["list"] == "0123456789ab"
+
+
+def test_saved_predictions_name_videos_and_classes(tmp_path):
+    predictions = predict(forward, lambda batch: batch, Videos(), batch_size=2)
+    predictions.save(tmp_path / "predictions.npz", Videos())
+    with np.load(tmp_path / "predictions.npz") as saved:
+        np.testing.assert_array_equal(saved["scores"], predictions.scores)
+        assert tuple(saved["names"]) == Videos.names and tuple(saved["classes"]) == Videos.classes
+
+
+def test_no_videos():
+    class Nothing(Videos):
+        def __len__(self):
+            return 0
+
+    with pytest.raises(InputError, match="no videos"):
+        predict(forward, lambda batch: batch, Nothing(), batch_size=2)
+
+
+def test_equal_or_broken_scores_are_never_right():
+    labels = np.array([0, 1, 2])
+    assert not in_top_k(np.ones((3, 3)), labels, 1).any()
+    assert not in_top_k(np.full((3, 3), np.nan), labels, 3).any()
+    scores = np.array([[3.0, 1.0, 2.0], [3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
+    assert in_top_k(scores, labels, 1).tolist() == [True, False, True]
+    assert in_top_k(scores, labels, 2).all()
+
+
+def test_clips_and_videos_are_told_apart():
+    """Two views that are wrong on their own and right together."""
+    views = np.array([[[0.3, 0.0, 0.7], [0.4, 0.6, 0.0]]])
+    predictions = Predictions(views.mean(1), views, np.array([0]), np.array([False]), "x")
+    metrics = predictions.metrics()
+    assert (metrics["clip_top1"], metrics["video_top1"]) == (0.0, 0.0)
+    views = np.array([[[0.4, 0.0, 0.6], [0.4, 0.6, 0.0]]])
+    metrics = Predictions(views.mean(1), views, np.array([0]), np.array([False]), "x").metrics()
+    assert (metrics["clip_top1"], metrics["video_top1"]) == (0.0, 1.0)

@@ -1,0 +1,292 @@
+"""The non-local block against the formula in NumPy and against mmcv, the one peer with all four pairwise functions."""
+
+import re
+import warnings
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from nl_jax.errors import InputError
+from nl_jax.models import NonLocalBlock
+from nl_jax.models.nonlocal_block import PAIRWISE
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import torch
+    from mmcv.cnn.bricks import NonLocal1d, NonLocal2d, NonLocal3d
+
+CHANNELS = 6
+SHAPE = (2, 3, 5, 4, CHANNELS)  # an odd height: the last row has no partner to pool with
+AXES_AND_SUBSAMPLE = [(axes, how) for axes in ("spacetime", "space") for how in (None, "before", "after")]
+AXES_AND_SUBSAMPLE += [("time", None)]
+
+
+def video(shape=SHAPE, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def run(block, x):
+    return jitted(block)(x)
+
+
+def jitted(block, method="__call__"):
+    """One program, in place of the compilation of every small operation by itself."""
+    graph, state = nnx.split(block)
+    apply = jax.jit(lambda state, x, *args: getattr(nnx.merge(graph, state), method)(x, *args))
+    return partial(apply, state)
+
+
+class Reference:
+    """The block of one clip (t,h,w,c) in float64, with every pair written out."""
+
+    def __init__(self, block, pairwise, axes, subsample, scale):
+        self.block, self.pairwise, self.axes, self.subsample, self.scale = block, pairwise, axes, subsample, scale
+
+    def linear(self, name, x):
+        layer = getattr(self.block, name)
+        return x @ np.asarray(layer.kernel[...], np.float64) + np.asarray(layer.bias[...], np.float64)
+
+    def pool(self, x):
+        t, h, w, c = x.shape
+        return x[:, : h // 2 * 2, : w // 2 * 2].reshape(t, h // 2, 2, w // 2, 2, c).max((2, 4))
+
+    def groups(self, x):
+        """The sets of positions that are summed over, each (n,c)."""
+        if self.axes == "spacetime":
+            return [x.reshape(-1, x.shape[-1])]
+        if self.axes == "space":
+            return [frame.reshape(-1, x.shape[-1]) for frame in x]
+        return [x[:, i, j] for i in range(x.shape[1]) for j in range(x.shape[2])]
+
+    def matrix(self, theta, phi):
+        """f(x_i, x_j) / C(x) for every pair: (n,m)."""
+        if self.pairwise == "concatenation":
+            w_f = np.asarray(self.block.w_f.kernel[:, 0], np.float64)
+            return np.array([[max(w_f @ np.concatenate([a, b]), 0) for b in phi] for a in theta]) / len(phi)
+        if self.pairwise == "dot_product":
+            return theta @ phi.T / len(phi)
+        f = np.exp(self.scale * theta @ phi.T)
+        return f / f.sum(1, keepdims=True)
+
+    def __call__(self, x):
+        """The rows of every group and the output."""
+        x = np.asarray(x, np.float64)
+        keys = self.pool(x) if self.subsample == "before" else x
+        theta, phi = (x, keys) if self.pairwise == "gaussian" else (self.linear("theta", x), self.linear("phi", keys))
+        g = self.linear("g", keys)
+        if self.subsample == "after":
+            phi, g = self.pool(phi), self.pool(g)
+        rows = [self.matrix(a, b) for a, b in zip(self.groups(theta), self.groups(phi), strict=True)]
+        y = np.array([f @ values for f, values in zip(rows, self.groups(g), strict=True)])
+        if self.axes == "time":
+            y = y.reshape(*x.shape[1:3], x.shape[0], -1).transpose(2, 0, 1, 3)
+        return np.array(rows), x + self.linear("w_z", y.reshape(*x.shape[:-1], -1))
+
+
+@pytest.mark.parametrize("axes, subsample", AXES_AND_SUBSAMPLE)
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_output_and_rows_equal_the_formula(pairwise, axes, subsample, randomise):
+    scale = 0.7 if pairwise.endswith("gaussian") else 1.0
+    options = {"pairwise": pairwise, "axes": axes, "subsample": subsample, "scale": scale, "norm": "none"}
+    block = randomise(lambda: NonLocalBlock(CHANNELS, **options, rngs=nnx.Rngs(0)))
+    x = video()
+    rows, z = zip(*(Reference(block, pairwise, axes, subsample, scale)(clip) for clip in x), strict=True)
+    rows = np.concatenate(rows)
+
+    np.testing.assert_allclose(run(block, x), z, atol=1e-5)
+    positions = jnp.array([0, 2, rows.shape[1] - 1])
+    np.testing.assert_allclose(jitted(block, "attention_rows")(x, positions), rows[:, positions], atol=1e-6)
+    assert np.prod(block.key_shape(SHAPE)) == rows.shape[2]
+
+
+MMCV = {1: NonLocal1d, 2: NonLocal2d, 3: NonLocal3d}
+
+
+@pytest.mark.parametrize("sub_sample", [False, True])
+@pytest.mark.parametrize("axes", MMCV)
+@pytest.mark.parametrize(
+    "mode, use_scale",
+    [
+        ("gaussian", True),  # which mmcv does not scale
+        ("embedded_gaussian", True),
+        ("embedded_gaussian", False),
+        ("dot_product", False),
+        ("concatenation", False),
+    ],
+)
+def test_parity_with_mmcv(mode, use_scale, axes, sub_sample):
+    torch.manual_seed(0)
+    norm = "none" if axes == 1 else "batch"  # with a norm, mmcv's W_z has no bias
+    norm_cfg = None if norm == "none" else {"type": f"BN{axes}d"}
+    theirs = MMCV[axes](CHANNELS, sub_sample=sub_sample, mode=mode, use_scale=use_scale, norm_cfg=norm_cfg).eval()
+    for name, value in [*theirs.named_parameters(), *theirs.named_buffers()]:
+        if value.is_floating_point():
+            new = torch.rand_like(value) + 0.5 if "var" in name else torch.randn_like(value) / 2
+            value.data.copy_(new)
+
+    ours = NonLocalBlock(
+        CHANNELS,
+        pairwise=mode,
+        subsample="after" if sub_sample else None,
+        scale="rsqrt_d" if use_scale and mode == "embedded_gaussian" else None,
+        norm=norm,
+        out_bias=norm == "none",
+        rngs=nnx.Rngs(0),
+    )
+    ours.eval()
+    weights = {name.replace(".0.", "."): value.numpy() for name, value in theirs.state_dict().items()}
+    taken = set()
+
+    def copy(variable, name):
+        taken.add(name)
+        value = weights[name]
+        variable[...] = value.reshape(value.shape[:2]).T if value.ndim > 1 else value
+
+    names = {"g": "g", "theta": "theta", "phi": "phi", "w_z": "conv_out", "w_f": "concat_project"}
+    for layer, name in names.items():
+        if hasattr(ours, layer):
+            copy(getattr(ours, layer).kernel, f"{name}.conv.weight")
+            if getattr(ours, layer).bias is not None:
+                copy(getattr(ours, layer).bias, f"{name}.conv.bias")
+    if norm == "batch":
+        for variable, name in (("scale", "weight"), ("bias", "bias"), ("mean", "running_mean"), ("var", "running_var")):
+            copy(getattr(ours.norm, variable), f"conv_out.bn.{name}")
+    assert taken == {name for name in weights if not name.endswith("num_batches_tracked")}
+
+    x = video((2, *(3, 5, 4)[3 - axes :], CHANNELS) if axes > 1 else (2, 7, CHANNELS))
+    with torch.no_grad():
+        expected = theirs(torch.tensor(np.moveaxis(np.array(x), -1, 1))).numpy()
+    assert np.abs(np.moveaxis(expected, 1, -1) - x).max() > 0.1  # the block does something
+    np.testing.assert_allclose(run(ours, x), np.moveaxis(expected, 1, -1), atol=1e-5)
+
+
+@pytest.mark.parametrize("norm, first", [("batch", "norm"), ("affine", "norm"), ("none", "w_z")])
+def test_a_new_block_is_the_identity_and_learns(norm, first):
+    block = NonLocalBlock(CHANNELS, norm=norm, rngs=nnx.Rngs(0))
+    graph, params, rest = nnx.split(block, nnx.Param, ...)
+    x, weights = video(), video(seed=1)
+
+    @jax.jit
+    def output_and_gradients(params):
+        def loss(params):
+            z = nnx.merge(graph, params, rest, copy=True)(x)
+            return (z * weights).sum(), z
+
+        gradients, z = jax.grad(loss, has_aux=True)(params)
+        return z, gradients
+
+    z, gradients = output_and_gradients(params)
+    np.testing.assert_array_equal(z, x)
+    # What holds the zeros learns first; everything behind it gets its gradient once they have moved.
+    moves = {path for path, g in nnx.to_flat_state(gradients) if np.any(g[...] != 0)}
+    zeros = "kernel" if first == "w_z" else "scale"
+    assert moves == {(first, zeros), (first, "bias")}
+
+
+def test_space_and_time_are_loops_over_frames_and_places(randomise):
+    def block(axes):
+        return jitted(randomise(lambda: NonLocalBlock(CHANNELS, axes=axes, norm="none", rngs=nnx.Rngs(0))))
+
+    spacetime, space, time = block("spacetime"), block("space"), block("time")
+    x = np.array(video())
+    frames = [spacetime(x[:, t]) for t in range(x.shape[1])]
+    np.testing.assert_allclose(space(x), np.stack(frames, axis=1), atol=1e-5)
+    np.testing.assert_allclose(space(x[:, 0]), frames[0], atol=1e-5)
+    places = [[spacetime(x[:, :, i, j]) for j in range(x.shape[3])] for i in range(x.shape[2])]
+    np.testing.assert_allclose(time(x), np.array(places).transpose(2, 3, 0, 1, 4), atol=1e-5)
+    np.testing.assert_allclose(time(x[:, :, 0, 0]), places[0][0], atol=1e-5)
+
+
+@pytest.mark.parametrize("subsample", [None, "before", "after"])
+def test_images_are_videos_of_one_frame(subsample, randomise):
+    block = randomise(lambda: NonLocalBlock(CHANNELS, subsample=subsample, norm="none", rngs=nnx.Rngs(0)))
+    x = video()[:, 0]
+    np.testing.assert_allclose(run(block, x), run(block, x[:, None])[:, 0], atol=1e-6)
+
+
+def test_a_sequence_is_subsampled_over_time(randomise):
+    block = randomise(lambda: NonLocalBlock(CHANNELS, subsample="before", norm="none", rngs=nnx.Rngs(0)))
+    x = video((2, 7, CHANNELS))
+    as_image = x[:, None, :, :].repeat(2, axis=1)  # two equal rows: pooling merges them, the sum over keys is the same
+    np.testing.assert_allclose(run(block, x), run(block, as_image)[:, 0], atol=1e-6)
+    assert block.key_shape(x.shape) == (3,)
+
+
+@pytest.mark.parametrize(
+    "options, shape, keys",
+    [
+        ({}, (2, 4, 6, 8, CHANNELS), (4, 6, 8)),
+        ({"subsample": "after"}, (2, 4, 6, 8, CHANNELS), (4, 3, 4)),
+        ({"axes": "space", "subsample": "before"}, (2, 4, 6, 8, CHANNELS), (3, 4)),
+        ({"axes": "space", "subsample": "before"}, (2, 6, 8, CHANNELS), (3, 4)),
+        ({"axes": "time"}, (2, 4, 6, 8, CHANNELS), (4,)),
+        ({"subsample": "after"}, (2, 9, CHANNELS), (4,)),
+    ],
+)
+def test_key_shape(options, shape, keys):
+    assert NonLocalBlock(CHANNELS, **options, rngs=nnx.Rngs(0)).key_shape(shape) == keys
+
+
+def test_sizes_biases_and_starts():
+    def block(**options):
+        return NonLocalBlock(64, **options, rngs=nnx.Rngs(0))
+
+    assert block().theta.kernel.shape == (64, 32)
+    assert block(inner_channels=8).w_z.kernel.shape == (8, 64)
+    assert NonLocalBlock(1, rngs=nnx.Rngs(0)).g.kernel.shape == (1, 1)
+    assert block(bias=False).g.bias is None and block(bias=False).w_z.bias is not None
+    assert block(out_bias=False).w_z.bias is None
+    assert not hasattr(block(pairwise="gaussian"), "theta")
+    np.testing.assert_allclose(block(init="he").theta.kernel[...].std(), np.sqrt(2 / 64), rtol=0.05)
+    np.testing.assert_allclose(block(init="normal").theta.kernel[...].std(), 0.01, rtol=0.05)
+    assert block(scale="rsqrt_d").scale == pytest.approx(32**-0.5)
+    assert block(scale="rsqrt_d", pairwise="gaussian").scale == pytest.approx(64**-0.5)
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters(pairwise, randomise):
+    def block(dtype):
+        block = randomise(lambda: NonLocalBlock(CHANNELS, pairwise=pairwise, dtype=dtype, rngs=nnx.Rngs(0)))
+        block.eval()
+        return block
+
+    x = video().astype(jnp.bfloat16)
+    z = run(block(jnp.bfloat16), x)
+    assert z.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(block(jnp.bfloat16)))} == {jnp.dtype(jnp.float32)}
+    np.testing.assert_allclose(z.astype(jnp.float32), run(block(jnp.float32), x.astype(jnp.float32)), atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"pairwise": "embeded"}, "pairwise='embeded' is unknown; choose one of gaussian, embedded_gaussian, dot_pro"),
+        ({"axes": "width"}, "axes='width' is unknown; choose one of spacetime, space, time"),
+        ({"subsample": "max"}, "subsample='max' is unknown; choose one of None, before, after"),
+        ({"scale": "sqrt"}, "scale='sqrt' is unknown; choose a number, None or 'rsqrt_d'"),
+        ({"norm": "layer"}, "norm='layer' is unknown; choose one of batch, global, affine, frozen, none"),
+        ({"init": "zero"}, "init='zero' is unknown; choose one of he, normal"),
+        ({"axes": "time", "subsample": "after"}, "subsample='after' pools over space, where axes='time'"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        NonLocalBlock(CHANNELS, **options, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    "axes, shape, message",
+    [
+        ("time", (2, 4, 4, CHANNELS), "axes='time' cannot be summed over in images (b,h,w,c) of shape (2, 4, 4, 6)"),
+        ("space", (2, 4, CHANNELS), "axes='space' cannot be summed over in a sequence (b,t,c) of shape (2, 4, 6)"),
+        ("spacetime", (2, CHANNELS), "not shape (2, 6)"),
+        ("spacetime", (2, 3, 4, 4, 4, CHANNELS), "not shape (2, 3, 4, 4, 4, 6)"),
+    ],
+)
+def test_bad_shapes(axes, shape, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        NonLocalBlock(CHANNELS, axes=axes, rngs=nnx.Rngs(0))(jnp.zeros(shape))

@@ -1,0 +1,72 @@
+"""conv3d equals a convolution over three axes, in values and gradients."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nl_jax.ops.conv import MAX_STACKED_CHANNELS, conv3d
+
+SIZE = (7, 8, 11)  # odd and even
+
+
+def reference(x, kernel, strides, padding):
+    padding = [(p, p) for p in padding]
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NDHWC", "DHWIO", "NDHWC"))
+
+
+@pytest.mark.parametrize(
+    "kernel, strides, channels",
+    [
+        ((1, 1, 1), (1, 1, 1), 4),
+        ((1, 1, 1), (1, 2, 2), 4),  # the shortcut
+        ((1, 3, 3), (1, 2, 2), 4),
+        ((3, 1, 1), (1, 1, 1), 4),  # taps stacked
+        ((3, 1, 1), (1, 1, 1), MAX_STACKED_CHANNELS + 1),  # one product a tap
+        ((3, 3, 3), (1, 1, 1), MAX_STACKED_CHANNELS + 1),
+        ((3, 3, 3), (1, 2, 2), 4),
+        ((3, 3, 3), (2, 2, 2), MAX_STACKED_CHANNELS + 1),
+        ((5, 7, 7), (2, 2, 2), 3),  # the stems
+        ((5, 7, 7), (1, 2, 2), 3),
+        ((1, 7, 7), (2, 2, 2), 3),
+        ((5, 5, 5), (1, 2, 2), 3),
+    ],
+)
+def test_equals_a_3d_convolution(kernel, strides, channels):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, *SIZE, channels)).astype(np.float32)
+    weights = (rng.normal(size=(*kernel, channels, 5)) / np.sqrt(np.prod(kernel) * channels)).astype(np.float32)
+    padding = tuple(k // 2 for k in kernel)
+
+    def value_and_gradients(conv):
+        y, pull = jax.vjp(lambda x, k: conv(x, k, strides, padding), x, weights)
+        return y, *pull(jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
+
+    ours, expected = (jax.jit(value_and_gradients, static_argnums=0)(conv) for conv in (conv3d, reference))
+    for name, a, b in zip(("y", "dx", "dkernel"), ours, expected, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1, np.abs(b).max()), err_msg=name)
+
+
+def test_no_padding_unless_asked_for():
+    x, kernel = jnp.ones((1, 4, 5, 6, 2)), jnp.ones((3, 3, 3, 2, 1))
+    np.testing.assert_array_equal(conv3d(x, kernel), np.full((1, 2, 3, 4, 1), 54.0))
+
+
+def test_bfloat16_stays():
+    y = conv3d(jnp.ones((1, 3, 4, 4, 2), jnp.bfloat16), jnp.ones((3, 3, 3, 2, 4), jnp.bfloat16), padding=(1, 1, 1))
+    assert y.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    "x, kernel, message",
+    [
+        ((1, 4, 8, 8, 3), (1, 3, 3, 4, 8), r"3 channels.*4"),
+        ((1, 2, 8, 8, 4), (3, 1, 1, 4, 8), r"2 frames.*3"),
+    ],
+)
+def test_errors(x, kernel, message):
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(conv3d)(jnp.zeros(x), jnp.zeros(kernel))

@@ -1,0 +1,203 @@
+"""The non-local operation against section 3.2's formulas, written out pair by pair in float64."""
+
+import inspect
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from nl_jax.ops import nonlocal_op
+
+B, N, M, D, C = 2, 11, 7, 5, 3
+FUNCTIONS = ("gaussian", "dot_product", "concatenation")
+
+
+def arguments(function, n=N, m=M, d=D, c=C, seed=0):
+    """Queries, keys and values in float32."""
+    rng = np.random.default_rng(seed)
+    shapes = [(B, n), (B, m)] if function == "concatenation" else [(B, n, d), (B, m, d)]
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (*shapes, (B, m, c))]
+
+
+def pair_by_pair(function, q, k, g, scale=1.0):
+    """y_i = 1/C(x) sum_j f(x_i, x_j) g_j, one pair at a time."""
+    q, k, g = (np.asarray(a, np.float64) for a in (q, k, g))
+    y = np.zeros((*q.shape[:2], g.shape[2]))
+    for b in range(q.shape[0]):
+        for i in range(q.shape[1]):
+            total = 0.0
+            for j in range(k.shape[1]):
+                if function == "gaussian":
+                    f = np.exp(scale * q[b, i] @ k[b, j])
+                    total += f
+                else:
+                    f = q[b, i] @ k[b, j] if function == "dot_product" else max(q[b, i] + k[b, j], 0)
+                    total = k.shape[1]
+                y[b, i] += f * g[b, j]
+            y[b, i] /= total
+    return y
+
+
+def naive(function, q, k, g):
+    """The same through the whole n x m matrix, for gradients."""
+    if function == "concatenation":
+        rows = jnp.maximum(q[:, :, None] + k[:, None, :], 0) / k.shape[1]
+    else:
+        rows = jnp.einsum("bnd,bmd->bnm", q, k)
+        rows = jax.nn.softmax(rows) if function == "gaussian" else rows / k.shape[1]
+    return jnp.einsum("bnm,bmc->bnc", rows, g)
+
+
+@pytest.fixture(params=["direct", "other"])
+def form(request, monkeypatch):
+    """Each function has two internal forms. The dot product picks by shape alone: see n_m below."""
+    monkeypatch.setattr(nonlocal_op, "MAX_PAIRS", 2**24 if request.param == "direct" else B * M * 4)  # 11 = 4 + 4 + 3
+    monkeypatch.setattr(nonlocal_op, "MIN_SORTED_KEYS", 10**9 if request.param == "direct" else 1)
+    return request.param
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_values_equal_the_double_loop(function, form):
+    args = arguments(function)
+    np.testing.assert_allclose(getattr(nonlocal_op, function)(*args), pair_by_pair(function, *args), atol=1e-6)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_gradients(function, form):
+    args = arguments(function)
+    weights = np.random.default_rng(1).normal(size=(B, N, C)).astype(np.float32)
+    operation = getattr(nonlocal_op, function)
+    ours = jax.jit(jax.grad(lambda *a: (operation(*a) * weights).sum(), argnums=(0, 1, 2)))(*args)
+    with jax.enable_x64(True):
+        args64 = [jnp.asarray(a, jnp.float64) for a in args]
+        expected = jax.grad(lambda *a: (naive(function, *a) * weights.astype(np.float64)).sum(), argnums=(0, 1, 2))
+        expected = expected(*args64)
+    for name, gradient, reference in zip("qkg", ours, expected, strict=True):
+        np.testing.assert_allclose(gradient, reference, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_gradients_numerically(function, form):
+    q, k, g = arguments(function)
+    if function == "concatenation":  # sums at least 0.25 away from the hinge, where there is no derivative
+        q, k = jnp.round(2 * q) / 2, jnp.round(2 * k) / 2 + 0.25
+    operation = jax.jit(getattr(nonlocal_op, function))  # also takes the NumPy arrays that check_grads makes
+    check_grads(operation, (q, k, g), order=1, modes=("rev",), atol=1e-2, rtol=1e-2)
+
+
+def test_gaussian_scale(form):
+    args = arguments("gaussian")
+    expected = pair_by_pair("gaussian", *args, scale=0.3)
+    np.testing.assert_allclose(nonlocal_op.gaussian(*args, 0.3), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("n, m", [(2, 3), (23, 29)])
+def test_dot_product_takes_the_cheaper_form(n, m):
+    args = arguments("dot_product", n, m)
+    pairs, per_channel = f"[{B},{n},{m}]", f"[{B},{D},{C}]"
+    jaxpr = str(jax.make_jaxpr(jax.grad(lambda *a: nonlocal_op.dot_product(*a).sum(), argnums=(0, 1, 2)))(*args))
+    assert (pairs in jaxpr, per_channel in jaxpr) == ((n < 5), (n > 5))
+    np.testing.assert_allclose(nonlocal_op.dot_product(*args), pair_by_pair("dot_product", *args), atol=1e-6)
+
+
+def test_sorted_concatenation_forms_no_pairs():
+    args = arguments("concatenation", n := 601, m := 523)
+    gradient = jax.grad(lambda *a: nonlocal_op.concatenation(*a).sum(), argnums=(0, 1, 2))
+    jaxpr = str(jax.make_jaxpr(gradient)(*args))
+    assert "sort" in jaxpr
+    assert not re.search(rf"\[({B},)?({n},{m}|{m},{n})[,\]]", jaxpr)
+
+
+def test_sorted_concatenation_is_exact_over_many_keys():
+    args = arguments("concatenation", n=50, m=4096)
+    with jax.enable_x64(True):
+        expected = naive("concatenation", *(jnp.asarray(a, jnp.float64) for a in args))
+    np.testing.assert_allclose(nonlocal_op.concatenation(*args), expected, atol=2e-6)
+
+
+def test_chunked_gaussian_needs_little_memory(monkeypatch):
+    n = m = 1024
+    args = [jax.ShapeDtypeStruct((1, s, 8), jnp.float32) for s in (n, m, m)]
+
+    def temporary_bytes():
+        loss = lambda *a: nonlocal_op.gaussian(*a).sum()  # noqa: E731  a new function, that jit does not remember
+        step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
+        return step.lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+    pairs = 4 * n * m
+    assert temporary_bytes() >= pairs
+    monkeypatch.setattr(nonlocal_op, "MAX_PAIRS", 32 * m)
+    assert temporary_bytes() < pairs / 4
+
+
+@pytest.mark.parametrize(
+    "case, a, p",
+    [
+        ("ties", [-1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, -1.0, 1.0]),  # equal keys, and sums of exactly 0
+        ("all positive", [1.0, 2.0, 3.0], [0.5, 0.25, 4.0]),
+        ("all negative", [-1.0, -2.0, -3.0], [-0.5, -0.25, -4.0]),
+        ("one key", [-1.0, 2.0], [0.5]),
+    ],
+)
+def test_concatenation_at_the_edges(case, a, p, form):
+    a, p = (jnp.array([values], jnp.float32) for values in (a, p))
+    g = jnp.asarray(np.random.default_rng(0).normal(size=(1, p.shape[1], C)), jnp.float32)
+    np.testing.assert_allclose(nonlocal_op.concatenation(a, p, g), pair_by_pair("concatenation", a, p, g), atol=1e-6)
+
+    # At a sum of exactly 0 the derivative of the hinge is 0, as that of jax.nn.relu.
+    def gradients(operation):
+        return jax.jit(jax.grad(lambda *args: (operation(*args) ** 2).sum(), argnums=(0, 1, 2)))(a, p, g)
+
+    expected = gradients(lambda a, p, g: jax.nn.relu(a[:, :, None] + p[:, None, :]) @ g / p.shape[1])
+    for ours, theirs in zip(gradients(nonlocal_op.concatenation), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6, rtol=1e-6, err_msg=case)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_bfloat16_inputs(function, form):
+    args = [a.astype(jnp.bfloat16) for a in arguments(function)]
+
+    @jax.jit
+    def value_and_gradients(*args):
+        y, pull = jax.vjp(getattr(nonlocal_op, function), *args)
+        return y, *pull(jnp.ones_like(y))
+
+    y, *gradients = value_and_gradients(*args)
+    assert {a.dtype for a in (y, *gradients)} == {jnp.dtype(jnp.bfloat16)}
+    expected = pair_by_pair(function, *(a.astype(jnp.float32) for a in args))
+    np.testing.assert_allclose(y.astype(jnp.float32), expected, atol=0.02)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_rows_are_float32_and_reproduce_the_operation(function):
+    q, k, g = arguments(function)
+    rows = getattr(nonlocal_op, f"{function}_rows")(q, k)
+    np.testing.assert_allclose(rows @ g, pair_by_pair(function, q, k, g), atol=1e-6)
+    assert getattr(nonlocal_op, f"{function}_rows")(jnp.bfloat16(q), jnp.bfloat16(k)).dtype == jnp.float32
+
+
+def test_gaussian_rows_sum_to_one():
+    q, k, _ = arguments("gaussian", m=300)
+    rows = nonlocal_op.gaussian_rows(jnp.bfloat16(100 * q), jnp.bfloat16(k))  # in bfloat16, 300 terms would not
+    np.testing.assert_allclose(rows.sum(-1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "function, shapes",
+    [
+        ("gaussian", [(2, 5, 4), (2, 6, 3), (2, 6, 4)]),
+        ("gaussian", [(2, 5, 4), (3, 6, 4), (3, 6, 4)]),
+        ("dot_product", [(2, 5, 4), (2, 6, 4), (2, 5, 4)]),
+        ("dot_product", [(2, 5, 4), (2, 0, 4), (2, 0, 4)]),
+        ("concatenation", [(2, 5), (2, 6), (2, 5, 4)]),
+        ("concatenation", [(2, 5), (3, 6), (3, 6, 4)]),
+    ],
+)
+def test_shapes_that_do_not_fit(function, shapes):
+    # As a user meets it: without the annotations' run-time check, which is for tests only.
+    operation = inspect.unwrap(getattr(nonlocal_op, function))
+    with pytest.raises(ValueError, match=re.escape(f"{shapes[2]}")):
+        operation(*(jnp.zeros(shape) for shape in shapes))

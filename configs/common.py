@@ -41,6 +41,8 @@ def base() -> ConfigDict:
     config.optimizer.momentum = 0.9
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 1e-4  # not on norms
+    config.optimizer.clip_norm = 0.0  # largest norm of the whole gradient; 0 does not clip
+    config.optimizer.classifier_rate = 1.0  # times the learning rate; a new head on a trained network learns faster
     config.optimizer.schedule = "step"  # step, cosine, constant
     config.optimizer.decay_every = 150_000
     config.optimizer.decay_rate = 0.1
@@ -95,8 +97,9 @@ def long_range() -> ConfigDict:
             images=False,
             frames=16,
             side=24,
+            kinds=5,
             digits=4,
-            drift=1.0,
+            drift=1,
             noise=24,
             train_size=1_000_000,  # more than a run draws: no clip is seen twice
             validation_size=512,

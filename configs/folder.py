@@ -8,11 +8,7 @@ same network without non-local blocks and without temporal kernels.
 
 from configs import common
 
-NL = {
-    "model.nonlocal_blocks.res3": (0,),
-    "model.nonlocal_blocks.res4": (0,),
-    "model.nonlocal_options.subsample": "after",
-}
+NL = {"model.nonlocal_blocks.res3": (0,), "model.nonlocal_blocks.res4": (0,)}
 ROWS = {
     "nl_i3d": NL | {"model.inflate": "3x1x1"},
     "i3d": {"model.inflate": "3x1x1"},

@@ -1,33 +1,56 @@
-"""draft"""
+"""The embedded task in a few minutes on two cores: what non-local blocks are for.
+
+    python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
+
+A network is trained on single images first, then, with two non-local blocks after res3, on clips whose label depends
+on two places far apart (see `nl_jax.data.long_range`). The row c2d is the same without blocks.
+"""
 
 from configs import common
 
-NL = {"model.nonlocal_blocks.res3": (0,), "model.nonlocal_blocks.res4": (0,)}
-STAGE = {"start.stage": "configs/quickstart.py:images"}
-IMAGES = {"data.images": True, "steps": 300}
-ROWS = {"nl_c2d": STAGE | NL, "c2d": STAGE, "images": IMAGES}
+ROWS = {
+    "nl_c2d": {
+        "start.stage": "configs/quickstart.py:images",
+        "model.nonlocal_blocks.res3": (0, 1),
+        "model.nonlocal_options.scale": "rsqrt_d",
+    },
+    "c2d": {"start.stage": "configs/quickstart.py:images"},
+    "images": {
+        "data.images": True,
+        "steps": 600,
+        "batch_size": 128,
+        "eval_batch_size": 512,
+        "eval_every": 0,
+        "optimizer.learning_rate": 3e-3,
+        "optimizer.classifier_rate": 1.0,
+        "optimizer.warmup_steps": 30,
+    },
+}
 
 
 def get_config(argument: str = ""):
     changes, _ = common.choose(argument, ROWS)
     config = common.base()
     config.data = common.long_range()
-    config.steps = 600
+    config.steps = 1600
     config.batch_size = 32
     config.eval_batch_size = 64
-    config.eval_every = 200
+    config.eval_every = 400
     config.log_every = 50
     config.checkpoint_every = 100
     config.precise_bn_batches = 20
 
-    config.model.blocks_per_stage = (1, 1, 1)
+    config.model.blocks_per_stage = (1, 2)
     config.model.width = 16
     config.model.geometry = "small"
     config.model.dropout = 0.0
 
     config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 1.5e-3
+    config.optimizer.classifier_rate = 10.0
+    config.optimizer.clip_norm = 1.0
     config.optimizer.weight_decay = 1e-2
     config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 20
+    config.optimizer.warmup_steps = 80
+    config.optimizer.warmup_start = 0.0
     return common.update(config, changes)

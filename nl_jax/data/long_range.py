@@ -5,11 +5,12 @@ take turns in random order; each drifts at a random place for a few frames. The 
 cue's: "which digit was red?" after, or before, a red disc.
 
 No frame holds the answer, and neither does any sum over frames. A network that looks at frames one by one and
-averages (C2D) knows that a red 7, a blue 2, a green 0, a yellow 5 and a blue disc were there, but the disc's share of
-the average is the same whatever the digits are: it can only name one of the four digits shown, and is right one time
-in four. The answer needs a product of what was seen at two positions, and that is what a non-local block computes:
-the digit at one position finds the cue of its own tint at another. As in the paper, such a network starts from one
-trained on still images (`images=True`): single digits and discs, to be told by kind and tint.
+averages (C2D) can know that a red 3, a blue 2, a green 0, a yellow 1 and a blue disc were there, but the disc adds the
+same to the average whatever the digits are. All kinds and tints are alike, so the best that a linear classifier of
+such a sum can do is to name any of the four digits shown: right one time in four. The answer needs a product of what
+was seen at two positions, and that is what a non-local block computes: a digit finds the cue of its own tint, or the
+cue its digit. As in the paper, such a network starts from one trained on still images (`images=True`): single digits
+and discs, to be told by kind and tint.
 
 The digits are the 1797 that scikit-learn ships (UCI optical recognition of handwritten digits, 8 x 8). Training,
 validation and test use different ones.
@@ -56,7 +57,8 @@ class LongRange:
       seed: another seed, other clips from the same handwriting.
       images: one thing on one frame, to be told by kind and tint; the task to train on first.
       frames, side: of a clip; an image has one frame.
-      digits: how many are shown next to the cue, 2 to 4.
+      kinds: the digits there are, 0 to kinds - 1; the classes. More are slower to learn.
+      digits: how many of them a clip shows next to the cue, each of another kind and tint.
       drift: largest motion, in pixels per frame along each axis.
       noise: the background is uniform noise from 0 to this, 0 to 255.
 
@@ -73,6 +75,7 @@ class LongRange:
         images: bool = False,
         frames: int = 16,
         side: int = 24,
+        kinds: int = 5,
         digits: int = 4,
         drift: float | int = 1,
         noise: int = 24,
@@ -82,7 +85,8 @@ class LongRange:
         for name, value, low, high in (
             ("size", size, 1, None),
             ("seed", seed, 0, None),
-            ("digits", digits, 2, len(TINTS)),
+            ("kinds", kinds, 2, CUE),
+            ("digits", digits, 2, min(kinds, len(TINTS))),
             ("frames", frames, digits + 1, None),
             ("side", side, GLYPH, None),
             ("drift", drift, 0, None),
@@ -93,10 +97,11 @@ class LongRange:
                     f"{name}={value} is out of range; choose {low} {'or more' if high is None else f'to {high}'}"
                 )
         self.split, self.size, self.seed, self.images = split, size, seed, images
-        self.frames, self.side, self.digits, self.drift, self.noise = frames, side, digits, drift, noise
-        self.classes = tuple(str(digit) for digit in range(10))
+        self.frames, self.side, self.drift, self.noise = frames, side, drift, noise
+        self.kinds, self.digits = kinds, digits
+        self.classes = tuple(map(str, range(kinds)))
         if images:
-            self.classes = tuple(f"{tint} {kind}" for kind in (*range(10), "disc") for tint in TINTS)
+            self.classes = tuple(f"{tint} {kind}" for kind in (*range(kinds), "disc") for tint in TINTS)
 
     def __len__(self) -> int:
         return self.size
@@ -129,9 +134,10 @@ class LongRange:
             raise InputError(f"index={index} is out of range; choose 0 to {self.size - 1}")
         rng = self._rng(index, 0)
         if self.images:
-            kind, tint = divmod(int(rng.integers(len(self.classes))), len(TINTS))
-            return [self._shot(kind, tint, range(1), rng)], kind * len(TINTS) + tint
-        kinds = rng.permutation(10)[: self.digits]
+            label = int(rng.integers(len(self.classes)))
+            kind, tint = divmod(label, len(TINTS))
+            return [self._shot(kind if kind < self.kinds else CUE, tint, range(1), rng)], label
+        kinds = rng.permutation(self.kinds)[: self.digits]
         tints = rng.permutation(len(TINTS))[: self.digits]
         answer = rng.integers(self.digits)
         things = [(int(k), int(t)) for k, t in zip(kinds, tints, strict=True)] + [(CUE, int(tints[answer]))]

@@ -27,7 +27,7 @@ def plot_curves(rows: Sequence[dict[str, str]], path: Path) -> None:
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    if rows:
+    if accuracy.lines:
         accuracy.legend(loc="lower right", frameon=False)
     figure.savefig(path, dpi=120)
 

@@ -4,11 +4,13 @@
 rule and in an error message.
 """
 
+from typing import Any
+
 import jax
 from flax import nnx
-from jaxtyping import Array
 
-FlatParams = dict[str, Array]
+# Arrays by name; in their place shapes where a model is abstract, or shardings, as in any JAX pytree.
+FlatParams = dict[str, Any]
 
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:

@@ -68,8 +68,8 @@ GEOMETRIES = {
         out_bias=False,
         init="normal",
     ),
-    # Ours, for frames of a few dozen pixels: no pools, and blocks that see every position.
-    "small": Geometry((1, 2, 2), None, None, conv1_kernel=5, subsample=None),
+    # Ours, for frames of a few dozen pixels: every frame is kept, and blocks see every position.
+    "small": Geometry((1, 2, 2), Pool((1, 2, 2), (1, 2, 2)), None, conv1_kernel=5, subsample=None),
 }
 
 

@@ -41,7 +41,7 @@ class Norm(nnx.Module):
         self.momentum = momentum
         self.epsilon = epsilon
         self.use_running_average = False
-        self.scale = nnx.Param(jnp.full(channels, scale_init))
+        self.scale = nnx.Param(jnp.full(channels, scale_init, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(channels))
         if kind != "affine":
             self.mean = nnx.BatchStat(jnp.zeros(channels))

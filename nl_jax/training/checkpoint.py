@@ -57,7 +57,10 @@ class Checkpoints:
         model = self._restore(model=_standard({"params": params, "batch_stats": batch_stats}))["model"]
         return model["params"], model["batch_stats"]
 
-    def close(self) -> None:
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
         """Waits for the last save to be whole."""
         self._manager.wait_until_finished()
         self._manager.close()

@@ -14,11 +14,17 @@ COLUMNS = (
 
 
 class MetricsLog:
-    """One row a step that is logged. Rows after `step`, left by a run that was killed, are dropped on resuming."""
+    """One row for every step that is logged; a context manager, which draws curves.png at its end.
 
-    def __init__(self, workdir: Path, step: int):
+    Rows after `step`, left by a run that was killed, are dropped on resuming. Only the main process writes.
+    """
+
+    def __init__(self, workdir: Path, step: int, *, enabled: bool = True):
         self._path = workdir / "metrics.csv"
         self._curves = workdir / "curves.png"
+        self._enabled = enabled
+        if not enabled:
+            return
         rows = [row for row in read_metrics(self._path) if int(row["step"]) <= step]
         # Rewritten beside and moved into place: a kill in between leaves the old file.
         partial = self._path.with_suffix(".partial")
@@ -29,17 +35,22 @@ class MetricsLog:
         partial.replace(self._path)
         self._file = self._path.open("a", newline="", buffering=1)
         self._writer = csv.DictWriter(self._file, COLUMNS)
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1, max_queue=1000)
+        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        self._writer.writerow({"step": step, **values})
-        for name, value in values.items():
-            self._tensorboard.add_scalar(name.replace("_", "/", 1), value, step)
+        if self._enabled:
+            self._writer.writerow({"step": step, **values})
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name.replace("_", "/", 1), value, step)
 
-    def close(self) -> None:
-        self._file.close()
-        self._tensorboard.close()
-        plot_curves(read_metrics(self._path), self._curves)
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._enabled:
+            self._file.close()
+            self._tensorboard.close()
+            plot_curves(read_metrics(self._path), self._curves)
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

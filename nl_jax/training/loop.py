@@ -92,7 +92,6 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     forward = make_forward(graphdef, mesh)
     moments = make_moments(graphdef)
     key = jax.random.key(config.seed + 1)
-    log = MetricsLog(directory, int(train_state.step)) if is_main else None
     bad_videos = BadVideos(directory, train_set)
 
     progress = _progress(console)
@@ -113,7 +112,7 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     first_step = step = int(train_state.step)
     pending, began = [], time.monotonic()
     since = began
-    with progress:
+    with checkpoints, MetricsLog(directory, step, enabled=is_main) as log, progress:
         task = progress.add_task("training", total=config.steps, completed=step, status="")
         while step < config.steps:
             batch = next(batches)
@@ -138,16 +137,12 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
                     train_state = train_state.replace(batch_stats=precise)
                 found = evaluate(validation_set, "validating").metrics()
                 row |= {f"validation_{name}": found[name] for name in found if "top" in name}
-            if log:
-                log.write(step, row)
-                minutes_left = (time.monotonic() - began) / (step - first_step) * (config.steps - step) / 60
-                _report(progress, task, step, config.steps, row, minutes_left)
+            log.write(step, row)
+            minutes_left = (time.monotonic() - began) / (step - first_step) * (config.steps - step) / 60
+            _report(progress, task, step, config.steps, row, minutes_left)
             if save:
                 checkpoints.save(train_state, batches.get_state())
             pending, since = [], time.monotonic()
-    checkpoints.close()
-    if log:
-        log.close()
 
     # -------------------------------------------------------------------------------------------- final figure
     with progress:

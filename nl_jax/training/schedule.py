@@ -42,18 +42,28 @@ def make_schedule(config, steps: int) -> optax.Schedule:
 def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
     """`config.name`: sgd (momentum, nesterov; weight decay added to the gradient, as Caffe2 and PyTorch do) or adamw.
 
-    Norm scales and biases are not decayed.
+    Norm scales and biases are not decayed; the classifier's steps are `classifier_rate` times as long.
     """
     if config.name == "sgd":
-        return optax.chain(
+        steps = optax.chain(
             optax.add_decayed_weights(config.weight_decay, mask=decayed),
             optax.sgd(schedule, momentum=config.momentum, nesterov=config.nesterov),
         )
-    if config.name == "adamw":
-        return optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed)
-    raise InputError(f"optimizer.name={config.name!r} is unknown; choose sgd or adamw")
+    elif config.name == "adamw":
+        steps = optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed)
+    else:
+        raise InputError(f"optimizer.name={config.name!r} is unknown; choose sgd or adamw")
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+        steps,
+        optax.masked(optax.scale(config.classifier_rate), classifier),
+    )
 
 
 def decayed(params: FlatParams) -> dict[str, bool]:
     """Which parameters weight decay acts on: all but those of a norm."""
     return {name: "norm" not in name.split("/")[-2] for name in params}
+
+
+def classifier(params: FlatParams) -> dict[str, bool]:
+    return {name: name.startswith("classifier/") for name in params}

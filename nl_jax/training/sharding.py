@@ -48,7 +48,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def state_shardings(mesh: Mesh, state: PyTree[jax.ShapeDtypeStruct]) -> PyTree[NamedSharding]:
+def state_shardings(mesh: Mesh, state: PyTree) -> PyTree[NamedSharding]:
     return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape["fsdp"])), state)
 
 

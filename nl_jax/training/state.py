@@ -1,6 +1,7 @@
 """What training carries from step to step."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
@@ -8,7 +9,6 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
 
 from nl_jax.models import flat
 from nl_jax.training import sharding
@@ -18,10 +18,10 @@ from nl_jax.training import sharding
 class TrainState:
     """A plain pytree: what Optax updates and Orbax saves. `params` and `batch_stats` are flat, see `models.flat`."""
 
-    step: Int[Array, ""]
+    step: Any  # int32 ()
     params: flat.FlatParams
     batch_stats: flat.FlatParams
-    opt_state: optax.OptState
+    opt_state: Any
 
 
 def create(

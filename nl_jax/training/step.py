@@ -49,7 +49,7 @@ def make_train_step(
             "loss": loss,
             "top1": (logits.argmax(-1) == batch["label"]).mean(),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
         }
         new_state = TrainState(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state)
         return new_state, metrics

@@ -55,7 +55,7 @@ def read_config(workdir: Path) -> ConfigDict:
     path = workdir / "config.json"
     if not path.exists():
         raise InputError(f"{workdir} holds no config.json: it is not the workdir of a run")
-    return ConfigDict(json.loads(path.read_text())).lock()
+    return ConfigDict(_with_tuples(json.loads(path.read_text()))).lock()
 
 
 def read_classes(workdir: Path) -> tuple[str, ...]:
@@ -80,6 +80,13 @@ def versions() -> dict[str, str]:
             found[package] = "not installed as a package"
     devices = jax.devices()
     return found | {"devices": f"{len(devices)} x {devices[0].device_kind}", "processes": str(jax.process_count())}
+
+
+def _with_tuples(value):
+    """JSON has lists only; configs have tuples only."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(_with_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict[str, object]:

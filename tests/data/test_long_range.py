@@ -30,7 +30,7 @@ def test_clips_have_the_interface_of_a_video_data_set():
     assert clip["label"].dtype == clip["index"].dtype == clip["failed"].dtype == np.int32
     assert clip["index"] == 7 and clip["failed"].tolist() == [-1] * 4
     np.testing.assert_array_equal(view["video"], clip["video"][None])
-    assert data.classes == tuple("0123456789")
+    assert data.classes == tuple("01234")
 
 
 def test_splits_share_no_handwriting_and_use_all_of_it():
@@ -59,7 +59,7 @@ def look(window):
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_the_label_is_the_digit_of_the_cues_tint(split):
-    data = LongRange(split, size=100, noise=0)
+    data = LongRange(split, size=100, noise=0, kinds=10)
     allowed = np.concatenate(samples(split))
     for index in range(100):
         clip, (shots, _) = data.train_clip(index), data.compose(index)
@@ -96,7 +96,7 @@ def test_shots_fill_the_clip_and_things_stay_on_screen():
 
 
 def test_labels_tints_and_the_order_of_the_cue_are_balanced():
-    data = LongRange("train", size=4000)
+    data = LongRange("train", size=4000, kinds=10)
     composed = [data.compose(index) for index in range(4000)]
     cues = [next((place, shot.tint) for place, shot in enumerate(shots) if shot.kind == CUE) for shots, _ in composed]
     for counts in (
@@ -109,7 +109,7 @@ def test_labels_tints_and_the_order_of_the_cue_are_balanced():
 
 def test_adding_up_what_each_shot_shows_is_right_one_time_in_four():
     """A linear classifier of the sum of one-hot (kind, tint): all that an ideal frame-by-frame network can add up."""
-    data = LongRange("train", size=6000)
+    data = LongRange("train", size=6000, kinds=10)
     evidence, labels = np.zeros((6000, 11, 4)), np.zeros(6000, int)
     for index in range(6000):
         shots, labels[index] = data.compose(index)
@@ -133,8 +133,16 @@ def test_the_hash_names_the_clips():
         return LongRange(split, size=size, **options).list_hash()
 
     assert named() == named() and len(named()) == 12 and int(named(), 16) >= 0
-    others = [named("test"), named(size=11), named(seed=1), named(images=True), named(frames=20), named(noise=0)]
-    assert len({named(), *others}) == 7
+    others = [
+        named("test"),
+        named(size=11),
+        named(seed=1),
+        named(images=True),
+        named(frames=20),
+        named(noise=0),
+        named(kinds=6),
+    ]
+    assert len({named(), *others}) == 8
 
 
 @pytest.mark.parametrize(
@@ -143,6 +151,8 @@ def test_the_hash_names_the_clips():
         ({"split": "val"}, "split='val' is unknown; choose one of train, validation, test"),
         ({"size": 0}, "size=0 is out of range; choose 1 or more"),
         ({"digits": 5}, "digits=5 is out of range; choose 2 to 4"),
+        ({"kinds": 11}, "kinds=11 is out of range; choose 2 to 10"),
+        ({"kinds": 3}, "digits=4 is out of range; choose 2 to 3"),
         ({"frames": 4}, "frames=4 is out of range; choose 5 or more"),
         ({"side": 12}, "side=12 is out of range; choose 16 or more"),
         ({"noise": 300}, "noise=300 is out of range; choose 0 to 255"),

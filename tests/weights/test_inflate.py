@@ -40,7 +40,7 @@ def test_a_repeated_image_gives_what_the_image_gave(planes):
 
     expected = run(image_graph, image_params, image_stats, image)["res3_0"][:, 0]
     found = run(graph, params, stats, jnp.repeat(image, 65, axis=1))["res3_0_nonlocal"]
-    np.testing.assert_allclose(found[:, found.shape[1] // 2], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[:, found.shape[1] // 2], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_report_names_what_was_taken_inflated_and_left():

@@ -1,0 +1,174 @@
+"""The programs as they are typed: in processes of their own, killed, resumed, given what they cannot use."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    *("--config.start.stage=", "--config.steps=12", "--config.batch_size=16", "--config.eval_batch_size=8"),
+    *("--config.precise_bn_batches=2", "--config.eval_every=6", "--config.log_every=1", "--config.checkpoint_every=2"),
+    *("--config.data.validation_size=8", "--config.data.test_size=16", "--config.optimizer.warmup_steps=2"),
+    *("--config.model.width=4", "--config.model.blocks_per_stage=(1,1)", "--config.model.nonlocal_blocks.res3=(0,)"),
+]
+FOLDER = [
+    *("--config=configs/folder.py", "--config.steps=4", "--config.batch_size=8", "--config.checkpoint_every=100"),
+    *("--config.eval_every=0", "--config.precise_bn_batches=1", "--config.optimizer.warmup_steps=1"),
+    *("--config.model.width=4", "--config.data.frames=4", "--config.data.num_clips=2"),
+]
+
+
+def program(name: str, *arguments) -> list[str]:
+    return [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)]
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    return os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "COLUMNS": "200"}
+
+
+def run(name: str, *arguments, devices: int = 1) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        program(name, *arguments), cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=400
+    )
+
+
+def rows(workdir: Path) -> list[str]:
+    """metrics.csv without its column of clips per second."""
+    lines = (workdir / "metrics.csv").read_text().splitlines()
+    timing = lines[0].split(",").index("clips_per_second")
+    return [",".join(value for at, value in enumerate(line.split(",")) if at != timing) for line in lines]
+
+
+def test_killed_at_three_moments_and_resumed_equals_uninterrupted(tmp_path):
+    quickstart = ["--config=configs/quickstart.py", *SMALL]
+    whole = run("train", *quickstart, f"--workdir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+
+    moments = random.Random(0)
+    killed = program("train", *quickstart, f"--workdir={tmp_path / 'killed'}")
+    for least in (2, 5, 9):
+        process = subprocess.Popen(killed, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
+        # At a random moment after a given number of rows, wherever a save may then be.
+        csv = tmp_path / "killed" / "metrics.csv"
+        while process.poll() is None and not (csv.exists() and len(csv.read_text().splitlines()) > least):
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.1))
+        assert process.poll() is None, "the run ended before it was killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = subprocess.run(killed, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=400)
+    assert last.returncode == 0, last.stderr
+    assert "resumed at step" in last.stdout
+    for file in ("results.json", "config.json"):
+        assert (tmp_path / "killed" / file).read_text() == (tmp_path / "whole" / file).read_text()
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+
+    # The same checkpoint on its own, on other devices, gives the same figure; its loss rows agree to 1e-5.
+    evaluated = run("evaluate", f"--workdir={tmp_path / 'whole'}", devices=4)
+    assert evaluated.returncode == 0, evaluated.stderr
+    found = json.loads((tmp_path / "whole" / "evaluate" / "results.json").read_text())
+    expected = json.loads((tmp_path / "whole" / "results.json").read_text())
+    assert {k: found[k] for k in ("video_top1", "list", "videos")} == {
+        k: expected[k] for k in ("video_top1", "list", "videos")
+    }
+    eight = run("train", *quickstart, f"--workdir={tmp_path / 'eight'}", devices=8)
+    assert "on 8 device(s)" in eight.stdout, eight.stderr
+    losses = [[float(line.split(",")[2]) for line in rows(tmp_path / name)[1:]] for name in ("whole", "eight")]
+    np.testing.assert_allclose(losses[1][:5], losses[0][:5], rtol=1e-5)
+
+
+def test_one_command_runs_the_whole_chain(tmp_path):
+    """The README's command, with fewer steps: images first, then video."""
+    command = re.search(r"python -m (experiments\.train --config=configs/quickstart\.py\S*)", readme_blocks()).group(1)
+    name, config = command.removeprefix("experiments.").split()
+    small = [flag for flag in SMALL if "start.stage" not in flag]
+    stage = tmp_path / "quickstart_few.py"
+    text = (ROOT / "configs/quickstart.py").read_text()
+    text = text.replace("configs/quickstart.py:images", f"{stage}:images")
+    for old, new in (('"steps": 600', '"steps": 3'), ('"optimizer.warmup_steps": 30', '"optimizer.warmup_steps": 1')):
+        assert old in text
+        text = text.replace(old, new)
+    text = text.replace("return common.update(config, changes)", "return common.update(config, changes | FEW)")
+    text += '\nFEW = {"model.width": 4, "model.blocks_per_stage": (1, 1), "data.test_size": 16}\n'
+    text += 'FEW |= {"data.validation_size": 8, "precise_bn_batches": 1}\n'
+    stage.write_text(text)
+    config = config.replace("configs/quickstart.py", str(stage))
+    done = run(name, config, *small, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert "arrays taken over" in done.stdout
+    assert (tmp_path / "run" / "start" / "results.json").exists()
+    assert (tmp_path / "run" / "results.json").exists()
+
+
+def readme_blocks() -> str:
+    return "\n".join(re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S))
+
+
+def test_commands_of_the_readme_name_programs_and_configs_that_exist():
+    commands = re.findall(r"python -m (\S+)(.*)", readme_blocks())
+    assert commands
+    for module, arguments in commands:
+        assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+        for config in re.findall(r"--config=([^\s:]+)", arguments):
+            assert (ROOT / config).is_file(), config
+
+
+def test_a_folder_with_broken_files(tmp_path, video_folder_with_broken_files):
+    """Trains, names and counts what cannot be decoded, and counts it as wrong when testing."""
+    folder, broken = video_folder_with_broken_files
+    trained = run("train", *FOLDER, f"--config.data.train={folder}", f"--workdir={tmp_path / 'run'}")
+    assert trained.returncode == 0, trained.stderr
+    noted = (tmp_path / "run" / "bad_videos.csv").read_text()
+    for name in broken:
+        assert name in trained.stdout and name in noted
+    assert f"{len(broken)} training videos could not be decoded" in trained.stdout
+    assert "of the training videos (data.test is not given)" in trained.stdout
+
+    tested = run("evaluate", f"--workdir={tmp_path / 'run'}", f"--data={folder}", "--num_clips=10", "--num_crops=3")
+    assert tested.returncode == 0, tested.stderr
+    assert re.search(r"video top-1 .*clip top-1 .*6 videos x 30 views", tested.stdout)
+    assert all(f"cannot be decoded: {name}" in tested.stdout for name in broken)
+    results = json.loads((tmp_path / "run" / "evaluate" / "results.json").read_text())
+    assert results["undecodable"] == len(broken) and results["video_top1"] <= 4 / 6
+
+
+@pytest.mark.parametrize(
+    "name, arguments, message",
+    [
+        (
+            "train",
+            ["--config=configs/quickstart.py", "--workdir=W", "--config.optimizer.learning_rat=1"],
+            "learning_rate",
+        ),
+        ("train", ["--config=configs/quickstart.py", "--workdir=W", "--config.nothing_like_it=1"], "optimizer"),
+        ("train", ["--config=configs/quickstart.py:nl", "--workdir=W"], "rows: nl_c2d, c2d, images"),
+        ("train", ["--config=configs/quickstart.py", "--workdir=W", "--worker=1"], "valid flags: .*--workdir"),
+        ("train", ["--config=configs/none.py", "--workdir=W"], "configs/none.py"),
+        ("train", ["--config=configs/quickstart.py"], "--workdir"),
+        ("train", ["--config=configs/folder.py", "--workdir=W"], "data.train is empty"),
+        (
+            "train",
+            ["--config=configs/folder.py", "--workdir=W", "--config.data.train=/no/such"],
+            "/no/such: there is no",
+        ),
+        ("train", ["--config=configs/quickstart.py", "--workdir=W", "--config.mesh.data=3"], "number of devices, 1"),
+        ("train", ["--config=configs/quickstart.py", "--workdir=W", "--config.start.stage=x.py"], "no file x.py"),
+        ("evaluate", ["--workdir=/no/such"], "/no/such holds no config.json"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_exit_code_2(tmp_path, name, arguments, message):
+    done = run(name, *[argument.replace("=W", f"={tmp_path / 'run'}") for argument in arguments])
+    assert done.returncode == 2, done.stderr
+    assert re.search(message, done.stderr), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "run" / "config.json").exists()

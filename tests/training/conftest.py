@@ -1,0 +1,54 @@
+"""A run small enough to be repeated many times: the embedded task, two stages of four channels."""
+
+import jax
+import pytest
+from jax.sharding import AxisType
+
+from configs import quickstart
+
+
+@pytest.fixture(autouse=True)
+def optax_promotes():
+    """Optax mixes its step count with floats; what is ours alone is tested under strict promotion."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def tiny():
+    """tiny(row, **changes) is a config whose run takes seconds; changes are {"a.b": value}."""
+
+    def make(row="nl_c2d", changes=None):
+        config = quickstart.get_config(row)
+        small = {
+            "steps": 6,
+            "batch_size": 16,
+            "eval_batch_size": 8,
+            "precise_bn_batches": 2,
+            "eval_every": 3,
+            "log_every": 1,
+            "checkpoint_every": 2,
+            "model.blocks_per_stage": (1, 1),
+            "model.nonlocal_blocks.res4": (),
+            "model.width": 4,
+            "model.dropout": 0.5,
+            "data.validation_size": 8,
+            "data.test_size": 16,
+            "optimizer.warmup_steps": 2,
+            "start.stage": "",
+        }
+        config.update_from_flattened_dict(small | (changes or {}))
+        return config
+
+    return make
+
+
+@pytest.fixture
+def mesh_of():
+    """mesh_of(data, fsdp) is a mesh over the first devices only, whatever there are."""
+
+    def make(data, fsdp=1):
+        devices = jax.devices()[: data * fsdp]
+        return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+    return make

@@ -1,0 +1,135 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from nl_jax.errors import InputError, TrainingError
+from nl_jax.training import loop
+from nl_jax.training.checkpoint import Checkpoints
+from nl_jax.training.logs import MetricsLog, read_metrics
+from nl_jax.training.workdir import load_network, read_classes, read_config
+
+
+def final_arrays(directory):
+    """Parameters and statistics of the newest checkpoint."""
+    mesh = loop.sharding.make_mesh(-1, 1)
+    return jax.device_get(load_network(directory, mesh)[1:])
+
+
+def rows_without_timing(directory):
+    return [
+        {name: value for name, value in row.items() if name != "clips_per_second"}
+        for row in read_metrics(directory / "metrics.csv")
+    ]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return tmp_path_factory.mktemp("uninterrupted") / "run"
+
+
+def test_a_run_leaves_what_it_says(tiny, uninterrupted, capsys):
+    results = loop.train(tiny(), uninterrupted)
+    printed = capsys.readouterr().out
+    assert "non-local block res3_0_nonlocal: embedded_gaussian" in printed
+    assert "16 videos x 1 views of the test split" in printed
+    assert json.loads((uninterrupted / "results.json").read_text()) == results
+    assert results["videos"] == 16 and 0 <= results["video_top1"] <= results["video_top5"] <= 1
+    assert read_config(uninterrupted).steps == 6 and len(read_classes(uninterrupted)) > 1
+    assert "embedded_gaussian" in (uninterrupted / "network.txt").read_text()
+    assert "jax" in json.loads((uninterrupted / "versions.json").read_text())
+    assert (uninterrupted / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((uninterrupted / "tensorboard").glob("events.out.tfevents.*"))
+    rows = read_metrics(uninterrupted / "metrics.csv")
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows if row["validation_video_top1"]] == ["3", "6"]
+    with np.load(uninterrupted / "predictions.npz") as predictions:
+        top1 = (predictions["scores"].argmax(-1) == predictions["labels"]).mean()
+    assert results["video_top1"] == top1
+
+
+@pytest.mark.parametrize("steps_done", [1, 3, 5])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny, uninterrupted, tmp_path, monkeypatch, steps_done):
+    calls = []
+
+    def killed_put(batch, mesh, put=loop.sharding.put_batch):
+        calls.append(batch)
+        if "label" in batch and sum("label" in b for b in calls) > steps_done:
+            raise Killed
+        return put(batch, mesh)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.sharding, "put_batch", killed_put)
+        with pytest.raises(Killed):
+            loop.train(tiny(), tmp_path)
+    resumed = loop.train(tiny(), tmp_path)
+    assert resumed == json.loads((uninterrupted / "results.json").read_text())
+    assert rows_without_timing(tmp_path) == rows_without_timing(uninterrupted)
+    for found, expected in zip(final_arrays(tmp_path), final_arrays(uninterrupted), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_a_finished_run_only_repeats_its_figure(tiny, uninterrupted):
+    before = final_arrays(uninterrupted)
+    again = loop.train(tiny(), uninterrupted)
+    assert again == json.loads((uninterrupted / "results.json").read_text())
+    jax.tree.map(np.testing.assert_array_equal, final_arrays(uninterrupted), before)
+
+
+def test_another_config_is_refused_and_another_way_of_running_it_is_not(tiny, uninterrupted):
+    with pytest.raises(InputError, match=r"another config: optimizer\.learning_rate was \S+ and is now 0\.5"):
+        loop.train(tiny(changes={"optimizer.learning_rate": 0.5}), uninterrupted)
+    loop.train(tiny(changes={"mesh.fsdp": 2, "log_every": 5}), uninterrupted)
+
+
+def test_start_from_another_network(tiny, tmp_path, capsys):
+    loop.train(tiny("images", {"steps": 3}), tmp_path / "images")
+    config = tiny("nl_c2d", {"model.inflate": "3x1x1", "start.workdir": str(tmp_path / "images"), "steps": 3})
+    loop.train(config, tmp_path / "video", start_from=tmp_path / "images")
+    assert "arrays taken over, 4 of them inflated in time" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_learning_rate(tiny, tmp_path):
+    config = tiny(changes={"optimizer.learning_rate": 1e30, "optimizer.warmup_steps": 0, "log_every": 4})
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step [23], learning rate .*e\+"):
+        loop.train(config, tmp_path)
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_refused_before_anything_is_written(tiny, tmp_path):
+    with pytest.raises(InputError, match="batch_size=12"):
+        loop.train(tiny(changes={"batch_size": 12}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_classes_than_the_config_says(tiny, tmp_path):
+    with pytest.raises(InputError, match=r"num_classes=400, but the training data has \d+ classes"):
+        loop.train(tiny(changes={"num_classes": 400}), tmp_path / "run")
+
+
+def test_an_unreadable_checkpoint_is_named(tiny, uninterrupted):
+    latest = Checkpoints(uninterrupted, read_only=True).latest()
+    path = uninterrupted / "checkpoints" / str(latest) / "model" / "manifest.ocdbt"
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(InputError, match=rf"checkpoints/{latest} cannot be read"):
+            loop.train(tiny(), uninterrupted)
+    finally:
+        path.write_bytes(whole)
+
+
+def test_rows_after_the_checkpoint_and_half_written_ones_are_dropped(tmp_path):
+    with MetricsLog(tmp_path, 0) as log:
+        for step in (1, 2, 3):
+            log.write(step, {"train_loss": 1.0 / step})
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("4,0.1")
+    with MetricsLog(tmp_path, 2) as log:
+        log.write(3, {"train_loss": 9.0})
+    rows = [(row["step"], row["train_loss"]) for row in read_metrics(tmp_path / "metrics.csv")]
+    assert rows == [("1", "1.0"), ("2", "0.5"), ("3", "9.0")]

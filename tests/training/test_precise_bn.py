@@ -1,0 +1,29 @@
+import jax
+import numpy as np
+from flax import nnx
+
+from nl_jax.models import ResNetConfig, VideoResNet, flat
+from nl_jax.training.precise_bn import make_moments, precise_batch_stats
+from nl_jax.training.step import normalize
+
+
+def test_statistics_are_those_of_all_clips_together(randomise):
+    config = ResNetConfig(blocks_per_stage=(1,), width=4, geometry="small", num_classes=3, group_size=2)
+    model = randomise(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
+    graphdef, params, batch_stats = flat.split(model)
+    videos = [
+        jax.random.randint(jax.random.key(i), (4, 2, 12, 12, 3), 0, 50 * (i + 1)).astype("uint8") for i in range(3)
+    ]
+    precise = precise_batch_stats(make_moments(graphdef), params, batch_stats, videos)
+
+    inputs = np.concatenate([np.asarray(model.conv1(normalize(video))) for video in videos])
+    np.testing.assert_allclose(precise["norm1/mean"], inputs.mean((0, 1, 2, 3)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(precise["norm1/var"], inputs.var((0, 1, 2, 3)), rtol=1e-3)
+    assert precise.keys() == batch_stats.keys()
+    assert all((precise[name] != batch_stats[name]).any() for name in precise)
+
+
+def test_a_network_without_statistics_has_none(randomise):
+    config = ResNetConfig(blocks_per_stage=(1,), width=4, num_classes=3, norm="affine")
+    graphdef, params, batch_stats = flat.split(randomise(lambda: VideoResNet(config, rngs=nnx.Rngs(0))))
+    assert precise_batch_stats(make_moments(graphdef), params, batch_stats, []) == {}

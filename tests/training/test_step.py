@@ -1,0 +1,106 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from nl_jax.data.loader import TrainBatches
+from nl_jax.models import VideoResNet, flat
+from nl_jax.training import sharding, state
+from nl_jax.training.schedule import make_optimizer, make_schedule
+from nl_jax.training.setup import make_dataset, make_resnet_config
+from nl_jax.training.step import make_forward, make_train_step, normalize
+
+
+def start(config, mesh):
+    """Everything the loop sets up, and the first five batches."""
+    dataset = make_dataset(config.data, "train")
+    resnet = make_resnet_config(config.model, len(dataset.classes))
+    schedule = make_schedule(config.optimizer, config.steps)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    graphdef, _, _ = flat.abstract(lambda: VideoResNet(resnet, rngs=nnx.Rngs(0)))
+    train_state = state.create(lambda rngs: VideoResNet(resnet, rngs=rngs), optimizer, mesh, seed=0)
+    train_step = make_train_step(graphdef, optimizer, schedule, mesh, train_state)
+    batches = TrainBatches(dataset, batch_size=config.batch_size, seed=0)
+    batches = [{name: batch[name] for name in ("video", "label")} for batch, _ in zip(batches, range(5), strict=False)]
+    return graphdef, train_state, train_step, batches
+
+
+def run(config, mesh):
+    _, train_state, train_step, batches = start(config, mesh)
+    losses = []
+    for batch in batches:
+        train_state, metrics = train_step(train_state, sharding.put_batch(batch, mesh), jax.random.key(1))
+        losses.append(float(metrics["loss"]))
+    assert train_step._cache_size() == 1  # compiled once
+    return train_state, losses
+
+
+@pytest.fixture
+def sharded_arrays(monkeypatch):
+    monkeypatch.setattr(sharding, "MIN_SHARDED_SIZE", 64)
+
+
+def test_devices_change_nothing(tiny, mesh_of, sharded_arrays):
+    """One device, eight for the batch, eight and two by four for the state: the same losses and statistics."""
+    expected_state, expected = run(tiny(), mesh_of(1))
+    for data, fsdp in ((8, 1), (1, 8), (2, 4)):
+        found_state, found = run(tiny(), mesh_of(data, fsdp))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        for name, value in expected_state.batch_stats.items():
+            np.testing.assert_allclose(found_state.batch_stats[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_fsdp_splits_the_state_and_its_optimizer(tiny, mesh_of, sharded_arrays):
+    _, train_state, _, _ = start(tiny(), mesh_of(1, 8))
+    kernel = train_state.params["res3/0/conv2/kernel"]
+    assert {shard.data.size for shard in kernel.addressable_shards} == {kernel.size // 8}
+    moments = [leaf for leaf in jax.tree.leaves(train_state.opt_state) if leaf.shape == kernel.shape]
+    assert moments and all(leaf.sharding == kernel.sharding for leaf in moments)
+
+
+def test_parameters_and_statistics_move_and_dropout_is_drawn_anew(tiny, mesh_of):
+    mesh = mesh_of(1)
+    _, train_state, train_step, batches = start(tiny(), mesh)
+    before = jax.device_get(train_state)
+    batch = sharding.put_batch(batches[0], mesh)
+    after, _ = train_step(train_state, batch, jax.random.key(1))
+    # Blocks are new: only the scale after W_z gets a gradient, and everything outside blocks does.
+    moving = [n for n in before.params if "nonlocal_block" not in n or n.endswith("nonlocal_block/norm/scale")]
+    moving = [n for n in moving if not n.startswith("conv1/")]
+    # The first step of the warm-up has a learning rate above zero.
+    assert all((before.params[name] != after.params[name]).any() for name in moving)
+    assert all((before.batch_stats[name] != after.batch_stats[name]).any() for name in before.batch_stats)
+
+    losses = set()
+    for step in (0, 1):
+        _, fresh, fresh_step, _ = start(tiny(), mesh)
+        fresh = fresh.replace(step=jnp.asarray(step, jnp.int32))
+        losses.add(float(fresh_step(fresh, batch, jax.random.key(1))[1]["loss"]))
+    assert len(losses) == 2
+
+
+def test_forward_is_a_softmax_with_running_statistics(tiny, mesh_of):
+    mesh = mesh_of(2)
+    graphdef, train_state, _, batches = start(tiny(), mesh)
+    forward = make_forward(graphdef, mesh)
+    video = sharding.put_batch(batches[0], mesh)["video"]
+    scores = forward(train_state.params, train_state.batch_stats, video)
+    np.testing.assert_allclose(scores.sum(-1), 1, rtol=1e-5)
+    alone = forward(train_state.params, train_state.batch_stats, jnp.concatenate([video[:1]] * 2))
+    np.testing.assert_allclose(alone[0], scores[0], rtol=1e-4)  # no clip sees another
+
+
+def test_normalize():
+    video = jnp.asarray([[0, 255, 115]], jnp.uint8)
+    np.testing.assert_allclose(
+        normalize(video), [[-2.0, 0.55 / 0.225, (115 / 255 - 0.45) / 0.225]], rtol=1e-6, atol=1e-6
+    )
+
+
+def test_bfloat16_trains_with_float32_parameters(tiny, mesh_of):
+    train_state, losses = run(tiny(changes={"model.dtype": "bfloat16"}), mesh_of(1))
+    assert {leaf.dtype for leaf in train_state.params.values()} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in train_state.batch_stats.values()} == {jnp.dtype("float32")}
+    _, expected = run(tiny(), mesh_of(1))
+    np.testing.assert_allclose(losses, expected, rtol=0.05)

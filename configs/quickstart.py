@@ -12,7 +12,7 @@ ROWS = {
     "nl_c2d": {
         "start.stage": "configs/quickstart.py:images",
         "model.nonlocal_blocks.res3": (0, 1),
-        "model.nonlocal_options.scale": "rsqrt_d",
+        "model.nonlocal_options.pairwise": "dot_product",
     },
     "c2d": {"start.stage": "configs/quickstart.py:images"},
     "images": {
@@ -32,10 +32,10 @@ def get_config(argument: str = ""):
     changes, _ = common.choose(argument, ROWS)
     config = common.base()
     config.data = common.long_range()
-    config.steps = 1600
+    config.steps = 1000
     config.batch_size = 32
     config.eval_batch_size = 64
-    config.eval_every = 400
+    config.eval_every = 250
     config.log_every = 50
     config.checkpoint_every = 100
     config.precise_bn_batches = 20
@@ -51,6 +51,6 @@ def get_config(argument: str = ""):
     config.optimizer.clip_norm = 1.0
     config.optimizer.weight_decay = 1e-2
     config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 80
+    config.optimizer.warmup_steps = 50
     config.optimizer.warmup_start = 0.0
     return common.update(config, changes)

@@ -1,9 +1,12 @@
 """How every program here starts: bad input is one clear line and exit code 2, never a traceback."""
 
+import importlib.util
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
 from nl_jax.errors import InputError, TrainingError
 
@@ -14,17 +17,24 @@ def run(main: Callable[[], None]) -> None:
     app.run(lambda _: _guarded(main), flags_parser=_parse)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def load_config(name: str) -> ConfigDict:
+    """The config of FILE.py or FILE.py:ROW. Raises InputError for a file, row or flag that does not exist."""
+    path, _, argument = name.partition(":")
+    if not Path(path).is_file():
+        raise InputError(f"there is no config file {path}")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     try:
-        rest = flags.FLAGS(argv)
-        if rest[1:]:
-            raise ValueError(f"unexpected argument {rest[1]!r}; valid flags: {_valid_flags()}")
-        return rest
-    except flags.UnrecognizedFlagError as error:
-        fail(f"{error}; valid flags: {_valid_flags()}", 2)
-    # What a config file or an override raises: an unknown row, an unknown field, a value of another type.
-    except (flags.Error, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
-        fail(error, 2)
+        return module.get_config(argument)
+    except ValueError as error:  # configs import nothing of nl_jax
+        raise InputError(f"{name}: {error}") from error
+
+
+def fail(error: Exception | str, code: int) -> None:
+    """Prints one line to stderr and ends the program."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _guarded(main: Callable[[], None]) -> None:
@@ -36,11 +46,37 @@ def _guarded(main: Callable[[], None]) -> None:
         fail(error, 1)
 
 
-def fail(error: Exception | str, code: int) -> None:
-    """Prints one line to stderr and ends the program."""
-    message = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        if "config" in flags.FLAGS:
+            _check_fields(argv)
+        rest = flags.FLAGS(argv)
+        if rest[1:]:
+            raise InputError(f"unexpected argument {rest[1]!r}; valid flags: {_valid_flags()}")
+        return rest
+    except flags.UnrecognizedFlagError as error:
+        fail(f"{error}; valid flags: {_valid_flags()}", 2)
+    except (InputError, flags.Error, ValueError, TypeError, AttributeError) as error:  # a value of another type
+        fail(error, 2)
+
+
+def _check_fields(argv: list[str]) -> None:
+    """ml_collections says little of an override whose field does not exist; this says what does."""
+    joined = " ".join(argv).replace("--config ", "--config=").split(" ")
+    named = [argument.removeprefix("--config=") for argument in joined if argument.startswith("--config=")]
+    if not named:
+        return
+    config = load_config(named[-1])
+    for argument in argv:
+        if argument.startswith("--config."):
+            node, path = config, argument.removeprefix("--").partition("=")[0].split(".")
+            for depth, field in enumerate(path[1:], start=1):
+                if not isinstance(node, ConfigDict) or field not in node:
+                    valid = ", ".join(node) if isinstance(node, ConfigDict) else "none, it is a value"
+                    raise InputError(
+                        f"{'.'.join(path)}: {'.'.join(path[:depth])} has no field {field!r}; valid: {valid}"
+                    )
+                node = node[field]
 
 
 def _valid_flags() -> str:

@@ -3,7 +3,6 @@
 python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
-import importlib.util
 from pathlib import Path
 
 from absl import flags
@@ -25,23 +24,12 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         if start:
             raise InputError("start.stage and start.workdir are both given; choose one")
         start = workdir / "start"
-        stage = load_config(config.start.stage)
+        stage = command_line.load_config(config.start.stage)
         # What says how a run is carried out holds for the whole chain.
         stage.mesh, stage.num_workers, stage.seed = config.mesh, config.num_workers, config.seed
         if not (start / "results.json").exists():
             run(stage, start)
     return train(config, workdir, start)
-
-
-def load_config(name: str) -> ConfigDict:
-    """The config of FILE.py or FILE.py:ROW."""
-    path, _, argument = name.partition(":")
-    if not Path(path).is_file():
-        raise InputError(f"start.stage={name!r}: there is no file {path}")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(argument)
 
 
 def main() -> None:

@@ -141,32 +141,30 @@ def test_a_folder_with_broken_files(tmp_path, video_folder_with_broken_files):
     assert results["undecodable"] == len(broken) and results["video_top1"] <= 4 / 6
 
 
+TRAIN = ["train", "--config=configs/quickstart.py", "--workdir=W"]
+
+
 @pytest.mark.parametrize(
-    "name, arguments, message",
+    "arguments, message",
     [
+        ([*TRAIN, "--config.optimizer.learning_rat=1"], "learning_rat.*; valid: .*learning_rate, "),
+        ([*TRAIN, "--config.nothing_like_it=1"], "nothing_like_it.*valid: .*optimizer"),
+        (["train", "--config=configs/quickstart.py:nl", "--workdir=W"], "rows: nl_c2d, c2d, images"),
+        ([*TRAIN, "--worker=1"], "valid flags: .*--workdir"),
+        (["train", "--config=configs/none.py", "--workdir=W"], "configs/none.py"),
+        (["train", "--config=configs/quickstart.py"], "--workdir"),
+        (["train", "--config=configs/folder.py", "--workdir=W"], "data.train is empty"),
         (
-            "train",
-            ["--config=configs/quickstart.py", "--workdir=W", "--config.optimizer.learning_rat=1"],
-            "learning_rate",
-        ),
-        ("train", ["--config=configs/quickstart.py", "--workdir=W", "--config.nothing_like_it=1"], "optimizer"),
-        ("train", ["--config=configs/quickstart.py:nl", "--workdir=W"], "rows: nl_c2d, c2d, images"),
-        ("train", ["--config=configs/quickstart.py", "--workdir=W", "--worker=1"], "valid flags: .*--workdir"),
-        ("train", ["--config=configs/none.py", "--workdir=W"], "configs/none.py"),
-        ("train", ["--config=configs/quickstart.py"], "--workdir"),
-        ("train", ["--config=configs/folder.py", "--workdir=W"], "data.train is empty"),
-        (
-            "train",
-            ["--config=configs/folder.py", "--workdir=W", "--config.data.train=/no/such"],
+            ["train", "--config=configs/folder.py", "--workdir=W", "--config.data.train=/no/such"],
             "/no/such: there is no",
         ),
-        ("train", ["--config=configs/quickstart.py", "--workdir=W", "--config.mesh.data=3"], "number of devices, 1"),
-        ("train", ["--config=configs/quickstart.py", "--workdir=W", "--config.start.stage=x.py"], "no file x.py"),
-        ("evaluate", ["--workdir=/no/such"], "/no/such holds no config.json"),
+        ([*TRAIN, "--config.mesh.data=3"], "number of devices, 1"),
+        ([*TRAIN, "--config.start.stage=x.py"], "no config file x.py"),
+        (["evaluate", "--workdir=/no/such"], "/no/such holds no config.json"),
     ],
 )
-def test_what_cannot_be_used_is_one_line_and_exit_code_2(tmp_path, name, arguments, message):
-    done = run(name, *[argument.replace("=W", f"={tmp_path / 'run'}") for argument in arguments])
+def test_what_cannot_be_used_is_one_line_and_exit_code_2(tmp_path, arguments, message):
+    done = run(*[argument.replace("=W", f"={tmp_path / 'run'}") for argument in arguments])
     assert done.returncode == 2, done.stderr
     assert re.search(message, done.stderr), done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("error: ")

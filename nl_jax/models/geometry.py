@@ -6,7 +6,10 @@ an error. Padding is always explicit and the same on both sides.
 
 import dataclasses
 
+from jaxtyping import Array, Float
+
 from nl_jax.errors import InputError
+from nl_jax.ops.pool import max_pool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +19,9 @@ class Pool:
     kernel: tuple[int, int, int]
     strides: tuple[int, int, int]
     padding: tuple[int, int, int] = (0, 0, 0)
+
+    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t2 h2 w2 c"]:
+        return max_pool(x, self.kernel, self.strides, self.padding)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
@@ -14,7 +15,6 @@ from nl_jax.models.geometry import Geometry, resolve
 from nl_jax.models.nonlocal_block import NonLocalBlock
 from nl_jax.models.norm import Norm
 from nl_jax.ops.conv import conv3d
-from nl_jax.ops.pool import max_pool
 
 BLOCKS_PER_STAGE = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 INFLATE = (None, "3x1x1", "3x3x3")
@@ -180,20 +180,25 @@ class VideoResNet(nnx.Module):
     def __call__(
         self, video: Float[Array, "b t h w 3"], dropout_key: Key[Array, ""] | None = None
     ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
-        pool1, pool2 = self.pools
         out = {}
-        x = out["conv1"] = nnx.relu(self.norm1(self.conv1(video)))
+
+        def apply(name, layer, *arguments):
+            with jax.named_scope(name):  # the name in a profile, and in the summary
+                out[name] = layer(*arguments)
+            return out[name]
+
+        pool1, pool2 = self.pools
+        x = apply("conv1", lambda video: nnx.relu(self.norm1(self.conv1(video))), video)
         if pool1:
-            x = out["pool1"] = max_pool(x, pool1.kernel, pool1.strides, pool1.padding)
+            x = apply("pool1", pool1, x)
         for stage in self.config.stages():
             for position, block in enumerate(getattr(self, stage)):
-                x = out[f"{stage}_{position}"] = block(x)
+                x = apply(f"{stage}_{position}", block, x)
                 if block.nonlocal_block is not None:
-                    x = out[f"{stage}_{position}_nonlocal"] = block.nonlocal_block(x)
+                    x = apply(f"{stage}_{position}_nonlocal", block.nonlocal_block, x)
             if stage == "res2" and pool2:
-                x = out["pool2"] = max_pool(x, pool2.kernel, pool2.strides, pool2.padding)
-        out["logits"] = self.classifier(x, dropout_key)
-        return out["logits"], out
+                x = apply("pool2", pool2, x)
+        return apply("logits", self.classifier, x, dropout_key), out
 
     def nonlocal_blocks(self) -> dict[str, NonLocalBlock]:
         """The inserted blocks by name, {"res3_1_nonlocal": NonLocalBlock, ..}, in the order they run."""

@@ -15,7 +15,7 @@ from nl_jax.data.loader import TrainBatches
 from nl_jax.errors import InputError, TrainingError
 from nl_jax.evaluation.views import predict
 from nl_jax.models import VideoResNet, flat
-from nl_jax.models.summary import count_parameters, summary
+from nl_jax.models.summary import summary
 from nl_jax.training import sharding, state, workdir
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.logs import BadVideos, MetricsLog
@@ -70,9 +70,9 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     schedule = make_schedule(config.optimizer, config.steps)
     optimizer = make_optimizer(config.optimizer, schedule)
     workdir.claim(directory, config, train_set.classes)
-    (directory / "network.txt").write_text(description + "\n")
+    (directory / "network.txt").write_text(f"{description}\n")
     say(f"[bold]{directory}[/]: {config.steps} steps of {config.batch_size} clips on {mesh.size} device(s)")
-    say(description)
+    say(str(description))
 
     # ---------------------------------------------------------------------------------------- start or resume
     graphdef, _, _ = flat.abstract(lambda: VideoResNet(resnet, rngs=nnx.Rngs(0)))
@@ -151,7 +151,8 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
         "measured_on": measured_on(config.data, "test"),
         "chance": 1 / len(train_set.classes),
         "steps": step,
-        "parameters": count_parameters(train_state.params),
+        "parameters": description.parameters,
+        "macs": description.macs,
         "bad_training_videos": len(bad_videos.indices),
     }
     if is_main:

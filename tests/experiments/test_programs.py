@@ -170,3 +170,9 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(tmp_path, arguments, me
     assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("error: ")
     assert "Traceback" not in done.stdout + done.stderr
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_the_python_of_the_readme_runs():
+    for block in re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S):
+        done = subprocess.run([sys.executable, "-W", "error", "-c", block], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

@@ -23,10 +23,12 @@ def base() -> ConfigDict:
     config.model.inflate = ""  # "" is C2D; 3x1x1 or 3x3x3 is I3D
     config.model.geometry = "paper"
     config.model.nonlocal_blocks = ConfigDict(dict(res2=(), res3=(), res4=(), res5=()))  # after which residual blocks
+    config.model.nonlocal_preset = 0  # or 1, 5 or 10 blocks where the paper puts them
     config.model.nonlocal_options = ConfigDict()  # "default" is the geometry's, or the paper's
     config.model.nonlocal_options.pairwise = "default"  # gaussian, embedded_gaussian, dot_product, concatenation
     config.model.nonlocal_options.axes = "default"  # spacetime, space, time
     config.model.nonlocal_options.subsample = "default"  # none, before, after
+    config.model.nonlocal_options.time_group = "default"  # frames; none sums over all of them
     config.model.nonlocal_options.scale = "default"  # a number or rsqrt_d
     config.model.nonlocal_options.norm = "default"  # batch, global, affine, frozen, none
     config.model.norm = "batch"

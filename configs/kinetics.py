@@ -9,10 +9,7 @@ images, or leave `start.workdir` empty to train from scratch. Paper, top-1 on Ki
 
 from configs import common
 
-NL5 = {
-    50: {"model.nonlocal_blocks.res3": (1, 3), "model.nonlocal_blocks.res4": (1, 3, 5)},
-    101: {"model.nonlocal_blocks.res3": (1, 3), "model.nonlocal_blocks.res4": (6, 13, 20)},
-}
+NL5 = {"model.nonlocal_preset": 5}
 I3D = {"model.inflate": "3x1x1"}
 R101 = {"model.depth": 101}
 # An image is a clip of one frame. The usual 90 epochs of ImageNet at batch 256.
@@ -31,13 +28,13 @@ IMAGENET = {
 }
 
 ROWS = {  # name: changes; the paper's top-1 and top-5
-    "nl5_i3d_r50": I3D | NL5[50],  # 74.9 / 91.6
+    "nl5_i3d_r50": I3D | NL5,  # 74.9 / 91.6
     "i3d_r50": I3D,  # 73.3 / 90.7
-    "nl5_c2d_r50": NL5[50],  # 73.8 / 91.0
+    "nl5_c2d_r50": NL5,  # 73.8 / 91.0
     "c2d_r50": {},  # 71.8 / 89.7
-    "nl5_i3d_r101": R101 | I3D | NL5[101],  # 76.0 / 92.1
+    "nl5_i3d_r101": R101 | I3D | NL5,  # 76.0 / 92.1
     "i3d_r101": R101 | I3D,  # 74.4 / 91.1
-    "nl5_c2d_r101": R101 | NL5[101],  # 75.1 / 91.7
+    "nl5_c2d_r101": R101 | NL5,  # 75.1 / 91.7
     "c2d_r101": R101,  # 73.1 / 91.0
     "imagenet_r50": IMAGENET,
     "imagenet_r101": R101 | IMAGENET,

@@ -31,6 +31,8 @@ class NonLocalBlock(nnx.Module):
         same place (time); section 4.1, table 2d.
       subsample: 2x2 max pooling of the keys, over space or, for a sequence, over time: None, "before" phi and g (the
         released code) or "after" them (the paper).
+      time_group: sums over groups of this many frames instead of all of them, as the released code does at res3 of
+        128-frame clips to save memory. Another function than the paper's: no position sees the other groups.
       scale: multiplies the scores of the two Gaussians; None is 1 as in the paper, "rsqrt_d" is 1/sqrt(d) as in the
         released code.
       norm: "batch" after W_z as in the paper, "affine", "global", "frozen" (see `Norm`) or "none".
@@ -51,6 +53,7 @@ class NonLocalBlock(nnx.Module):
         pairwise: str = "embedded_gaussian",
         axes: str = "spacetime",
         subsample: str | None = None,
+        time_group: int | None = None,
         scale: float | str | None = None,
         norm: str = "batch",
         bias: bool = True,
@@ -75,9 +78,14 @@ class NonLocalBlock(nnx.Module):
         if isinstance(scale, str) and scale != "rsqrt_d":
             raise InputError(f"scale={scale!r} is unknown; choose a number, None or 'rsqrt_d'")
 
+        if time_group is not None and (time_group < 1 or axes != "spacetime"):
+            raise InputError(
+                f"time_group={time_group} with axes={axes!r}: choose 1 or more frames, and axes='spacetime'"
+            )
+
         d = inner_channels or max(1, channels // 2)
         width = channels if pairwise == "gaussian" else d
-        self.pairwise, self.axes, self.subsample = pairwise, axes, subsample
+        self.pairwise, self.axes, self.subsample, self.time_group = pairwise, axes, subsample, time_group
         self.scale = 1.0 if scale is None else 1 / math.sqrt(width) if scale == "rsqrt_d" else float(scale)
 
         def pointwise(features_in, features_out, use_bias, kernel_init):
@@ -111,7 +119,7 @@ class NonLocalBlock(nnx.Module):
         """f(x_i, x_j) / C(x) for the asked positions i and every j: rows of the n x m matrix, which is never formed.
 
         Positions and keys are counted in row-major order over the axes the block sums over (and keys after
-        subsampling, see `key_shape`). b2 is b for spacetime, b*t for space and b*h*w for time.
+        subsampling, see `key_shape`). b2 is b for spacetime, times the groups of frames, b*t for space, b*h*w for time.
         """
         theta, phi, _ = self._embed(x)
         theta = theta[:, positions]
@@ -126,6 +134,8 @@ class NonLocalBlock(nnx.Module):
         axes = shape[1:-1]
         if self.subsample:
             axes = tuple(a // k for a, k in zip(axes, self._pool_kernel(len(axes)), strict=True))
+        if self.time_group:
+            axes = (self.time_group, *axes[1:])
         return axes[-2:] if self.axes == "space" else axes[:1] if self.axes == "time" else axes
 
     def _embed(self, x):
@@ -150,7 +160,8 @@ class NonLocalBlock(nnx.Module):
             return x.reshape(-1, math.prod(axes[-2:]), c)
         if self.axes == "time":
             return jnp.moveaxis(x, 1, -2).reshape(-1, axes[0], c)
-        return x.reshape(b, -1, c)
+        groups = axes[0] // self.time_group if self.time_group else 1
+        return x.reshape(b * groups, -1, c)
 
     def _unfold(self, y, shape):
         b, *axes, _ = shape
@@ -171,3 +182,5 @@ class NonLocalBlock(nnx.Module):
         if (self.axes == "time" and len(shape) == 4) or (self.axes == "space" and len(shape) == 3):
             found = "images (b,h,w,c)" if len(shape) == 4 else "a sequence (b,t,c)"
             raise InputError(f"axes={self.axes!r} cannot be summed over in {found} of shape {shape}")
+        if self.time_group and (len(shape) != 5 or shape[1] % self.time_group):
+            raise InputError(f"time_group={self.time_group} does not divide the frames of an input of shape {shape}")

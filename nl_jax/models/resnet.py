@@ -37,7 +37,8 @@ class ResNetConfig:
       inflate: None (C2D), "3x1x1" or "3x3x3": which kernel of every second residual block reaches over time.
       geometry: a name in `GEOMETRIES` or a Geometry.
       nonlocal_blocks: stage to the residual blocks, counted from 0, that a non-local block follows.
-      nonlocal_options: keywords of NonLocalBlock; override the geometry's.
+      nonlocal_options: keywords of NonLocalBlock, which override the geometry's; under the name of a stage, a dict of
+        those for the blocks of that stage alone.
       norm, group_size: of every normalisation, see `Norm`.
       dropout: probability, before fc.
       head_window: see `Classifier`; 7 tests larger crops as the released code does.
@@ -83,10 +84,30 @@ class ResNetConfig:
                     )
         if (self.nonlocal_options or self.nonlocal_blocks) and not any(self.nonlocal_blocks.values()):
             raise InputError("non-local blocks are asked for, but nonlocal_blocks names no residual block to follow")
-        if unknown := set(self.nonlocal_options) - set(NONLOCAL_OPTIONS):
+        by_stage = [options for name, options in self.nonlocal_options.items() if name in stages]
+        if unknown := set().union(self.nonlocal_options, *by_stage) - {*NONLOCAL_OPTIONS, *stages}:
             raise InputError(
                 f"nonlocal_options names {', '.join(sorted(unknown))}; valid are {', '.join(NONLOCAL_OPTIONS)}"
             )
+
+
+def nonlocal_preset(depth: int, count: int) -> dict[str, tuple[int, ...]]:
+    """The positions of 0, 1, 5 or 10 blocks in ResNet-50 or -101 (section 4.1, table 2c), for `nonlocal_blocks`.
+
+    1 is before the last residual block of res4; 5 are two in res3 and three in res4, after every other block of
+    ResNet-50; 10 are four in res3 and six in res4, after every block of ResNet-50. In res4 of ResNet-101 three lie as
+    in the released code, after every seventh of 23 blocks, and six likewise after every third.
+    """
+    if depth not in (50, 101) or count not in (0, 1, 5, 10):
+        raise InputError(f"there is no preset of {count} blocks for depth {depth}; choose 0, 1, 5 or 10 for 50 or 101")
+    last = BLOCKS_PER_STAGE[depth][2] - 2
+    every_other, every = {50: (range(1, 6, 2), range(6)), 101: (range(6, 21, 7), range(2, 18, 3))}[depth]
+    return {
+        0: {},
+        1: {"res4": (last,)},
+        5: {"res3": (1, 3), "res4": tuple(every_other)},
+        10: {"res3": (0, 1, 2, 3), "res4": tuple(every)},
+    }[count]
 
 
 class Conv(nnx.Module):
@@ -157,7 +178,7 @@ class VideoResNet(nnx.Module):
             for position in range(count):
                 nonlocal_block = None
                 if position in config.nonlocal_blocks.get(stage, ()):
-                    options = _nonlocal_options(config, geometry)
+                    options = _nonlocal_options(config, geometry, stage)
                     nonlocal_block = NonLocalBlock(4 * width * 2**index, **options, dtype=dtype, rngs=rngs)
                 blocks.append(
                     Bottleneck(
@@ -215,8 +236,8 @@ def _is_inflated(stage: str, position: int) -> bool:
     return stage == "res2" or position % 2 == (1 if stage == "res5" else 0)
 
 
-def _nonlocal_options(config: ResNetConfig, geometry: Geometry) -> dict[str, object]:
-    options = {
+def _nonlocal_options(config: ResNetConfig, geometry: Geometry, stage: str) -> dict[str, object]:
+    defaults = {
         "subsample": geometry.subsample,
         "scale": geometry.scale,
         "out_bias": geometry.out_bias,
@@ -224,6 +245,9 @@ def _nonlocal_options(config: ResNetConfig, geometry: Geometry) -> dict[str, obj
         "norm": config.norm,
         "group_size": config.group_size,
     }
-    if config.nonlocal_options.get("axes") == "time":
-        options["subsample"] = None  # no neighbours in space to pool
-    return options | dict(config.nonlocal_options)
+    stages = config.stages()
+    asked = {name: value for name, value in config.nonlocal_options.items() if name not in stages}
+    asked |= config.nonlocal_options.get(stage, {})
+    if asked.get("axes") == "time":
+        defaults["subsample"] = None  # no neighbours in space to pool
+    return defaults | asked

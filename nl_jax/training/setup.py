@@ -6,6 +6,7 @@ from nl_jax.data.long_range import LongRange
 from nl_jax.data.video_folder import VideoFolder
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig
+from nl_jax.models.resnet import nonlocal_preset
 
 SPLITS = ("train", "validation", "test")
 
@@ -14,6 +15,10 @@ def make_resnet_config(config: ConfigDict, num_classes: int) -> ResNetConfig:
     """`config.model` as the network's own configuration; its empty strings and tuples mean "not given"."""
     fields = config.to_dict()
     fields["nonlocal_blocks"] = {stage: tuple(at) for stage, at in fields["nonlocal_blocks"].items() if at}
+    if preset := fields.pop("nonlocal_preset"):
+        if fields["nonlocal_blocks"]:
+            raise InputError("model.nonlocal_preset and model.nonlocal_blocks are both given; choose one")
+        fields["nonlocal_blocks"] = nonlocal_preset(fields["depth"], preset)
     fields["nonlocal_options"] = {
         name: _option(name, value) for name, value in fields["nonlocal_options"].items() if value != "default"
     }
@@ -54,13 +59,16 @@ def measured_on(config: ConfigDict, split: str) -> str:
 
 
 def _option(name: str, value: str):
-    if name == "subsample" and value == "none":
+    if name in ("subsample", "time_group") and value == "none":
         return None
-    if name == "scale" and value != "rsqrt_d":
-        try:
+    try:
+        if name == "time_group":
+            return int(value)
+        if name == "scale" and value != "rsqrt_d":
             return float(value)
-        except ValueError:
-            raise InputError(f"nonlocal_options.scale={value!r} is neither a number nor 'rsqrt_d'") from None
+    except ValueError:
+        valid = {"time_group": "a number of frames or 'none'", "scale": "a number or 'rsqrt_d'"}[name]
+        raise InputError(f"nonlocal_options.{name}={value!r} is unknown; choose {valid}") from None
     return value
 
 

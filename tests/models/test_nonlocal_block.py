@@ -290,3 +290,33 @@ def test_bad_options(options, message):
 def test_bad_shapes(axes, shape, message):
     with pytest.raises(InputError, match=re.escape(message)):
         NonLocalBlock(CHANNELS, axes=axes, rngs=nnx.Rngs(0))(jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+@pytest.mark.parametrize("subsample", [None, "before", "after"])
+def test_time_groups_are_clips_of_their_own(randomise, pairwise, subsample):
+    def build(time_group=None):
+        return NonLocalBlock(CHANNELS, pairwise=pairwise, subsample=subsample, time_group=time_group, rngs=nnx.Rngs(0))
+
+    grouped, whole = (randomise(lambda group=group: build(group)) for group in (2, None))
+    grouped.eval()
+    whole.eval()
+    x = video((2, 6, 4, 4, CHANNELS))
+    parts = [run(whole, x[:, start : start + 2]) for start in (0, 2, 4)]
+    np.testing.assert_allclose(run(grouped, x), np.concatenate(parts, axis=1), rtol=1e-5, atol=1e-5)
+    keys = 2 * (16 if subsample is None else 4)
+    rows = jitted(grouped, "attention_rows")(x, jnp.arange(2))
+    assert rows.shape == (6, 2, keys) and np.prod(grouped.key_shape(x.shape)) == keys
+
+
+@pytest.mark.parametrize(
+    "options, shape, message",
+    [
+        ({"time_group": 4}, SHAPE, "time_group=4 does not divide the frames of an input of shape (2, 3, 5, 4, 6)"),
+        ({"time_group": 2}, (2, 4, 6), "time_group=2 does not divide"),
+        ({"time_group": 2, "axes": "space"}, SHAPE, "time_group=2 with axes='space': choose"),
+    ],
+)
+def test_time_groups_that_do_not_fit(options, shape, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        NonLocalBlock(CHANNELS, **options, rngs=nnx.Rngs(0))(video(shape))

@@ -13,6 +13,7 @@ from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig, VideoResNet
 from nl_jax.models.classifier import Classifier
 from nl_jax.models.geometry import GEOMETRIES
+from nl_jax.models.resnet import nonlocal_preset
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -380,3 +381,33 @@ def test_bad_configs(changes, message):
 def test_nonlocal_blocks_are_named_in_the_order_they_run():
     names = list(abstract(laptop(nonlocal_blocks={"res4": (1,), "res3": (1, 0)})).nonlocal_blocks())
     assert names == ["res3_0_nonlocal", "res3_1_nonlocal", "res4_1_nonlocal"]
+
+
+@pytest.mark.parametrize(
+    "depth, count, expected",
+    [
+        (50, 0, {}),
+        (50, 1, {"res4": (4,)}),
+        (50, 5, {"res3": (1, 3), "res4": (1, 3, 5)}),
+        (50, 10, {"res3": (0, 1, 2, 3), "res4": (0, 1, 2, 3, 4, 5)}),
+        (101, 1, {"res4": (21,)}),
+        (101, 5, {"res3": (1, 3), "res4": (6, 13, 20)}),
+        (101, 10, {"res3": (0, 1, 2, 3), "res4": (2, 5, 8, 11, 14, 17)}),
+    ],
+)
+def test_presets(depth, count, expected):
+    assert nonlocal_preset(depth, count) == expected
+    assert len(abstract(ResNetConfig(depth=depth, nonlocal_blocks=expected)).nonlocal_blocks()) == count
+
+
+def test_an_unknown_preset():
+    with pytest.raises(InputError, match="no preset of 3 blocks for depth 50; choose 0, 1, 5 or 10"):
+        nonlocal_preset(50, 3)
+
+
+def test_options_of_one_stage():
+    config = laptop(nonlocal_blocks={"res3": (0,), "res4": (0,)}, nonlocal_options={"res3": {"time_group": 4}})
+    blocks = abstract(config).nonlocal_blocks()
+    assert (blocks["res3_0_nonlocal"].time_group, blocks["res4_0_nonlocal"].time_group) == (4, None)
+    with pytest.raises(InputError, match="nonlocal_options names time_grup; valid are"):
+        abstract(laptop(nonlocal_options={"res3": {"time_grup": 4}}))

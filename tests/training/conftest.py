@@ -14,7 +14,7 @@ def optax_promotes():
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """tiny(row, **changes) is a config whose run takes seconds; changes are {"a.b": value}."""
 

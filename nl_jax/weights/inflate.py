@@ -16,18 +16,31 @@ PLANES = ("mean", "center")
 
 @dataclasses.dataclass
 class Report:
-    """What a start from another network did, by array name."""
+    """What a start from another network did, by array name.
+
+    Attributes:
+      loaded: ours that were taken over; inflated: those of them that were inflated in time.
+      left_at_init: ours that the source does not have.
+      unused: names in a file that are known not to be weights.
+      norms: how batch norm and affine were converted into each other, if they were.
+    """
 
     loaded: list[str] = dataclasses.field(default_factory=list)
     inflated: list[str] = dataclasses.field(default_factory=list)
     left_at_init: list[str] = dataclasses.field(default_factory=list)
+    unused: list[str] = dataclasses.field(default_factory=list)
+    norms: str = ""
 
     def __str__(self) -> str:
         left = sorted({name.rsplit("/", 1)[0] for name in self.left_at_init})
-        return (
+        text = (
             f"{len(self.loaded)} arrays taken over, {len(self.inflated)} of them inflated in time; "
             f"left at initialisation: {', '.join(left) or 'none'}"
         )
+        if self.unused:
+            more = ", .." if len(self.unused) > 3 else ""
+            text += f"; {len(self.unused)} entries of the file are no weights: {', '.join(self.unused[:3])}{more}"
+        return text + (f"; {self.norms}" if self.norms else "")
 
 
 def inflate(target: FlatParams, source: FlatParams, planes: str = "mean") -> tuple[FlatParams, Report]:

@@ -1,0 +1,29 @@
+"""Caffe2 pickles: the paper's own release and long-term feature banks, with batch norm or affine."""
+
+from nl_jax.weights import read
+from nl_jax.weights.table import Source
+
+SOURCE = Source(
+    rows=(
+        ("conv1_w", "conv1/kernel"),
+        ("res_conv1_bn_{stat}", "norm1/{stat}"),
+        ("res{stage}_{block}_branch2{conv}_w", "res{stage}/{block}/conv{conv}/kernel"),
+        ("res{stage}_{block}_branch2{conv}_bn_{stat}", "res{stage}/{block}/norm{conv}/{stat}"),
+        ("res{stage}_{block}_branch1_w", "res{stage}/{block}/shortcut/kernel"),
+        ("res{stage}_{block}_branch1_bn_{stat}", "res{stage}/{block}/shortcut_norm/{stat}"),
+        ("nonlocal_conv{stage}_{block}_{embed}_{linear}", "res{stage}/{block}/nonlocal_block/{embed}/{linear}"),
+        ("nonlocal_conv{stage}_{block}_bn_{stat}", "res{stage}/{block}/nonlocal_block/norm/{stat}"),
+        ("pred_{linear}", "classifier/fc/{linear}"),
+    ),
+    words={
+        "conv": {"a": "1", "b": "2", "c": "3"},
+        "stat": {"s": "scale", "b": "bias", "rm": "mean", "riv": "var"},  # riv is the variance, not its inverse
+        "embed": {"theta": "theta", "phi": "phi", "g": "g", "out": "w_z"},
+        "linear": {"w": "kernel", "b": "bias"},
+    },
+    read=read.caffe2_pickle,
+    ignored=("lr", "model_iter", ".*_momentum"),
+    geometries=("caffe2_32", "caffe2_8", "slowfast"),  # the last is that of long-term feature banks
+    epsilon=1.0000001e-5,
+    affine=True,
+)

@@ -1,0 +1,116 @@
+"""A network of ours as a PySlowFast file: nobody who trains here is kept here."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from nl_jax.errors import InputError
+from nl_jax.models import VideoResNet, flat
+from nl_jax.models.geometry import GEOMETRIES, resolve
+from nl_jax.weights import norms, slowfast
+
+INSTANTIATION = {"embedded_gaussian": "softmax", "dot_product": "dot_product"}
+
+
+def save(model: VideoResNet, path: str | Path) -> str:
+    """Writes {"model_state": ..} with PySlowFast's names and layout, complete: it loads there with strict=True.
+
+    Affine norms become batch norms of mean 0 and variance 1 - 1e-5, absent biases and norms of non-local blocks their
+    neutral values.
+
+    Returns:
+      The fields of a PySlowFast config that build this network, and, where it would not compute the same there, why.
+
+    Raises:
+      InputError: for a network that PySlowFast cannot build, or where PyTorch is not installed.
+    """
+    _check(model)
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError("writing a torch file needs PyTorch: pip install torch") from error
+    rename = slowfast.SOURCE.to_theirs()
+    arrays = _complete(model)
+    # NumPy's copies, for torch does not take arrays that may not be written to.
+    state = {rename(name): torch.from_numpy(np.array(_layout(name, value))) for name, value in arrays.items()}
+    counters = [name.replace("running_mean", "num_batches_tracked") for name in state if name.endswith("running_mean")]
+    state |= {name: torch.tensor(0) for name in counters}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    torch.save({"model_state": state}, part)
+    os.replace(part, path)
+    return _config(model)
+
+
+def _check(model: VideoResNet) -> None:
+    config, reasons = model.config, []
+    if _depth(model) is None:
+        reasons.append(f"it has the residual blocks {config.stages()}, and PySlowFast those of R50 and R101")
+    if config.inflate == "3x3x3":
+        reasons.append("inflate='3x3x3'")
+    if resolve(config.geometry).conv1_kernel != 7:
+        reasons.append(f"geometry={config.geometry!r} has another conv1")
+    for name, block in model.nonlocal_blocks().items():
+        if block.pairwise not in INSTANTIATION:
+            reasons.append(f"{name} is {block.pairwise}")
+        if block.axes != "spacetime":
+            reasons.append(f"{name} sums over {block.axes}")
+        channels, inner = block.g.kernel.shape
+        if inner != channels // 2:
+            reasons.append(f"{name} has {inner} inner channels and not {channels // 2}")
+    if reasons:
+        raise InputError(f"PySlowFast cannot build this network: {'; '.join(reasons)}")
+
+
+def _complete(model: VideoResNet) -> flat.FlatParams:
+    """Every array that PySlowFast has, by our name."""
+    _, params, batch_stats = flat.split(model)
+    arrays = {name: np.asarray(value) for name, value in (params | batch_stats).items()}
+    for name, block in model.nonlocal_blocks().items():
+        name = name.removesuffix("_nonlocal").replace("_", "/") + "/nonlocal_block"
+        for part in ("theta", "phi", "g", "w_z"):
+            channels = arrays[f"{name}/{part}/kernel"].shape[-1]
+            arrays.setdefault(f"{name}/{part}/bias", np.zeros(channels, np.float32))
+        if block.norm is None:
+            arrays[f"{name}/norm/scale"] = np.ones(channels, np.float32)
+            arrays[f"{name}/norm/bias"] = np.zeros(channels, np.float32)
+    means = {name.removesuffix("scale") + "mean" for name in arrays if name.endswith("/scale")}
+    return norms.unfold(arrays, means)[0]
+
+
+def _layout(name: str, array: np.ndarray) -> np.ndarray:
+    """(*k, i, o) to (o, i, *k); a matrix of a non-local block becomes a 1x1x1 convolution."""
+    if not name.endswith("/kernel"):
+        return array
+    array = np.moveaxis(array, (-1, -2), (0, 1))
+    return array[..., None, None, None] if "/nonlocal_block/" in name else array
+
+
+def _config(model: VideoResNet) -> str:
+    config, blocks = model.config, model.nonlocal_blocks()
+    positions = [sorted(config.nonlocal_blocks.get(stage, ())) for stage in config.stages()]
+    fields = {
+        "MODEL.ARCH": "i3d" if config.inflate else "c2d",
+        "MODEL.NUM_CLASSES": config.num_classes,
+        "RESNET.DEPTH": _depth(model),
+        "RESNET.WIDTH_PER_GROUP": config.width,
+        "RESNET.NUM_BLOCK_TEMP_KERNEL": [[count] for count in config.stages().values()],
+        "NONLOCAL.LOCATION": [[at] for at in positions],
+    }
+    if blocks:
+        fields["NONLOCAL.INSTANTIATION"] = INSTANTIATION[next(iter(blocks.values())).pairwise]
+    text = "PySlowFast builds this network from\n" + "\n".join(f"  {name} {value}" for name, value in fields.items())
+    if resolve(config.geometry) != GEOMETRIES["slowfast"]:
+        text += f"\nit computes geometry slowfast there, and was trained with {config.geometry}: expect other figures"
+    for name, block in blocks.items():
+        scaled = block.pairwise == "dot_product" or np.isclose(block.scale, block.g.kernel.shape[-1] ** -0.5)
+        if block.subsample != "before" or not scaled:
+            text += f"\n{name}: subsample={block.subsample!r}, scale={block.scale:.3g} are not what is computed there"
+    return text
+
+
+def _depth(model: VideoResNet) -> int | None:
+    counts = tuple(model.config.stages().values())
+    return {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101}.get(counts)

@@ -1,0 +1,49 @@
+"""Batch norm into affine and back, where a file has the one and a network the other.
+
+y = scale (x - mean) / sqrt(var + eps) + bias is y = s x + b with s = scale / sqrt(var + eps), b = bias - mean s: what
+the long clips of section 4.1 are trained with. An affine layer is in turn the batch norm of mean 0 and variance
+1 - eps, which divides by exactly 1.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nl_jax.models.flat import FlatParams
+
+OUR_EPSILON = 1e-5  # of `models.norm.Norm`
+
+
+def fold(found: FlatParams, wanted: set[str], epsilon: float) -> tuple[FlatParams, int]:
+    """`found` with the statistics of every norm that in `wanted` is affine folded into it, and how many those are.
+
+    Args:
+      epsilon: of the batch norms in `found`.
+    """
+    result = dict(found)
+    folded = [name for name in _norms(found) if f"{name}/mean" in found and _is_affine(name, wanted.__contains__)]
+    for name in folded:
+        mean, var = result.pop(f"{name}/mean"), result.pop(f"{name}/var")
+        scale = (found[f"{name}/scale"] / np.sqrt(var + epsilon)).astype(np.float32)
+        result[f"{name}/scale"] = scale
+        result[f"{name}/bias"] = found[f"{name}/bias"] - mean * scale
+    return result, len(folded)
+
+
+def unfold(found: FlatParams, wanted: set[str]) -> tuple[FlatParams, int]:
+    """`found` with statistics for every affine norm that in `wanted` has some, and how many those are."""
+    result = dict(found)
+    affine = [name for name in _norms(found) if _is_affine(name, found.__contains__) and f"{name}/mean" in wanted]
+    for name in affine:
+        shape = found[f"{name}/scale"].shape
+        result[f"{name}/mean"] = np.zeros(shape, np.float32)
+        result[f"{name}/var"] = np.full(shape, 1 - OUR_EPSILON, np.float32)
+    return result, len(affine)
+
+
+def _norms(names) -> list[str]:
+    return [name.removesuffix("/scale") for name in names if name.endswith("/scale")]
+
+
+def _is_affine(name: str, has: Callable[[str], bool]) -> bool:
+    return has(f"{name}/scale") and not has(f"{name}/mean")

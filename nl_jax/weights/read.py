@@ -1,0 +1,138 @@
+"""Files of other programs as arrays by name. Nothing in a file is ever executed."""
+
+import codecs
+import json
+import math
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+from numpy._core.multiarray import _reconstruct, scalar
+from numpy._core.numeric import _frombuffer
+
+from nl_jax.errors import InputError
+
+# What pickled NumPy arrays are made of, under the names of NumPy 1 and 2.
+ADMITTED = {("_codecs", "encode"): codecs.encode, ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+for _core in ("numpy.core", "numpy._core"):
+    ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
+    ADMITTED[f"{_core}.multiarray", "scalar"] = scalar
+    ADMITTED[f"{_core}.numeric", "_frombuffer"] = _frombuffer
+
+REFUSED = "asks for {}, which arrays do not need: the file is refused, and nothing in it was run"
+
+SAFETENSORS_TYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Admits NumPy arrays and nothing else: a pickle can otherwise name any function, and have it called."""
+
+    def find_class(self, module, name):
+        if (module, name) not in ADMITTED:
+            raise InputError(REFUSED.format(f"{module}.{name}"))
+        return ADMITTED[module, name]
+
+
+def caffe2_pickle(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a Python 2 pickle, {'blobs': {name: array}} or {name: array}.
+
+    Raises:
+      InputError: for a file that is absent, cut off or no pickle, or that asks for anything but arrays.
+    """
+    with _open(path) as file:
+        try:
+            content = _ArrayUnpickler(file, encoding="latin1").load()
+        except InputError as error:
+            raise InputError(f"{path} {error}") from None
+        except Exception as error:  # a broken pickle can raise anything
+            raise InputError(f"{path} is cut off or no pickle: {_reason(error)}") from error
+    return _arrays(path, content, ("blobs",))
+
+
+def torch_file(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a torch checkpoint (tensors only), or of a `.safetensors` file.
+
+    Raises:
+      InputError: for a file that is absent, cut off or of another format, or where PyTorch is not installed.
+    """
+    if path.suffix == ".safetensors":
+        return _safetensors(path)
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(f"{path}: reading a torch file needs PyTorch: pip install torch") from error
+    with _open(path) as file:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # torch's own message advises to execute the file
+            if asked := re.search(r"GLOBAL ([\w.]+)", str(error)):
+                raise InputError(f"{path} {REFUSED.format(asked[1])}") from None
+            raise InputError(f"{path} is cut off or no torch file") from None
+        except Exception as error:  # a broken zip can raise anything
+            raise InputError(f"{path} is cut off or no torch file: {_reason(error)}") from error
+    return _arrays(path, content, ("model_state", "state_dict", "model"))
+
+
+def _arrays(path: Path, content, wrappers: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The dict of arrays in what was read, which may be one entry of a larger dict."""
+    for wrapper in wrappers:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{path} holds a {type(content).__name__}, not arrays by name")
+    arrays = {str(name): _array(path, name, value) for name, value in content.items()}
+    # What torch's DataParallel puts before every name.
+    if all(name.startswith("module.") for name in arrays):
+        arrays = {name.removeprefix("module."): value for name, value in arrays.items()}
+    return arrays
+
+
+def _array(path: Path, name, value) -> np.ndarray:
+    if hasattr(value, "detach"):  # a tensor; NumPy has no bfloat16
+        value = value.detach()
+        value = (value.float() if value.is_floating_point() else value).numpy()
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{path}: {name} is a {type(value).__name__}, not numbers")
+    return array
+
+
+def _safetensors(path: Path) -> dict[str, np.ndarray]:
+    """The format is a length, a JSON header {name: type, shape, place} and the numbers."""
+    with _open(path) as file:
+        data = file.read()
+    try:
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        header.pop("__metadata__", None)
+        return {
+            name: np.frombuffer(
+                data,
+                SAFETENSORS_TYPES[entry["dtype"]],
+                math.prod(entry["shape"]),
+                8 + length + entry["data_offsets"][0],
+            ).reshape(entry["shape"])
+            for name, entry in header.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is cut off or no safetensors file: {_reason(error)}") from error
+
+
+def _open(path: Path):
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    return path.open("rb")
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

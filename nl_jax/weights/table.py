@@ -1,0 +1,76 @@
+"""What one source of weights says of itself: its names, its geometry, how its files are read."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+# Torch's words for what a norm and a linear layer hold, in ours.
+TORCH_NORM = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
+TORCH_LINEAR = {"weight": "kernel", "bias": "bias"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One table from their names to those of `models.flat`, which can be read in both directions.
+
+    Attributes:
+      rows: (their template, our template). A placeholder `{stage}` stands for one of the words in `words["stage"]`, or
+        for a number where `words` has no such entry.
+      words: placeholder to {their word: our word}.
+      read: the arrays of a file by their name.
+      ignored: regular expressions of names that are known not to be weights.
+      geometries: those whose weights these files hold; () says nothing, as an image network does not.
+      geometries_2d: the same for files with 2-D kernels.
+      images: whether these are image networks, whose kernels are inflated.
+      epsilon: of the batch norms.
+      affine: whether a file may have norms without statistics.
+    """
+
+    rows: tuple[tuple[str, str], ...]
+    words: Mapping[str, Mapping[str, str]]
+    read: Callable[[Path], dict[str, np.ndarray]]
+    ignored: tuple[str, ...] = ()
+    geometries: tuple[str, ...] = ()
+    geometries_2d: tuple[str, ...] = ()
+    images: bool = False
+    epsilon: float = 1e-5
+    affine: bool = False
+
+    def to_ours(self) -> Callable[[str], str | None]:
+        """Their name to ours, None where no row fits."""
+        return _renamer([(theirs, ours) for theirs, ours in self.rows], self.words)
+
+    def to_theirs(self) -> Callable[[str], str | None]:
+        """Our name to theirs, None where no row fits."""
+        words = {name: {ours: theirs for theirs, ours in pairs.items()} for name, pairs in self.words.items()}
+        return _renamer([(ours, theirs) for theirs, ours in self.rows], words)
+
+    def is_ignored(self, name: str) -> bool:
+        return any(re.fullmatch(pattern, name) for pattern in self.ignored)
+
+
+def _renamer(rows, words):
+    patterns = [(re.compile(_pattern(before, words)), after) for before, after in rows]
+
+    def rename(name):
+        for pattern, after in patterns:
+            if match := pattern.fullmatch(name):
+                found = match.groupdict().items()
+                return after.format(**{key: words.get(key, {}).get(word, word) for key, word in found})
+        return None
+
+    return rename
+
+
+def _pattern(template: str, words) -> str:
+    """A template as a regular expression: literal text and placeholders take turns."""
+    parts = re.split(r"\{(\w+)\}", template)
+    for i in range(0, len(parts), 2):
+        parts[i] = re.escape(parts[i])
+    for i in range(1, len(parts), 2):
+        choices = "|".join(map(re.escape, words[parts[i]])) if parts[i] in words else r"\d+"
+        parts[i] = f"(?P<{parts[i]}>{choices})"
+    return "".join(parts)

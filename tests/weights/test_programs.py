@@ -1,0 +1,73 @@
+"""import_weights and export_weights as they are typed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NETWORK = [
+    *("--config=configs/quickstart.py", "--config.model.width=4", "--config.model.geometry=slowfast"),
+    *("--config.model.blocks_per_stage=()", "--config.model.inflate=3x1x1", "--config.data.test_size=8"),
+    *("--config.model.nonlocal_blocks.res3=(1,)", "--config.eval_batch_size=8"),
+]
+
+
+def run(name, *arguments):
+    command = [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "COLUMNS": "200"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+
+
+@pytest.fixture
+def checkpoint(peers, write):
+    return write("slowfast", peers["slowfast"].checkpoint(50, nonlocal_at={1: (1,)}))
+
+
+def test_imported_weights_are_tested_and_exported(tmp_path, checkpoint):
+    workdir, names = tmp_path / "run", tmp_path / "classes.txt"
+    names.write_text("zero\none\ntwo\nthree\nfour\n")
+    arguments = ["--source=slowfast", f"--path={checkpoint}", *NETWORK, f"--workdir={workdir}", f"--classes={names}"]
+    done = run("import_weights", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "arrays taken over" in done.stdout and "left at initialisation: none" in done.stdout
+    assert json.loads((workdir / "classes.json").read_text()) == ["zero", "one", "two", "three", "four"]
+
+    again = run("import_weights", *arguments)
+    assert again.returncode == 2 and "holds a run already" in again.stderr
+
+    tested = run("evaluate", f"--workdir={workdir}")
+    assert tested.returncode == 0, tested.stderr
+    assert "8 videos x 1 views" in tested.stdout
+
+    exported = run("export_weights", f"--workdir={workdir}", f"--path={tmp_path / 'out.pyth'}")
+    assert exported.returncode == 0, exported.stderr
+    assert "NONLOCAL.LOCATION [[[]], [[1]], [[]], [[]]]" in exported.stdout
+    import torch
+
+    before, after = (torch.load(path, weights_only=True)["model_state"] for path in (checkpoint, tmp_path / "out.pyth"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before if "tracked" not in name)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (["--config.model.geometry=paper"], "set geometry='slowfast'"),
+        (["--path=/no/such.pyth"], "there is no file /no/such.pyth"),
+        (["--source=caffe2"], "is cut off or no pickle"),
+        (["--source=keras"], "caffe2|slowfast|mmaction2|torchvision"),
+    ],
+)
+def test_what_cannot_be_imported_is_one_line_and_exit_code_2(changes, message, tmp_path, checkpoint):
+    arguments = ["--source=slowfast", f"--path={checkpoint}", *NETWORK, "--num_classes=5", *changes]
+    if "caffe2" in changes[0]:
+        checkpoint.write_bytes(b"\x80\x02}q\x01")
+    done = run("import_weights", *arguments, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr and done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stdout
+    assert not (tmp_path / "run").exists()

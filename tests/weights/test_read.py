@@ -1,0 +1,114 @@
+"""Files are data: what is broken is said so, what asks for code is refused."""
+
+import json
+import os
+import pickle
+import struct
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from nl_jax.errors import InputError
+from nl_jax.weights import read
+
+
+class CallsSystem:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.parametrize("reader", [read.caffe2_pickle, read.torch_file])
+def test_a_hostile_pickle_is_refused_and_not_run(reader, tmp_path):
+    marker = tmp_path / "was_run"
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(pickle.dumps({"blobs": {"conv1_w": CallsSystem(marker)}}, protocol=2))
+    with pytest.raises(InputError, match=r"asks for (posix|nt)\.system"):
+        reader(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("module", [b"numpy.core", b"numpy._core"])
+def test_pickled_arrays_and_scalars_are_read(protocol, module, tmp_path):
+    arrays = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "big_endian": np.arange(3, dtype=">f4")}
+    scalars = {"lr": np.float64(0.1), "model_iter": 7}
+    data = pickle.dumps(arrays | scalars, protocol=protocol)
+    if protocol == 2:  # names are lines there, and may change their length
+        data = data.replace(b"numpy._core.", module + b".")
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(data)
+    found = read.caffe2_pickle(path)
+    assert set(found) == {*arrays, *scalars}
+    np.testing.assert_array_equal(found["x"], arrays["x"])
+    np.testing.assert_array_equal(found["big_endian"], arrays["big_endian"])
+    assert found["lr"] == 0.1 and found["model_iter"] == 7
+
+
+@pytest.mark.parametrize("source, reader", [("caffe2", read.caffe2_pickle), ("slowfast", read.torch_file)])
+@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
+def test_a_truncated_file(source, reader, kept, peers, write):
+    path = write(source, peers[source].checkpoint())
+    data = path.read_bytes()
+    path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
+    with pytest.raises(InputError, match=f"{path} is cut off or no"):
+        reader(path)
+
+
+@pytest.mark.parametrize("reader", [read.caffe2_pickle, read.torch_file])
+def test_what_is_no_file_of_weights(reader, tmp_path):
+    path = tmp_path / "page.pth"
+    with pytest.raises(InputError, match="there is no file"):
+        reader(path)
+    path.write_text("<html><body>Sign in to download</body></html>")
+    with pytest.raises(InputError, match=r"page\.pth is cut off or no"):
+        reader(path)
+
+
+def test_a_pickle_of_something_else(tmp_path):
+    path = tmp_path / "list.pkl"
+    path.write_bytes(pickle.dumps([1, 2]))
+    with pytest.raises(InputError, match="holds a list, not arrays by name"):
+        read.caffe2_pickle(path)
+    path.write_bytes(pickle.dumps({"cfg": "text"}))
+    with pytest.raises(InputError, match="cfg is a str, not numbers"):
+        read.caffe2_pickle(path)
+
+
+def write_safetensors(path, arrays):
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, (kind, array) in arrays.items():
+        content = array.tobytes()
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def test_safetensors_are_read_without_torch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    arrays = {
+        "fc.weight": ("F32", np.arange(6, dtype=np.float32).reshape(2, 3)),
+        "fc.bias": ("BF16", np.arange(2).astype(ml_dtypes.bfloat16)),
+        "bn1.num_batches_tracked": ("I64", np.array(7)),
+    }
+    path = tmp_path / "model.safetensors"
+    write_safetensors(path, arrays)
+    found = read.torch_file(path)
+    for name, (_, array) in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+    for kept in (0, 5, 60, -3):
+        data = path.read_bytes()
+        (tmp_path / "cut.safetensors").write_bytes(data[:kept])
+        with pytest.raises(InputError, match=r"cut\.safetensors is cut off or no safetensors file"):
+            read.torch_file(tmp_path / "cut.safetensors")
+
+
+def test_torch_is_asked_for_where_it_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InputError, match="pip install torch"):
+        read.torch_file(tmp_path / "weights.pth")

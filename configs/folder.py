@@ -21,11 +21,11 @@ def get_config(argument: str = ""):
     changes, _ = common.choose(argument, ROWS)
     config = common.base()
     config.data = common.video_folder()
-    config.steps = 300
+    config.steps = 200
     config.batch_size = 8
     config.log_every = 10
     config.checkpoint_every = 100
-    config.eval_every = 100
+    config.eval_every = 0
     config.precise_bn_batches = 10
 
     config.data.frames = 8

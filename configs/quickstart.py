@@ -13,8 +13,14 @@ ROWS = {
         "start.stage": "configs/quickstart.py:images",
         "model.nonlocal_blocks.res3": (0, 1),
         "model.nonlocal_options.pairwise": "dot_product",
+        "expect": "Three seeds of this config gave 98.9% to 99.5%; the same network without non-local blocks "
+        "(--config=configs/quickstart.py:c2d) gave 24.9% to 26.9%, where chance is 20%.",
     },
-    "c2d": {"start.stage": "configs/quickstart.py:images"},
+    "c2d": {
+        "start.stage": "configs/quickstart.py:images",
+        "expect": "Three seeds of this config gave 24.9% to 26.9%; with two non-local blocks "
+        "(--config=configs/quickstart.py) 98.9% to 99.5%.",
+    },
     "images": {
         "data.images": True,
         "steps": 600,

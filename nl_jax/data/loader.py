@@ -43,6 +43,11 @@ class TrainBatches(Iterator[Batch]):
         self._next_batch += 1
         return batch
 
+    def close(self) -> None:
+        """Ends the worker processes."""
+        if self._iterator is not None:
+            self._iterator.close()
+
     def get_state(self) -> dict[str, int]:
         return {"next_batch": self._next_batch}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -75,13 +76,14 @@ def predict(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    for batch in batches:
-        views = [forward(put({"video": view})["video"]) for view in np.moveaxis(batch["video"], 1, 0)]
-        view_scores.append(np.stack([np.asarray(view) for view in views], axis=1))
-        rows = _gather({"label": batch["label"], "failed": (batch["failed"] >= 0).any(axis=1)})
-        labels.append(rows["label"])
-        failed.append(rows["failed"])
-        on_batch(min(len(labels) * batch_size, len(dataset)))
+    with closing(batches):
+        for batch in batches:
+            views = [forward(put({"video": view})["video"]) for view in np.moveaxis(batch["video"], 1, 0)]
+            view_scores.append(np.stack([np.asarray(view) for view in views], axis=1))
+            rows = _gather({"label": batch["label"], "failed": (batch["failed"] >= 0).any(axis=1)})
+            labels.append(rows["label"])
+            failed.append(rows["failed"])
+            on_batch(min(len(labels) * batch_size, len(dataset)))
     view_scores = np.concatenate(view_scores)[: len(dataset)]
     return Predictions(
         scores=view_scores.mean(axis=1, dtype=np.float64).astype(np.float32),

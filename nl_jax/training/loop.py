@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -112,7 +113,7 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     first_step = step = int(train_state.step)
     pending, began = [], time.monotonic()
     since = began
-    with checkpoints, MetricsLog(directory, step, enabled=is_main) as log, progress:
+    with checkpoints, closing(batches), MetricsLog(directory, step, enabled=is_main) as log, progress:
         task = progress.add_task("training", total=config.steps, completed=step, status="")
         while step < config.steps:
             batch = next(batches)
@@ -187,10 +188,12 @@ def _start_from(train_state, source, planes):
 
 
 def _precise_batch_stats(moments, train_state, batches, config, mesh):
-    videos = (
-        sharding.put_batch({"video": next(batches)["video"]}, mesh)["video"] for _ in range(config.precise_bn_batches)
-    )
-    precise = precise_batch_stats(moments, train_state.params, train_state.batch_stats, videos)
+    with closing(batches):
+        videos = (
+            sharding.put_batch({"video": next(batches)["video"]}, mesh)["video"]
+            for _ in range(config.precise_bn_batches)
+        )
+        precise = precise_batch_stats(moments, train_state.params, train_state.batch_stats, videos)
     return jax.device_put(precise, jax.tree.map(lambda array: array.sharding, train_state.batch_stats))
 
 

@@ -4,7 +4,6 @@ python -m experiments.evaluate --workdir=runs/quickstart
 python -m experiments.evaluate --workdir=runs/folder --data=VIDEOS --num_clips=10 --num_crops=3
 """
 
-import json
 from pathlib import Path
 
 import jax
@@ -39,9 +38,9 @@ def main() -> None:
         if config.data.name != "video_folder":
             command_line.fail(f"--data: {directory} was trained on data.name={config.data.name!r}, not on videos", 2)
         config.data[SPLIT.value] = DATA.value
-    batch_size = BATCH_SIZE.value or config.eval_batch_size
+    batch_size = config.eval_batch_size if BATCH_SIZE.value is None else BATCH_SIZE.value
 
-    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+    mesh = sharding.make_mesh(data=-1, fsdp=1)  # the devices here may be others than those of the run
     sharding.check_batch("batch_size", batch_size, mesh)
     dataset = make_dataset(config.data, SPLIT.value, workdir.read_classes(directory))
     graphdef, params, batch_stats = workdir.load_network(directory, mesh)
@@ -64,9 +63,9 @@ def main() -> None:
     }
     if jax.process_index() == 0:
         out = Path(OUT.value) if OUT.value else directory / "evaluate"
-        out.mkdir(parents=True, exist_ok=True)
+        workdir.make_directory(out)
         predictions.save(out / "predictions.npz", dataset)
-        (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+        workdir.write_json(out / "results.json", results)
         for index in predictions.failed.nonzero()[0]:
             print(f"cannot be decoded: {dataset.names[index]}: {dataset.failure_reason(int(index))}")
         print(describe_results(results))

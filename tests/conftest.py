@@ -1,5 +1,7 @@
 """Strict JAX for every test, annotations that are checked at run time, and modules filled with telling numbers."""
 
+import tempfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,9 @@ from jaxtyping import install_import_hook
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# The same small programs are compiled by many tests: once is enough.
+jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="nl_jax_tests_"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 # Test programs are small: compiling them takes longer than running them.
 jax.config.update("jax_disable_most_optimizations", True)
 

@@ -69,7 +69,7 @@ class VideoFolder:
         for field, value in (("frames", frames), ("stride", stride), ("crop", crop), ("num_clips", num_clips)):
             if value < 1:
                 raise InputError(f"{field}: found {value}, valid are integers from 1")
-        if not crop <= short_side[0] <= short_side[1]:
+        if len(short_side) != 2 or not crop <= short_side[0] <= short_side[1]:
             raise InputError(f"short_side: found {short_side}, valid is crop ({crop}) <= lowest <= highest")
         if not 1 <= test_crop <= test_short_side:
             raise InputError(f"test_crop: found {test_crop}, valid is 1 to test_short_side ({test_short_side})")
@@ -254,6 +254,8 @@ def _relative(path: str, root: Path) -> str:
 
 def _class_names(labels: list[str], path: str | os.PathLike) -> tuple[str, ...]:
     found = set(labels)
+    if negative := sorted(label for label in found if label.startswith("-") and label[1:].isdecimal()):
+        raise InputError(f"{path}: found the label {negative[0]}, valid are class names or integers from 0")
     if not all(label.isdecimal() and str(int(label)) == label for label in found):
         return tuple(sorted(found))
     highest = max(int(label) for label in found)

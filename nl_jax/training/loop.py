@@ -1,6 +1,5 @@
 """The training run, top to bottom: set up, start or resume, train, evaluate."""
 
-import json
 import time
 from contextlib import closing
 from pathlib import Path
@@ -37,7 +36,7 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
       InputError: for a config that cannot be run; TrainingError: when the loss is not finite.
     """
     is_main = jax.process_index() == 0
-    console = Console(quiet=not is_main, highlight=False, soft_wrap=True)
+    console = Console(quiet=not is_main, highlight=False, markup=False, soft_wrap=True)
     say = console.print
 
     # ------------------------------------------------------------------------------------------- mesh and data
@@ -67,12 +66,15 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     # ------------------------------------------------------------------------------------------------- network
     resnet = make_resnet_config(config.model, len(train_set.classes))
     example = train_set.train_clip(0, np.random.default_rng(0))["video"]
-    description = summary(resnet, example.shape[:3])
+    try:
+        description = summary(resnet, example.shape[:3])
+    except ValueError as error:
+        raise InputError(f"the network does not fit clips of shape {example.shape[:3]}: {error}") from error
     schedule = make_schedule(config.optimizer, config.steps)
     optimizer = make_optimizer(config.optimizer, schedule)
     workdir.claim(directory, config, train_set.classes)
     (directory / "network.txt").write_text(f"{description}\n")
-    say(f"[bold]{directory}[/]: {config.steps} steps of {config.batch_size} clips on {mesh.size} device(s)")
+    say(f"{directory}: {config.steps} steps of {config.batch_size} clips on {mesh.size} device(s)")
     say(str(description))
 
     # ---------------------------------------------------------------------------------------- start or resume
@@ -158,7 +160,7 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     }
     if is_main:
         predictions.save(directory / "predictions.npz", test_set)
-        (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+        workdir.write_json(directory / "results.json", results)
     say(describe_results(results))
     return results
 

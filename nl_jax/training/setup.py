@@ -15,7 +15,7 @@ def make_resnet_config(config: ConfigDict, num_classes: int) -> ResNetConfig:
     """`config.model` as the network's own configuration; its empty strings and tuples mean "not given"."""
     fields = config.to_dict()
     fields["nonlocal_blocks"] = {stage: tuple(at) for stage, at in fields["nonlocal_blocks"].items() if at}
-    if preset := fields.pop("nonlocal_preset"):
+    if preset := fields.pop("nonlocal_preset", 0):
         if fields["nonlocal_blocks"]:
             raise InputError("model.nonlocal_preset and model.nonlocal_blocks are both given; choose one")
         fields["nonlocal_blocks"] = nonlocal_preset(fields["depth"], preset)

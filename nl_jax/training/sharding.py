@@ -33,7 +33,7 @@ def check_batch(name: str, batch_size: int, mesh: Mesh) -> None:
     """Raises InputError unless the batch divides over the mesh."""
     if batch_size < 1 or batch_size % mesh.size:
         below = batch_size // mesh.size * mesh.size
-        nearest = [size for size in (below, below + mesh.size) if size > 0]
+        nearest = [size for size in (below, below + mesh.size) if size > 0] or [mesh.size]
         raise InputError(
             f"{name}={batch_size} does not divide over the mesh of {mesh.size} devices "
             f"(data={mesh.shape['data']}, fsdp={mesh.shape['fsdp']}); the nearest that do: {nearest}"

@@ -29,7 +29,7 @@ def claim(workdir: Path, config: ConfigDict, classes: tuple[str, ...]) -> None:
     """
     path = workdir / "config.json"
     if path.exists():
-        found = _flatten(json.loads(path.read_text()))
+        found = _flatten(_read_json(path))
         asked = _flatten(json.loads(config.to_json()))
         differing = [
             f"{name} was {found.get(name)!r} and is now {asked.get(name)!r}"
@@ -45,21 +45,43 @@ def claim(workdir: Path, config: ConfigDict, classes: tuple[str, ...]) -> None:
             raise InputError(
                 f"{workdir} was trained on the classes {list(known)}, and the data now has {list(classes)}"
             )
-    workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(config.to_json_best_effort(indent=2) + "\n")
-    (workdir / "classes.json").write_text(json.dumps(classes, indent=1, ensure_ascii=False) + "\n")
-    (workdir / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
+    make_directory(workdir)
+    write_json(workdir / "classes.json", classes)
+    write_json(workdir / "versions.json", versions())
+    write_json(path, json.loads(config.to_json()))
+
+
+def make_directory(path: Path) -> None:
+    """Raises InputError where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the directory {path} cannot be made: {error.strerror}") from error
+
+
+def write_json(path: Path, content) -> None:
+    """Whole or not at all: a run that is killed here leaves what was there before."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    partial.replace(path)
+
+
+def _read_json(path: Path):
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
 
 
 def read_config(workdir: Path) -> ConfigDict:
     path = workdir / "config.json"
     if not path.exists():
         raise InputError(f"{workdir} holds no config.json: it is not the workdir of a run")
-    return ConfigDict(_with_tuples(json.loads(path.read_text()))).lock()
+    return ConfigDict(_with_tuples(_read_json(path))).lock()
 
 
 def read_classes(workdir: Path) -> tuple[str, ...]:
-    return tuple(json.loads((workdir / "classes.json").read_text()))
+    return tuple(_read_json(workdir / "classes.json"))
 
 
 def load_network(workdir: Path, mesh: Mesh) -> tuple[nnx.GraphDef, flat.FlatParams, flat.FlatParams]:

@@ -110,6 +110,7 @@ def test_given_classes_fix_the_order(write_csv, folder):
         ('a.mp4,"walk\n', r"list\.csv: not a CSV"),
         ("", r"list\.csv: found no line"),
         ("path,label\n", r"list\.csv: found no line"),
+        ("a.mp4,-1\nb.mp4,0\n", r"list\.csv: found the label -1, valid are class names or integers from 0"),
     ],
 )
 def test_a_wrong_csv_names_file_and_line(text, message, write_csv):

@@ -29,12 +29,13 @@ def tiny():
             "log_every": 1,
             "checkpoint_every": 2,
             "model.blocks_per_stage": (1, 1),
-            "model.nonlocal_blocks.res4": (),
+            "model.nonlocal_blocks.res3": (0,) if row == "nl_c2d" else (),
             "model.width": 4,
             "model.dropout": 0.5,
             "data.validation_size": 8,
             "data.test_size": 16,
             "optimizer.warmup_steps": 2,
+            "optimizer.warmup_start": 0.1,
             "start.stage": "",
         }
         config.update_from_flattened_dict(small | (changes or {}))

@@ -57,7 +57,7 @@ def test_a_run_leaves_what_it_says(tiny, uninterrupted, capsys):
     assert results["video_top1"] == top1
 
 
-@pytest.mark.parametrize("steps_done", [1, 3, 5])
+@pytest.mark.parametrize("steps_done", [1, 4])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny, uninterrupted, tmp_path, monkeypatch, steps_done):
     calls = []
 
@@ -95,7 +95,7 @@ def test_start_from_another_network(tiny, tmp_path, capsys):
     loop.train(tiny("images", {"steps": 3}), tmp_path / "images")
     config = tiny("nl_c2d", {"model.inflate": "3x1x1", "start.workdir": str(tmp_path / "images"), "steps": 3})
     loop.train(config, tmp_path / "video", start_from=tmp_path / "images")
-    assert "arrays taken over, 4 of them inflated in time" in capsys.readouterr().out
+    assert "arrays taken over, 3 of them inflated in time" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_learning_rate(tiny, tmp_path):
@@ -137,3 +137,19 @@ def test_rows_after_the_checkpoint_and_half_written_ones_are_dropped(tmp_path):
         log.write(3, {"train_loss": 9.0})
     rows = [(row["step"], row["train_loss"]) for row in read_metrics(tmp_path / "metrics.csv")]
     assert rows == [("1", "1.0"), ("2", "0.5"), ("3", "9.0")]
+
+
+def test_a_workdir_that_cannot_be_made_or_read(tiny, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"the directory .*file cannot be made: File exists"):
+        loop.train(tiny(), tmp_path / "file")
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "config.json").write_text('{"seed": ')
+    with pytest.raises(InputError, match=r"cut/config\.json cannot be read"):
+        loop.train(tiny(), tmp_path / "cut")
+
+
+def test_a_network_that_does_not_fit_the_clips(tiny, tmp_path):
+    config = tiny(changes={"data.side": 16, "data.frames": 5, "model.geometry": "caffe2_32"})
+    with pytest.raises(InputError, match=r"the network does not fit clips of shape \(5, 16, 16\)"):
+        loop.train(config, tmp_path / "run")

@@ -85,6 +85,13 @@ def test_killed_at_three_moments_and_resumed_equals_uninterrupted(tmp_path):
     losses = [[float(line.split(",")[2]) for line in rows(tmp_path / name)[1:]] for name in ("whole", "eight")]
     np.testing.assert_allclose(losses[1][:5], losses[0][:5], rtol=1e-5)
 
+    # A checkpoint that lost half of a file is named, and nothing else is tried.
+    (manifest,) = (tmp_path / "whole" / "checkpoints" / "12" / "model").glob("manifest.ocdbt")
+    manifest.write_bytes(manifest.read_bytes()[: manifest.stat().st_size // 2])
+    damaged = run("evaluate", f"--workdir={tmp_path / 'whole'}")
+    assert damaged.returncode == 2, damaged.stderr
+    assert re.search(r"error: the checkpoint \S+/checkpoints/12 cannot be read", damaged.stderr)
+
 
 def test_one_command_runs_the_whole_chain(tmp_path):
     """The README's command, with fewer steps: images first, then video."""

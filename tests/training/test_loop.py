@@ -6,7 +6,6 @@ import pytest
 
 from nl_jax.errors import InputError, TrainingError
 from nl_jax.training import loop
-from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.logs import MetricsLog, read_metrics
 from nl_jax.training.workdir import load_network, read_classes, read_config
 
@@ -113,18 +112,6 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused_before_anything_is_wr
 def test_other_classes_than_the_config_says(tiny, tmp_path):
     with pytest.raises(InputError, match=r"num_classes=400, but the training data has \d+ classes"):
         loop.train(tiny(changes={"num_classes": 400}), tmp_path / "run")
-
-
-def test_an_unreadable_checkpoint_is_named(tiny, uninterrupted):
-    latest = Checkpoints(uninterrupted, read_only=True).latest()
-    path = uninterrupted / "checkpoints" / str(latest) / "model" / "manifest.ocdbt"
-    whole = path.read_bytes()
-    try:
-        path.write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(InputError, match=rf"checkpoints/{latest} cannot be read"):
-            loop.train(tiny(), uninterrupted)
-    finally:
-        path.write_bytes(whole)
 
 
 def test_rows_after_the_checkpoint_and_half_written_ones_are_dropped(tmp_path):

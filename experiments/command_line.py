@@ -1,6 +1,7 @@
 """How every program here starts: bad input is one clear line and exit code 2, never a traceback."""
 
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,8 +63,8 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _check_fields(argv: list[str]) -> None:
     """ml_collections says little of an override whose field does not exist; this says what does."""
-    joined = " ".join(argv).replace("--config ", "--config=").split(" ")
-    named = [argument.removeprefix("--config=") for argument in joined if argument.startswith("--config=")]
+    named = [argument.removeprefix("--config=") for argument in argv if argument.startswith("--config=")]
+    named += [value for flag, value in itertools.pairwise(argv) if flag == "--config"]
     if not named:
         return
     config = load_config(named[-1])

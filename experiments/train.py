@@ -10,7 +10,9 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments import command_line
 from nl_jax.errors import InputError
+from nl_jax.training import workdir as workdirs
 from nl_jax.training.loop import train
+from nl_jax.training.setup import check_run
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of a config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; the same command on it resumes")
@@ -23,11 +25,16 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     if config.start.stage:
         if start:
             raise InputError("start.stage and start.workdir are both given; choose one")
+        check_run(config, workdir)  # before hours are spent on the stage
         start = workdir / "start"
         stage = command_line.load_config(config.start.stage)
-        # What says how a run is carried out holds for the whole chain.
+        # What says how a run is carried out holds for the whole chain, and so does what both networks share.
         stage.mesh, stage.num_workers, stage.seed = config.mesh, config.num_workers, config.seed
-        if not (start / "results.json").exists():
+        for name in ("depth", "blocks_per_stage", "width"):
+            stage.model[name] = config.model[name]
+        if (start / "results.json").exists():
+            workdirs.check(start, stage, workdirs.read_classes(start))
+        else:
             run(stage, start)
     return train(config, workdir, start)
 
@@ -36,7 +43,7 @@ def main() -> None:
     config = CONFIG.value
     run(config, Path(WORKDIR.value))
     if config.expect:
-        print(config.expect)
+        print(f"For comparison, of the config as its file has it: {config.expect}")
 
 
 if __name__ == "__main__":

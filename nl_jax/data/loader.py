@@ -68,20 +68,23 @@ def test_batches(
     local = batch_size // process_count
     filled = -(-len(dataset) // batch_size) * batch_size
     views = grain.MapDataset.range(filled).map(_TestViews(dataset))
-    return _iterate(_ShareOfProcess(views, batch_size, local * process_index, local).batch(local), num_workers)
+    # The views of one video can be hundreds of megabytes: little is made ahead.
+    return _iterate(_ShareOfProcess(views, batch_size, local * process_index, local).batch(local), num_workers, ahead=1)
 
 
 test_batches.__test__ = False  # for pytest, which collects functions by this prefix
 
 
-def _iterate(batches: grain.MapDataset, num_workers: int) -> Iterator[Batch]:
+def _iterate(batches: grain.MapDataset, num_workers: int, ahead: int = 2) -> Iterator[Batch]:
     # Threads of the main process while it computes; a worker process has the next batch in its own queue.
-    batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+    batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead))
     if num_workers:
         # Grain's worker processes read absl flags, which a notebook or a test has not parsed.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2))
+        batches = batches.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=ahead)
+        )
     return iter(batches)
 
 

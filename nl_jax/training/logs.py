@@ -41,7 +41,9 @@ class MetricsLog:
         if self._enabled:
             self._writer.writerow({"step": step, **values})
             for name, value in values.items():
-                self._tensorboard.add_scalar(name.replace("_", "/", 1), value, step)
+                self._tensorboard.add_scalar(
+                    name.replace("train_", "train/").replace("validation_", "validation/"), value, step
+                )
 
     def __enter__(self) -> "MetricsLog":
         return self

@@ -21,7 +21,7 @@ from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.logs import BadVideos, MetricsLog
 from nl_jax.training.precise_bn import make_moments, precise_batch_stats
 from nl_jax.training.schedule import make_optimizer, make_schedule
-from nl_jax.training.setup import make_dataset, make_resnet_config, measured_on
+from nl_jax.training.setup import check_run, make_resnet_config, measured_on
 from nl_jax.training.step import make_forward, make_train_step
 from nl_jax.weights.inflate import inflate
 
@@ -40,18 +40,9 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     say = console.print
 
     # ------------------------------------------------------------------------------------------- mesh and data
-    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
-    sharding.check_batch("batch_size", config.batch_size, mesh)
-    sharding.check_batch("eval_batch_size", config.eval_batch_size, mesh)
-    train_set = make_dataset(config.data, "train")
+    mesh, (train_set, validation_set, test_set) = check_run(config, directory)
     if ignored := getattr(train_set, "ignored", ()):
         say(f"{len(ignored)} files under {config.data.train} are not taken for videos: {', '.join(ignored[:10])}")
-    validation_set = make_dataset(config.data, "validation", train_set.classes)
-    test_set = make_dataset(config.data, "test", train_set.classes)
-    if config.num_classes and config.num_classes != len(train_set.classes):
-        raise InputError(
-            f"num_classes={config.num_classes}, but the training data has {len(train_set.classes)} classes"
-        )
 
     def make_batches(seed):
         return TrainBatches(
@@ -68,12 +59,15 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     example = train_set.train_clip(0, np.random.default_rng(0))["video"]
     try:
         description = summary(resnet, example.shape[:3])
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"the network does not fit clips of shape {example.shape[:3]}: {error}") from error
     schedule = make_schedule(config.optimizer, config.steps)
     optimizer = make_optimizer(config.optimizer, schedule)
-    workdir.claim(directory, config, train_set.classes)
-    (directory / "network.txt").write_text(f"{description}\n")
+    if is_main:
+        workdir.claim(directory, config, train_set.classes)
+        (directory / "network.txt").write_text(f"{description}\n")
     say(f"{directory}: {config.steps} steps of {config.batch_size} clips on {mesh.size} device(s)")
     say(str(description))
 
@@ -89,6 +83,8 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     elif start_from is not None:
         train_state, report = _start_from(train_state, workdir.load_network(start_from, mesh)[1:], config.start.planes)
         say(f"started from {start_from}: {report}")
+    if int(train_state.step) == 0:
+        _check_blocks_can_learn(resnet, train_state.params)
 
     # ------------------------------------------------------------------------------------------------ training
     train_step = make_train_step(graphdef, optimizer, schedule, mesh, train_state)
@@ -110,6 +106,8 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
             on_batch=lambda videos: progress.update(task, completed=videos),
         )
         progress.remove_task(task)
+        for index in predictions.failed.nonzero()[0]:
+            say(f"cannot be decoded, counted as wrong: {dataset.names[index]}: {dataset.failure_reason(int(index))}")
         return predictions
 
     first_step = step = int(train_state.step)
@@ -189,6 +187,17 @@ def _start_from(train_state, source, planes):
     return train_state.replace(params=params, batch_stats=batch_stats), report
 
 
+def _check_blocks_can_learn(resnet, params) -> None:
+    """A new block is the identity by a scale of zero, which a frozen norm would keep for ever."""
+    if resnet.nonlocal_options.get("norm", resnet.norm) == "frozen":
+        for name, scale in params.items():
+            if name.endswith("nonlocal_block/norm/scale") and not np.asarray(scale).any():
+                raise InputError(
+                    f"{name} is zero and frozen, so the block would stay the identity: start from a network that has "
+                    "it, or set model.nonlocal_options.norm to none or affine"
+                )
+
+
 def _precise_batch_stats(moments, train_state, batches, config, mesh):
     with closing(batches):
         videos = (
@@ -202,11 +211,12 @@ def _precise_batch_stats(moments, train_state, batches, config, mesh):
 def _mean_metrics(pending: list[dict[str, np.ndarray]], step: int) -> dict[str, float]:
     """Means since the last row, and the learning rate of the last step. Stops the run where a loss is not finite."""
     for at, metrics in enumerate(pending, start=step - len(pending) + 1):
-        if not np.isfinite(metrics["loss"]):
-            raise TrainingError(
-                f"the loss is {metrics['loss']} at step {at}, learning rate {metrics['learning_rate']:.3g}; "
-                "nothing was saved since; try a lower optimizer.learning_rate or a longer optimizer.warmup_steps"
-            )
+        for name in ("loss", "grad_norm"):
+            if not np.isfinite(metrics[name]):
+                raise TrainingError(
+                    f"the {name} is {metrics[name]} at step {at}, learning rate {metrics['learning_rate']:.3g}; "
+                    "nothing was saved since; try a lower learning_rate or more warmup_steps, in a new workdir"
+                )
     mean = {name: float(np.mean([metrics[name] for metrics in pending])) for name in ("loss", "top1", "grad_norm")}
     return {
         "train_loss": mean["loss"],

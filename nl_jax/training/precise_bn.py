@@ -31,26 +31,17 @@ def make_moments(graphdef: nnx.GraphDef):
 def precise_batch_stats(
     moments, params: flat.FlatParams, batch_stats: flat.FlatParams, videos: Iterable[jax.Array]
 ) -> flat.FlatParams:
-    """The moments of all clips together: E[x] and E[x^2] - E[x]^2 over the batches."""
+    """The moments of all clips together."""
     if not batch_stats:
         return batch_stats
-    total, count = None, 0
-    for video in videos:
-        new = _raw_moments(moments(params, batch_stats, video))
-        total = new if total is None else jax.tree.map(jnp.add, total, new)
-        count += 1
-    mean = {name: value / count for name, value in total.items()}
-    return {
-        name: mean[name] - jnp.square(mean[_mean_of(name)]) if name.endswith("/var") else mean[name] for name in mean
-    }
+    batches = [moments(params, batch_stats, video) for video in videos]
+    stacked = {name: jnp.stack([batch[name] for batch in batches]) for name in batch_stats}
+    return {name: _pooled(name, stacked) for name in stacked}
 
 
-def _raw_moments(stats: flat.FlatParams) -> flat.FlatParams:
-    return {
-        name: value + jnp.square(stats[_mean_of(name)]) if name.endswith("/var") else value
-        for name, value in stats.items()
-    }
-
-
-def _mean_of(name: str) -> str:
-    return name.removesuffix("/var") + "/mean"
+def _pooled(name: str, stacked: flat.FlatParams) -> jax.Array:
+    """The mean of the means; for a variance the mean of the variances and the variance of the means."""
+    pooled = stacked[name].mean(axis=0)
+    if name.endswith("/var"):
+        pooled += stacked[name.removesuffix("/var") + "/mean"].var(axis=0)
+    return pooled

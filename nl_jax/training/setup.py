@@ -1,5 +1,7 @@
 """From config fields to a network and data sets. Nothing below `training` sees a config object."""
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
 from nl_jax.data.long_range import LongRange
@@ -7,8 +9,36 @@ from nl_jax.data.video_folder import VideoFolder
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig
 from nl_jax.models.resnet import nonlocal_preset
+from nl_jax.training import sharding, workdir
+from nl_jax.weights.inflate import PLANES
 
 SPLITS = ("train", "validation", "test")
+POSITIVE = (
+    *("steps", "batch_size", "eval_batch_size", "precise_bn_batches"),
+    *("log_every", "checkpoint_every", "keep_checkpoints"),
+)
+
+
+def check_run(config: ConfigDict, directory: Path):
+    """The mesh and the data sets by split of a run, or InputError for what cannot be run; nothing is written."""
+    for name in POSITIVE:
+        if config[name] < 1:
+            raise InputError(f"{name}={config[name]} is out of range; choose 1 or more")
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+    for name in ("batch_size", "eval_batch_size"):
+        sharding.check_batch(name, config[name], mesh)
+    model = config.model
+    if model.norm == "batch" and config.batch_size > model.group_size and config.batch_size % model.group_size:
+        raise InputError(f"batch_size={config.batch_size} is not a multiple of model.group_size={model.group_size}")
+    if config.start.planes not in PLANES:
+        raise InputError(f"start.planes={config.start.planes!r} is unknown; choose one of {', '.join(PLANES)}")
+    train_set = make_dataset(config.data, "train")
+    classes = train_set.classes
+    if config.num_classes and config.num_classes != len(classes):
+        raise InputError(f"num_classes={config.num_classes}, but the training data has {len(classes)} classes")
+    make_resnet_config(model, len(classes))
+    workdir.check(directory, config, classes)
+    return mesh, (train_set, *(make_dataset(config.data, split, classes) for split in SPLITS[1:]))
 
 
 def make_resnet_config(config: ConfigDict, num_classes: int) -> ResNetConfig:
@@ -48,14 +78,21 @@ def _video_folder(fields, split, classes):
     if not paths["train"]:
         raise InputError("data.train is empty: give a folder with one sub-folder per class, or a CSV of path,label")
     # A user with one folder only sees how well it is fitted; the loop says which split a figure comes from.
-    return VideoFolder(paths[split] or paths["train"], classes=classes, **fields)
+    return VideoFolder(paths[_shown(paths, split)], classes=classes, **fields)
 
 
 def measured_on(config: ConfigDict, split: str) -> str:
     """What a figure of this split is measured on, for a video folder whose split was not given."""
-    if config.name == "video_folder" and not config[split]:
-        return f"the training videos (data.{split} is not given)"
-    return f"the {split} split"
+    if config.name != "video_folder" or config[split]:
+        return f"the {split} split"
+    shown = {"train": "training", "validation": "validation"}[_shown(config, split)]
+    return f"the {shown} videos (data.{split} is not given)"
+
+
+def _shown(paths, split: str) -> str:
+    """The split whose videos stand for `split`: itself, for a test the validation ones, or the training ones."""
+    order = {"train": ("train",), "validation": ("validation", "train"), "test": ("test", "validation", "train")}
+    return next(name for name in order[split] if paths[name])
 
 
 def _option(name: str, value: str):

@@ -14,41 +14,38 @@ from nl_jax.errors import InputError
 from nl_jax.models import VideoResNet, flat
 from nl_jax.training import sharding
 from nl_jax.training.checkpoint import Checkpoints
-from nl_jax.training.setup import make_resnet_config
 
 # How a run is carried out, not what it computes: these may differ when it is resumed.
-FREE_FIELDS = ("mesh", "num_workers", "log_every", "checkpoint_every", "keep_checkpoints", "expect")
+FREE_FIELDS = ("mesh", "eval_batch_size", "num_workers", "log_every", "checkpoint_every", "keep_checkpoints", "expect")
 PACKAGES = ("nl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml_collections")
 
 
-def claim(workdir: Path, config: ConfigDict, classes: tuple[str, ...]) -> None:
-    """Writes config.json, classes.json and versions.json; a workdir that holds another run is refused.
-
-    Raises:
-      InputError: naming every field that differs, with both values.
-    """
+def check(workdir: Path, config: ConfigDict, classes: tuple[str, ...]) -> None:
+    """Refuses a workdir that holds another run: InputError, naming every field that differs, with both values."""
     path = workdir / "config.json"
-    if path.exists():
-        found = _flatten(_read_json(path))
-        asked = _flatten(json.loads(config.to_json()))
-        differing = [
-            f"{name} was {found.get(name)!r} and is now {asked.get(name)!r}"
-            for name in sorted(found.keys() | asked.keys())
-            if found.get(name) != asked.get(name) and name.split(".")[0] not in FREE_FIELDS
-        ]
-        if differing:
-            raise InputError(
-                f"{workdir} holds a run of another config: {'; '.join(differing)}. Choose another --workdir"
-            )
-        known = read_classes(workdir)
-        if known != classes:
-            raise InputError(
-                f"{workdir} was trained on the classes {list(known)}, and the data now has {list(classes)}"
-            )
+    if not path.exists():
+        return
+    found = _flatten(_read_json(path))
+    asked = _flatten(json.loads(config.to_json()))
+    differing = [
+        f"{name} was {found.get(name)!r} and is now {asked.get(name)!r}"
+        for name in sorted(found.keys() | asked.keys())
+        if found.get(name) != asked.get(name) and name.split(".")[0] not in FREE_FIELDS
+    ]
+    if differing:
+        raise InputError(f"{workdir} holds a run of another config: {'; '.join(differing)}. Choose another --workdir")
+    known = read_classes(workdir)
+    if known != classes:
+        raise InputError(f"{workdir} was trained on the classes {list(known)}, and the data now has {list(classes)}")
+
+
+def claim(workdir: Path, config: ConfigDict, classes: tuple[str, ...]) -> None:
+    """Writes config.json, classes.json and versions.json; a workdir that holds another run is refused (`check`)."""
+    check(workdir, config, classes)
     make_directory(workdir)
     write_json(workdir / "classes.json", classes)
     write_json(workdir / "versions.json", versions())
-    write_json(path, json.loads(config.to_json()))
+    write_json(workdir / "config.json", json.loads(config.to_json()))
 
 
 def make_directory(path: Path) -> None:
@@ -86,6 +83,8 @@ def read_classes(workdir: Path) -> tuple[str, ...]:
 
 def load_network(workdir: Path, mesh: Mesh) -> tuple[nnx.GraphDef, flat.FlatParams, flat.FlatParams]:
     """The network of the newest checkpoint, laid out over the mesh."""
+    from nl_jax.training.setup import make_resnet_config  # which itself asks this module what a workdir holds
+
     config = make_resnet_config(read_config(workdir).model, len(read_classes(workdir)))
     graphdef, *arrays = flat.abstract(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
     shardings = sharding.state_shardings(mesh, arrays)

@@ -13,13 +13,12 @@ ROWS = {
         "start.stage": "configs/quickstart.py:images",
         "model.nonlocal_blocks.res3": (0, 1),
         "model.nonlocal_options.pairwise": "dot_product",
-        "expect": "Three seeds of this config gave 98.9% to 99.5%; the same network without non-local blocks "
-        "(--config=configs/quickstart.py:c2d) gave 24.9% to 26.9%, where chance is 20%.",
+        "expect": "With half the steps, three of four runs gave 98.9% to 99.5% and one stayed at 25.4%; the network "
+        "without non-local blocks (--config=configs/quickstart.py:c2d) gave 24.9% to 26.9%, where chance is 20%.",
     },
     "c2d": {
         "start.stage": "configs/quickstart.py:images",
-        "expect": "Three seeds of this config gave 24.9% to 26.9%; with two non-local blocks "
-        "(--config=configs/quickstart.py) 98.9% to 99.5%.",
+        "expect": "With half the steps, three seeds gave 24.9% to 26.9%.",
     },
     "images": {
         "data.images": True,
@@ -38,10 +37,10 @@ def get_config(argument: str = ""):
     changes, _ = common.choose(argument, ROWS)
     config = common.base()
     config.data = common.long_range()
-    config.steps = 1200
+    config.steps = 2400
     config.batch_size = 32
     config.eval_batch_size = 64
-    config.eval_every = 300
+    config.eval_every = 600
     config.log_every = 50
     config.checkpoint_every = 100
     config.precise_bn_batches = 20
@@ -57,6 +56,6 @@ def get_config(argument: str = ""):
     config.optimizer.clip_norm = 1.0
     config.optimizer.weight_decay = 1e-2
     config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 60
+    config.optimizer.warmup_steps = 120
     config.optimizer.warmup_start = 0.0
     return common.update(config, changes)

@@ -47,5 +47,4 @@ def get_config(argument: str = ""):
     config.data = common.video_folder()
     config.num_classes = 400
     config.num_workers = 8
-    config.optimizer.warmup_steps = 0
     return common.update(config, changes)

@@ -24,11 +24,12 @@ def base() -> ConfigDict:
     config.model.geometry = "paper"
     config.model.nonlocal_blocks = ConfigDict(dict(res2=(), res3=(), res4=(), res5=()))  # after which residual blocks
     config.model.nonlocal_preset = 0  # or 1, 5 or 10 blocks where the paper puts them
+    # Blocks of a stage sum over groups of this many frames, as released code does at res3 of long clips; 0 over all.
+    config.model.nonlocal_time_group = ConfigDict(dict(res2=0, res3=0, res4=0, res5=0))
     config.model.nonlocal_options = ConfigDict()  # "default" is the geometry's, or the paper's
     config.model.nonlocal_options.pairwise = "default"  # gaussian, embedded_gaussian, dot_product, concatenation
     config.model.nonlocal_options.axes = "default"  # spacetime, space, time
     config.model.nonlocal_options.subsample = "default"  # none, before, after
-    config.model.nonlocal_options.time_group = "default"  # frames; none sums over all of them
     config.model.nonlocal_options.scale = "default"  # a number or rsqrt_d
     config.model.nonlocal_options.norm = "default"  # batch, global, affine, frozen, none
     config.model.norm = "batch"
@@ -36,6 +37,10 @@ def base() -> ConfigDict:
     config.model.dropout = 0.5
     config.model.head_window = 0  # 7 slides the head over crops larger than those trained on
     config.model.dtype = "float32"  # or bfloat16, for the computation
+
+    config.input = ConfigDict()  # the network sees (x / 255 - mean) / std, by channel of RGB
+    config.input.mean = (0.45, 0.45, 0.45)
+    config.input.std = (0.225, 0.225, 0.225)
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # or adamw
@@ -86,6 +91,8 @@ def video_folder() -> ConfigDict:
             num_crops=3,
             test_short_side=256,
             test_crop=256,
+            validation_clips=1,  # while training; the final figure has num_clips x num_crops
+            validation_crops=1,
         )
     )
 

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,11 +26,14 @@ def load_config(name: str) -> ConfigDict:
         raise InputError(f"there is no config file {path}")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     try:
+        spec.loader.exec_module(module)
         return module.get_config(argument)
-    except ValueError as error:  # configs import nothing of nl_jax
-        raise InputError(f"{name}: {error}") from error
+    except Exception as error:  # a config is a user's program: whatever goes wrong in it is told with its place
+        places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
+        where = f"{name}, line {places[-1].lineno}" if places else name
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise InputError(f"{where}: {kind}{error}") from error
 
 
 def fail(error: Exception | str, code: int) -> None:

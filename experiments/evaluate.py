@@ -15,7 +15,7 @@ from nl_jax.evaluation.views import predict
 from nl_jax.training import sharding, workdir
 from nl_jax.training.loop import describe_results
 from nl_jax.training.setup import SPLITS, make_dataset, measured_on
-from nl_jax.training.step import make_forward
+from nl_jax.training.step import make_forward, make_normalize
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to test", required=True)
 SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which videos of the run's own data")
@@ -44,7 +44,7 @@ def main() -> None:
     sharding.check_batch("batch_size", batch_size, mesh)
     dataset = make_dataset(config.data, SPLIT.value, workdir.read_classes(directory))
     graphdef, params, batch_stats = workdir.load_network(directory, mesh)
-    forward = make_forward(graphdef, mesh)
+    forward = make_forward(graphdef, make_normalize(config.input), mesh)
 
     with Progress(disable=jax.process_index() != 0) as progress:
         task = progress.add_task("testing", total=len(dataset))

@@ -42,11 +42,12 @@ def main() -> None:
     config = CONFIG.value
     classes = _classes(config.num_classes)
     config.num_classes = len(classes)
+    config.input.mean, config.input.std = SOURCES[SOURCE.value].mean, SOURCES[SOURCE.value].std
     model, report = _load(make_resnet_config(config.model, len(classes)), config.seed)
     _, params, batch_stats = flat.split(model)
     # No optimiser: what a run that starts here takes over are the weights.
     new = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optax.identity().init(params))
-    workdir.claim(directory, config, classes)
+    workdir.write(directory, config, classes)
     with Checkpoints(directory) as checkpoints:
         checkpoints.save(new, {})
     print(f"{PATH.value}: {report}")

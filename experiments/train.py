@@ -12,7 +12,7 @@ from experiments import command_line
 from nl_jax.errors import InputError
 from nl_jax.training import workdir as workdirs
 from nl_jax.training.loop import train
-from nl_jax.training.setup import check_run
+from nl_jax.training.setup import check_run, make_dataset
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of a config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; the same command on it resumes")
@@ -30,10 +30,11 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         stage = command_line.load_config(config.start.stage)
         # What says how a run is carried out holds for the whole chain, and so does what both networks share.
         stage.mesh, stage.num_workers, stage.seed = config.mesh, config.num_workers, config.seed
+        stage.input = config.input
         for name in ("depth", "blocks_per_stage", "width"):
             stage.model[name] = config.model[name]
         if (start / "results.json").exists():
-            workdirs.check(start, stage, workdirs.read_classes(start))
+            workdirs.check(start, stage, make_dataset(stage.data, "train"))
         else:
             run(stage, start)
     return train(config, workdir, start)
@@ -41,6 +42,8 @@ def run(config: ConfigDict, workdir: Path) -> dict:
 
 def main() -> None:
     config = CONFIG.value
+    if not WORKDIR.value:
+        raise InputError("--workdir is empty; give a directory")
     run(config, Path(WORKDIR.value))
     if config.expect:
         print(f"For comparison, of the config as its file has it: {config.expect}")

@@ -2,12 +2,14 @@
 
 import tempfile
 
+import av
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from jaxtyping import install_import_hook
+from sklearn.datasets import load_sample_images
 
 # Before JAX picks its devices: sharding is tested on eight, whatever the machine.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -46,3 +48,20 @@ def randomise():
         return module
 
     return fill
+
+
+@pytest.fixture(scope="session")
+def video_folder(tmp_path_factory):
+    """Four small videos in two classes, flower and pagoda, by the photograph they pan over: each as mp4 and avi."""
+    folder = tmp_path_factory.mktemp("videos")
+    for label, photo in zip(("pagoda", "flower"), load_sample_images().images, strict=True):
+        (folder / label).mkdir()
+        for ending, codec in (("mp4", "libx264"), ("avi", "mpeg4")):
+            with av.open(str(folder / label / f"clip.{ending}"), "w") as container:
+                stream = container.add_stream(codec, rate=25)
+                stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+                for i in range(30):
+                    image = np.ascontiguousarray(photo[200 + i : 296 + i, 2 * i : 2 * i + 128])
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+                container.mux(stream.encode(None))
+    return folder

@@ -4,6 +4,9 @@ A data set here is an object with `__len__`, `classes`, `train_clip(index, rng)`
 `LongRange` or `VideoFolder`. One letter per axis: b clips of this process, v views, t h w c.
 """
 
+import os
+import threading
+import time
 from collections.abc import Iterator
 
 import grain
@@ -16,7 +19,7 @@ Batch = dict[str, np.ndarray]
 
 
 class TrainBatches(Iterator[Batch]):
-    """Endless training batches {"video": uint8 (b,t,h,w,3), "label": (b,), "index": (b,), "failed": (b,4)}.
+    """Endless training batches {"video": uint8 (b,t,h,w,3), "label": (b,), "index": (b,), "failed": (b,f)}.
 
     Clip k of the whole run depends on the seed and on k alone. So a batch is the same whatever the number of worker
     processes and of hosts, and the state of the iterator is one number, the batch that comes next.
@@ -76,16 +79,27 @@ test_batches.__test__ = False  # for pytest, which collects functions by this pr
 
 
 def _iterate(batches: grain.MapDataset, num_workers: int, ahead: int = 2) -> Iterator[Batch]:
-    # Threads of the main process while it computes; a worker process has the next batch in its own queue.
-    batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead))
-    if num_workers:
+    if not num_workers:  # threads of the main process, while it computes
+        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)))
+    # A batch of video can be hundreds of megabytes: each worker makes one while one of its own waits.
+    batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    if not flags.FLAGS.is_parsed():
         # Grain's worker processes read absl flags, which a notebook or a test has not parsed.
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()
-        batches = batches.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=ahead)
-        )
-    return iter(batches)
+        flags.FLAGS.mark_as_parsed()
+    options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=1)
+    return iter(batches.mp_prefetch(options, worker_init_fn=_end_with_parent))
+
+
+def _end_with_parent(index: int, count: int) -> None:
+    """A worker whose parent was killed would wait for ever, with its batch in shared memory."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _TrainClip(grain.transforms.RandomMap):

@@ -107,7 +107,7 @@ class LongRange:
         return self.size
 
     def train_clip(self, index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
-        """video (t,h,w,3) uint8, label, index and failed: -1 four times, since no decoder can fail here.
+        """video (t,h,w,3) uint8, label, index and failed: empty, since no decoder can fail here.
 
         `rng` is what other data sets draw their crops with; here every index is already another draw.
         """
@@ -116,7 +116,7 @@ class LongRange:
             "video": self._render(shots, index),
             "label": np.int32(label),
             "index": np.int32(index),
-            "failed": np.full(4, -1, np.int32),
+            "failed": np.zeros(0, np.int32),
         }
 
     def test_views(self, index: int) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from nl_jax.data.clips import random_crop_flip, test_crops, test_indices, train_
 from nl_jax.data.decode import DecodeError, ShortVideoError, probe, read_frames
 from nl_jax.errors import InputError
 
-MAX_FAILED = 4  # videos in a row that may fail to decode before a training clip is given up
+MAX_FAILED = 15  # videos that may fail to decode before a training clip is given up
 
 VIDEO_SUFFIXES = frozenset(
     ".3g2 .3gp .asf .avi .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv "
@@ -106,7 +106,7 @@ class VideoFolder:
     def train_clip(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """A random clip, scale, crop and flip of one video, a function of `index` and the state of `rng` alone.
 
-        A video that cannot be decoded is replaced by the next one that can.
+        A video that cannot be decoded is replaced by another, drawn from those of the folder.
 
         Returns:
             video: uint8 (t, h, w, c), h = w = `crop`.
@@ -115,12 +115,11 @@ class VideoFolder:
             failed: int32 (MAX_FAILED,), indices of videos that could not be decoded, padded with -1.
 
         Raises:
-            DecodeError: MAX_FAILED + 1 videos in a row, or all there are, cannot be decoded.
+            DecodeError: MAX_FAILED + 1 videos, or all there are, cannot be decoded.
         """
         seed = int(rng.integers(2**63))
         failed: list[int] = []
-        for attempt in range(min(MAX_FAILED + 1, len(self))):
-            shown = (index + attempt) % len(self)
+        for shown in self._candidates(index, seed):
             rng = np.random.default_rng(seed)  # every draw starts anew, so that none depends on what came before
             short_side = int(rng.integers(self._short_side[0], self._short_side[1] + 1))
             start, place = rng.spawn(2)
@@ -132,7 +131,7 @@ class VideoFolder:
             crop = random_crop_flip(video, self._crop, place, self._flip)
             return self._example(np.ascontiguousarray(crop), self.labels[shown], index, failed)
         names = ", ".join(self.names[i] for i in failed)
-        raise DecodeError(self._root, f"{len(failed)} videos in a row cannot be decoded: {names}")
+        raise DecodeError(self._root, f"{len(failed)} of {len(self)} videos tried, none can be decoded: {names}")
 
     def test_views(self, index: int) -> dict[str, np.ndarray]:
         """All test views of one video: `num_crops` crops of each of `num_clips` clips, clip by clip.
@@ -167,6 +166,14 @@ class VideoFolder:
         """12 hex digits that name this list of videos and labels, wherever its copy lies and in whatever order."""
         lines = sorted(f"{name},{self.classes[label]}" for name, label in zip(self.names, self.labels, strict=True))
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+    def _candidates(self, index: int, seed: int) -> Iterator[int]:
+        """The video asked for, then others in a random order: broken files often lie side by side."""
+        yield index
+        others = np.random.default_rng((seed, 1)).choice(
+            len(self) - 1, min(MAX_FAILED, len(self) - 1), replace=False, shuffle=True
+        )
+        yield from (int(other + (other >= index)) for other in others)
 
     def _train_indices(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
         return train_indices(num_frames, self._frames, self._stride, rng)

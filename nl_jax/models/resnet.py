@@ -13,7 +13,7 @@ from nl_jax.errors import InputError
 from nl_jax.models.classifier import Classifier
 from nl_jax.models.geometry import Geometry, resolve
 from nl_jax.models.nonlocal_block import NonLocalBlock
-from nl_jax.models.norm import Norm
+from nl_jax.models.norm import KINDS, Norm
 from nl_jax.ops.conv import conv3d
 
 BLOCKS_PER_STAGE = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -66,8 +66,25 @@ class ResNetConfig:
         blocks = self.blocks_per_stage or BLOCKS_PER_STAGE[self.depth]
         return {f"res{i}": count for i, count in enumerate(blocks, start=2)}
 
+    def has_running_statistics(self) -> bool:
+        """Whether any norm takes its statistics from the batches it sees in training."""
+        by_stage = [options for name, options in self.nonlocal_options.items() if name in self.stages()]
+        norms = [self.norm, *(options["norm"] for options in (self.nonlocal_options, *by_stage) if "norm" in options)]
+        return any(norm in ("batch", "global") for norm in norms)
+
     def check(self) -> None:
         """Raises InputError for a choice that does not exist, or a non-local block that would not be inserted."""
+        for name in ("width", "group_size", "num_classes"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} is out of range; choose 1 or more")
+        if self.head_window is not None and self.head_window < 1:
+            raise InputError(f"head_window={self.head_window} is out of range; choose 1 or more, or none")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout={self.dropout} is out of range; choose 0 up to, not including, 1")
+        if self.norm not in KINDS:
+            raise InputError(f"norm={self.norm!r} is unknown; choose one of {', '.join(KINDS)}")
+        if self.blocks_per_stage is not None and (not self.blocks_per_stage or min(self.blocks_per_stage) < 1):
+            raise InputError(f"blocks_per_stage={self.blocks_per_stage} is out of range; choose 1 or more a stage")
         if self.inflate not in INFLATE:
             raise InputError(f"inflate={self.inflate!r} is unknown; choose one of {', '.join(map(str, INFLATE))}")
         if self.dtype not in ("float32", "bfloat16"):
@@ -77,14 +94,16 @@ class ResNetConfig:
             if stage not in stages:
                 raise InputError(f"nonlocal_blocks names {stage!r}, but the stages are {', '.join(stages)}")
             for position in positions:
-                if not 0 <= position < stages[stage]:
+                if not isinstance(position, int) or not 0 <= position < stages[stage]:
                     raise InputError(
-                        f"nonlocal_blocks asks for a block after residual block {position} of {stage}, "
+                        f"nonlocal_blocks asks for a block after residual block {position!r} of {stage}, "
                         f"which has blocks 0 to {stages[stage] - 1}"
                     )
         if (self.nonlocal_options or self.nonlocal_blocks) and not any(self.nonlocal_blocks.values()):
             raise InputError("non-local blocks are asked for, but nonlocal_blocks names no residual block to follow")
         by_stage = [options for name, options in self.nonlocal_options.items() if name in stages]
+        if idle := [name for name in self.nonlocal_options if name in stages and not self.nonlocal_blocks.get(name)]:
+            raise InputError(f"nonlocal_options are given for {idle[0]}, which has no non-local block")
         if unknown := set().union(self.nonlocal_options, *by_stage) - {*NONLOCAL_OPTIONS, *stages}:
             raise InputError(
                 f"nonlocal_options names {', '.join(sorted(unknown))}; valid are {', '.join(NONLOCAL_OPTIONS)}"

@@ -22,7 +22,7 @@ from nl_jax.training.logs import BadVideos, MetricsLog
 from nl_jax.training.precise_bn import make_moments, precise_batch_stats
 from nl_jax.training.schedule import make_optimizer, make_schedule
 from nl_jax.training.setup import check_run, make_resnet_config, measured_on
-from nl_jax.training.step import make_forward, make_train_step
+from nl_jax.training.step import make_forward, make_normalize, make_train_step
 from nl_jax.weights.inflate import inflate
 
 
@@ -66,7 +66,7 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     schedule = make_schedule(config.optimizer, config.steps)
     optimizer = make_optimizer(config.optimizer, schedule)
     if is_main:
-        workdir.claim(directory, config, train_set.classes)
+        workdir.claim(directory, config, train_set)
         (directory / "network.txt").write_text(f"{description}\n")
     say(f"{directory}: {config.steps} steps of {config.batch_size} clips on {mesh.size} device(s)")
     say(str(description))
@@ -81,16 +81,17 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
         batches.set_state(data_state)
         say(f"resumed at step {int(train_state.step)}")
     elif start_from is not None:
-        train_state, report = _start_from(train_state, workdir.load_network(start_from, mesh)[1:], config.start.planes)
+        train_state, report = _start_from(train_state, start_from, config, train_set.classes, mesh)
         say(f"started from {start_from}: {report}")
     if int(train_state.step) == 0:
         _check_blocks_can_learn(resnet, train_state.params)
 
     # ------------------------------------------------------------------------------------------------ training
-    train_step = make_train_step(graphdef, optimizer, schedule, mesh, train_state)
-    forward = make_forward(graphdef, mesh)
-    moments = make_moments(graphdef)
-    key = jax.random.key(config.seed + 1)
+    normalize = make_normalize(config.input)
+    train_step = make_train_step(graphdef, normalize, optimizer, schedule, mesh, train_state)
+    forward = make_forward(graphdef, normalize, mesh)
+    moments = make_moments(graphdef, normalize)
+    dropout_key, precise_seed = _other_seeds(config.seed)
     bad_videos = BadVideos(directory, train_set)
 
     progress = _progress(console)
@@ -118,9 +119,9 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
         while step < config.steps:
             batch = next(batches)
             for line in bad_videos.add(batch.pop("failed")):
-                say(f"cannot be decoded, replaced by the next: {line}")
+                say(f"cannot be decoded, replaced by another: {line}")
             del batch["index"]
-            train_state, metrics = train_step(train_state, sharding.put_batch(batch, mesh), key)
+            train_state, metrics = train_step(train_state, sharding.put_batch(batch, mesh), dropout_key)
             pending.append(metrics)
             step += 1
             progress.advance(task)
@@ -133,8 +134,8 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
             row = _mean_metrics(jax.device_get(pending), step)
             row["clips_per_second"] = len(pending) * config.batch_size / (time.monotonic() - since)
             if validate:
-                if config.model.norm in ("batch", "global"):
-                    precise = _precise_batch_stats(moments, train_state, make_batches(config.seed + 2), config, mesh)
+                if resnet.has_running_statistics():
+                    precise = _precise_batch_stats(moments, train_state, make_batches(precise_seed), config, mesh)
                     train_state = train_state.replace(batch_stats=precise)
                 found = evaluate(validation_set, "validating").metrics()
                 row |= {f"validation_{name}": found[name] for name in found if "top" in name}
@@ -178,10 +179,22 @@ def describe_results(results: dict[str, float | int | str]) -> str:
     return "\n".join(lines)
 
 
-def _start_from(train_state, source, planes):
+def _other_seeds(seed: int) -> tuple[jax.Array, int]:
+    """Of dropout and of the batches for precise BN: unlike those of training, for every seed."""
+    return jax.random.fold_in(jax.random.key(seed), 1), int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
+
+
+def _start_from(train_state, directory, config, classes, mesh):
     """Parameters and statistics of another network where this one has them, laid out as they were."""
-    params, report = inflate(train_state.params, source[0], planes)
-    batch_stats, _ = inflate(train_state.batch_stats, source[1], planes)
+    if (theirs := workdir.read_config(directory).input) != config.input:
+        raise InputError(
+            f"{directory} was trained with input.mean={theirs.mean} and input.std={theirs.std}, and this run has "
+            f"input.mean={config.input.mean} and input.std={config.input.std}; set them alike"
+        )
+    _, *source = workdir.load_network(directory, mesh)
+    same_classes = workdir.read_classes(directory) == classes
+    params, report = inflate(train_state.params, source[0], config.start.planes, head=same_classes)
+    batch_stats, _ = inflate(train_state.batch_stats, source[1], config.start.planes)
     like = jax.tree.map(lambda array: array.sharding, (train_state.params, train_state.batch_stats))
     params, batch_stats = jax.device_put((params, batch_stats), like)
     return train_state.replace(params=params, batch_stats=batch_stats), report
@@ -229,7 +242,7 @@ def _mean_metrics(pending: list[dict[str, np.ndarray]], step: int) -> dict[str, 
 def _progress(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=14),  # the line fits a terminal of 80 columns
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[status]}"),

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nl_jax.models import flat
-from nl_jax.training.step import normalize
+from nl_jax.training.step import Normalize
 
 
-def make_moments(graphdef: nnx.GraphDef):
+def make_moments(graphdef: nnx.GraphDef, normalize: Normalize):
     """(params, batch_stats, uint8 video) -> mean and variance of this batch under every norm's name."""
 
     def moments(params, batch_stats, video):

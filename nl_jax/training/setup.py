@@ -1,5 +1,6 @@
 """From config fields to a network and data sets. Nothing below `training` sees a config object."""
 
+from operator import attrgetter
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -10,20 +11,38 @@ from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig
 from nl_jax.models.resnet import nonlocal_preset
 from nl_jax.training import sharding, workdir
+from nl_jax.training.step import make_normalize
 from nl_jax.weights.inflate import PLANES
 
 SPLITS = ("train", "validation", "test")
-POSITIVE = (
-    *("steps", "batch_size", "eval_batch_size", "precise_bn_batches"),
-    *("log_every", "checkpoint_every", "keep_checkpoints"),
-)
+# The numbers of a run by their range; those of the network are checked by ResNetConfig.
+RANGES = {
+    "1 or more": (
+        lambda value: value >= 1,
+        (
+            *("steps", "batch_size", "eval_batch_size", "precise_bn_batches", "log_every", "checkpoint_every"),
+            *("keep_checkpoints", "optimizer.decay_every"),
+        ),
+    ),
+    "0 or more": (
+        lambda value: value >= 0,
+        (
+            *("seed", "num_classes", "eval_every", "num_workers", "model.head_window", "optimizer.learning_rate"),
+            *("optimizer.weight_decay", "optimizer.clip_norm", "optimizer.classifier_rate", "optimizer.decay_rate"),
+            *("optimizer.warmup_steps", "optimizer.warmup_start"),
+        ),
+    ),
+    "0 up to, not including, 1": (lambda value: 0 <= value < 1, ("optimizer.momentum",)),
+}
 
 
 def check_run(config: ConfigDict, directory: Path):
     """The mesh and the data sets by split of a run, or InputError for what cannot be run; nothing is written."""
-    for name in POSITIVE:
-        if config[name] < 1:
-            raise InputError(f"{name}={config[name]} is out of range; choose 1 or more")
+    for valid, (is_valid, names) in RANGES.items():
+        for name in names:
+            if not is_valid(value := attrgetter(name)(config)):
+                raise InputError(f"{name}={value} is out of range; choose {valid}")
+    make_normalize(config.input)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     for name in ("batch_size", "eval_batch_size"):
         sharding.check_batch(name, config[name], mesh)
@@ -37,7 +56,7 @@ def check_run(config: ConfigDict, directory: Path):
     if config.num_classes and config.num_classes != len(classes):
         raise InputError(f"num_classes={config.num_classes}, but the training data has {len(classes)} classes")
     make_resnet_config(model, len(classes))
-    workdir.check(directory, config, classes)
+    workdir.check(directory, config, train_set)
     return mesh, (train_set, *(make_dataset(config.data, split, classes) for split in SPLITS[1:]))
 
 
@@ -49,9 +68,10 @@ def make_resnet_config(config: ConfigDict, num_classes: int) -> ResNetConfig:
         if fields["nonlocal_blocks"]:
             raise InputError("model.nonlocal_preset and model.nonlocal_blocks are both given; choose one")
         fields["nonlocal_blocks"] = nonlocal_preset(fields["depth"], preset)
-    fields["nonlocal_options"] = {
-        name: _option(name, value) for name, value in fields["nonlocal_options"].items() if value != "default"
-    }
+    options = {name: _option(name, value) for name, value in fields["nonlocal_options"].items() if value != "default"}
+    by_stage = fields.pop("nonlocal_time_group")
+    options |= {stage: {"time_group": frames} for stage, frames in by_stage.items() if frames}
+    fields["nonlocal_options"] = options
     for name in ("blocks_per_stage", "inflate", "head_window"):
         fields[name] = fields[name] or None
     result = ResNetConfig(**fields, num_classes=num_classes)
@@ -77,6 +97,10 @@ def _video_folder(fields, split, classes):
     paths = {name: fields.pop(name) for name in SPLITS}
     if not paths["train"]:
         raise InputError("data.train is empty: give a folder with one sub-folder per class, or a CSV of path,label")
+    for name in ("clips", "crops"):
+        validation = fields.pop(f"validation_{name}")
+        if split == "validation":
+            fields[f"num_{name}"] = validation
     # A user with one folder only sees how well it is fitted; the loop says which split a figure comes from.
     return VideoFolder(paths[_shown(paths, split)], classes=classes, **fields)
 
@@ -96,16 +120,13 @@ def _shown(paths, split: str) -> str:
 
 
 def _option(name: str, value: str):
-    if name in ("subsample", "time_group") and value == "none":
+    if name == "subsample" and value == "none":
         return None
-    try:
-        if name == "time_group":
-            return int(value)
-        if name == "scale" and value != "rsqrt_d":
+    if name == "scale" and value != "rsqrt_d":
+        try:
             return float(value)
-    except ValueError:
-        valid = {"time_group": "a number of frames or 'none'", "scale": "a number or 'rsqrt_d'"}[name]
-        raise InputError(f"nonlocal_options.{name}={value!r} is unknown; choose {valid}") from None
+        except ValueError:
+            raise InputError(f"nonlocal_options.scale={value!r} is unknown; choose a number or 'rsqrt_d'") from None
     return value
 
 

@@ -4,26 +4,41 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key, UInt8
 
+from nl_jax.errors import InputError
 from nl_jax.models import flat
 from nl_jax.training import sharding
 from nl_jax.training.state import TrainState
 
-# The released code's RGB normalisation.
-MEAN, STD = 0.45, 0.225
+Normalize = Callable[[UInt8[Array, "*s 3"]], Float[Array, "*s 3"]]
 
 
-def normalize(video: UInt8[Array, "*s c"]) -> Float[Array, "*s c"]:
-    """(x / 255 - 0.45) / 0.225, on the device: a quarter of the bytes travel."""
-    return (video.astype(jnp.float32) / 255 - MEAN) / STD
+def make_normalize(config) -> Normalize:
+    """(x / 255 - mean) / std by channel, on the device: a quarter of the bytes travel.
+
+    Args:
+      config: fields mean and std, three numbers each.
+    """
+    for name, values in (("mean", config.mean), ("std", config.std)):
+        if len(values) != 3 or (name == "std" and min(values) <= 0):
+            raise InputError(f"input.{name}={values} must be three numbers, one for each of R, G and B; std above 0")
+    mean, std = (np.asarray(values, np.float32) for values in (config.mean, config.std))
+
+    def normalize(video):
+        by_channel = (1,) * (video.ndim - 1) + (3,)
+        return (video.astype(jnp.float32) / 255 - mean.reshape(by_channel)) / std.reshape(by_channel)
+
+    return normalize
 
 
 def make_train_step(
     graphdef: nnx.GraphDef,
+    normalize: Normalize,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     mesh: Mesh,
@@ -59,7 +74,7 @@ def make_train_step(
 
 
 def make_forward(
-    graphdef: nnx.GraphDef, mesh: Mesh
+    graphdef: nnx.GraphDef, normalize: Normalize, mesh: Mesh
 ) -> Callable[[flat.FlatParams, flat.FlatParams, Array], Float[Array, "b k"]]:
     """(params, batch_stats, uint8 video (b,t,h,w,3)) -> softmax (b,k), on every process."""
 

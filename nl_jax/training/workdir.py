@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 from pathlib import Path
 
@@ -15,37 +16,64 @@ from nl_jax.models import VideoResNet, flat
 from nl_jax.training import sharding
 from nl_jax.training.checkpoint import Checkpoints
 
-# How a run is carried out, not what it computes: these may differ when it is resumed.
-FREE_FIELDS = ("mesh", "eval_batch_size", "num_workers", "log_every", "checkpoint_every", "keep_checkpoints", "expect")
+# How a run is carried out, not what it computes: these may differ when it is resumed. A data set may move: its list of
+# videos is compared instead.
+FREE_FIELDS = (
+    *("mesh", "eval_batch_size", "num_workers", "log_every", "checkpoint_every", "keep_checkpoints", "expect"),
+    *("data.train", "data.validation", "data.test"),
+)
 PACKAGES = ("nl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml_collections")
 
 
-def check(workdir: Path, config: ConfigDict, classes: tuple[str, ...]) -> None:
+def check(workdir: Path, config: ConfigDict, train_set) -> None:
     """Refuses a workdir that holds another run: InputError, naming every field that differs, with both values."""
     path = workdir / "config.json"
     if not path.exists():
         return
     found = _flatten(_read_json(path))
+    trained_on, now = _read_json(workdir / "train_list.json"), _list_of(train_set)
+    if trained_on is None:
+        raise InputError(
+            f"{workdir} holds imported weights; to start from them choose another --workdir, and "
+            f"--config.start.workdir={workdir}"
+        )
     asked = _flatten(json.loads(config.to_json()))
     differing = [
         f"{name} was {found.get(name)!r} and is now {asked.get(name)!r}"
         for name in sorted(found.keys() | asked.keys())
-        if found.get(name) != asked.get(name) and name.split(".")[0] not in FREE_FIELDS
+        if found.get(name) != asked.get(name) and not {name, name.split(".")[0]} & set(FREE_FIELDS)
     ]
     if differing:
         raise InputError(f"{workdir} holds a run of another config: {'; '.join(differing)}. Choose another --workdir")
     known = read_classes(workdir)
-    if known != classes:
-        raise InputError(f"{workdir} was trained on the classes {list(known)}, and the data now has {list(classes)}")
+    if known != train_set.classes:
+        raise InputError(
+            f"{workdir} was trained on the classes {list(known)}, and the data now has {list(train_set.classes)}"
+        )
+    if trained_on != now:
+        raise InputError(
+            f"{workdir} was trained on {trained_on['videos']} videos, list {trained_on['list']}, and data.train now "
+            f"has {now['videos']}, list {now['list']}. Choose another --workdir"
+        )
 
 
-def claim(workdir: Path, config: ConfigDict, classes: tuple[str, ...]) -> None:
-    """Writes config.json, classes.json and versions.json; a workdir that holds another run is refused (`check`)."""
-    check(workdir, config, classes)
+def claim(workdir: Path, config: ConfigDict, train_set) -> None:
+    """Writes what the run is and what it was trained on; a workdir that holds another run is refused (`check`)."""
+    check(workdir, config, train_set)
+    write(workdir, config, train_set.classes, train_list=_list_of(train_set))
+
+
+def write(workdir: Path, config: ConfigDict, classes: tuple[str, ...], *, train_list: dict | None = None) -> None:
+    """The files that say so. config.json is the last, since it makes a directory a workdir."""
     make_directory(workdir)
     write_json(workdir / "classes.json", classes)
     write_json(workdir / "versions.json", versions())
+    write_json(workdir / "train_list.json", train_list)
     write_json(workdir / "config.json", json.loads(config.to_json()))
+
+
+def _list_of(train_set) -> dict[str, int | str]:
+    return {"videos": len(train_set), "list": train_set.list_hash()}
 
 
 def make_directory(path: Path) -> None:
@@ -54,6 +82,8 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the directory {path} cannot be made: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise InputError(f"the directory {path} cannot be written to")
 
 
 def write_json(path: Path, content) -> None:

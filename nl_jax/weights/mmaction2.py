@@ -1,7 +1,7 @@
 """mmaction2 `.pth` files: I3D and C2D, with or without non-local blocks."""
 
 from nl_jax.weights import read
-from nl_jax.weights.table import TORCH_LINEAR, TORCH_NORM, Source
+from nl_jax.weights.table import IMAGENET_MEAN, IMAGENET_STD, TORCH_LINEAR, TORCH_NORM, Source
 
 SOURCE = Source(
     rows=(
@@ -37,4 +37,6 @@ SOURCE = Source(
     ignored=(r".*\.num_batches_tracked",),
     geometries=("mmaction2",),
     geometries_2d=("caffe2_8",),  # its C2D keeps 2-D kernels, and the release's 8-frame pools
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
 )

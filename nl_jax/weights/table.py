@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Torch's words for what a norm and a linear layer hold, in ours.
 TORCH_NORM = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
 TORCH_LINEAR = {"weight": "kernel", "bias": "bias"}
@@ -25,6 +26,7 @@ class Source:
       geometries: those whose weights these files hold; () says nothing, as an image network does not.
       geometries_2d: the same for files with 2-D kernels.
       images: whether these are image networks, whose kernels are inflated.
+      mean, std: of the inputs they were trained on, by channel of RGB in [0, 1].
       epsilon: of the batch norms.
       affine: whether a file may have norms without statistics.
     """
@@ -36,6 +38,8 @@ class Source:
     geometries: tuple[str, ...] = ()
     geometries_2d: tuple[str, ...] = ()
     images: bool = False
+    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
+    std: tuple[float, float, float] = (0.225, 0.225, 0.225)
     epsilon: float = 1e-5
     affine: bool = False
 

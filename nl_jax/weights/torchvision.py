@@ -1,7 +1,7 @@
 """ImageNet ResNets of torchvision and timm, `.pth` or `.safetensors`, inflated in time."""
 
 from nl_jax.weights import read
-from nl_jax.weights.table import TORCH_LINEAR, TORCH_NORM, Source
+from nl_jax.weights.table import IMAGENET_MEAN, IMAGENET_STD, TORCH_LINEAR, TORCH_NORM, Source
 
 SOURCE = Source(
     rows=(
@@ -21,4 +21,6 @@ SOURCE = Source(
     read=read.torch_file,
     ignored=(r".*\.num_batches_tracked",),
     images=True,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
 )

@@ -167,6 +167,8 @@ TRAIN = ["train", "--config=configs/quickstart.py", "--workdir=W"]
         ),
         ([*TRAIN, "--config.mesh.data=3"], "number of devices, 1"),
         ([*TRAIN, "--config.start.stage=x.py"], "no config file x.py"),
+        (["train", "--config=configs/quickstart.py", "--workdir="], "--workdir is empty"),
+        ([*TRAIN, "--config.model.nonlocal_blocks.res3=('a',)"], "after residual block 'a' of res3"),
         (["evaluate", "--workdir=/no/such"], "/no/such holds no config.json"),
     ],
 )
@@ -177,6 +179,54 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(tmp_path, arguments, me
     assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("error: ")
     assert "Traceback" not in done.stdout + done.stderr
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("def get_config(argument):\n    return {}['lr']\n", "line 2: KeyError: 'lr'"),
+        ("def get_config(argument)\n", "SyntaxError: expected ':'"),
+        ("import no_such_module\n", "line 1: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("", "has no attribute 'get_config'"),
+    ],
+)
+def test_a_config_file_with_a_mistake_is_named_with_its_line(tmp_path, text, message):
+    (tmp_path / "mine.py").write_text(text)
+    done = run("train", f"--config={tmp_path / 'mine.py'}", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_worker_processes_end_with_a_run_that_is_killed(tmp_path):
+    flags = ["--config=configs/quickstart.py", *SMALL, "--config.num_workers=2", "--config.steps=100000"]
+    process = subprocess.Popen(
+        program("train", *flags, f"--workdir={tmp_path}"), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
+    )
+    wait_for(lambda: (tmp_path / "metrics.csv").exists() and len((tmp_path / "metrics.csv").read_text()) > 200)
+    workers = children(process.pid)
+    assert len(workers) >= 2
+    process.kill()
+    process.wait()
+    wait_for(lambda: not any(map(is_running, workers)))
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
 
 
 def test_the_python_of_the_readme_runs():

@@ -1,9 +1,11 @@
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
+from configs import common
 from nl_jax.errors import InputError, TrainingError
 from nl_jax.training import loop
 from nl_jax.training.logs import MetricsLog, read_metrics
@@ -21,6 +23,13 @@ def rows_without_timing(directory):
         {name: value for name, value in row.items() if name != "clips_per_second"}
         for row in read_metrics(directory / "metrics.csv")
     ]
+
+
+def folder_data(folder):
+    data = common.video_folder()
+    small = {"frames": 4, "crop": 24, "short_side": (24, 28), "test_short_side": 24, "test_crop": 24, "num_clips": 2}
+    data.update(small | {"train": str(folder)})
+    return data
 
 
 class Killed(BaseException):
@@ -88,6 +97,71 @@ def test_another_config_is_refused_and_another_way_of_running_it_is_not(tiny, un
     with pytest.raises(InputError, match=r"another config: optimizer\.learning_rate was \S+ and is now 0\.5"):
         loop.train(tiny(changes={"optimizer.learning_rate": 0.5}), uninterrupted)
     loop.train(tiny(changes={"mesh.fsdp": 2, "log_every": 5}), uninterrupted)
+
+
+def test_videos_may_move_but_not_change(tiny, tmp_path, video_folder):
+    def changes(folder):
+        return {"data": folder_data(folder), "steps": 3}
+
+    loop.train(tiny("c2d", changes(video_folder)), tmp_path / "run")
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(video_folder, moved)
+    loop.train(tiny("c2d", changes(moved)), tmp_path / "run")
+    shutil.copy(moved / "flower/clip.mp4", moved / "flower/more.mp4")
+    with pytest.raises(InputError, match=r"was trained on 4 videos, list \w+, and data.train now has 5, list \w+"):
+        loop.train(tiny("c2d", changes(moved)), tmp_path / "run")
+
+
+def test_a_head_is_taken_over_by_its_classes_not_their_number(tiny, tmp_path, capsys, video_folder):
+    data = folder_data(video_folder)
+    loop.train(tiny("c2d", {"data": data, "steps": 3}), tmp_path / "first")
+    for name, other in (("same", video_folder), ("other", tmp_path / "renamed")):
+        if name == "other":
+            shutil.copytree(video_folder, other)
+            (other / "flower").rename(other / "bloom")
+        capsys.readouterr()
+        config = tiny("c2d", {"data": folder_data(other), "steps": 3, "start.workdir": str(tmp_path / "first")})
+        loop.train(config, tmp_path / name, start_from=tmp_path / "first")
+        left = capsys.readouterr().out.split("left at initialisation: ")[1].splitlines()[0]
+        assert left == {"same": "none", "other": "classifier/fc"}[name]
+
+
+def test_a_start_that_saw_other_inputs_is_refused(tiny, tmp_path, uninterrupted):
+    config = tiny(changes={"input.mean": (0.5, 0.5, 0.5)})
+    with pytest.raises(InputError, match=r"input\.mean=\(0\.45, .* this run has input\.mean=\(0\.5, "):
+        loop.train(config, tmp_path, start_from=uninterrupted)
+
+
+def test_statistics_of_blocks_alone_are_made_precise(tiny, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(loop, "precise_batch_stats", lambda m, params, stats, videos: calls.append(len(stats)) or stats)
+    loop.train(tiny(changes={"model.norm": "affine", "model.nonlocal_options.norm": "batch"}), tmp_path / "block")
+    assert calls == [2, 2]  # mean and variance of the block's norm, at steps 3 and 6
+    loop.train(tiny(changes={"model.norm": "affine"}), tmp_path / "none")
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    "field, value, valid",
+    [
+        ("model.dropout", 1.5, "0 up to"),
+        ("model.dropout", -0.1, "0 up to"),
+        ("model.width", 0, "1 or more"),
+        ("model.blocks_per_stage", (1, 0), "1 or more a stage"),
+        ("optimizer.momentum", 1.0, "0 up to"),
+        ("optimizer.learning_rate", -1.0, "0 or more"),
+        ("optimizer.warmup_steps", -1, "0 or more"),
+        ("optimizer.decay_every", 0, "1 or more"),
+        ("num_workers", -1, "0 or more"),
+        ("seed", -1, "0 or more"),
+        ("steps", 0, "1 or more"),
+    ],
+)
+def test_numbers_out_of_range_are_named(tiny, tmp_path, field, value, valid):
+    config = tiny(changes={field: value})
+    with pytest.raises(InputError, match=rf"{field.rpartition('.')[2]}=.* is out of range; choose {valid}"):
+        loop.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_start_from_another_network(tiny, tmp_path, capsys):

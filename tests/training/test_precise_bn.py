@@ -2,9 +2,12 @@ import jax
 import numpy as np
 from flax import nnx
 
+from configs import common
 from nl_jax.models import ResNetConfig, VideoResNet, flat
 from nl_jax.training.precise_bn import make_moments, precise_batch_stats
-from nl_jax.training.step import normalize
+from nl_jax.training.step import make_normalize
+
+NORMALIZE = make_normalize(common.base().input)
 
 
 def test_statistics_are_those_of_all_clips_together(randomise):
@@ -14,9 +17,9 @@ def test_statistics_are_those_of_all_clips_together(randomise):
     videos = [
         jax.random.randint(jax.random.key(i), (4, 2, 12, 12, 3), 0, 50 * (i + 1)).astype("uint8") for i in range(3)
     ]
-    precise = precise_batch_stats(make_moments(graphdef), params, batch_stats, videos)
+    precise = precise_batch_stats(make_moments(graphdef, NORMALIZE), params, batch_stats, videos)
 
-    inputs = np.concatenate([np.asarray(model.conv1(normalize(video))) for video in videos])
+    inputs = np.concatenate([np.asarray(model.conv1(NORMALIZE(video))) for video in videos])
     np.testing.assert_allclose(precise["norm1/mean"], inputs.mean((0, 1, 2, 3)), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(precise["norm1/var"], inputs.var((0, 1, 2, 3)), rtol=1e-3)
     assert precise.keys() == batch_stats.keys()
@@ -26,4 +29,4 @@ def test_statistics_are_those_of_all_clips_together(randomise):
 def test_a_network_without_statistics_has_none(randomise):
     config = ResNetConfig(blocks_per_stage=(1,), width=4, num_classes=3, norm="affine")
     graphdef, params, batch_stats = flat.split(randomise(lambda: VideoResNet(config, rngs=nnx.Rngs(0))))
-    assert precise_batch_stats(make_moments(graphdef), params, batch_stats, []) == {}
+    assert precise_batch_stats(make_moments(graphdef, NORMALIZE), params, batch_stats, []) == {}

@@ -3,13 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from ml_collections import ConfigDict
 
+from configs import common
 from nl_jax.data.loader import TrainBatches
+from nl_jax.errors import InputError
 from nl_jax.models import VideoResNet, flat
 from nl_jax.training import sharding, state
 from nl_jax.training.schedule import make_optimizer, make_schedule
 from nl_jax.training.setup import make_dataset, make_resnet_config
-from nl_jax.training.step import make_forward, make_train_step, normalize
+from nl_jax.training.step import make_forward, make_normalize, make_train_step
 
 
 def start(config, mesh):
@@ -20,7 +23,7 @@ def start(config, mesh):
     optimizer = make_optimizer(config.optimizer, schedule)
     graphdef, _, _ = flat.abstract(lambda: VideoResNet(resnet, rngs=nnx.Rngs(0)))
     train_state = state.create(lambda rngs: VideoResNet(resnet, rngs=rngs), optimizer, mesh, seed=0)
-    train_step = make_train_step(graphdef, optimizer, schedule, mesh, train_state)
+    train_step = make_train_step(graphdef, make_normalize(config.input), optimizer, schedule, mesh, train_state)
     batches = TrainBatches(dataset, batch_size=config.batch_size, seed=0)
     batches = [{name: batch[name] for name in ("video", "label")} for batch, _ in zip(batches, range(5), strict=False)]
     return graphdef, train_state, train_step, batches
@@ -82,8 +85,9 @@ def test_parameters_and_statistics_move_and_dropout_is_drawn_anew(tiny, mesh_of)
 
 def test_forward_is_a_softmax_with_running_statistics(tiny, mesh_of):
     mesh = mesh_of(2)
-    graphdef, train_state, _, batches = start(tiny(), mesh)
-    forward = make_forward(graphdef, mesh)
+    config = tiny()
+    graphdef, train_state, _, batches = start(config, mesh)
+    forward = make_forward(graphdef, make_normalize(config.input), mesh)
     video = sharding.put_batch(batches[0], mesh)["video"]
     scores = forward(train_state.params, train_state.batch_stats, video)
     np.testing.assert_allclose(scores.sum(-1), 1, rtol=1e-5)
@@ -93,9 +97,19 @@ def test_forward_is_a_softmax_with_running_statistics(tiny, mesh_of):
 
 def test_normalize():
     video = jnp.asarray([[0, 255, 115]], jnp.uint8)
-    np.testing.assert_allclose(
-        normalize(video), [[-2.0, 0.55 / 0.225, (115 / 255 - 0.45) / 0.225]], rtol=1e-6, atol=1e-6
-    )
+    found = make_normalize(common.base().input)(video)
+    np.testing.assert_allclose(found, [[-2.0, 0.55 / 0.225, (115 / 255 - 0.45) / 0.225]], rtol=1e-6, atol=1e-6)
+    imagenet = ConfigDict(dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
+    expected = [[-0.485 / 0.229, 0.544 / 0.224, (115 / 255 - 0.406) / 0.225]]
+    np.testing.assert_allclose(make_normalize(imagenet)(video), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("field", "value"), [("mean", (0.5,)), ("std", (0.2, 0.2, 0.0)), ("std", (0.2, 0.2))])
+def test_a_wrong_normalisation(field, value):
+    config = common.base().input
+    config[field] = value
+    with pytest.raises(InputError, match=rf"input\.{field}=.* must be three numbers"):
+        make_normalize(config)
 
 
 def test_bfloat16_trains_with_float32_parameters(tiny, mesh_of):

@@ -119,7 +119,16 @@ class Peer:
         return out
 
     def forward(self, tensors, video, geometry, *, depth="few", pairwise="embedded_gaussian", window=None):
-        """Logits, or, with a window, the softmax of every place of it averaged; video (b,t,h,w,3)."""
+        """Logits, or, with a window, the softmax of every place of it averaged; and every layer's output by our name.
+
+        video (b,t,h,w,3); outputs channels last.
+        """
+        out = {}
+
+        def note(name, x):
+            out[name] = x.permute(0, 2, 3, 4, 1).numpy()
+            return x
+
         conv1_stride, pool1, pool2 = GEOMETRIES[geometry]
 
         def conv(x, name, stride=(1, 1, 1)):
@@ -159,8 +168,8 @@ class Peer:
             return x + norm(embed(y, names["out"]), self.embed_norm(stage, block))
 
         x = torch.tensor(np.asarray(video)).permute(0, 4, 1, 2, 3)
-        x = norm(conv(x, self.stem[0], conv1_stride), self.stem[1]).relu()
-        x = F.max_pool3d(x, *pool1)
+        x = note("conv1", norm(conv(x, self.stem[0], conv1_stride), self.stem[1]).relu())
+        x = note("pool1", F.max_pool3d(x, *pool1))
         for stage, count in enumerate(DEPTHS[depth]):
             for block in range(count):
                 stride = (1, 2, 2) if block == 0 and stage > 0 else (1, 1, 1)
@@ -170,16 +179,16 @@ class Peer:
                 if block == 0:
                     name, norm_name = self.shortcut(stage, block)
                     x = norm(conv(x, name, stride), norm_name)
-                x = (x + y).relu()
+                x = note(f"res{stage + 2}_{block}", (x + y).relu())
                 if self.embed(stage, block, "g") + self.linear[0] in tensors:
-                    x = nonlocal_block(x, stage, block)
+                    x = note(f"res{stage + 2}_{block}_nonlocal", nonlocal_block(x, stage, block))
             if stage == 0:
-                x = F.max_pool3d(x, *pool2)
+                x = note("pool2", F.max_pool3d(x, *pool2))
         fc = tensors[self.fc + self.linear[0]], tensors[self.fc + self.linear[1]]
         if window is None:
-            return F.linear(x.mean((2, 3, 4)), *fc).numpy()
+            return F.linear(x.mean((2, 3, 4)), *fc).numpy(), out
         cells = F.avg_pool3d(x, (x.shape[2], window, window), 1).permute(0, 2, 3, 4, 1)
-        return F.linear(cells, *fc).softmax(-1).mean((1, 2, 3)).numpy()
+        return F.linear(cells, *fc).softmax(-1).mean((1, 2, 3)).numpy(), out
 
 
 PEERS = {

@@ -1,5 +1,7 @@
 """Random weights of every source, read by `load`, give the logits that their own program computes from them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from nl_jax import weights
 from nl_jax.models import ResNetConfig, VideoResNet
 
 FIVE = {"nonlocal_blocks": {"res3": (1, 3), "res4": (1, 3, 5)}}
+RELEASE_R101 = {"nonlocal_blocks": {"res3": (1, 3), "res4": (6, 13, 20)}}
 TWO = {"nonlocal_blocks": {"res3": (0,), "res4": (1,)}}  # in a network of few blocks
 I3D = {"inflate": "3x1x1"}
 
@@ -33,6 +36,15 @@ def forward(model, video):
     return jax.jit(lambda state, video: nnx.merge(graphdef, state)(video))(state, video)
 
 
+def assert_layers_close(found, expected):
+    """Layer by layer, in the order they run; the first that diverges is named."""
+    assert found.keys() - {"logits"} == expected.keys()
+    for name, layer in expected.items():
+        np.testing.assert_allclose(
+            found[name], layer, rtol=0, atol=1e-4 * np.abs(layer).max(), err_msg=f"{name} is the first that diverges"
+        )
+
+
 def assert_close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
@@ -52,6 +64,7 @@ CASES = {
     "mmaction2 embedded gaussian": ("mmaction2", "few", TWO | I3D, {}),
     "mmaction2 C2D, 2-D kernels": ("mmaction2", "few", {"geometry": "caffe2_8"}, {"two_d": True}),
     "caffe2 I3D R50": ("caffe2", 50, {"geometry": "caffe2_32"} | FIVE | I3D, {}),
+    "caffe2 I3D R101": ("caffe2", 101, {"geometry": "caffe2_32"} | I3D | RELEASE_R101, {}),
     "caffe2 long-term feature bank": ("caffe2", "few", {"geometry": "slowfast"} | TWO | I3D, {}),
     "caffe2 batch norm into affine": ("caffe2", "few", {"geometry": "caffe2_8", "norm": "affine"} | TWO | I3D, {}),
     "caffe2 affine": ("caffe2", "few", {"geometry": "caffe2_8", "norm": "affine"} | TWO, {"affine": True}),
@@ -71,8 +84,10 @@ def test_logits_are_those_of_the_source(case, peers, write, randomise):
     assert not report.left_at_init and not report.inflated
     video = clips(2, 8, 64, 64)
     options = fields.get("nonlocal_options", {})
-    expected = peers[source].forward(tensors, video, fields["geometry"], depth=depth, **options)
-    assert_close(forward(model, video)[0], expected)
+    expected, layers = peers[source].forward(tensors, video, fields["geometry"], depth=depth, **options)
+    logits, out = forward(model, video)
+    assert_layers_close(out, layers)
+    assert_close(logits, expected)
 
 
 @pytest.mark.parametrize("source, geometry", [("slowfast", "slowfast"), ("caffe2", "caffe2_32")])
@@ -81,8 +96,8 @@ def test_softmax_of_a_window_slid_over_a_larger_crop(source, geometry, peers, wr
     model = network(randomise, "few", geometry=geometry, head_window=2, **TWO, **I3D)
     weights.load(model, write(source, tensors), source)
     video = clips(1, 8, 96, 80)
-    expected = peers[source].forward(tensors, video, geometry, window=2)
-    whole = jax.nn.softmax(peers[source].forward(tensors, video, geometry))
+    expected, _ = peers[source].forward(tensors, video, geometry, window=2)
+    whole = jax.nn.softmax(peers[source].forward(tensors, video, geometry)[0])
     assert np.abs(expected - whole).max() > 1e-3  # the window matters
     assert_close(jax.nn.softmax(forward(model, video)[0]), expected)
 
@@ -104,7 +119,25 @@ def test_image_networks_are_inflated(peers, write, randomise):
     report = weights.load(model, write("torchvision", tensors), "torchvision")
     assert len(report.inflated) == len(frames) and not report.left_at_init
     video = clips(2, 8, 64, 64)
-    assert_close(forward(model, video)[0], peer.forward(inflate(tensors, frames), video, "paper", depth=50))
+    expected, layers = peer.forward(inflate(tensors, frames), video, "paper", depth=50)
+    logits, out = forward(model, video)
+    assert_layers_close(out, layers)
+    assert_close(logits, expected)
+
+
+@pytest.mark.parametrize("pairwise", ["gaussian", "embedded_gaussian", "dot_product", "concatenation"])
+def test_the_paper_s_own_geometry(pairwise, peers, write, randomise):
+    """No zoo has it: its names are borrowed, its strides, pools and blocks are the paper's."""
+    peer = dataclasses.replace(peers["mmaction2"], out_bias=True)
+    kind = {"gaussian": {"gaussian": True}, "concatenation": {"concat": True}}.get(pairwise, {})
+    tensors = peer.checkpoint(nonlocal_at={1: (0,), 2: (1,)}, **kind)
+    model = network(randomise, "few", geometry="paper", nonlocal_options={"pairwise": pairwise}, **TWO, **I3D)
+    weights.load(model, write("mmaction2", tensors), "mmaction2", check_geometry=False)
+    video = clips(2, 8, 64, 64)
+    expected, layers = peer.forward(tensors, video, "paper", pairwise=pairwise)
+    logits, out = forward(model, video)
+    assert_layers_close(out, layers)
+    assert_close(logits, expected)
 
 
 def test_an_image_network_starts_a_nonlocal_one_with_new_classes(peers, write, randomise):
@@ -126,4 +159,4 @@ def test_an_image_network_starts_a_nonlocal_one_with_new_classes(peers, write, r
     features = out["res5_1"].mean(axis=(1, 2, 3))
     tensors |= {"fc.weight": tensors["fc.weight"][:3], "fc.bias": tensors["fc.bias"][:3]}
     logits = np.asarray(features) @ tensors["fc.weight"].numpy().T + tensors["fc.bias"].numpy()
-    assert_close(logits, peers["torchvision"].forward(tensors, video, "caffe2_8"))
+    assert_close(logits, peers["torchvision"].forward(tensors, video, "caffe2_8")[0])

@@ -23,6 +23,7 @@ from nl_jax.training.precise_bn import make_moments, precise_batch_stats
 from nl_jax.training.schedule import make_optimizer, make_schedule
 from nl_jax.training.setup import check_run, make_resnet_config, measured_on
 from nl_jax.training.step import make_forward, make_normalize, make_train_step
+from nl_jax.weights import norms
 from nl_jax.weights.inflate import inflate
 
 
@@ -191,10 +192,15 @@ def _start_from(train_state, directory, config, classes, mesh):
             f"{directory} was trained with input.mean={theirs.mean} and input.std={theirs.std}, and this run has "
             f"input.mean={config.input.mean} and input.std={config.input.std}; set them alike"
         )
-    _, *source = workdir.load_network(directory, mesh)
+    _, params, batch_stats = workdir.load_network(directory, mesh)
+    source, folded = norms.fold(
+        params | batch_stats, {*train_state.params, *train_state.batch_stats}, norms.OUR_EPSILON
+    )
+    params, batch_stats = ({name: source[name] for name in part if name in source} for part in (params, batch_stats))
     same_classes = workdir.read_classes(directory) == classes
-    params, report = inflate(train_state.params, source[0], config.start.planes, head=same_classes)
-    batch_stats, _ = inflate(train_state.batch_stats, source[1], config.start.planes)
+    params, report = inflate(train_state.params, params, config.start.planes, head=same_classes)
+    batch_stats, _ = inflate(train_state.batch_stats, batch_stats, config.start.planes)
+    report.norms = norms.folded(folded)
     like = jax.tree.map(lambda array: array.sharding, (train_state.params, train_state.batch_stats))
     params, batch_stats = jax.device_put((params, batch_stats), like)
     return train_state.replace(params=params, batch_stats=batch_stats), report

@@ -113,7 +113,7 @@ def _convert_norms(found: FlatParams, wanted: set[str], table: Source) -> tuple[
         found, count = norms.unfold(found, wanted)
         return found, f"{count} affine layers became batch norm of mean 0 and variance 1 - 1e-5" if count else ""
     found, count = norms.fold(found, wanted, table.epsilon)
-    return found, f"{count} batch norms were folded into affine layers" if count else ""
+    return found, norms.folded(count)
 
 
 def _check_geometry(path: Path, source: str, model: VideoResNet, is_2d: bool) -> None:

@@ -30,6 +30,11 @@ def fold(found: FlatParams, wanted: set[str], epsilon: float) -> tuple[FlatParam
     return result, len(folded)
 
 
+def folded(count: int) -> str:
+    """What a report says of `fold`."""
+    return f"{count} batch norms were folded into affine layers" if count else ""
+
+
 def unfold(found: FlatParams, wanted: set[str]) -> tuple[FlatParams, int]:
     """`found` with statistics for every affine norm that in `wanted` has some, and how many those are."""
     result = dict(found)

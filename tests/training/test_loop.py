@@ -171,6 +171,15 @@ def test_start_from_another_network(tiny, tmp_path, capsys):
     assert "arrays taken over, 3 of them inflated in time" in capsys.readouterr().out
 
 
+def test_batch_norm_is_folded_where_long_clips_have_affine(tiny, tmp_path, uninterrupted, capsys):
+    config = tiny(changes={"model.norm": "affine", "optimizer.learning_rate": 0.0})
+    results = loop.train(config, tmp_path / "long", start_from=uninterrupted)
+    assert "10 batch norms were folded into affine layers" in capsys.readouterr().out
+    before, after = (np.load(path / "predictions.npz")["scores"] for path in (uninterrupted, tmp_path / "long"))
+    np.testing.assert_allclose(after, before, atol=1e-5)
+    assert results["video_top1"] == json.loads((uninterrupted / "results.json").read_text())["video_top1"]
+
+
 def test_a_loss_that_is_not_finite_stops_with_step_and_learning_rate(tiny, tmp_path):
     config = tiny(changes={"optimizer.learning_rate": 1e30, "optimizer.warmup_steps": 0, "log_every": 4})
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step [23], learning rate .*e\+"):

@@ -43,6 +43,14 @@ def test_imported_weights_are_tested_and_exported(tmp_path, checkpoint):
     assert tested.returncode == 0, tested.stderr
     assert "8 videos x 1 views" in tested.stdout
 
+    few = ["--config.start.stage=", "--config.steps=3", "--config.optimizer.warmup_steps=1", "--config.batch_size=8"]
+    few += ["--config.precise_bn_batches=1", "--config.data.validation_size=8", f"--config.start.workdir={workdir}"]
+    started = run("train", *NETWORK, *few, f"--workdir={tmp_path / 'on'}", "--config.optimizer.learning_rate=0.0")
+    assert started.returncode == 0, started.stderr
+    assert "left at initialisation: classifier/fc" in started.stdout  # its classes are digits, not these words
+    into = run("train", *NETWORK, *few, f"--workdir={workdir}")
+    assert into.returncode == 2 and "holds imported weights; to start from them" in into.stderr
+
     exported = run("export_weights", f"--workdir={workdir}", f"--path={tmp_path / 'out.pyth'}")
     assert exported.returncode == 0, exported.stderr
     assert "NONLOCAL.LOCATION [[[]], [[1]], [[]], [[]]]" in exported.stdout
@@ -51,6 +59,23 @@ def test_imported_weights_are_tested_and_exported(tmp_path, checkpoint):
     before, after = (torch.load(path, weights_only=True)["model_state"] for path in (checkpoint, tmp_path / "out.pyth"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before if "tracked" not in name)
+
+
+def test_inputs_are_those_the_weights_were_trained_on(tmp_path, peers, write):
+    checkpoint = write("torchvision", peers["torchvision"].checkpoint(50, two_d=True))
+    network = [flag for flag in NETWORK[1:] if "nonlocal_blocks" not in flag]
+    done = run(
+        "import_weights",
+        "--source=torchvision",
+        f"--path={checkpoint}",
+        "--config=configs/quickstart.py:c2d",
+        *network,
+        "--num_classes=5",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["input"] == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
 @pytest.mark.parametrize(

@@ -58,11 +58,14 @@ def base() -> ConfigDict:
 
     config.start = ConfigDict()  # where the parameters come from
     config.start.stage = ""  # FILE.py:ROW of the config to start from; it is run first if it has not run
-    config.start.workdir = ""  # or the workdir of a finished run
+    config.start.workdir = ""  # the workdir of a finished run, in place of the stage
     config.start.planes = "mean"  # of an inflated kernel: mean (each plane a t-th) or center
+
+    config.images = ConfigDict(dict(train="", validation=""))  # of the image stage that a chain of stages begins with
 
     config.precise_bn_batches = 200  # before every evaluation
     config.eval_every = 10_000  # steps; 0 only at the end
+    config.paper = ()  # top-1 and top-5 in percent that the paper reports for this row
     config.expect = ""  # what a run of this config is known to give; printed at its end
 
     # How the run is carried out; these may change when it is resumed.

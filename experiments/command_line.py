@@ -2,11 +2,13 @@
 
 import importlib.util
 import itertools
+import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
@@ -16,6 +18,9 @@ from nl_jax.errors import InputError, TrainingError
 def run(main: Callable[[], None]) -> None:
     """Parses the flags, runs `main` and exits: 0, 1 for a run that could not go on, 2 for bad input."""
     logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
+    if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "nl_jax" / "compiled"))
     app.run(lambda _: _guarded(main), flags_parser=_parse)
 
 

@@ -22,9 +22,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Trains the stage that the config starts from, unless that has been done, and then the config."""
     start = Path(config.start.workdir) if config.start.workdir else None
-    if config.start.stage:
-        if start:
-            raise InputError("start.stage and start.workdir are both given; choose one")
+    if config.start.stage and not start:
         check_run(config, workdir)  # before hours are spent on the stage
         start = workdir / "start"
         stage = command_line.load_config(config.start.stage)
@@ -33,6 +31,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         stage.input = config.input
         for name in ("depth", "blocks_per_stage", "width"):
             stage.model[name] = config.model[name]
+        _inherit_videos(stage, config)
         if (start / "results.json").exists():
             workdirs.check(start, stage, make_dataset(stage.data, "train"))
         else:
@@ -40,11 +39,29 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     return train(config, workdir, start)
 
 
+def _inherit_videos(stage: ConfigDict, config: ConfigDict) -> None:
+    """A stage of videos is trained on the same ones, a stage of images on those of `config.images`."""
+    if stage.data.name == config.data.name == "video_folder":
+        stage.images = config.images
+        paths = config.data
+        if stage.data.frames == 1:
+            if not config.images.train:
+                raise InputError(
+                    f"images.train is empty: {config.start.stage} needs a folder of images, one sub-folder per class. "
+                    "start.workdir takes a finished image network in its place, start.stage= starts from scratch"
+                )
+            paths = {"train": config.images.train, "validation": config.images.validation, "test": ""}
+        for name in ("train", "validation", "test"):
+            stage.data[name] = paths[name]
+
+
 def main() -> None:
     config = CONFIG.value
     if not WORKDIR.value:
         raise InputError("--workdir is empty; give a directory")
     run(config, Path(WORKDIR.value))
+    if config.paper:
+        print("The paper reports for this row: top-1 {}%, top-5 {}%".format(*config.paper))
     if config.expect:
         print(f"For comparison, of the config as its file has it: {config.expect}")
 

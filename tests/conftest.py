@@ -1,5 +1,8 @@
 """Strict JAX for every test, annotations that are checked at run time, and modules filled with telling numbers."""
 
+import atexit
+import os
+import shutil
 import tempfile
 
 import av
@@ -15,10 +18,17 @@ from sklearn.datasets import load_sample_images
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# The same small programs are compiled by many tests: once is enough.
-jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="nl_jax_tests_"))
+# Test programs are small and many alike: compiling them takes longer than running them. The programs of experiments/
+# that tests start as processes of their own inherit both from the environment.
+COMPILED = tempfile.mkdtemp(prefix="nl_jax_tests_")
+atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
+os.environ |= {
+    "JAX_COMPILATION_CACHE_DIR": COMPILED,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+}
+jax.config.update("jax_compilation_cache_dir", COMPILED)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-# Test programs are small: compiling them takes longer than running them.
 jax.config.update("jax_disable_most_optimizations", True)
 
 # Before the first import of nl_jax: every shape and type in its annotations is asserted, in tests only.

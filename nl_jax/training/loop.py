@@ -124,6 +124,8 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
             del batch["index"]
             train_state, metrics = train_step(train_state, sharding.put_batch(batch, mesh), dropout_key)
             pending.append(metrics)
+            # Steps are queued, and with each its batch on the device: one waits there while one is computed, not more.
+            jax.block_until_ready(pending[-2:-1])
             step += 1
             progress.advance(task)
 

@@ -1,0 +1,31 @@
+"""Table 2d: space, time or spacetime. Five embedded Gaussian blocks in C2D ResNet-50 and -101 on Kinetics.
+
+    python -m experiments.train --config=configs/table2d.py:spacetime_r50 --workdir=runs/table2d_spacetime_r50 \
+        --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
+        --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
+
+The paper: sums over one frame or one place improve on the baseline, sums over spacetime more.
+"""
+
+from configs import kinetics
+from configs.kinetics import NL5, R50, R101
+
+
+def five_over(axes: str) -> dict:
+    return NL5 | {"model.nonlocal_options.axes": axes}
+
+
+ROWS = {
+    "baseline_r50": R50 | {"paper": (71.8, 89.7)},
+    "space_r50": R50 | five_over("space") | {"paper": (72.9, 90.8)},
+    "time_r50": R50 | five_over("time") | {"paper": (73.1, 90.5)},
+    "spacetime_r50": R50 | five_over("spacetime") | {"paper": (73.8, 91.0)},
+    "baseline_r101": R101 | {"paper": (73.1, 91.0)},
+    "space_r101": R101 | five_over("space") | {"paper": (74.4, 91.3)},
+    "time_r101": R101 | five_over("time") | {"paper": (74.4, 90.5)},
+    "spacetime_r101": R101 | five_over("spacetime") | {"paper": (75.1, 91.7)},
+}
+
+
+def get_config(argument: str = ""):
+    return kinetics.row_of(ROWS, argument)

@@ -1,0 +1,18 @@
+"""Table 2f: non-local blocks in I3D. Five embedded Gaussian blocks in I3D 3x1x1, ResNet-50 and -101, on Kinetics.
+
+    python -m experiments.train --config=configs/table2f.py:nl5_i3d_r50 --workdir=runs/table2f_nl5_i3d_r50 \
+        --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
+        --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
+
+The paper: the blocks add to 3-D convolutions what these lack.
+"""
+
+from configs import kinetics
+
+ROWS = {
+    name: kinetics.ROWS[name] for name in ("c2d_r50", "i3d_r50", "nl5_i3d_r50", "c2d_r101", "i3d_r101", "nl5_i3d_r101")
+}
+
+
+def get_config(argument: str = ""):
+    return kinetics.row_of(ROWS, argument)

@@ -1,0 +1,16 @@
+"""Table 3: the final networks on Kinetics, five-block non-local I3D of 128 frames: the last rows of table 2g.
+
+    python -m experiments.train --config=configs/table3.py:nl_i3d_r101 --workdir=runs/table3_nl_i3d_r101 \
+        --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
+        --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
+
+The paper compares them with other methods; the figures are of the validation set.
+"""
+
+from configs import kinetics, table2g
+
+ROWS = {"nl_i3d_r50": table2g.ROWS["nl5_i3d_r50"], "nl_i3d_r101": table2g.ROWS["nl5_i3d_r101"]}
+
+
+def get_config(argument: str = ""):
+    return kinetics.row_of(ROWS, argument)

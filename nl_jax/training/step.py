@@ -44,7 +44,11 @@ def make_train_step(
     mesh: Mesh,
     state: TrainState,
 ) -> Callable[[TrainState, dict[str, Array], Key[Array, ""]], tuple[TrainState, dict[str, Array]]]:
-    """(state, batch, key) -> (state, metrics): softmax cross-entropy, gradient, update. The given state is donated.
+    """(state, batch, key) -> (state, metrics): loss, gradient, update. The given state is donated.
+
+    The loss is softmax cross-entropy for labels (b,), and for labels (b,k) of 0 and 1, where a clip shows any number of
+    classes, the mean over classes of the sigmoid's. top1 is how often the class of the highest logit is (one of) the
+    clip's.
 
     The dropout key of a step is `key` folded with the step, so a resumed run draws what an uninterrupted one does.
     """
@@ -55,14 +59,13 @@ def make_train_step(
             model.train()
             logits, _ = model(normalize(batch["video"]), jax.random.fold_in(key, state.step))
             _, _, batch_stats = flat.split(model)
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-            return losses.mean(), (batch_stats, logits)
+            return _loss(logits, batch["label"]), (batch_stats, logits)
 
         (loss, (batch_stats, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = {
             "loss": loss,
-            "top1": (logits.argmax(-1) == batch["label"]).mean(),
+            "top1": _top1(logits, batch["label"]),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
             "grad_norm": optax.tree.norm(grads),
         }
@@ -73,15 +76,26 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0, out_shardings=(state_shardings, sharding.replicated(mesh)))
 
 
+def _loss(logits, label):
+    if label.ndim == 2:
+        return optax.sigmoid_binary_cross_entropy(logits, label).mean()
+    return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+
+
+def _top1(logits, label):
+    first = logits.argmax(-1)
+    return (jnp.take_along_axis(label, first[:, None], axis=1) if label.ndim == 2 else first == label).mean()
+
+
 def make_forward(
-    graphdef: nnx.GraphDef, normalize: Normalize, mesh: Mesh
+    graphdef: nnx.GraphDef, normalize: Normalize, mesh: Mesh, *, multi_label: bool = False
 ) -> Callable[[flat.FlatParams, flat.FlatParams, Array], Float[Array, "b k"]]:
-    """(params, batch_stats, uint8 video (b,t,h,w,3)) -> softmax (b,k), on every process."""
+    """(params, batch_stats, uint8 video (b,t,h,w,3)) -> softmax (b,k) on every process, or sigmoid if `multi_label`."""
 
     def forward(params, batch_stats, video):
         model = flat.merge(graphdef, params, batch_stats)
         model.eval()
         logits, _ = model(normalize(video))
-        return jax.nn.softmax(logits)
+        return jax.nn.sigmoid(logits) if multi_label else jax.nn.softmax(logits)
 
     return jax.jit(forward, out_shardings=sharding.replicated(mesh))

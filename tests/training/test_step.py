@@ -104,6 +104,25 @@ def test_normalize():
     np.testing.assert_allclose(make_normalize(imagenet)(video), expected, rtol=1e-5)
 
 
+def test_several_labels_a_clip(tiny, mesh_of):
+    config, mesh = tiny(changes={"optimizer.learning_rate": 0.0, "model.dropout": 0.0}), mesh_of(1)
+    graphdef, train_state, train_step, batches = start(config, mesh)
+    labels = np.random.default_rng(0).integers(2, size=(16, 5)).astype(np.float32)
+    batch = sharding.put_batch({"video": batches[0]["video"], "label": labels}, mesh)
+    model = flat.merge(graphdef, train_state.params, train_state.batch_stats)
+    model.train()
+    logits = np.asarray(model(make_normalize(config.input)(batch["video"]))[0], np.float64)
+    _, metrics = train_step(train_state, batch, jax.random.key(0))
+    p = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(metrics["loss"], -np.mean(labels * np.log(p) + (1 - labels) * np.log(1 - p)), rtol=1e-5)
+    np.testing.assert_allclose(metrics["top1"], labels[np.arange(16), logits.argmax(1)].mean(), rtol=1e-6)
+
+    graphdef, train_state, _, _ = start(config, mesh)
+    forwards = [make_forward(graphdef, make_normalize(config.input), mesh, multi_label=m) for m in (True, False)]
+    several, one = (f(train_state.params, train_state.batch_stats, batch["video"]) for f in forwards)
+    np.testing.assert_allclose(jax.nn.softmax(jax.scipy.special.logit(several)), one, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("field", "value"), [("mean", (0.5,)), ("std", (0.2, 0.2, 0.0)), ("std", (0.2, 0.2))])
 def test_a_wrong_normalisation(field, value):
     config = common.base().input

@@ -72,6 +72,13 @@ def test_killed_at_three_moments_and_resumed_equals_uninterrupted(tmp_path):
         assert (tmp_path / "killed" / file).read_text() == (tmp_path / "whole" / file).read_text()
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
+    drawn = run("attend", f"--workdir={tmp_path / 'whole'}", "--video=3", "--position=1,1,1")
+    assert drawn.returncode == 0, drawn.stderr
+    pictures = {path.name for path in (tmp_path / "whole" / "attention").iterdir()}
+    assert pictures == {f"video3_res3_0_nonlocal_1-1-1_{kind}.png" for kind in ("heat", "arrows")}
+    nowhere = run("attend", f"--workdir={tmp_path / 'whole'}", "--position=1,7,1")
+    assert nowhere.returncode == 2 and "position=(1, 7, 1) lies outside the (16, 3, 3)" in nowhere.stderr
+
     # The same checkpoint on its own, on other devices, gives the same figure; its loss rows agree to 1e-5.
     evaluated = run("evaluate", f"--workdir={tmp_path / 'whole'}", devices=4)
     assert evaluated.returncode == 0, evaluated.stderr

@@ -1,0 +1,170 @@
+"""Rows drawn are rows of the naive n x m matrix, and arrows point at the pixels they name."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from matplotlib.patches import FancyArrowPatch
+from PIL import Image
+
+from nl_jax.errors import InputError
+from nl_jax.figures import attention
+from nl_jax.models import ResNetConfig, VideoResNet
+
+BLOCK = "res3_0_nonlocal"
+T, H, W = 4, 4, 3  # positions of the block; keys are 2 x 1 in space where subsampled
+
+
+@pytest.fixture(scope="module")
+def video():
+    return jax.random.normal(jax.random.key(3), (1, T, 8 * H, 8 * W, 3))
+
+
+@pytest.fixture
+def network(randomise):
+    def build(**options):
+        config = ResNetConfig(
+            blocks_per_stage=(1, 1),
+            width=4,
+            num_classes=3,
+            geometry="small",
+            nonlocal_blocks={"res3": (0,)},
+            nonlocal_options={"subsample": None} | options,
+        )
+        model = randomise(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
+        model.eval()
+        return model
+
+    return build
+
+
+def naive_matrix(model, video):
+    """Every f(x_i, x_j) / C(x), (t, h, w, T, H, W), by a plain loop over positions i and j."""
+    block = model.res3[0].nonlocal_block
+    x = np.asarray(model(video)[1]["res3_0"][0], np.float64)
+    t, h, w, c = x.shape
+    keys = x
+    if block.subsample == "before":
+        keys = x.reshape(t, h, w, c)[:, : h // 2 * 2, : w // 2 * 2].reshape(t, h // 2, 2, w // 2, 2, c).max((2, 4))
+
+    def linear(layer, vector):
+        return vector @ np.asarray(layer.kernel[...], np.float64) + np.asarray(layer.bias[...], np.float64)
+
+    result = np.zeros((t, h, w, *keys.shape[:3]))
+    for i in itertools.product(range(t), range(h), range(w)):
+        seen = [
+            j
+            for j in itertools.product(*map(range, keys.shape[:3]))
+            if (block.axes != "space" or j[0] == i[0])
+            and (block.axes != "time" or j[1:] == i[1:])
+            and (not block.time_group or j[0] // block.time_group == i[0] // block.time_group)
+        ]
+        theta, phis = x[i], [keys[j] for j in seen]
+        if block.pairwise != "gaussian":
+            theta, phis = linear(block.theta, theta), [linear(block.phi, phi) for phi in phis]
+        if block.pairwise == "concatenation":
+            w_f = np.asarray(block.w_f.kernel[:, 0], np.float64)
+            f = np.array([max(0.0, w_f @ np.concatenate([theta, phi])) for phi in phis]) / len(seen)
+        elif block.pairwise == "dot_product":
+            f = np.array([theta @ phi for phi in phis]) / len(seen)
+        else:
+            scores = np.array([theta @ phi for phi in phis])
+            f = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+        for j, value in zip(seen, f, strict=True):
+            result[(*i, *j)] = value
+    return result
+
+
+CASES = [
+    *({"pairwise": pairwise} for pairwise in ("gaussian", "embedded_gaussian", "dot_product", "concatenation")),
+    {"pairwise": "embedded_gaussian", "axes": "space"},
+    {"pairwise": "dot_product", "axes": "time"},
+    {"pairwise": "embedded_gaussian", "subsample": "before"},
+    {"pairwise": "dot_product", "axes": "space", "subsample": "before"},
+    {"pairwise": "embedded_gaussian", "time_group": 2},
+]
+
+
+@pytest.mark.parametrize("options", CASES, ids=lambda options: "-".join(map(str, options.values())))
+def test_rows_are_those_of_the_naive_matrix(options, network, video):
+    model = network(**options)
+    matrix = naive_matrix(model, video)
+    for position in ((0, 0, 0), (2, 1, 2), (3, 3, 1)):
+        found = attention.attend(model, video, BLOCK, position)
+        assert found.shape == (T, H, W)
+        np.testing.assert_allclose(found.weights, matrix[position], rtol=1e-3, atol=1e-5)
+    mean = attention.attend(model, video, BLOCK, None)
+    np.testing.assert_allclose(mean.weights, matrix.mean((0, 1, 2)), rtol=1e-3, atol=1e-5)
+
+
+def made_up():
+    weights = np.zeros((4, 2, 2), np.float32)
+    weights[0, 0, 0], weights[3, 1, 1], weights[1, 0, 1] = 0.5, -1.0, 0.25
+    return attention.Attention(weights, (2, 1, 0), (4, 2, 2), "res3_0_nonlocal (dot_product)")
+
+
+def test_the_strongest_come_first_with_their_sign():
+    assert made_up().strongest(2) == [((3, 1, 1), -1.0), ((0, 0, 0), 0.5)]
+    assert len(made_up().strongest(20)) == 3, "weights of zero are no connection"
+
+
+FRAMES = np.random.default_rng(0).integers(256, size=(8, 40, 60, 3), dtype=np.uint8)
+
+
+def test_arrows_go_from_the_position_to_the_middle_of_each_key():
+    figure = attention.draw_arrows(FRAMES, made_up())
+    assert [ax.get_title() for ax in figure.axes] == ["frame 1", "frame 3", "frame 5", "frame 7"]
+    panels = dict(zip((1, 3, 5, 7), figure.axes, strict=True))
+    arrows = [patch for patch in figure.findobj(FancyArrowPatch)]
+    ends = {(1, 14.5, 9.5): 0.5, (3, 44.5, 9.5): 0.25, (7, 44.5, 29.5): -1.0}  # frame, x, y: weight
+    found = {}
+    for arrow in arrows:
+        (tail, head) = (figure.transFigure.transform(point) for point in arrow._posA_posB)
+        np.testing.assert_allclose(panels[5].transData.inverted().transform(tail), (14.5, 29.5), atol=1e-6)
+        for frame, panel in panels.items():
+            x, y = panel.transData.inverted().transform(head)
+            if panel.bbox.contains(*head):
+                found[(frame, round(float(x), 3), round(float(y), 3))] = arrow
+    assert found.keys() == ends.keys()
+    dashed = {at for at, arrow in found.items() if arrow.get_linestyle() != "-"}
+    assert dashed == {at for at, weight in ends.items() if weight < 0}
+    assert "3 strongest of 16 keys (100% of the weight) for position (2, 1, 0)" in figure.get_suptitle()
+
+
+def test_heat_lies_over_every_key_frame():
+    figure = attention.draw_heat(FRAMES, made_up())
+    *panels, bar = figure.axes
+    assert len(panels) == 4 and bar.get_ylabel() == "weight"
+    for panel, weights in zip(panels, made_up().weights, strict=True):
+        np.testing.assert_array_equal(panel.images[1].get_array(), weights)
+        assert panel.images[1].get_clim() == (-1, 1), "zero is the middle of the colours"
+
+
+@pytest.mark.parametrize("draw", [attention.draw_arrows, attention.draw_heat])
+def test_pictures_are_written(draw, tmp_path):
+    attention.save(draw(FRAMES, made_up()), tmp_path / "picture.png")
+    with Image.open(tmp_path / "picture.png") as image:
+        assert image.width > 600 and len(image.convert("RGB").getcolors(2**24)) > 1000
+
+
+def test_what_does_not_exist_is_named(network, video, tmp_path):
+    model = network(pairwise="dot_product")
+    with pytest.raises(InputError, match=r"block='res4_0_nonlocal' is unknown; the network has res3_0_nonlocal"):
+        attention.attend(model, video, "res4_0_nonlocal", (0, 0, 0))
+    with pytest.raises(InputError, match=r"position=\(0, 4, 0\) lies outside the \(4, 4, 3\) positions"):
+        attention.attend(model, video, BLOCK, (0, 4, 0))
+    with pytest.raises(InputError, match="arrows need a position"):
+        attention.draw_arrows(FRAMES, attention.attend(model, video, BLOCK, None))
+    with pytest.raises(InputError, match=r"picture\.bmp: pictures end in one of \.png"):
+        attention.save(attention.draw_heat(FRAMES, made_up()), tmp_path / "picture.bmp")
+
+
+def test_the_average_is_taken_a_few_rows_at_a_time(network, video, monkeypatch):
+    model = network(pairwise="embedded_gaussian")
+    whole = attention.attend(model, video, BLOCK, None).weights
+    monkeypatch.setattr(attention, "QUERIES", 7)
+    np.testing.assert_allclose(attention.attend(model, video, BLOCK, None).weights, whole, rtol=1e-5)
+    assert jnp.isclose(whole.sum(), 1)

@@ -16,15 +16,13 @@ from nl_jax.errors import InputError, TrainingError
 from nl_jax.evaluation.views import predict
 from nl_jax.models import VideoResNet, flat
 from nl_jax.models.summary import summary
-from nl_jax.training import sharding, state, workdir
+from nl_jax.training import sharding, start, state, workdir
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.logs import BadVideos, MetricsLog
 from nl_jax.training.precise_bn import make_moments, precise_batch_stats
 from nl_jax.training.schedule import make_optimizer, make_schedule
 from nl_jax.training.setup import check_run, make_resnet_config, measured_on
 from nl_jax.training.step import make_forward, make_normalize, make_train_step
-from nl_jax.weights import norms
-from nl_jax.weights.inflate import inflate
 
 
 def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -> dict[str, float | int | str]:
@@ -82,10 +80,10 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
         batches.set_state(data_state)
         say(f"resumed at step {int(train_state.step)}")
     elif start_from is not None:
-        train_state, report = _start_from(train_state, start_from, config, train_set.classes, mesh)
+        train_state, report = start.take_over(train_state, start_from, config, train_set.classes, mesh)
         say(f"started from {start_from}: {report}")
     if int(train_state.step) == 0:
-        _check_blocks_can_learn(resnet, train_state.params)
+        start.check_blocks_can_learn(resnet, train_state.params)
 
     # ------------------------------------------------------------------------------------------------ training
     normalize = make_normalize(config.input)
@@ -185,38 +183,6 @@ def describe_results(results: dict[str, float | int | str]) -> str:
 def _other_seeds(seed: int) -> tuple[jax.Array, int]:
     """Of dropout and of the batches for precise BN: unlike those of training, for every seed."""
     return jax.random.fold_in(jax.random.key(seed), 1), int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
-
-
-def _start_from(train_state, directory, config, classes, mesh):
-    """Parameters and statistics of another network where this one has them, laid out as they were."""
-    if (theirs := workdir.read_config(directory).input) != config.input:
-        raise InputError(
-            f"{directory} was trained with input.mean={theirs.mean} and input.std={theirs.std}, and this run has "
-            f"input.mean={config.input.mean} and input.std={config.input.std}; set them alike"
-        )
-    _, params, batch_stats = workdir.load_network(directory, mesh)
-    source, folded = norms.fold(
-        params | batch_stats, {*train_state.params, *train_state.batch_stats}, norms.OUR_EPSILON
-    )
-    params, batch_stats = ({name: source[name] for name in part if name in source} for part in (params, batch_stats))
-    same_classes = workdir.read_classes(directory) == classes
-    params, report = inflate(train_state.params, params, config.start.planes, head=same_classes)
-    batch_stats, _ = inflate(train_state.batch_stats, batch_stats, config.start.planes)
-    report.norms = norms.folded(folded)
-    like = jax.tree.map(lambda array: array.sharding, (train_state.params, train_state.batch_stats))
-    params, batch_stats = jax.device_put((params, batch_stats), like)
-    return train_state.replace(params=params, batch_stats=batch_stats), report
-
-
-def _check_blocks_can_learn(resnet, params) -> None:
-    """A new block is the identity by a scale of zero, which a frozen norm would keep for ever."""
-    if resnet.nonlocal_options.get("norm", resnet.norm) == "frozen":
-        for name, scale in params.items():
-            if name.endswith("nonlocal_block/norm/scale") and not np.asarray(scale).any():
-                raise InputError(
-                    f"{name} is zero and frozen, so the block would stay the identity: start from a network that has "
-                    "it, or set model.nonlocal_options.norm to none or affine"
-                )
 
 
 def _precise_batch_stats(moments, train_state, batches, config, mesh):

@@ -12,11 +12,16 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from nl_jax.errors import InputError, TrainingError
+from nl_jax.errors import InputError, Preempted, TrainingError
+
+PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 def run(main: Callable[[], None]) -> None:
-    """Parses the flags, runs `main` and exits: 0, 1 for a run that could not go on, 2 for bad input."""
+    """Parses the flags, runs `main` and exits.
+
+    With 0; 1 for a run that could not go on; 2 for bad input; 75 for one that was asked to end and has saved.
+    """
     logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
     if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -54,6 +59,9 @@ def _guarded(main: Callable[[], None]) -> None:
         fail(error, 2)
     except TrainingError as error:
         fail(error, 1)
+    except Preempted as stop:
+        print(stop)
+        sys.exit(PREEMPTED)
 
 
 def _parse(argv: list[str]) -> list[str]:

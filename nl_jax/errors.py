@@ -1,4 +1,4 @@
-"""The one exception that means: what the user gave cannot be used as it is."""
+"""What can end a program without being a defect of ours."""
 
 
 class InputError(ValueError):
@@ -14,3 +14,7 @@ class TrainingError(RuntimeError):
 
     The programs print it as one line and exit with code 1.
     """
+
+
+class Preempted(Exception):
+    """A run that was asked to end has saved its state; the same command goes on from there."""

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nl_jax.data.loader import TrainBatches
-from nl_jax.errors import InputError, TrainingError
+from nl_jax.errors import InputError, Preempted, TrainingError
 from nl_jax.evaluation.views import predict
 from nl_jax.models import VideoResNet, flat
 from nl_jax.models.summary import summary
@@ -20,6 +20,7 @@ from nl_jax.training import sharding, start, state, workdir
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.logs import BadVideos, MetricsLog
 from nl_jax.training.precise_bn import make_moments, precise_batch_stats
+from nl_jax.training.preemption import Preemption
 from nl_jax.training.schedule import make_optimizer, make_schedule
 from nl_jax.training.setup import check_run, make_resnet_config, measured_on
 from nl_jax.training.step import make_forward, make_normalize, make_train_step
@@ -32,7 +33,8 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
       start_from: the workdir of the network to start from, inflated in time where this one has temporal kernels.
 
     Raises:
-      InputError: for a config that cannot be run; TrainingError: when the loss is not finite.
+      InputError: for a config that cannot be run; TrainingError: when the loss is not finite; Preempted: on SIGTERM or
+        Ctrl-C, once the state is saved.
     """
     is_main = jax.process_index() == 0
     console = Console(quiet=not is_main, highlight=False, markup=False, soft_wrap=True)
@@ -113,7 +115,13 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     first_step = step = int(train_state.step)
     pending, began = [], time.monotonic()
     since = began
-    with checkpoints, closing(batches), MetricsLog(directory, step, enabled=is_main) as log, progress:
+    with (
+        Preemption() as preemption,
+        checkpoints,
+        closing(batches),
+        MetricsLog(directory, step, enabled=is_main) as log,
+        progress,
+    ):
         task = progress.add_task("training", total=config.steps, completed=step, status="")
         while step < config.steps:
             batch = next(batches)
@@ -128,7 +136,8 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
             progress.advance(task)
 
             last = step == config.steps
-            save = last or step % config.checkpoint_every == 0
+            stop = preemption.asked(step) and not last
+            save = last or stop or step % config.checkpoint_every == 0
             validate = last or (config.eval_every and step % config.eval_every == 0)
             if not (save or validate or step % config.log_every == 0):
                 continue
@@ -145,6 +154,8 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
             _report(progress, task, step, config.steps, row, minutes_left)
             if save:
                 checkpoints.save(train_state, batches.get_state())
+            if stop:
+                raise Preempted(f"asked to end: saved at step {step}; the same command goes on from there")
             pending, since = [], time.monotonic()
 
     # -------------------------------------------------------------------------------------------- final figure

@@ -55,7 +55,7 @@ def test_killed_at_three_moments_and_resumed_equals_uninterrupted(tmp_path):
 
     moments = random.Random(0)
     killed = program("train", *quickstart, f"--workdir={tmp_path / 'killed'}")
-    for least in (2, 5, 9):
+    for least, number in ((2, signal.SIGKILL), (5, signal.SIGTERM), (9, signal.SIGKILL)):
         process = subprocess.Popen(killed, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
         # At a random moment after a given number of rows, wherever a save may then be.
         csv = tmp_path / "killed" / "metrics.csv"
@@ -63,8 +63,8 @@ def test_killed_at_three_moments_and_resumed_equals_uninterrupted(tmp_path):
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.1))
         assert process.poll() is None, "the run ended before it was killed"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(number)
+        assert process.wait() == {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75}[number]
     last = subprocess.run(killed, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=400)
     assert last.returncode == 0, last.stderr
     assert "resumed at step" in last.stdout

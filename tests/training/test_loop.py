@@ -1,12 +1,13 @@
 import json
 import shutil
+import signal
 
 import jax
 import numpy as np
 import pytest
 
 from configs import common
-from nl_jax.errors import InputError, TrainingError
+from nl_jax.errors import InputError, Preempted, TrainingError
 from nl_jax.training import loop
 from nl_jax.training.logs import MetricsLog, read_metrics
 from nl_jax.training.workdir import load_network, read_classes, read_config
@@ -82,6 +83,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny, uninterrupt
     resumed = loop.train(tiny(), tmp_path)
     assert resumed == json.loads((uninterrupted / "results.json").read_text())
     assert rows_without_timing(tmp_path) == rows_without_timing(uninterrupted)
+    for found, expected in zip(final_arrays(tmp_path), final_arrays(uninterrupted), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_asked_to_end_saves_and_goes_on_bit_for_bit(tiny, uninterrupted, tmp_path, monkeypatch, number):
+    def put(batch, mesh, put=loop.sharding.put_batch, calls=iter(range(100))):  # noqa: B008
+        if "label" in batch and next(calls) == 2:  # in the third step, which no checkpoint is due after
+            signal.raise_signal(number)
+        return put(batch, mesh)
+
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.sharding, "put_batch", put)
+        with pytest.raises(Preempted, match="saved at step 3; the same command goes on"):
+            loop.train(tiny(), tmp_path)
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert loop.train(tiny(), tmp_path) == json.loads((uninterrupted / "results.json").read_text())
     for found, expected in zip(final_arrays(tmp_path), final_arrays(uninterrupted), strict=True):
         jax.tree.map(np.testing.assert_array_equal, found, expected)
 

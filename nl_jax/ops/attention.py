@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import flash_attention
 from jaxtyping import Array, Float
 
+from nl_jax.ops import devices
+
 # Pairwise values of one clip at once. They stay in a CPU's last-level cache, and leave a TPU's products large.
 MAX_PAIRS = 2**21
 MIN_CHUNK = 128
@@ -51,10 +53,8 @@ def attention(
     another platform gets this one's choice unless `form` is given.
     """
     if form is None:
-        # Inside jax.shard_map the mesh's axes are manual: the function sees the arrays of one device.
-        partitioned = jax.device_count() > 1 and not jax.sharding.get_abstract_mesh().are_all_axes_manual
         shapes = (theta.shape[1], *phi.shape[1:], g.shape[2], g.dtype)
-        form = choose(jax.default_backend(), partitioned, *shapes)
+        form = choose(jax.default_backend(), devices.partitioned(), *shapes)
     if form not in FORMS:
         raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
     return FORMS[form](theta, phi, g, scale)

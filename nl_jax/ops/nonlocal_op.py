@@ -108,9 +108,9 @@ def _hinge_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, 
     """sum_j [a_i + p_j > 0] g_j and sum_j relu(a_i + p_j) g_j, both (b, n, c).
 
     a_i sum g_j + sum p_j g_j would be a small difference of large sums wherever a and p are large. Instead, with
-    G_k = g_1 + .. + g_k over the keys from the largest p down, the hinge at key k, H_k = sum_{j<k} (p_j - p_k) g_j, grows
-    from key to key by a gap times G: H_k = H_{k-1} + (p_{k-1} - p_k) G_{k-1}. Nothing cancels that would not in the
-    sum over pairs itself.
+    G_k = g_1 + .. + g_k over the keys from the largest p down, the hinge at key k, H_k = sum_{j<k} (p_j - p_k) g_j,
+    grows from key to key by a gap times G: H_k = H_{k-1} + (p_{k-1} - p_k) G_{k-1}. Nothing cancels that would not in
+    the sum over pairs itself.
     """
     order = jnp.argsort(-p, axis=1)
     p = jnp.take_along_axis(p, order, axis=1)

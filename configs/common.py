@@ -37,6 +37,7 @@ def base() -> ConfigDict:
     config.model.dropout = 0.5
     config.model.head_window = 0  # 7 slides the head over crops larger than those trained on
     config.model.dtype = "float32"  # or bfloat16, for the computation
+    config.model.remat = ()  # stages whose blocks are computed again in the backward pass, to save memory
 
     config.input = ConfigDict()  # the network sees (x / 255 - mean) / std, by channel of RGB
     config.input.mean = (0.45, 0.45, 0.45)

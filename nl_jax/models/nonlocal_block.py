@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from nl_jax.errors import InputError
 from nl_jax.models.norm import KINDS, Norm
 from nl_jax.ops import nonlocal_op
+from nl_jax.ops.conv import product
 from nl_jax.ops.pool import max_pool
 
 PAIRWISE = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
@@ -90,7 +91,13 @@ class NonLocalBlock(nnx.Module):
 
         def pointwise(features_in, features_out, use_bias, kernel_init):
             return nnx.Linear(
-                features_in, features_out, use_bias=use_bias, kernel_init=kernel_init, dtype=dtype, rngs=rngs
+                features_in,
+                features_out,
+                use_bias=use_bias,
+                kernel_init=kernel_init,
+                dtype=dtype,
+                dot_general=lambda x, kernel, *_, **__: product(x, kernel),  # for its gradient
+                rngs=rngs,
             )
 
         if pairwise != "gaussian":

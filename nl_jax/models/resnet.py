@@ -43,6 +43,7 @@ class ResNetConfig:
       dropout: probability, before fc.
       head_window: see `Classifier`; 7 tests larger crops as the released code does.
       dtype: of the computation, "float32" or "bfloat16".
+      remat: stages whose blocks keep only their input for the backward pass and compute the rest again.
     """
 
     depth: int = 50
@@ -58,6 +59,7 @@ class ResNetConfig:
     dropout: float = 0.5
     head_window: int | None = None
     dtype: str = "float32"
+    remat: tuple[str, ...] = ()
 
     def stages(self) -> dict[str, int]:
         """Stage name to number of residual blocks: {"res2": 3, ...}."""
@@ -90,6 +92,8 @@ class ResNetConfig:
         if self.dtype not in ("float32", "bfloat16"):
             raise InputError(f"dtype={self.dtype!r} is unknown; choose float32 or bfloat16")
         stages = self.stages()
+        if unknown := set(self.remat) - set(stages):
+            raise InputError(f"remat names {', '.join(sorted(unknown))}, but the stages are {', '.join(stages)}")
         for stage, positions in self.nonlocal_blocks.items():
             if stage not in stages:
                 raise InputError(f"nonlocal_blocks names {stage!r}, but the stages are {', '.join(stages)}")
@@ -232,10 +236,11 @@ class VideoResNet(nnx.Module):
         if pool1:
             x = apply("pool1", pool1, x)
         for stage in self.config.stages():
+            run = nnx.remat(_run) if stage in self.config.remat else _run
             for position, block in enumerate(getattr(self, stage)):
-                x = apply(f"{stage}_{position}", block, x)
+                x = apply(f"{stage}_{position}", run, block, x)
                 if block.nonlocal_block is not None:
-                    x = apply(f"{stage}_{position}_nonlocal", block.nonlocal_block, x)
+                    x = apply(f"{stage}_{position}_nonlocal", run, block.nonlocal_block, x)
             if stage == "res2" and pool2:
                 x = apply("pool2", pool2, x)
         return apply("logits", self.classifier, x, dropout_key), out
@@ -248,6 +253,10 @@ class VideoResNet(nnx.Module):
             for position, block in enumerate(getattr(self, stage))
             if block.nonlocal_block is not None
         }
+
+
+def _run(layer: nnx.Module, x: Array) -> Array:
+    return layer(x)
 
 
 def _is_inflated(stage: str, position: int) -> bool:

@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Up to this many pairwise values (b n m) at once; beyond it the softmax goes through the queries in chunks. They stay
-# in cache: on a CPU chunks of this size are faster than the whole.
-MAX_PAIRS = 2**22
+from nl_jax.ops.attention import attention
+
 # The sorted form of concatenation pays a sort and four gathers; below this many keys the pairs are cheaper.
 MIN_SORTED_KEYS = 512
 
@@ -42,30 +41,20 @@ def concatenation_rows(a: Float[Array, "b n"], p: Float[Array, "b m"]) -> Float[
 
 
 def gaussian(
-    theta: Float[Array, "b n d"], phi: Float[Array, "b m d"], g: Float[Array, "b m c"], scale: float = 1.0
+    theta: Float[Array, "b n d"],
+    phi: Float[Array, "b m d"],
+    g: Float[Array, "b m c"],
+    scale: float = 1.0,
+    form: str | None = None,
 ) -> Float[Array, "b n c"]:
     """y_i = sum_j softmax_j(scale theta_i . phi_j) g_j.
 
-    Memory is linear in n + m: many queries are taken in chunks, whose pairwise values the backward pass computes again.
-    Scores and softmax are float32 whatever the inputs are; the result has the type of `g`.
+    Memory is linear in n + m, backward too: see `attention`, which has several forms of this and takes the one that
+    suits the platform unless `form` names another. Scores and softmax are float32 whatever the inputs are; the result
+    has the type of `g`.
     """
     _check_shapes(theta.shape, phi.shape, g.shape)
-    b, n, d = theta.shape
-    chunk = max(1, MAX_PAIRS // (b * phi.shape[1]))
-    if n <= chunk:
-        return _weighted_sum(gaussian_rows(theta, phi, scale), g)
-
-    # float32 outside, so that the gradients of phi and g add up over the chunks in float32.
-    phi32, g32 = phi.astype(jnp.float32), g.astype(jnp.float32)
-
-    @jax.checkpoint
-    def one_chunk(queries: Float[Array, "b q d"]) -> Float[Array, "b q c"]:
-        return _weighted_sum(gaussian_rows(queries, phi32.astype(phi.dtype), scale), g32.astype(g.dtype))
-
-    chunks = -(-n // chunk)
-    padded = jnp.pad(theta, ((0, 0), (0, chunks * chunk - n), (0, 0)))
-    y = jax.lax.map(one_chunk, padded.reshape(b, chunks, chunk, d).swapaxes(0, 1))
-    return y.swapaxes(0, 1).reshape(b, chunks * chunk, -1)[:, :n]
+    return attention(theta, phi, g, scale, form)
 
 
 def dot_product(
@@ -116,16 +105,26 @@ _hinge.defvjp(_hinge_forward, _hinge_backward)
 
 
 def _hinge_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]):
-    """sum_j [a_i + p_j > 0] g_j and sum_j relu(a_i + p_j) g_j, both (b, n, c)."""
+    """sum_j [a_i + p_j > 0] g_j and sum_j relu(a_i + p_j) g_j, both (b, n, c).
+
+    a_i sum g_j + sum p_j g_j would be a small difference of large sums wherever a and p are large. Instead, with
+    G_k = g_1 + .. + g_k over the keys from the largest p down, the hinge at key k, H_k = sum_{j<k} (p_j - p_k) g_j,
+    grows from key to key by a gap times G: H_k = H_{k-1} + (p_{k-1} - p_k) G_{k-1}. Nothing cancels that would not in
+    the sum over pairs itself.
+    """
     order = jnp.argsort(-p, axis=1)
     p = jnp.take_along_axis(p, order, axis=1)
     g = jnp.take_along_axis(g, order[..., None], axis=1)
-    prefix = jnp.cumsum(jnp.concatenate([g, p[..., None] * g], axis=-1), axis=1)
-    prefix = jnp.pad(prefix, ((0, 0), (1, 0), (0, 0)))
+    sum_g = jnp.cumsum(g, axis=1)
+    gaps = p[:, :-1] - p[:, 1:]
+    hinge = jnp.pad(jnp.cumsum(gaps[..., None] * sum_g[:, :-1], axis=1), ((0, 0), (1, 0), (0, 0)))
     # The number of keys with -p_j < a_i, that is a_i + p_j > 0.
     count = jax.vmap(partial(jnp.searchsorted, side="left"))(-p, a)
-    sum_g, sum_pg = jnp.split(jnp.take_along_axis(prefix, count[..., None], axis=1), 2, axis=-1)
-    return sum_g, a[..., None] * sum_g + sum_pg
+    last = jnp.maximum(count - 1, 0)
+    beyond = jnp.where(count > 0, a + jnp.take_along_axis(p, last, axis=1), 0)
+    sum_g, hinge = (jnp.take_along_axis(x, last[..., None], axis=1) for x in (sum_g, hinge))
+    any_key = (count > 0)[..., None]
+    return jnp.where(any_key, sum_g, 0), jnp.where(any_key, hinge + beyond[..., None] * sum_g, 0)
 
 
 def _weighted_sum(rows: Float[Array, "b n m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:

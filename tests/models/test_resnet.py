@@ -356,9 +356,39 @@ def test_bfloat16_computes_and_float32_remains(randomise):
     np.testing.assert_allclose(out["logits"], expected["logits"], atol=0.05 * spread)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_remat_keeps_less_and_changes_nothing(dtype, randomise):
+    """The same loss, gradients and batch norm statistics, which move though the forward pass runs twice."""
+    video = clips((2, 8, 32, 32))
+
+    def build(remat):
+        config = laptop(inflate="3x1x1", norm="global", dropout=0.0, dtype=dtype, remat=remat)
+        graph, params, stats = nnx.split(randomise(lambda: VideoResNet(config, rngs=nnx.Rngs(0))), nnx.Param, ...)
+
+        def loss(params):
+            model = nnx.merge(graph, params, stats, copy=True)
+            logits, _ = model(video)
+            return jnp.square(logits).sum(), nnx.state(model, nnx.BatchStat)
+
+        kept = jax.eval_shape(lambda params: jax.vjp(loss, params, has_aux=True)[1], params)
+        kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+        (_, moved), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        return stats, kept, jax.tree.leaves((moved, gradients))
+
+    before, all_kept, expected = build(())
+    _, kept, found = build(("res2", "res3", "res4", "res5"))
+    assert kept < 0.85 * all_kept  # conv1 and the parameters remain
+    tolerance = 1e-5 if dtype == "float32" else 0.02
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
+    moved = found[: len(jax.tree.leaves(before))]
+    assert all(np.any(old != new) for old, new in zip(jax.tree.leaves(before), moved, strict=True))
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
+        ({"remat": ("res2", "res6")}, "remat names res6, but the stages are res2, res3, res4, res5"),
         (
             {"depth": 34, "blocks_per_stage": None, "nonlocal_blocks": {}},
             "depth=34 is unknown; choose one of 50, 101, 152",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from nl_jax.ops import nonlocal_op
+from nl_jax.ops import attention, nonlocal_op
 
 B, N, M, D, C = 2, 11, 7, 5, 3
 FUNCTIONS = ("gaussian", "dot_product", "concatenation")
@@ -54,7 +54,9 @@ def naive(function, q, k, g):
 @pytest.fixture(params=["direct", "other"])
 def form(request, monkeypatch):
     """Each function has two internal forms. The dot product picks by shape alone: see n_m below."""
-    monkeypatch.setattr(nonlocal_op, "MAX_PAIRS", 2**24 if request.param == "direct" else B * M * 4)  # 11 = 4 + 4 + 3
+    monkeypatch.setattr(attention, "MAX_PAIRS", 2**24 if request.param == "direct" else M * 4)  # 11 = 4 + 4 + 3
+    monkeypatch.setattr(attention, "MIN_CHUNK", 1)
+    monkeypatch.setattr(attention, "CHUNK_MULTIPLE", 2)
     monkeypatch.setattr(nonlocal_op, "MIN_SORTED_KEYS", 10**9 if request.param == "direct" else 1)
     return request.param
 
@@ -111,26 +113,52 @@ def test_sorted_concatenation_forms_no_pairs():
     assert not re.search(rf"\[({B},)?({n},{m}|{m},{n})[,\]]", jaxpr)
 
 
-def test_sorted_concatenation_is_exact_over_many_keys():
-    args = arguments("concatenation", n=50, m=4096)
-    with jax.enable_x64(True):
-        expected = naive("concatenation", *(jnp.asarray(a, jnp.float64) for a in args))
-    np.testing.assert_allclose(nonlocal_op.concatenation(*args), expected, atol=2e-6)
+def values(kind, size, rng):
+    """Numbers that make sums of sums lose digits, each in its way."""
+    return {
+        "normal": lambda: rng.normal(size=size),
+        "positive": lambda: rng.uniform(0, 9, size),
+        "mixed sizes": lambda: rng.normal(size=size) * 10 ** rng.uniform(-3, 4, size),
+        "ties": lambda: rng.integers(-3, 4, size),
+    }[kind]()
 
 
-def test_chunked_gaussian_needs_little_memory(monkeypatch):
-    n = m = 1024
-    args = [jax.ShapeDtypeStruct((1, s, 8), jnp.float32) for s in (n, m, m)]
+@pytest.mark.parametrize("of_g", ["normal", "positive", "mixed sizes"])
+@pytest.mark.parametrize("of_a, of_p, offset", [
+    ("normal", "normal", 0),
+    ("normal", "normal", 1000),  # a_i + p_j is a small difference of large numbers
+    ("mixed sizes", "mixed sizes", 0),
+    ("positive", "positive", 0),
+    ("ties", "ties", 0),
+])  # fmt: skip
+def test_sorted_concatenation_is_as_exact_as_pairs_over_many_positions(of_a, of_p, offset, of_g):
+    """12544 keys in float32: the error is that of a sum of a_i + p_j over pairs, relative to the sum without signs."""
+    rng = np.random.default_rng(0)
+    m, c = 12544, 3
+    a, p = values(of_a, 300, rng) - offset, values(of_p, m, rng) + offset
+    a, p, g = (np.asarray(x, np.float32) for x in (a, p, values(of_g, m * c, rng).reshape(m, c)))
+    dy = np.asarray(values(of_g, 300 * c, rng).reshape(300, c), np.float32)
+    y, pull = jax.vjp(jax.jit(nonlocal_op.concatenation), a[None], p[None], g[None])
+    found = [y, *pull(dy[None])]
 
-    def temporary_bytes():
-        loss = lambda *a: nonlocal_op.gaussian(*a).sum()  # noqa: E731  a new function, that jit does not remember
-        step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
-        return step.lower(*args).compile().memory_analysis().temp_size_in_bytes
+    a, p, g, dy = (x.astype(np.float64) for x in (a, p, g, dy))
+    sums = a[:, None] + p
+    rows, active = np.maximum(sums, 0) / m, (sums > 0) / m
 
-    pairs = 4 * n * m
-    assert temporary_bytes() >= pairs
-    monkeypatch.setattr(nonlocal_op, "MAX_PAIRS", 32 * m)
-    assert temporary_bytes() < pairs / 4
+    def formulas(g, dy):  # y, da, dp, dg
+        return rows @ g, (active @ g * dy).sum(1), (active.T @ dy * g).sum(1), rows.T @ dy
+
+    names = ("y", "da", "dp", "dg")
+    for name, ours, exact, size in zip(names, found, formulas(g, dy), formulas(abs(g), abs(dy)), strict=True):
+        assert np.all(np.abs(ours[0] - exact) <= 1e-6 * size), name
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_sorted_concatenation_where_all_sums_have_one_sign(sign):
+    a, p, g = (jnp.abs(x) for x in arguments("concatenation", n=40, m=600))
+    y = nonlocal_op.concatenation(sign * a, sign * p, g)
+    np.testing.assert_allclose(y, pair_by_pair("concatenation", sign * a, sign * p, g), rtol=2e-6)
+    assert np.all(y == 0) == (sign < 0)
 
 
 @pytest.mark.parametrize(

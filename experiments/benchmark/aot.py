@@ -1,0 +1,60 @@
+"""Compiles for a TPU without one: memory and bytes moved per chip, of ours and of the form with the n x m matrix."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from rich.console import Console
+from rich.table import Table
+
+from nl_jax.errors import InputError
+
+
+def compile_and_show(programs, topology: str) -> list[dict[str, object]]:
+    """Compiles every program for one chip of `topology`, e.g. "v5e:2x2", and prints a table.
+
+    Args:
+      programs: case to (ours, naive, shapes) of jitted functions of float32 arrays, or to (ours, naive) of functions
+        that lower a program for a mesh with axes data and fsdp.
+
+    Raises:
+      InputError: where there is no libtpu, or it does not know the topology.
+    """
+    # libtpu asks the cloud's metadata server where it runs, and waits for an answer.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    try:
+        description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    except Exception as error:  # whatever libtpu, or its absence, raises
+        raise InputError(f"--topology={topology}: {error}; --aot needs libtpu, pip install -e .[tpu]") from error
+    # One chip: what a step needs for its share of the batch does not depend on how many there are.
+    devices = np.array(description.devices[:1]).reshape(1, 1)
+    mesh = Mesh(devices, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+    rows = []
+    table = Table("case", "program", "arguments MB", "temporary MB", "MB moved, loops counted once")
+    for case, (ours, naive, *shapes) in programs.items():
+        for name, program in (("ours", ours), ("naive", naive)):
+            row = {"case": case, "program": name}
+            try:
+                compiled = (_lower(program, shapes[0], mesh) if shapes else program(mesh)).compile()
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                row["error"] = str(error).split(". ")[0]
+                table.add_row(case, name, "", f"does not fit: {row['error']}", "")
+            else:
+                memory = compiled.memory_analysis()
+                row["arguments"], row["temporary"] = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+                row["moved"] = compiled.cost_analysis()["bytes accessed"]
+                table.add_row(case, name, *(f"{row[key] / 1e6:,.0f}" for key in ("arguments", "temporary", "moved")))
+            rows.append(row)
+    Console(width=None if os.isatty(1) else 140).print(table)
+    return rows
+
+
+def _lower(program, shapes, mesh):
+    place = NamedSharding(mesh, PartitionSpec())
+    return program.lower(*(jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in shapes))

@@ -1,0 +1,171 @@
+"""Whole networks against the plain PyTorch I3D: forward, training step, and testing on larger crops."""
+
+import argparse
+import math
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from configs.common import base
+from experiments.benchmark.measure import Measurement, compare
+from experiments.benchmark.op import naive_gaussian
+from nl_jax.models import ResNetConfig, VideoResNet, flat
+from nl_jax.models.summary import summary
+from nl_jax.ops import nonlocal_op
+from nl_jax.training import sharding, state
+from nl_jax.training.schedule import make_optimizer, make_schedule
+from nl_jax.training.step import make_forward, make_train_step, normalize
+
+NONLOCAL_BLOCKS = {50: {"res3": (1, 3), "res4": (1, 3, 5)}, 101: {"res3": (1, 3), "res4": (6, 13, 20)}}
+CASES = {"network": "forward", "train_step": "training step", "evaluate": "forward of three test crops"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--frames", type=int, nargs="+", default=[8], help="one row each")
+    parser.add_argument("--side", type=int, help="of a square frame; 224, or 256 for evaluate")
+    parser.add_argument("--depth", type=int, default=50, choices=(50, 101))
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--batch", type=int, help="clips, with --aot of one chip; 2, or the 3 crops of evaluate")
+    parser.add_argument("--geometry", default="slowfast", help="only slowfast can be compared with PyTorch")
+    parser.add_argument("--norm", default="batch")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--remat", nargs="*", default=[], help="stages, as in config.model.remat")
+
+
+def run(arguments: argparse.Namespace) -> list[Measurement]:
+    return [measurement for frames in arguments.frames for measurement in _measure(frames, arguments)]
+
+
+def programs(arguments: argparse.Namespace):
+    """What `--aot` compiles: case to functions of a mesh that lower ours and the one with the n x m matrix."""
+    from nl_jax.ops.attention import attention
+
+    def lower(frames, gaussian):
+        def on(mesh):
+            with mock.patch.object(nonlocal_op, "gaussian", gaussian):
+                return _lower(frames, arguments, mesh)
+
+        return on
+
+    def chunked(*args):  # what a TPU runs when the batch is spread over chips
+        return attention(*args, form="chunked")
+
+    return {
+        f"{CASES[arguments.subject]}, {frames} frames": (lower(frames, chunked), lower(frames, naive_gaussian))
+        for frames in arguments.frames
+    }
+
+
+def _sizes(arguments):
+    test = arguments.subject == "evaluate"
+    return arguments.side or (256 if test else 224), arguments.batch or (3 if test else 2)
+
+
+def _config(arguments) -> ResNetConfig:
+    return ResNetConfig(
+        depth=arguments.depth,
+        width=arguments.width,
+        inflate="3x1x1",
+        geometry=arguments.geometry,
+        nonlocal_blocks=NONLOCAL_BLOCKS[arguments.depth],
+        norm=arguments.norm,
+        dtype=arguments.dtype,
+        remat=tuple(arguments.remat),
+    )
+
+
+def _training():
+    """Schedule and optimiser of the paper's recipe, between two drops of its learning rate."""
+    config = base()
+    config.optimizer.schedule = "constant"
+    schedule = make_schedule(config.optimizer, config.steps)
+    return schedule, make_optimizer(config.optimizer, schedule)
+
+
+def _lower(frames, arguments, mesh):
+    side, batch = _sizes(arguments)
+    config, (schedule, optimizer) = _config(arguments), _training()
+    graphdef, params, batch_stats = flat.abstract(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
+
+    def place(tree, shardings):
+        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+
+    shapes = {"video": (batch * mesh.size, frames, side, side, 3), "label": (batch * mesh.size,)}
+    dtypes = {"video": jnp.uint8, "label": jnp.int32}
+    data = {
+        name: jax.ShapeDtypeStruct(shape, dtypes[name], sharding=sharding.batch_sharding(mesh))
+        for name, shape in shapes.items()
+    }
+    if arguments.subject != "train_step":
+        arrays = [place(tree, sharding.state_shardings(mesh, tree)) for tree in (params, batch_stats)]
+        return make_forward(graphdef, mesh).lower(*arrays, data["video"])
+    start = state.TrainState(
+        jax.ShapeDtypeStruct((), jnp.int32), params, batch_stats, jax.eval_shape(optimizer.init, params)
+    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(mesh))
+    step = make_train_step(graphdef, optimizer, schedule, mesh, start)
+    return step.lower(place(start, sharding.state_shardings(mesh, start)), data, key)
+
+
+def _measure(frames, arguments):
+    side, batch = _sizes(arguments)
+    rng = np.random.default_rng(0)
+    video = rng.integers(0, 256, (batch, frames, side, side, 3), dtype=np.uint8)
+    label = rng.integers(0, 400, batch)
+    config = _config(arguments)
+    ours = _ours(config, video, label, arguments.subject)
+    theirs = _theirs(arguments, video, label)
+    operations = 2 * batch * summary(config, video.shape[1:4]).macs * (3 if arguments.subject == "train_step" else 1)
+    title = f"I3D-NL R{arguments.depth} {frames}x{side}x{side}, batch {batch}: {CASES[arguments.subject]}"
+    return compare(
+        title,
+        math.prod(video.shape[1:4]),
+        {"ours": (ours, operations), "torch": (theirs, operations)},
+        arguments.repeats,
+    )
+
+
+def _ours(config, video, label, subject):
+    mesh = jax.make_mesh((1, 1), ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    schedule, optimizer = _training()
+    graphdef, _, _ = flat.abstract(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
+    current = state.create(lambda rngs: VideoResNet(config, rngs=rngs), optimizer, mesh, seed=0)
+    batch = sharding.put_batch({"video": video, "label": label.astype(np.int32)}, mesh)
+    if subject != "train_step":
+        forward = make_forward(graphdef, mesh)
+        return lambda: forward(current.params, current.batch_stats, batch["video"]).block_until_ready()
+    train_step = make_train_step(graphdef, optimizer, schedule, mesh, current)
+
+    def step():
+        nonlocal current
+        current, metrics = train_step(current, batch, jax.random.key(0))
+        jax.block_until_ready((current, metrics))
+
+    return step
+
+
+def _theirs(arguments, video, label):
+    import torch
+
+    from experiments.benchmark.torch_network import I3D
+
+    model = I3D(arguments.depth, arguments.width, nonlocal_blocks=NONLOCAL_BLOCKS[arguments.depth])
+    video = torch.tensor(np.array(normalize(jnp.asarray(video))).transpose(0, 4, 1, 2, 3).copy())
+    label = torch.tensor(label)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
+
+    def forward():
+        with torch.no_grad():
+            model(video).softmax(1)
+
+    def step():
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(video), label).backward()
+        optimizer.step()
+
+    model.train(arguments.subject == "train_step")
+    return step if arguments.subject == "train_step" else forward

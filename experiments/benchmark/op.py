@@ -1,0 +1,125 @@
+"""The operation alone, forward and forward with backward, against PyTorch on the same arrays."""
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmark.measure import Measurement, compare
+from nl_jax.ops import nonlocal_op
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--positions", type=int, nargs="+", default=[784, 3136, 6272, 12544], help="n; one row each")
+    parser.add_argument("--keys", choices=("quarter", "all"), default="quarter", help="m = n / 4 or m = n")
+    parser.add_argument("--channels", type=int, default=256, help="d = c")
+    parser.add_argument("--batch", type=int, default=1)
+
+
+def run(arguments: argparse.Namespace) -> list[Measurement]:
+    return [
+        measurement
+        for function in FUNCTIONS
+        for n in arguments.positions
+        for measurement in _measure(function, n, arguments)
+    ]
+
+
+def programs(arguments: argparse.Namespace):
+    """What `--aot` compiles: case to (ours, naive, shapes of the arrays)."""
+    result = {}
+    for function in FUNCTIONS:
+        for n in arguments.positions:
+            shapes = _shapes(function, n, arguments)
+            for direction in ("forward", "forward+backward"):
+                pair = [_jax_program(f, direction) for f in (getattr(nonlocal_op, function), NAIVE[function])]
+                result[f"{function} {direction}, n={n}"] = (*pair, shapes)
+    return result
+
+
+def naive_gaussian(theta, phi, g, scale=1.0, form=None):
+    """The formula as it stands, through the n x m matrix; `form` is taken so that it can stand in for ours."""
+    return nonlocal_op.gaussian_rows(theta, phi, scale).astype(g.dtype) @ g
+
+
+NAIVE = {
+    "gaussian": naive_gaussian,
+    "dot_product": lambda theta, phi, g: nonlocal_op.dot_product_rows(theta, phi).astype(g.dtype) @ g,
+    "concatenation": lambda a, p, g: nonlocal_op.concatenation_rows(a, p).astype(g.dtype) @ g,
+}
+FUNCTIONS = tuple(NAIVE)
+
+
+def _shapes(function, n, arguments):
+    b, d, m = arguments.batch, arguments.channels, n if arguments.keys == "all" else n // 4
+    return [(b, n), (b, m), (b, m, d)] if function == "concatenation" else [(b, n, d), (b, m, d), (b, m, d)]
+
+
+def _operations(function, shapes, ours: bool, backward: bool) -> float:
+    """Floating point operations of the matrix products that a program needs."""
+    (b, n, *_), (_, m, *_), (_, _, c) = shapes
+    if function == "concatenation":  # prefix sums: a few additions an element
+        return 2 * b * (2 * (n + m) * c if ours else n * m * c) * (3 if backward else 1)
+    d = shapes[0][2]
+    forward = 2 * b * (min((n + m) * d * c, n * m * (d + c)) if ours and function == "dot_product" else n * m * (d + c))
+    # Two products backward for each forward; the fused softmax computes its scores once more, in PyTorch too.
+    recomputed = 2 * b * n * m * d if function == "gaussian" else 0
+    return 3 * forward + recomputed if backward else forward
+
+
+def _jax_program(f, direction):
+    if direction == "forward":
+        return jax.jit(f)
+
+    def with_gradient(*args):
+        y, pull = jax.vjp(f, *args)
+        return pull(y)
+
+    return jax.jit(with_gradient)
+
+
+def _torch_program(function, arrays, direction):
+    import torch
+    import torch.nn.functional as F
+
+    peers = {
+        "gaussian": lambda q, k, v: F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], scale=1.0),
+        "dot_product": lambda q, k, v: torch.einsum("bnm,bmc->bnc", torch.einsum("bnd,bmd->bnm", q, k) / k.shape[1], v),
+        "concatenation": lambda a, p, v: torch.einsum(
+            "bnm,bmc->bnc", torch.relu(a[:, :, None] + p[:, None]) / p.shape[1], v
+        ),
+    }
+    tensors = [torch.tensor(array) for array in arrays]
+
+    def forward():
+        with torch.no_grad():
+            peers[function](*tensors)
+
+    def with_gradient():
+        leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+        y = peers[function](*leaves)
+        y.backward(y.detach())
+
+    return forward if direction == "forward" else with_gradient
+
+
+def _measure(function, n, arguments):
+    rng = np.random.default_rng(0)
+    shapes = _shapes(function, n, arguments)
+    # Small numbers: a softmax over one key each would be an easy case.
+    arrays = [(0.25 * rng.normal(size=shape)).astype(np.float32) for shape in shapes]
+    peer = "torch sdpa" if function == "gaussian" else "torch einsum"
+    for direction in ("forward", "forward+backward"):
+        step = _jax_program(getattr(nonlocal_op, function), direction)
+        ours = jax.tree.map(jnp.asarray, arrays)
+        operations = [_operations(function, shapes, who, direction != "forward") for who in (True, False)]
+        yield from compare(
+            f"{function} {direction}",
+            n,
+            {
+                "ours": (lambda step=step, ours=ours: jax.block_until_ready(step(*ours)), operations[0]),
+                peer: (_torch_program(function, arrays, direction), operations[1]),
+            },
+            arguments.repeats,
+        )

@@ -1,0 +1,148 @@
+"""softmax(scale theta phi^T) g with memory linear in the positions, forward and backward.
+
+Three forms of the same function; `choose` is the one place that says which is taken where:
+
+  chunked: any platform, any shape. Queries in chunks; of the forward pass only the log-sum-exp of every query is kept,
+           and the backward pass computes the chunk's scores again (the scheme of FlashAttention, Dao et al. 2022).
+  cudnn:   JAX's fused kernel for NVIDIA GPUs; bfloat16 or float16, channels up to 128 in multiples of 8.
+  pallas:  JAX's flash attention kernel for TPUs, positions padded to its blocks and masked.
+"""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu import flash_attention
+from jaxtyping import Array, Float
+
+from nl_jax.ops import devices
+
+# Pairwise values of one clip at once. They stay in a CPU's last-level cache, and leave a TPU's products large.
+MAX_PAIRS = 2**21
+MIN_CHUNK = 128
+CHUNK_MULTIPLE = 16  # rows of a bfloat16 tile on a TPU
+# Positions per block of the Pallas kernel.
+BLOCK = 512
+
+
+def choose(platform: str, partitioned: bool, n: int, m: int, d: int, c: int, dtype) -> str:
+    """The form for theta (b,n,d), phi (b,m,d) and g (b,m,c) on "cpu", "gpu" or "tpu".
+
+    `partitioned` says that the compiler may split the computation over devices, which it cannot do to a Pallas kernel.
+    Both kernels take as many channels for keys as for values; the one for TPUs takes whole lanes of 128, and its
+    padding to blocks is worth it for many positions only.
+    """
+    if platform == "gpu" and dtype in (jnp.bfloat16, jnp.float16) and d == c <= 128 and d % 8 == 0:
+        return "cudnn"
+    if platform == "tpu" and not partitioned and d == c and d % 128 == 0 and min(n, m) >= BLOCK:
+        return "pallas"
+    return "chunked"
+
+
+def attention(
+    theta: Float[Array, "b n d"],
+    phi: Float[Array, "b m d"],
+    g: Float[Array, "b m c"],
+    scale: float = 1.0,
+    form: str | None = None,
+) -> Float[Array, "b n c"]:
+    """y_i = sum_j softmax_j(scale theta_i . phi_j) g_j; scores and softmax in float32, the result in the type of `g`.
+
+    `form` forces one of FORMS; without it the machine's platform and the shapes decide. A program compiled here for
+    another platform gets this one's choice unless `form` is given.
+    """
+    if form is None:
+        shapes = (theta.shape[1], *phi.shape[1:], g.shape[2], g.dtype)
+        form = choose(jax.default_backend(), devices.partitioned(), *shapes)
+    if form not in FORMS:
+        raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
+    return FORMS[form](theta, phi, g, scale)
+
+
+def _cudnn(theta, phi, g, scale):
+    theta, phi, g = (x[:, :, None] for x in (theta, phi, g))  # one head
+    return jax.nn.dot_product_attention(theta, phi, g, scale=scale, implementation="cudnn")[:, :, 0]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _chunked(theta, phi, g, scale):
+    return _forward(theta, phi, g, scale)[0]
+
+
+def _forward(theta, phi, g, scale):
+    def one_chunk(queries: Float[Array, "b q d"]):
+        scores = scale * _product("bqd,bmd->bqm", queries, phi)
+        largest = scores.max(axis=-1, keepdims=True)
+        weights = jnp.exp(scores - largest)
+        total = weights.sum(axis=-1, keepdims=True)
+        # Divided after the product: c values a query instead of m.
+        y = _product("bqm,bmc->bqc", weights.astype(g.dtype), g) / total
+        return y.astype(g.dtype), largest + jnp.log(total)
+
+    n = theta.shape[1]
+    y, lse = jax.lax.map(one_chunk, _split(theta, phi.shape[1]))
+    y, lse = _join(y, n), _join(lse, n)
+    return y, (theta, phi, g, y, lse)
+
+
+def _backward(scale, residuals, dy):
+    theta, phi, g, y, lse = residuals
+    n, m = theta.shape[1], phi.shape[1]
+    # sum_j of softmax times its gradient, which the derivative of the softmax subtracts, is y . dy.
+    inner = jnp.sum(y.astype(jnp.float32) * dy.astype(jnp.float32), axis=-1, keepdims=True)
+
+    def one_chunk(sums, chunk):
+        dphi, dg = sums  # over the chunks, in float32
+        queries, dy, lse, inner = chunk
+        weights = jnp.exp(scale * _product("bqd,bmd->bqm", queries, phi) - lse)
+        dg = dg + _product("bqm,bqc->bmc", weights.astype(dy.dtype), dy)
+        dscores = (scale * weights * (_product("bqc,bmc->bqm", dy, g) - inner)).astype(theta.dtype)
+        dphi = dphi + _product("bqm,bqd->bmd", dscores, queries)
+        return (dphi, dg), _product("bqm,bmd->bqd", dscores, phi).astype(theta.dtype)
+
+    sums = jnp.zeros(phi.shape, jnp.float32), jnp.zeros(g.shape, jnp.float32)
+    chunks = tuple(_split(x, m) for x in (theta, dy, lse, inner))
+    (dphi, dg), dtheta = jax.lax.scan(one_chunk, sums, chunks)
+    return _join(dtheta, n), dphi.astype(phi.dtype), dg.astype(g.dtype)
+
+
+_chunked.defvjp(_forward, _backward)
+
+
+def _product(subscripts, a, b):
+    return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
+
+
+def _split(x: Float[Array, "b n d"], m: int) -> Float[Array, "k b q d"]:
+    """k chunks of queries as even as can be. Zeros fill the last: they add nothing to a gradient.
+
+    Their size depends on one clip alone: b may be the batch of a whole pod, of which a device sees a part.
+    """
+    b, n, d = x.shape
+    chunks = -(-n // max(MIN_CHUNK, MAX_PAIRS // m))
+    size = -(-n // chunks)
+    size = -(-size // CHUNK_MULTIPLE) * CHUNK_MULTIPLE if chunks > 1 else size
+    padded = jnp.pad(x, ((0, 0), (0, chunks * size - n), (0, 0)))
+    return padded.reshape(b, chunks, size, d).swapaxes(0, 1)
+
+
+def _join(x: Float[Array, "k b q d"], n: int) -> Float[Array, "b n d"]:
+    return x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1])[:, :n]
+
+
+def _pallas(theta, phi, g, scale):
+    n, m = theta.shape[1], phi.shape[1]
+    theta, phi, g = (jnp.pad(x, ((0, 0), (0, -x.shape[1] % BLOCK), (0, 0))) for x in (theta, phi, g))
+    # Only positions of the same id see each other: 1 for those that exist.
+    ids = (jnp.broadcast_to(jnp.arange(x.shape[1]) < size, x.shape[:2]) for x, size in ((theta, n), (phi, m)))
+    ids = flash_attention.SegmentIds(*(i.astype(jnp.int32) for i in ids))
+    blocks = {field.name: BLOCK for field in dataclasses.fields(flash_attention.BlockSizes)} | {"block_b": 1}
+    theta, phi, g = (x[:, None] for x in (theta, phi, g))  # one head
+    y = flash_attention.flash_attention(
+        theta, phi, g, segment_ids=ids, sm_scale=scale, block_sizes=flash_attention.BlockSizes(**blocks)
+    )
+    return y[:, 0, :n]
+
+
+FORMS = {"chunked": _chunked, "cudnn": _cudnn, "pallas": _pallas}

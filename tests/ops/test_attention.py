@@ -1,0 +1,135 @@
+"""The forms of the softmax: what is chosen where, what each keeps in memory, and that fused kernels mean the same."""
+
+import inspect
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.pallas import tpu as pltpu
+
+from nl_jax.ops import attention
+
+
+def arguments(n, m, d, c=None, b=2, dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.normal(size=shape), dtype) for shape in ((b, n, d), (b, m, d), (b, m, c or d))]
+
+
+def reference(theta, phi, g, scale):
+    """Softmax through the whole matrix, in NumPy's float64 for values."""
+    theta, phi, g = (np.asarray(x, np.float64) for x in (theta, phi, g))
+    weights = np.exp(scale * theta @ phi.swapaxes(1, 2))
+    return weights / weights.sum(-1, keepdims=True) @ g
+
+
+@pytest.mark.parametrize("expected, platform, partitioned, sizes", [
+    ("chunked", "cpu", False, (12544, 3136, 256, 256, jnp.float32)),
+    ("cudnn", "gpu", False, (12544, 3136, 128, 128, jnp.bfloat16)),
+    ("cudnn", "gpu", True, (50, 49, 64, 64, jnp.float16)),
+    ("chunked", "gpu", False, (12544, 3136, 128, 128, jnp.float32)),
+    ("chunked", "gpu", False, (12544, 3136, 256, 256, jnp.bfloat16)),
+    ("chunked", "gpu", False, (12544, 3136, 100, 100, jnp.bfloat16)),
+    ("chunked", "gpu", False, (12544, 3136, 128, 64, jnp.bfloat16)),
+    ("pallas", "tpu", False, (12544, 3136, 256, 256, jnp.bfloat16)),
+    ("chunked", "tpu", True, (12544, 3136, 256, 256, jnp.bfloat16)),
+    ("chunked", "tpu", False, (12544, 196, 256, 256, jnp.bfloat16)),
+    ("chunked", "tpu", False, (12544, 3136, 64, 64, jnp.bfloat16)),
+    ("chunked", "tpu", False, (12544, 3136, 256, 128, jnp.bfloat16)),
+])  # fmt: skip
+def test_choice(expected, platform, partitioned, sizes):
+    assert attention.choose(platform, partitioned, *sizes) == expected
+
+
+def test_choice_is_made_for_this_machine(monkeypatch):
+    """Eight devices may share the batch, so no Pallas kernel; a function under shard_map is on one of them."""
+    asked = []
+    monkeypatch.setattr(attention, "choose", lambda *args: asked.append(args) or "chunked")
+    args = arguments(5, 6, 4, 3, b=8)
+    attention.attention(*args)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("data")
+    jax.jit(jax.shard_map(attention.attention, mesh=mesh, in_specs=spec, out_specs=spec))(*args)
+    assert asked == [("cpu", partitioned, 5, 6, 4, 3, jnp.float32) for partitioned in (True, False)]
+
+
+def test_unknown_form():
+    with pytest.raises(ValueError, match="form='flash' is unknown; choose one of chunked, cudnn, pallas"):
+        attention.attention(*arguments(5, 6, 4), form="flash")
+
+
+@pytest.mark.parametrize("b", [1, 1024])
+def test_chunks_depend_on_one_clip_alone(b):
+    """The batch of a step is that of all devices: it must not make the chunks small."""
+    sizes = [jax.ShapeDtypeStruct((b, s, 256), jnp.float32) for s in (12544, 3136, 3136)]
+    jaxpr = str(jax.make_jaxpr(attention.attention)(*sizes))
+    (chunk,) = {int(q) for q in re.findall(rf"f32\[{b},(\d+),3136\]", jaxpr)}
+    assert 128 <= chunk <= attention.MAX_PAIRS // 3136 + attention.CHUNK_MULTIPLE
+
+
+def test_backward_keeps_no_pairs():
+    """What is kept for the backward pass, and what lives at once in both, next to the n x m matrix."""
+    n = m = 2048
+    args = arguments(n, m, 8, b=1)
+    kept = jax.eval_shape(lambda *a: jax.vjp(attention.attention, *a)[1], *args)
+    shapes = sorted(leaf.shape for leaf in jax.tree.leaves(kept) if leaf.size > 1)
+    assert shapes == [(1, n, 1), *[(1, n, 8)] * 4]  # lse; theta, phi, g, y
+
+    @jax.jit
+    def step(*args):
+        y, pull = jax.vjp(lambda *a: attention.attention(*a), *args)
+        return y, *pull(y)
+
+    def temporary_bytes():
+        jax.clear_caches()
+        return step.lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes() > 4 * n * m  # so many pairs fit in one chunk
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "MAX_PAIRS", 128 * m)
+        assert temporary_bytes() < 4 * n * m / 2
+
+
+def value_and_gradients(f, args):
+    y, pull = jax.vjp(f, *args)
+    return y, *pull(jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape).astype(y.dtype))
+
+
+def test_pallas_equals_chunked(monkeypatch):
+    """JAX's TPU kernel, interpreted: positions that are no multiple of its block are padded and masked."""
+    monkeypatch.setattr(attention, "BLOCK", 128)
+    args = arguments(150, 200, 128)
+    with pltpu.force_tpu_interpret_mode():
+        found = value_and_gradients(lambda *a: attention.attention(*a, 0.1, "pallas"), args)
+    expected = value_and_gradients(lambda *a: attention.attention(*a, 0.1, "chunked"), args)
+    np.testing.assert_allclose(expected[0], reference(*args, 0.1), atol=1e-5)
+    for name, ours, theirs in zip(("y", "dtheta", "dphi", "dg"), found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("n, m, d", [(600, 700, 128), (6272, 1568, 512)])
+def test_pallas_lowers_for_tpu(n, m, d, dtype):
+    def step(*args):
+        return value_and_gradients(lambda *a: attention.attention(*a, form="pallas"), args)
+
+    sizes = [jax.ShapeDtypeStruct((2, s, d), dtype) for s in (n, m, m)]
+    module = jax.jit(step).trace(*sizes).lower(lowering_platforms=("tpu",)).as_text()
+    assert module.count("tpu_custom_call") == 3  # forward; backward of keys and values, of queries
+
+
+def test_cudnn_is_asked_for_the_same_function(monkeypatch):
+    """cuDNN itself needs a GPU; its entry in JAX has a reference implementation that takes the same arguments."""
+    entry = jax.nn.dot_product_attention
+    asked = []
+
+    def stand_in(*args, implementation, **options):
+        asked.append(implementation)
+        return entry(*args, implementation="xla", **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+    args = arguments(11, 7, 16)
+    y = inspect.unwrap(attention.attention)(*args, 0.3, "cudnn")
+    assert asked == ["cudnn"] and y.dtype == jnp.float32
+    np.testing.assert_allclose(y, reference(*args, 0.3), atol=1e-6)

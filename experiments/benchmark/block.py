@@ -52,7 +52,7 @@ def _shape(frames, arguments):
 
 
 def _step(pairwise, direction, shape, gaussian=nonlocal_op.gaussian):
-    """x -> output, or gradients of parameters and x; and the operations of the block, ours and with the n x m matrix."""
+    """x -> output, or gradients of parameters and x, of the block: ours, and with the n x m matrix formed."""
     channels = shape[-1]
     block = NonLocalBlock(channels, pairwise=pairwise, subsample="after", scale="rsqrt_d", rngs=nnx.Rngs(0))
     graph, params, rest = nnx.split(block, nnx.Param, ...)

@@ -8,6 +8,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
+from nl_jax.ops.precision import widen
+
 
 class Classifier(nnx.Module):
     """Global average pool, dropout, fc (section 4), or the same slid over the frame.
@@ -32,7 +34,7 @@ class Classifier(nnx.Module):
         self.fc = nnx.Linear(channels, num_classes, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
 
     def __call__(self, x: Float[Array, "b t h w c"], dropout_key: Key[Array, ""] | None = None) -> Float[Array, "b k"]:
-        x = x.astype(jnp.float32)  # rounded logits would tie, and means over cells lose their last bits
+        x = widen(x)  # rounded logits would tie, and means over cells lose their last bits
         if self.window is None or self.window >= max(x.shape[2:4]):
             return self._fc(x.mean(axis=(1, 2, 3)), dropout_key)
         window = (min(self.window, x.shape[2]), min(self.window, x.shape[3]))
@@ -43,4 +45,4 @@ class Classifier(nnx.Module):
 
     def _fc(self, x: Float[Array, "b *s c"], dropout_key) -> Float[Array, "b *s k"]:
         # The loss and the averages over views are taken in float32.
-        return self.fc(self.dropout(x, rngs=dropout_key)).astype(jnp.float32)
+        return widen(self.fc(self.dropout(x, rngs=dropout_key)))

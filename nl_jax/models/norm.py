@@ -6,6 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from nl_jax.errors import InputError
+from nl_jax.ops.precision import widen
 
 KINDS = ("batch", "global", "affine", "frozen")
 
@@ -82,7 +83,7 @@ class Norm(nnx.Module):
 
 def _moments(x: Float[Array, "g n c"]) -> tuple[Float[Array, "g c"], Float[Array, "g c"]]:
     """Mean and variance over n, in float32."""
-    x = x.astype(jnp.float32)
+    x = widen(x)
     mean, square = x.mean(axis=1), jnp.square(x).mean(axis=1)
     return mean, jnp.maximum(square - jnp.square(mean), 0)
 

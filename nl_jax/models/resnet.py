@@ -42,7 +42,7 @@ class ResNetConfig:
       norm, group_size: of every normalisation, see `Norm`.
       dropout: probability, before fc.
       head_window: see `Classifier`; 7 tests larger crops as the released code does.
-      dtype: of the computation, "float32" or "bfloat16".
+      dtype: of the computation, "float32" or "bfloat16"; "float64" to check others, where JAX is told to have it.
       remat: stages whose blocks keep only their input for the backward pass and compute the rest again.
     """
 
@@ -89,8 +89,10 @@ class ResNetConfig:
             raise InputError(f"blocks_per_stage={self.blocks_per_stage} is out of range; choose 1 or more a stage")
         if self.inflate not in INFLATE:
             raise InputError(f"inflate={self.inflate!r} is unknown; choose one of {', '.join(map(str, INFLATE))}")
-        if self.dtype not in ("float32", "bfloat16"):
+        if self.dtype not in ("float32", "bfloat16", "float64"):
             raise InputError(f"dtype={self.dtype!r} is unknown; choose float32 or bfloat16")
+        if self.dtype == "float64" and not jax.config.jax_enable_x64:
+            raise InputError("dtype='float64' needs JAX_ENABLE_X64=1")
         stages = self.stages()
         if unknown := set(self.remat) - set(stages):
             raise InputError(f"remat names {', '.join(sorted(unknown))}, but the stages are {', '.join(stages)}")

@@ -17,6 +17,7 @@ from jax.experimental.pallas.ops.tpu import flash_attention
 from jaxtyping import Array, Float
 
 from nl_jax.ops import devices
+from nl_jax.ops.precision import wide, widen
 
 # Pairwise values of one clip at once. They stay in a CPU's last-level cache, and leave a TPU's products large.
 MAX_PAIRS = 2**21
@@ -90,7 +91,7 @@ def _backward(scale, residuals, dy):
     theta, phi, g, y, lse = residuals
     n, m = theta.shape[1], phi.shape[1]
     # sum_j of softmax times its gradient, which the derivative of the softmax subtracts, is y . dy.
-    inner = jnp.sum(y.astype(jnp.float32) * dy.astype(jnp.float32), axis=-1, keepdims=True)
+    inner = jnp.sum(widen(y) * widen(dy), axis=-1, keepdims=True)
 
     def one_chunk(sums, chunk):
         dphi, dg = sums  # over the chunks, in float32
@@ -101,7 +102,7 @@ def _backward(scale, residuals, dy):
         dphi = dphi + _product("bqm,bqd->bmd", dscores, queries)
         return (dphi, dg), _product("bqm,bmd->bqd", dscores, phi).astype(theta.dtype)
 
-    sums = jnp.zeros(phi.shape, jnp.float32), jnp.zeros(g.shape, jnp.float32)
+    sums = jnp.zeros(phi.shape, wide(phi)), jnp.zeros(g.shape, wide(g))
     chunks = tuple(_split(x, m) for x in (theta, dy, lse, inner))
     (dphi, dg), dtheta = jax.lax.scan(one_chunk, sums, chunks)
     return _join(dtheta, n), dphi.astype(phi.dtype), dg.astype(g.dtype)
@@ -111,7 +112,7 @@ _chunked.defvjp(_forward, _backward)
 
 
 def _product(subscripts, a, b):
-    return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
+    return jnp.einsum(subscripts, a, b, preferred_element_type=wide(a))
 
 
 def _split(x: Float[Array, "b n d"], m: int) -> Float[Array, "k b q d"]:

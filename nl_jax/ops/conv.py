@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nl_jax.ops.devices import partitioned
+from nl_jax.ops.precision import wide
 
 # With at most this many channels the temporal taps are stacked into one 2-D convolution (the stem); with more, the
 # stacked copies would cost more memory traffic than one convolution per tap.
@@ -97,7 +98,7 @@ def _sum_of_products(x, y):
     XLA:CPU transposes the left operand in memory first, which costs more than the product when that is the wider one.
     Without the barrier it would undo the exchange.
     """
-    product = partial(jnp.matmul, preferred_element_type=jnp.float32)
+    product = partial(jnp.matmul, preferred_element_type=wide(x))
     if x.shape[1] <= y.shape[1]:
         return product(x.T, y)
     return jax.lax.optimization_barrier(product(y.T, x)).T
@@ -166,7 +167,7 @@ def _dkernel_by_products(x, dy, shape, strides, padding):
         rows = [_sum_of_products(x[k : k + h2].reshape(h2 * w2, -1), dy) for k in range(ch)]
         return total + jnp.stack(rows), None
 
-    total = jnp.zeros((ch, cw * sh * sw * i, o), jnp.float32)
+    total = jnp.zeros((ch, cw * sh * sw * i, o), wide(x))
     total, _ = jax.lax.scan(add_frame, total, (x, dy.reshape(b * t, h2 * w2, o)))
     total = total.reshape(ch, cw, sh, sw, i, o).swapaxes(1, 2)
     return total.reshape(ch * sh, cw * sw, i, o)[:kh, :kw].astype(x.dtype)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nl_jax.ops.attention import attention
+from nl_jax.ops.precision import wide, widen
 
 # The sorted form of concatenation pays a sort and four gathers; below this many keys the pairs are cheaper.
 MIN_SORTED_KEYS = 512
@@ -25,18 +26,18 @@ def gaussian_rows(
     theta: Float[Array, "b n d"], phi: Float[Array, "b m d"], scale: float = 1.0
 ) -> Float[Array, "b n m"]:
     """softmax_j(scale theta_i . phi_j), in float32: equation 2 or 3 divided by its C(x)."""
-    scores = jnp.einsum("bnd,bmd->bnm", theta, phi, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("bnd,bmd->bnm", theta, phi, preferred_element_type=wide(theta))
     return jax.nn.softmax(scores * scale, axis=-1)
 
 
 def dot_product_rows(theta: Float[Array, "b n d"], phi: Float[Array, "b m d"]) -> Float[Array, "b n m"]:
     """theta_i . phi_j / m, in float32: equation 4 divided by its C(x)."""
-    return jnp.einsum("bnd,bmd->bnm", theta, phi, preferred_element_type=jnp.float32) / phi.shape[1]
+    return jnp.einsum("bnd,bmd->bnm", theta, phi, preferred_element_type=wide(theta)) / phi.shape[1]
 
 
 def concatenation_rows(a: Float[Array, "b n"], p: Float[Array, "b m"]) -> Float[Array, "b n m"]:
     """relu(a_i + p_j) / m, in float32: equation 5 divided by its C(x)."""
-    a, p = a.astype(jnp.float32), p.astype(jnp.float32)
+    a, p = widen(a), widen(p)
     return jax.nn.relu(a[:, :, None] + p[:, None, :]) / p.shape[1]
 
 
@@ -66,8 +67,8 @@ def dot_product(
     m, c = g.shape[1:]
     if n * m * (d + c) < d * c * (n + m):
         return _weighted_sum(dot_product_rows(theta, phi), g)
-    summed = jnp.einsum("bmd,bmc->bdc", phi, g, preferred_element_type=jnp.float32) / m
-    return jnp.einsum("bnd,bdc->bnc", theta.astype(jnp.float32), summed).astype(g.dtype)
+    summed = jnp.einsum("bmd,bmc->bdc", phi, g, preferred_element_type=wide(phi)) / m
+    return jnp.einsum("bnd,bdc->bnc", widen(theta), summed).astype(g.dtype)
 
 
 def concatenation(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
@@ -80,7 +81,7 @@ def concatenation(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array
     _check_shapes((*a.shape, 1), (*p.shape, 1), g.shape)
     if p.shape[1] < MIN_SORTED_KEYS:
         return _weighted_sum(concatenation_rows(a, p), g)
-    y = _hinge(a.astype(jnp.float32), p.astype(jnp.float32), g.astype(jnp.float32))
+    y = _hinge(widen(a), widen(p), widen(g))
     return (y / p.shape[1]).astype(g.dtype)
 
 
@@ -128,7 +129,7 @@ def _hinge_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, 
 
 
 def _weighted_sum(rows: Float[Array, "b n m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
-    y = jnp.einsum("bnm,bmc->bnc", rows.astype(g.dtype), g, preferred_element_type=jnp.float32)
+    y = jnp.einsum("bnm,bmc->bnc", rows.astype(g.dtype), g, preferred_element_type=wide(g))
     return y.astype(g.dtype)
 
 

@@ -98,7 +98,7 @@ def _rename(path: Path, source: str, arrays: dict[str, np.ndarray]) -> tuple[Fla
 
 def _layout(name: str, array: np.ndarray) -> np.ndarray:
     """(o, i, *k) to (*k, i, o); a 2-D kernel gets one plane of time, a 1x1x1 one becomes a matrix where ours is."""
-    array = array.astype(np.float32)
+    array = array.astype(np.result_type(array.dtype, np.float32))
     part, kind = name.split("/")[-2:]
     if kind != "kernel" or array.ndim < 2:
         return array

@@ -24,7 +24,7 @@ def fold(found: FlatParams, wanted: set[str], epsilon: float) -> tuple[FlatParam
     folded = [name for name in _norms(found) if f"{name}/mean" in found and _is_affine(name, wanted.__contains__)]
     for name in folded:
         mean, var = result.pop(f"{name}/mean"), result.pop(f"{name}/var")
-        scale = (found[f"{name}/scale"] / np.sqrt(var + epsilon)).astype(np.float32)
+        scale = found[f"{name}/scale"] / np.sqrt(var + np.asarray(epsilon, var.dtype))
         result[f"{name}/scale"] = scale
         result[f"{name}/bias"] = found[f"{name}/bias"] - mean * scale
     return result, len(folded)

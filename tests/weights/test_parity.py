@@ -45,8 +45,8 @@ def assert_layers_close(found, expected):
         )
 
 
-def assert_close(found, expected):
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+def assert_close(found, expected, tolerance=1e-4):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
 def pairwise(name):
@@ -88,6 +88,29 @@ def test_logits_are_those_of_the_source(case, peers, write, randomise):
     logits, out = forward(model, video)
     assert_layers_close(out, layers)
     assert_close(logits, expected)
+
+
+@pytest.mark.parametrize("pairwise_function", ["embedded_gaussian", "dot_product"])
+def test_in_float64_nothing_but_rounding_is_left(pairwise_function, peers, write, randomise):
+    """What float32 hides: an epsilon, a scale or a padding that is wrong by little."""
+    peer = peers["slowfast"]
+    tensors = {
+        name: tensor.double() if tensor.is_floating_point() else tensor
+        for name, tensor in peer.checkpoint(50, nonlocal_at={1: (1, 3), 2: (1, 3, 5)}).items()
+    }
+    with jax.enable_x64(True):
+        model = network(
+            randomise, 50, geometry="slowfast", dtype="float64", **FIVE, **I3D, **pairwise(pairwise_function)
+        )
+        nnx.update(model, jax.tree.map(lambda x: x.astype(jnp.float64), nnx.state(model)))
+        weights.load(model, write("slowfast", tensors), "slowfast")
+        video = np.random.default_rng(1).normal(size=(1, 8, 64, 64, 3))
+        expected, layers = peer.forward(tensors, video, "slowfast", depth=50, pairwise=pairwise_function)
+        logits, out = forward(model, jnp.asarray(video))
+        assert logits.dtype == np.float64
+        for name, layer in layers.items():
+            assert_close(out[name], layer, 1e-9)
+        assert_close(logits, expected, 1e-9)
 
 
 @pytest.mark.parametrize("source, geometry", [("slowfast", "slowfast"), ("caffe2", "caffe2_32")])

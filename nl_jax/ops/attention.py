@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from nl_jax.ops import devices
 
 # Pairwise values of one clip at once. They stay in a CPU's last-level cache, and leave a TPU's products large.
-MAX_PAIRS = 2**21
+MAX_PAIRS = 2**20
 MIN_CHUNK = 128
 CHUNK_MULTIPLE = 16  # rows of a bfloat16 tile on a TPU
 # Positions per block of the Pallas kernel.

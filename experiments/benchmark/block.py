@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.benchmark.measure import Measurement, compare
+from experiments.benchmark.measure import Measurement, Program, compare, compiled_bytes
 from experiments.benchmark.op import naive_gaussian
 from nl_jax.models import NonLocalBlock
 from nl_jax.ops import nonlocal_op
@@ -52,7 +52,7 @@ def _shape(frames, arguments):
 
 
 def _step(pairwise, direction, shape, gaussian=nonlocal_op.gaussian):
-    """x -> output, or gradients of parameters and x, of the block: ours, and with the n x m matrix formed."""
+    """x -> output, or gradients of parameters and x; and the operations of ours and of the n x m matrix."""
     channels = shape[-1]
     block = NonLocalBlock(channels, pairwise=pairwise, subsample="after", scale="rsqrt_d", rngs=nnx.Rngs(0))
     graph, params, rest = nnx.split(block, nnx.Param, ...)
@@ -100,7 +100,7 @@ def _measure(pairwise, direction, frames, arguments):
         y.backward(y.detach())
 
     programs = {
-        "ours": (lambda: jax.block_until_ready(step(ours)), operations),
-        "mmcv": (peer_step, naive_operations),
+        "ours": Program(lambda: jax.block_until_ready(step(ours)), operations, compiled_bytes(step, ours)),
+        "mmcv": Program(peer_step, naive_operations),
     }
     return compare(f"{pairwise} block {direction}", math.prod(shape[1:4]), programs, arguments.repeats)

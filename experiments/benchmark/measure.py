@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ class Measurement:
       program: "ours", or the peer's name.
       seconds: median over the repeats.
       ratio: seconds over those of ours: above 1, ours is faster.
-      peak_bytes: memory taken while running, beyond what was there before; None where the system does not say.
+      peak_bytes: memory taken next to the arguments; None where it is not known.
       gflops: 2 x multiply-adds that the program needs / seconds / 1e9.
       of_peak: the same relative to this machine's own matrix product.
     """
@@ -40,45 +41,61 @@ class Measurement:
     of_peak: float
 
 
-def compare(
-    case: str, positions: int, programs: dict[str, tuple[Callable[[], object], float]], repeats: int
-) -> list[Measurement]:
-    """Runs every program once to compile and warm up, then all in turns, then each once for its memory.
+class Program(NamedTuple):
+    """Something to time.
 
-    Args:
-      programs: name to (program, floating point operations); the first is ours. A program returns when it is done.
+    Attributes:
+      run: returns when it is done.
+      operations: floating point operations that it needs.
+      peak_bytes: where it is known; otherwise the growth of the process in its first run is taken.
     """
+
+    run: Callable[[], object]
+    operations: float
+    peak_bytes: int | None = None
+
+
+def compiled_bytes(step: jax.stages.Wrapped, *args) -> int:
+    """Memory of a compiled program next to its arguments: results and temporary."""
+    memory = step.lower(*args).compile().memory_analysis()
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+
+def compare(case: str, positions: int, programs: dict[str, Program], repeats: int) -> list[Measurement]:
+    """Runs every program once to compile and warm up, then all in turns. The first is ours."""
     print(f"{case}, {positions} positions; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", file=sys.stderr)
-    for program, _ in programs.values():
-        program()
+    memory = {}
+    for name, program in programs.items():
+        grown = peak_bytes(program.run)
+        memory[name] = grown if program.peak_bytes is None else program.peak_bytes
     times = {name: [] for name in programs}
     for _ in range(repeats):
-        for name, (program, _) in programs.items():
+        for name, program in programs.items():
             start = time.perf_counter()
-            program()
+            program.run()
             times[name].append(time.perf_counter() - start)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     ours = seconds[next(iter(programs))]
     peak = matrix_product_gflops()
     result = []
-    for name, (program, operations) in programs.items():
-        gflops = operations / seconds[name] / 1e9
-        memory = peak_bytes(program)
+    for name, program in programs.items():
+        gflops = program.operations / seconds[name] / 1e9
         result.append(
-            Measurement(case, positions, name, seconds[name], seconds[name] / ours, memory, gflops, gflops / peak)
+            Measurement(case, positions, name, seconds[name], seconds[name] / ours, memory[name], gflops, gflops / peak)
         )
     return result
 
 
-def peak_bytes(program: Callable[[], object]) -> int | None:
-    """The most that the process grows while `program` runs; Linux only."""
+def peak_bytes(run: Callable[[], object]) -> int | None:
+    """The most that the process grows while `run` runs; Linux only. Memory that the allocator kept does not show."""
     reset = Path("/proc/self/clear_refs")
     if not STATUS.exists() or not reset.exists():
+        run()
         return None
-    ctypes.CDLL(None).malloc_trim(0)  # memory that was freed but kept would hide what is taken
+    ctypes.CDLL(None).malloc_trim(0)
     reset.write_text("5")  # the high-water mark starts from now
     before = _status("VmRSS")
-    program()
+    run()
     return _status("VmHWM") - before
 
 

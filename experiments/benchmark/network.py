@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from configs.common import base
-from experiments.benchmark.measure import Measurement, compare
+from experiments.benchmark.measure import Measurement, Program, compare, compiled_bytes
 from experiments.benchmark.op import naive_gaussian
 from nl_jax.models import ResNetConfig, VideoResNet, flat
 from nl_jax.models.summary import summary
@@ -117,19 +117,20 @@ def _measure(frames, arguments):
     video = rng.integers(0, 256, (batch, frames, side, side, 3), dtype=np.uint8)
     label = rng.integers(0, 400, batch)
     config = _config(arguments)
-    ours = _ours(config, video, label, arguments.subject)
-    theirs = _theirs(arguments, video, label)
     operations = 2 * batch * summary(config, video.shape[1:4]).macs * (3 if arguments.subject == "train_step" else 1)
     title = f"I3D-NL R{arguments.depth} {frames}x{side}x{side}, batch {batch}: {CASES[arguments.subject]}"
     return compare(
         title,
         math.prod(video.shape[1:4]),
-        {"ours": (ours, operations), "torch": (theirs, operations)},
+        {
+            "ours": _ours(config, video, label, arguments.subject, operations),
+            "torch": Program(_theirs(arguments, video, label), operations),
+        },
         arguments.repeats,
     )
 
 
-def _ours(config, video, label, subject):
+def _ours(config, video, label, subject, operations) -> Program:
     mesh = jax.make_mesh((1, 1), ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     schedule, optimizer = _training()
     graphdef, _, _ = flat.abstract(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
@@ -137,7 +138,8 @@ def _ours(config, video, label, subject):
     batch = sharding.put_batch({"video": video, "label": label.astype(np.int32)}, mesh)
     if subject != "train_step":
         forward = make_forward(graphdef, mesh)
-        return lambda: forward(current.params, current.batch_stats, batch["video"]).block_until_ready()
+        args = (current.params, current.batch_stats, batch["video"])
+        return Program(lambda: forward(*args).block_until_ready(), operations, compiled_bytes(forward, *args))
     train_step = make_train_step(graphdef, optimizer, schedule, mesh, current)
 
     def step():
@@ -145,7 +147,9 @@ def _ours(config, video, label, subject):
         current, metrics = train_step(current, batch, jax.random.key(0))
         jax.block_until_ready((current, metrics))
 
-    return step
+    # The new state takes the place of the old one.
+    memory = train_step.lower(current, batch, jax.random.key(0)).compile().memory_analysis().temp_size_in_bytes
+    return Program(step, operations, memory)
 
 
 def _theirs(arguments, video, label):

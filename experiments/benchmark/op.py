@@ -1,12 +1,13 @@
 """The operation alone, forward and forward with backward, against PyTorch on the same arrays."""
 
 import argparse
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmark.measure import Measurement, compare
+from experiments.benchmark.measure import Measurement, Program, compare, compiled_bytes
 from nl_jax.ops import nonlocal_op
 
 
@@ -79,6 +80,10 @@ def _jax_program(f, direction):
     return jax.jit(with_gradient)
 
 
+def _run(step, arrays):
+    jax.block_until_ready(step(*arrays))
+
+
 def _torch_program(function, arrays, direction):
     import torch
     import torch.nn.functional as F
@@ -118,8 +123,8 @@ def _measure(function, n, arguments):
             f"{function} {direction}",
             n,
             {
-                "ours": (lambda step=step, ours=ours: jax.block_until_ready(step(*ours)), operations[0]),
-                peer: (_torch_program(function, arrays, direction), operations[1]),
+                "ours": Program(partial(_run, step, ours), operations[0], compiled_bytes(step, *ours)),
+                peer: Program(_torch_program(function, arrays, direction), operations[1]),
             },
             arguments.repeats,
         )

@@ -20,7 +20,7 @@ from nl_jax.ops import devices
 from nl_jax.ops.precision import wide, widen
 
 # Pairwise values of one clip at once. They stay in a CPU's last-level cache, and leave a TPU's products large.
-MAX_PAIRS = 2**21
+MAX_PAIRS = 2**20
 MIN_CHUNK = 128
 CHUNK_MULTIPLE = 16  # rows of a bfloat16 tile on a TPU
 # Positions per block of the Pallas kernel.

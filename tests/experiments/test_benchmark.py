@@ -9,7 +9,7 @@ from flax import nnx
 
 from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import network, op
-from experiments.benchmark.measure import compare, peak_bytes
+from experiments.benchmark.measure import Program, compare, peak_bytes
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch and mmcv warn while they are imported
@@ -56,7 +56,7 @@ def test_memory_is_what_the_program_takes():
 
 def test_programs_are_compared_in_turns():
     order = []
-    programs = {name: (lambda name=name: order.append(name), 1.0) for name in ("ours", "peer")}
+    programs = {name: Program(lambda name=name: order.append(name), 1.0) for name in ("ours", "peer")}
     compare("case", 1, programs, repeats=2)
     assert order[2:6] == ["ours", "peer"] * 2
 

@@ -68,7 +68,7 @@ def test_chunks_depend_on_one_clip_alone(b):
     assert 128 <= chunk <= attention.MAX_PAIRS // 3136 + attention.CHUNK_MULTIPLE
 
 
-def test_backward_keeps_no_pairs():
+def test_backward_keeps_no_pairs(monkeypatch):
     """What is kept for the backward pass, and what lives at once in both, next to the n x m matrix."""
     n = m = 2048
     args = arguments(n, m, 8, b=1)
@@ -85,10 +85,10 @@ def test_backward_keeps_no_pairs():
         jax.clear_caches()
         return step.lower(*args).compile().memory_analysis().temp_size_in_bytes
 
-    assert temporary_bytes() > 4 * n * m  # so many pairs fit in one chunk
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "MAX_PAIRS", 128 * m)
-        assert temporary_bytes() < 4 * n * m / 2
+    monkeypatch.setattr(attention, "MAX_PAIRS", n * m)
+    assert temporary_bytes() > 4 * n * m  # one chunk
+    monkeypatch.setattr(attention, "MAX_PAIRS", 128 * m)
+    assert temporary_bytes() < 4 * n * m / 2
 
 
 def value_and_gradients(f, args):

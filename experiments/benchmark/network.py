@@ -17,9 +17,10 @@ from nl_jax.models.summary import summary
 from nl_jax.ops import nonlocal_op
 from nl_jax.training import sharding, state
 from nl_jax.training.schedule import make_optimizer, make_schedule
-from nl_jax.training.step import make_forward, make_train_step, normalize
+from nl_jax.training.step import make_forward, make_normalize, make_train_step
 
 NONLOCAL_BLOCKS = {50: {"res3": (1, 3), "res4": (1, 3, 5)}, 101: {"res3": (1, 3), "res4": (6, 13, 20)}}
+NORMALIZE = make_normalize(base().input)
 CASES = {"network": "forward", "train_step": "training step", "evaluate": "forward of three test crops"}
 
 
@@ -101,13 +102,13 @@ def _lower(frames, arguments, mesh):
     }
     if arguments.subject != "train_step":
         arrays = [place(tree, sharding.state_shardings(mesh, tree)) for tree in (params, batch_stats)]
-        return make_forward(graphdef, mesh).lower(*arrays, data["video"])
+        return make_forward(graphdef, NORMALIZE, mesh).lower(*arrays, data["video"])
     start = state.TrainState(
         jax.ShapeDtypeStruct((), jnp.int32), params, batch_stats, jax.eval_shape(optimizer.init, params)
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(mesh))
-    step = make_train_step(graphdef, optimizer, schedule, mesh, start)
+    step = make_train_step(graphdef, NORMALIZE, optimizer, schedule, mesh, start)
     return step.lower(place(start, sharding.state_shardings(mesh, start)), data, key)
 
 
@@ -137,10 +138,10 @@ def _ours(config, video, label, subject, operations) -> Program:
     current = state.create(lambda rngs: VideoResNet(config, rngs=rngs), optimizer, mesh, seed=0)
     batch = sharding.put_batch({"video": video, "label": label.astype(np.int32)}, mesh)
     if subject != "train_step":
-        forward = make_forward(graphdef, mesh)
+        forward = make_forward(graphdef, NORMALIZE, mesh)
         args = (current.params, current.batch_stats, batch["video"])
         return Program(lambda: forward(*args).block_until_ready(), operations, compiled_bytes(forward, *args))
-    train_step = make_train_step(graphdef, optimizer, schedule, mesh, current)
+    train_step = make_train_step(graphdef, NORMALIZE, optimizer, schedule, mesh, current)
 
     def step():
         nonlocal current
@@ -158,7 +159,7 @@ def _theirs(arguments, video, label):
     from experiments.benchmark.torch_network import I3D
 
     model = I3D(arguments.depth, arguments.width, nonlocal_blocks=NONLOCAL_BLOCKS[arguments.depth])
-    video = torch.tensor(np.array(normalize(jnp.asarray(video))).transpose(0, 4, 1, 2, 3).copy())
+    video = torch.tensor(np.array(NORMALIZE(jnp.asarray(video))).transpose(0, 4, 1, 2, 3).copy())
     label = torch.tensor(label)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
 

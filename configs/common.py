@@ -65,6 +65,7 @@ def base() -> ConfigDict:
     config.images = ConfigDict(dict(train="", validation=""))  # of the image stage that a chain of stages begins with
 
     config.precise_bn_batches = 200  # before every evaluation
+    config.max_bad_videos = 0.2  # share of undecodable training videos at which the run stops
     config.eval_every = 10_000  # steps; 0 only at the end
     config.paper = ()  # top-1 and top-5 in percent that the paper reports for this row
     config.expect = ""  # what a run of this config is known to give; printed at its end
@@ -79,7 +80,10 @@ def base() -> ConfigDict:
 
 
 def video_folder() -> ConfigDict:
-    """A folder with one sub-folder per class, or a CSV of path,label; clips and views of section 4.1."""
+    """A folder with one sub-folder per class, a CSV of path,label, or DIR:SPLIT of what prepare_data wrote.
+
+    Clips and views are those of section 4.1.
+    """
     return ConfigDict(
         dict(
             name="video_folder",
@@ -93,8 +97,9 @@ def video_folder() -> ConfigDict:
             flip=True,
             num_clips=10,
             num_crops=3,
+            starts="paper",  # or caffe2, slowfast, mmaction2: where test clips start
             test_short_side=256,
-            test_crop=256,
+            test_crop=256,  # 0 tests on whole frames, with num_crops=1
             validation_clips=1,  # while training; the final figure has num_clips x num_crops
             validation_crops=1,
         )

@@ -7,6 +7,8 @@ import numpy as np
 
 from nl_jax.errors import InputError
 
+STARTS = ("paper", "caffe2", "slowfast", "mmaction2")
+
 
 def train_indices(num_frames: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
     """Frame numbers (t,) of a clip at a random place; a video shorter than the clip loops.
@@ -18,39 +20,65 @@ def train_indices(num_frames: int, frames: int, stride: int, rng: np.random.Gene
     return (rng.integers(last + 1) + np.arange(frames) * stride) % num_frames
 
 
-def test_indices(num_frames: int, frames: int, stride: int, num_clips: int) -> np.ndarray:
-    """Frame numbers (num_clips, t) of clips spread evenly over the video; a video shorter than a clip loops.
+def test_indices(
+    num_frames: int, frames: int, stride: int, num_clips: int, starts: str = "paper", rate: float = 0.0
+) -> np.ndarray:
+    """Frame numbers (num_clips, t) of the test clips of a video of N frames; L = frames * stride, K = num_clips.
 
-    The first clip starts with the video and the last ends with it; a single clip is the one at the centre.
+    Published accuracies differ in where clip j = 0 .. K-1 starts and in what becomes of a video that is too short:
+
+    - paper: evenly, floor((N - L) j / (K - 1) + 1/2), so the first clip starts with the video and the last ends with
+      it; a single clip is the one at the centre. A short video loops.
+    - caffe2 (the paper's release): floor(N / K j) in single precision; whatever runs over the end starts over.
+    - slowfast: what PyAV gives it of L' frames from (N - L') j / K on, where L' = L rate / 30 are what L frames at 30
+      per second last: `frames` numbers spread evenly over them, cut to whole ones, the last one repeated if need be.
+    - mmaction2: round((N - L + stride - 1) j / (K - 1)), halves to even; a single clip starts at half of that room,
+      rounded down. A short video loops.
+
+    Args:
+        num_frames: N.
+        frames: t.
+        stride: frames from one to the next.
+        num_clips: K.
+        starts: one of these names.
+        rate: frames per second of the video, which `slowfast` asks for; 0, unknown, counts as 30.
 
     Raises:
-        InputError: a number below 1.
+        InputError: a number below 1 or another name.
     """
     last = _last_start(num_frames, frames, stride)
     _positive(num_clips=num_clips)
-    starts = np.linspace(0, last, num_clips) if num_clips > 1 else np.array([last / 2])
-    return (np.floor(starts + 0.5).astype(int)[:, None] + np.arange(frames) * stride) % num_frames
+    if starts not in STARTS:
+        raise InputError(f"starts: found {starts!r}, valid are {', '.join(STARTS)}")
+    clips = np.arange(num_clips)
+    steps = np.arange(frames) * stride
+    if starts == "slowfast":
+        span = stride * frames / 30 * (rate or 30)
+        start = max(num_frames - span, 0) * clips / num_clips
+        ticks = 512  # of an MP4's clock in a frame, usually: it seeks by whole ticks, and takes frames at or after them
+        first = np.ceil(np.floor(start * ticks) / ticks).astype(int)
+        last = np.floor(np.floor((start + span - 1) * ticks) / ticks).astype(int)
+        numbers = first[:, None] + _spread(span - 1, frames)
+        return np.minimum(numbers, np.minimum(last, num_frames - 1)[:, None])
+    if starts == "caffe2":
+        first = (np.float32(num_frames) / np.float32(num_clips) * clips.astype(np.float32)).astype(int) % num_frames
+    elif starts == "mmaction2":
+        room = max(0, num_frames - (frames - 1) * stride - 1)
+        first = np.round(clips * (room / (num_clips - 1))).astype(int) if num_clips > 1 else np.array([room // 2])
+    else:
+        even = np.linspace(0, last, num_clips) if num_clips > 1 else np.array([last / 2])
+        first = np.floor(even + 0.5).astype(int)
+    return (first[:, None] + steps) % num_frames
 
 
-def random_crop_flip(video: np.ndarray, size: int, rng: np.random.Generator, flip: bool = True) -> np.ndarray:
-    """A size x size crop at a random place, the same in all frames, mirrored left to right half of the time.
-
-    Args:
-        video: (t, h, w, c).
-        size: pixels.
-        rng: source of the place and of the mirroring.
-        flip: whether to mirror at all.
-
-    Returns:
-        (t, size, size, c), a view of `video`.
+def random_place(height: int, width: int, size: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Top and left of a size x size crop at a random place of images of this height and width.
 
     Raises:
-        InputError: the video is smaller than the crop.
+        InputError: the images are smaller than the crop.
     """
-    height, width = _room(video, size)
-    top, left = rng.integers(height + 1), rng.integers(width + 1)
-    crop = video[:, top : top + size, left : left + size]
-    return crop[:, :, ::-1] if flip and rng.integers(2) else crop
+    spare = _room((height, width), size)
+    return int(rng.integers(spare[0] + 1)), int(rng.integers(spare[1] + 1))
 
 
 def center_crop(video: np.ndarray, size: int) -> np.ndarray:
@@ -59,7 +87,7 @@ def center_crop(video: np.ndarray, size: int) -> np.ndarray:
     Raises:
         InputError: the video is smaller than the crop.
     """
-    height, width = _room(video, size)
+    height, width = _room(video.shape[1:3], size)
     return video[:, height // 2 : height // 2 + size, width // 2 : width // 2 + size]
 
 
@@ -76,7 +104,7 @@ def test_crops(video: np.ndarray, size: int, num_crops: int) -> np.ndarray:
         raise InputError(f"num_crops: found {num_crops}, valid are 1 and 3")
     if num_crops == 1:
         return center_crop(video, size)[None]
-    height, width = _room(video, size)
+    height, width = _room(video.shape[1:3], size)
     if width >= height:
         places = [(height // 2, left) for left in (0, width // 2, width)]
     else:
@@ -84,15 +112,22 @@ def test_crops(video: np.ndarray, size: int, num_crops: int) -> np.ndarray:
     return np.stack([video[:, top : top + size, left : left + size] for top, left in places])
 
 
+def _spread(end: float, count: int) -> np.ndarray:
+    """Whole numbers (count,) evenly from 0 to `end`: PyTorch's linspace, in single precision and from both ends."""
+    end, places = np.float32(end), np.arange(count, dtype=np.float32)
+    step = end / np.float32(max(1, count - 1))
+    return np.where(places < count // 2, step * places, end - step * places[::-1]).astype(int)
+
+
 def _last_start(num_frames: int, frames: int, stride: int) -> int:
     _positive(num_frames=num_frames, frames=frames, stride=stride)
     return max(0, num_frames - frames * stride)
 
 
-def _room(video: np.ndarray, size: int) -> tuple[int, int]:
+def _room(frame: tuple[int, ...], size: int) -> tuple[int, int]:
     """Pixels by which the frames are higher and wider than the crop."""
     _positive(size=size)
-    height, width = video.shape[1:3]
+    height, width = frame
     if size > min(height, width):
         raise InputError(f"crop size: found {size}, valid is at most the shorter side of the {height} x {width} frames")
     return height - size, width - size

@@ -1,21 +1,23 @@
-"""Frames out of video files (PyAV): the frames at given indices, exact, and a plain reason when there are none.
+"""Frames out of videos (PyAV): the frames at given indices, exact, and a plain reason when there are none.
+
+A video is a file, given by its path, or the bytes of one.
 
 Frame i of a video is the i-th frame that comes out when the file is decoded from its start (presentation order).
 Damage in the middle of a stream is the end of the video.
 """
 
+import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import av
 import numpy as np
 from av.stream import Disposition
 from av.video.frame import PictureType
-from av.video.reformatter import Interpolation, VideoReformatter
 
+from nl_jax.data.to_rgb import ToRgb
 from nl_jax.errors import InputError
 
 # Libav happily draws a text file as a video of a terminal; these are the codecs that do so.
@@ -29,17 +31,21 @@ _SEEKABLE_CODECS = frozenset({"h264", "hevc", "vp9", "libdav1d", "av1"})
 _LIBAV_ERRORS = (av.FFmpegError, OSError, LookupError, ValueError)
 
 
+Source = str | os.PathLike | bytes
+
+
 class DecodeError(InputError):
-    """A file that gives no frames.
+    """A video that gives no frames.
 
     Attributes:
-        path: the file.
+        path: the file; "video in memory" for bytes.
         reason: why, in plain words.
     """
 
-    def __init__(self, path: str | os.PathLike, reason: str):
-        super().__init__(str(path), reason)  # both in `args`, so that it survives pickling between processes
-        self.path = str(path)
+    def __init__(self, path: Source, reason: str):
+        path = "video in memory" if isinstance(path, bytes) else str(path)
+        super().__init__(path, reason)  # both in `args`, so that it survives pickling between processes
+        self.path = path
         self.reason = reason
 
     def __str__(self) -> str:
@@ -53,9 +59,9 @@ class ShortVideoError(DecodeError):
         frames: how many frames really decode (at least 1).
     """
 
-    def __init__(self, path: str | os.PathLike, frames: int):
+    def __init__(self, path: Source, frames: int):
         super().__init__(path, f"the video ends after {frames} frames")
-        self.args = (str(path), frames)
+        self.args = (self.path, frames)
         self.frames = frames
 
 
@@ -78,30 +84,39 @@ class VideoInfo:
     duration: float
 
 
-def probe(path: str | os.PathLike) -> VideoInfo:
+def probe(path: Source) -> VideoInfo:
     """Reads the headers of a video, or of an image (a video of one frame).
 
     Raises:
         DecodeError: the file is missing, empty, not a video or without a video stream that can be decoded.
     """
-    with _open(path) as (container, stream):
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
-        if stream.duration is not None and stream.time_base:
-            duration = float(stream.duration * stream.time_base)
-        else:
-            duration = (container.duration or 0) / av.time_base
-        duration = max(duration, 0.0)
-        return VideoInfo(
-            frames=stream.frames or max(1, round(duration * rate)),
-            width=stream.codec_context.width,
-            height=stream.codec_context.height,
-            rate=rate,
-            duration=duration,
-        )
+    with open_video(path) as (container, stream):
+        return header_of(container, stream)
+
+
+def header_of(container: av.container.InputContainer, stream: av.VideoStream) -> VideoInfo:
+    """What the headers of an open video claim."""
+    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    if stream.duration is not None and stream.time_base:
+        duration = float(stream.duration * stream.time_base)
+    else:
+        duration = (container.duration or 0) / av.time_base
+    duration = max(duration, 0.0)
+    return VideoInfo(
+        frames=stream.frames or max(1, round(duration * rate)),
+        width=stream.codec_context.width,
+        height=stream.codec_context.height,
+        rate=rate,
+        duration=duration,
+    )
 
 
 def read_frames(
-    path: str | os.PathLike, indices: Sequence[int] | np.ndarray, *, short_side: int | None = None
+    path: Source,
+    indices: Sequence[int] | np.ndarray,
+    *,
+    short_side: int | None = None,
+    crop: Callable[[int, int], tuple[int, int, int]] | None = None,
 ) -> np.ndarray:
     """Decodes the frames at `indices`, in that order, decoding no more of the file than they need.
 
@@ -109,9 +124,10 @@ def read_frames(
         path: a video, or an image (a video of one frame).
         indices: t frame numbers, from 0, in any order, repeats allowed.
         short_side: pixels of the shorter side, to which frames are scaled (bilinear, aspect kept); None keeps the size.
+        crop: from the height and width of the scaled frames to (top, left, side) of the square that is wanted.
 
     Returns:
-        uint8 (t, h, w, 3), full-range RGB, turned upright if the file asks for quarter turns.
+        uint8 (t, h, w, 3), contiguous, full-range RGB, turned and mirrored by quarter turns as the file asks.
 
     Raises:
         ShortVideoError: the video ends before the highest index.
@@ -125,22 +141,33 @@ def read_frames(
         raise InputError(f"short_side: found {short_side}, valid is None or an integer from 1")
     wanted, place = np.unique(order, return_inverse=True)
     wanted = wanted.tolist()
-    images = _read_from_key_frame(path, wanted, short_side) if wanted[0] > 0 else None
+    images = _read_from_key_frame(path, wanted, ToRgb(short_side, crop=crop)) if wanted[-1] > 0 else None
     if images is None:
-        images = _read_from_start(path, wanted, short_side)
-    return np.stack(images)[place]
+        images = _read_from_start(path, wanted, ToRgb(short_side, crop=crop))
+    clip = np.empty((len(place), *images[0].shape), np.uint8)
+    return np.stack([images[i] for i in place], out=clip)  # what is not wanted was never copied
 
 
 @contextmanager
-def _open(path: str | os.PathLike) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    file = Path(path)
-    if not file.is_file():
-        raise DecodeError(path, "not a regular file" if file.exists() else "there is no such file")
-    if file.stat().st_size == 0:
-        raise DecodeError(path, "the file is empty")
+def open_video(path: Source) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """The container and its first video stream, closed at the end.
+
+    Raises:
+        DecodeError: as `probe`.
+    """
+    if isinstance(path, bytes):
+        if not path:
+            raise DecodeError(path, "there are no bytes")
+        file = io.BytesIO(path)
+    else:
+        if not os.path.isfile(path):
+            raise DecodeError(path, "not a regular file" if os.path.exists(path) else "there is no such file")
+        if os.path.getsize(path) == 0:
+            raise DecodeError(path, "the file is empty")
+        file = f"file:{os.fspath(path)}"
     try:
         # `file:` and the whitelist: neither a name nor a play list inside the file may reach out to the network.
-        container = av.open(f"file:{file}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        container = av.open(file, options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except _LIBAV_ERRORS as error:
         raise DecodeError(path, f"not a video that can be opened ({getattr(error, 'strerror', error)})") from error
     with container:
@@ -159,43 +186,38 @@ def _open(path: str | os.PathLike) -> Iterator[tuple[av.container.InputContainer
         yield container, stream
 
 
-def _decode(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """Frames from where the container stands to the end of the stream or its first damage."""
+def decode_frames(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    *,
+    unneeded: Container[int] = (),
+    damage: list[str] | None = None,
+) -> Iterator[av.VideoFrame]:
+    """Frames from where the container stands to the end of the stream or its first damage.
+
+    Args:
+        container: as `open_video` gives it.
+        stream: its video stream.
+        unneeded: times; frames that are shown then are left out unless another frame is predicted from them.
+        damage: to which libav's words for the damage are added, if there is any.
+    """
     try:
         for packet in container.demux(stream):
             if packet.size == 0 and packet.dts is not None:  # "repeat the last frame", which libav refuses to be sent
                 continue
+            stream.codec_context.skip_frame = "NONREF" if packet.pts in unneeded else "DEFAULT"
             yield from packet.decode()
-    except _LIBAV_ERRORS:
-        return
+    except _LIBAV_ERRORS as error:
+        if damage is not None:
+            damage.append(str(getattr(error, "strerror", None) or error))
 
 
-class _ToRgb:
-    """Scales frames to one size, that of the first, and turns them upright."""
-
-    def __init__(self, short_side: int | None):
-        self._short_side = short_side
-        self._size: tuple[int, int] | None = None
-        self._reformatter = VideoReformatter()  # keeps its scaling tables between frames
-
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        if self._size is None:
-            now = min(frame.width, frame.height)
-            side = self._short_side or now
-            self._size = round(frame.width * side / now), round(frame.height * side / now)
-        width, height = self._size
-        reformat = self._reformatter.reformat
-        image = reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1).to_ndarray()
-        return np.rot90(image, round(frame.rotation / 90))
-
-
-def _read_from_start(path: str | os.PathLike, wanted: list[int], short_side: int | None) -> list[np.ndarray]:
+def _read_from_start(path: Source, wanted: list[int], to_rgb: ToRgb) -> list[np.ndarray]:
     """The images at `wanted` (ascending), counting every frame from the first."""
-    to_rgb = _ToRgb(short_side)
     needed = set(wanted)
     images, count = [], 0
-    with _open(path) as (container, stream):
-        for frame in _decode(container, stream):
+    with open_video(path) as (container, stream):
+        for frame in decode_frames(container, stream):
             if count in needed:
                 images.append(to_rgb(frame))
             count += 1
@@ -206,15 +228,14 @@ def _read_from_start(path: str | os.PathLike, wanted: list[int], short_side: int
     raise ShortVideoError(path, count)
 
 
-def _read_from_key_frame(path: str | os.PathLike, wanted: list[int], short_side: int | None) -> list[np.ndarray] | None:
+def _read_from_key_frame(path: Source, wanted: list[int], to_rgb: ToRgb) -> list[np.ndarray] | None:
     """The images at `wanted` (ascending), from the key frame before the first one; None where that is not certain.
 
     The times of all packets, which are read but not decoded, number the frames at any frame rate, constant or not.
     """
-    to_rgb = _ToRgb(short_side)
     needed = set(wanted)
     images = []
-    with _open(path) as (container, stream):
+    with open_video(path) as (container, stream):
         if stream.codec_context.name not in _SEEKABLE_CODECS:
             return None
         try:
@@ -231,21 +252,20 @@ def _read_from_key_frame(path: str | os.PathLike, wanted: list[int], short_side:
         if len(number) < len(times) or packets[0].pts != times[0] or 0 not in keys or wanted[-1] >= len(times):
             return None
         key = max(k for k in keys if k <= wanted[0])
-        if key == 0:
-            return None
+        unneeded = {time for time, i in number.items() if i not in needed}
         try:
             container.seek(times[key], stream=stream)
         except _LIBAV_ERRORS:
             return None
         previous = None
-        for frame in _decode(container, stream):
+        for frame in decode_frames(container, stream, unneeded=unneeded):
             current = number.get(frame.pts)
             if previous is None:
                 if frame.pict_type != PictureType.I:  # shown before the key frame, decoded after it: not whole
                     continue
                 if current is None or current > wanted[0]:
                     return None
-            elif current != previous + 1:
+            elif current is None or current <= previous or not unneeded.issuperset(times[previous + 1 : current]):
                 return None
             previous = current
             if current in needed:

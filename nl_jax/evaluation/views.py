@@ -1,46 +1,57 @@
-"""Multi-view testing (section 4.1): n clips x crops of every video, softmax of each, averaged."""
+"""Multi-view testing (section 4.1): the scores of every view of a video, averaged; of several labels, the highest.
+
+A view is one clip in one crop, or one clip of whole frames in the video's own size.
+"""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Num
 
 from nl_jax.data.loader import test_batches
 from nl_jax.errors import InputError
-from nl_jax.evaluation.metrics import in_top_k
+from nl_jax.evaluation.metrics import in_top_k, mean_average_precision
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Scores of every video of a list (n), each the mean over its views (v).
+    """Scores of every video of a list (n): the mean over its views (v), or of several labels (n,k) the highest.
 
     A video that could not be decoded is counted as wrong in every figure.
     """
 
     scores: Float[np.ndarray, "n k"]
     view_scores: Float[np.ndarray, "n v k"]
-    labels: Int[np.ndarray, "n"]
+    labels: Num[np.ndarray, "n *k"]
     failed: Bool[np.ndarray, "n"]
     list_hash: str
 
     def metrics(self) -> dict[str, float | int | str]:
-        """Video and clip top-1 and top-5, the number of videos, of undecodable ones, and the hash of their list.
+        """Video and clip top-1 and top-5, or mean average precision where videos have several labels (n,k).
 
-        A clip here is one view: one stretch of frames in one crop.
+        With them: the number of videos, of undecodable ones, and the hash of their list. A clip here is one view.
         """
-        good = ~self.failed
-        views = np.broadcast_to(self.labels[:, None], self.view_scores.shape[:2])
-        return {
-            **{f"video_top{k}": float((in_top_k(self.scores, self.labels, k) & good).mean()) for k in (1, 5)},
-            **{f"clip_top{k}": float((in_top_k(self.view_scores, views, k) & good[:, None]).mean()) for k in (1, 5)},
+        facts = {
             "videos": len(self.labels),
             "views": self.view_scores.shape[1],
             "undecodable": int(self.failed.sum()),
             "list": self.list_hash,
+        }
+        good = ~self.failed
+        if self.labels.ndim == 2:  # an undecodable video ranks last
+            return {
+                "video_map": mean_average_precision(np.where(good[:, None], self.scores, np.nan), self.labels)
+            } | facts
+        views = np.broadcast_to(self.labels[:, None], self.view_scores.shape[:2])
+        return {
+            **{f"video_top{k}": float((in_top_k(self.scores, self.labels, k) & good).mean()) for k in (1, 5)},
+            **{f"clip_top{k}": float((in_top_k(self.view_scores, views, k) & good[:, None]).mean()) for k in (1, 5)},
+            **facts,
         }
 
     def save(self, path: Path, dataset) -> None:
@@ -61,13 +72,21 @@ def predict(
 ) -> Predictions:
     """Every video of the data set through the network, one view of `batch_size` videos at a time.
 
+    Videos of a data set of `variable_size` come one at a time, at most `batch_size` views at once. Nothing is padded to
+    a common size, which would change the scores: the network is compiled once for every size there is.
+
     Args:
-      forward: uint8 video (b,t,h,w,3) -> softmax (b,k).
+      forward: uint8 video (b,t,h,w,3) -> softmax, or where videos have several labels sigmoid, (b,k).
       put: from this process's arrays to arrays over all devices.
       on_batch: called with the number of videos done.
     """
     if not len(dataset):
         raise InputError("there are no videos to evaluate")
+    variable_size = getattr(dataset, "variable_size", False)
+    if variable_size and jax.process_count() > 1:
+        raise InputError("whole frames (test_crop=0) differ in size, and several processes need equal ones; use one")
+    at_once = batch_size
+    batch_size = 1 if variable_size else batch_size
     view_scores, labels, failed = [], [], []
     batches = test_batches(
         dataset,
@@ -78,20 +97,38 @@ def predict(
     )
     with closing(batches):
         for batch in batches:
-            views = [forward(put({"video": view})["video"]) for view in np.moveaxis(batch["video"], 1, 0)]
-            view_scores.append(np.stack([np.asarray(view) for view in views], axis=1))
+            if variable_size:
+                view_scores.append(_scores_of_one(forward, put, batch["video"][0], at_once)[None])
+            else:
+                views = [forward(put({"video": view})["video"]) for view in np.moveaxis(batch["video"], 1, 0)]
+                view_scores.append(np.stack([np.asarray(view) for view in views], axis=1))
             rows = _gather({"label": batch["label"], "failed": (batch["failed"] >= 0).any(axis=1)})
             labels.append(rows["label"])
             failed.append(rows["failed"])
             on_batch(min(len(labels) * batch_size, len(dataset)))
     view_scores = np.concatenate(view_scores)[: len(dataset)]
+    labels = np.concatenate(labels)[: len(dataset)]
+    # One label is what most of the video shows; of several, each is somewhere in it.
+    several = labels.ndim == 2
+    scores = view_scores.max(axis=1) if several else view_scores.mean(axis=1, dtype=np.float64).astype(np.float32)
     return Predictions(
-        scores=view_scores.mean(axis=1, dtype=np.float64).astype(np.float32),
+        scores=scores,
         view_scores=view_scores,
-        labels=np.concatenate(labels)[: len(dataset)],
+        labels=labels,
         failed=np.concatenate(failed)[: len(dataset)],
         list_hash=dataset.list_hash(),
     )
+
+
+def _scores_of_one(forward, put, views: np.ndarray, at_once: int) -> Float[np.ndarray, "v k"]:
+    """Scores of all views (v,t,h,w,3) of one video, in groups of one size: the last is filled up with its last view."""
+    count = len(views)
+    devices = math.gcd(at_once, jax.device_count())
+    groups = -(-count // at_once)
+    size = -(-count // (groups * devices)) * devices
+    views = views[np.minimum(np.arange(groups * size), count - 1)]
+    scores = [np.asarray(forward(put({"video": group})["video"])) for group in np.split(views, groups)]
+    return np.concatenate(scores)[:count]
 
 
 def _gather(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -5,12 +5,15 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from nl_jax.errors import InputError
 from nl_jax.figures.curves import plot_curves
 
 COLUMNS = (
     *("step", "learning_rate", "train_loss", "train_top1", "grad_norm", "clips_per_second"),
     *("validation_video_top1", "validation_video_top5", "validation_clip_top1", "validation_clip_top5"),
 )
+
+_NAMES = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names need not be UTF-8
 
 
 class MetricsLog:
@@ -64,28 +67,50 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
 
 
 class BadVideos:
-    """bad_videos.csv: every training video that could not be decoded, once, with the reason."""
+    """bad_videos.csv: every training video that could not be decoded, once, with the reason.
 
-    def __init__(self, workdir: Path, dataset):
+    Args:
+      max_share: of the videos seen since the start or the resumption; with more of them undecodable the run stops.
+    """
+
+    def __init__(self, workdir: Path, dataset, max_share: float = 1.0):
         self._path = workdir / "bad_videos.csv"
         self._dataset = dataset
+        self._max_share = max_share
+        self._clips, self._bad = 0, set()  # that this process has seen
         self.indices: set[int] = set()
         if self._path.exists():
-            with self._path.open(newline="") as file:
+            with self._path.open(newline="", **_NAMES) as file:
                 self.indices = {int(row["index"]) for row in csv.DictReader(file)}
 
     def add(self, failed) -> list[str]:
-        """Notes the indices (-1 is none); returns a line for each that is new."""
-        new = sorted({int(index) for index in failed.ravel() if index >= 0} - self.indices)
+        """Notes the indices (b,f) of a batch (-1 is none); returns a line for each that is new.
+
+        Raises InputError when too many of the videos seen, which count as 20 at least, are bad.
+        """
+        self._clips += len(failed)
+        bad = {int(index) for index in failed.ravel() if index >= 0}
+        new = sorted(bad - self.indices)
         lines = []
         for index in new:
             self.indices.add(index)
             row = {"index": index, "path": self._dataset.names[index], "reason": self._dataset.failure_reason(index)}
             lines.append(f"{row['path']}: {row['reason']}")
             exists = self._path.exists()
-            with self._path.open("a", newline="") as file:
+            with self._path.open("a", newline="", **_NAMES) as file:
                 writer = csv.DictWriter(file, row)
                 if not exists:
                     writer.writeheader()
                 writer.writerow(row)
+        self._bad |= bad
+        self._check_share()
         return lines
+
+    def _check_share(self) -> None:
+        seen = max(20, min(self._clips, len(self._dataset)))
+        if len(self._bad) > self._max_share * seen:
+            first = [f"{self._dataset.names[i]}: {self._dataset.failure_reason(i)}" for i in sorted(self._bad)[:5]]
+            raise InputError(
+                f"{len(self._bad)} of the first {seen} training videos cannot be decoded, max_bad_videos="
+                f"{self._max_share:g} of them are allowed. All are in {self._path}; the first: {'; '.join(first)}"
+            )

@@ -93,7 +93,7 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     forward = make_forward(graphdef, normalize, mesh)
     moments = make_moments(graphdef, normalize)
     dropout_key, precise_seed = _other_seeds(config.seed)
-    bad_videos = BadVideos(directory, train_set)
+    bad_videos = BadVideos(directory, train_set, config.max_bad_videos)
 
     progress = _progress(console)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from nl_jax.data.long_range import LongRange
-from nl_jax.data.video_folder import VideoFolder
+from nl_jax.data.prepared import open_videos
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig
 from nl_jax.models.resnet import nonlocal_preset
@@ -32,6 +32,7 @@ RANGES = {
             *("optimizer.warmup_steps", "optimizer.warmup_start"),
         ),
     ),
+    "0 to 1": (lambda value: 0 <= value <= 1, ("max_bad_videos",)),
     "0 up to, not including, 1": (lambda value: 0 <= value < 1, ("optimizer.momentum",)),
 }
 
@@ -102,7 +103,7 @@ def _video_folder(fields, split, classes):
         if split == "validation":
             fields[f"num_{name}"] = validation
     # A user with one folder only sees how well it is fitted; the loop says which split a figure comes from.
-    return VideoFolder(paths[_shown(paths, split)], classes=classes, **fields)
+    return open_videos(paths[_shown(paths, split)], classes=classes, **fields)
 
 
 def measured_on(config: ConfigDict, split: str) -> str:

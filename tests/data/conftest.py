@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.filter import Graph
 from sklearn.datasets import load_sample_images
 
 
@@ -70,15 +71,24 @@ def encode() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def decode_all() -> Callable[..., np.ndarray]:
-    """decode_all(path, size) -> uint8 (t, h, w, 3): every frame from the start, until the end or the first damage."""
+    """decode_all(path, (w, h)) -> uint8 (t, h, w, 3): every frame from the start, until the end or the first damage."""
 
-    def read(path: Path, size: tuple[int | None, int | None] = (None, None)) -> np.ndarray:
+    def read(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
         images = []
         with av.open(str(path)) as container:
-            container.streams.video[0].thread_type = "NONE"  # how libav patches up a broken frame depends on threads
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"  # how libav patches up a broken frame depends on threads
+            graph = None
             try:
-                for frame in container.decode(video=0):
-                    images.append(frame.reformat(*size, "rgb24", interpolation="BILINEAR").to_ndarray())
+                for frame in container.decode(stream):
+                    if graph is None:
+                        graph = Graph()
+                        steps = [("scale", f"{size[0]}:{size[1]}:flags=bilinear")] if size else []
+                        steps += [("scale", "flags=bilinear"), ("format", "rgb24"), ("buffersink", None)]
+                        graph.link_nodes(graph.add_buffer(template=stream), *(graph.add(*step) for step in steps))
+                        graph.configure()
+                    graph.push(frame)
+                    images.append(graph.pull().to_ndarray())
             except av.FFmpegError:
                 pass
         return np.stack(images)

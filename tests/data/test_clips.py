@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from nl_jax.data import clips  # not by name: pytest would take test_indices and test_crops for tests
 from nl_jax.errors import InputError
@@ -54,23 +55,10 @@ def test_numbers_below_one_are_refused(wrong):
         clips.test_indices(**numbers)
 
 
-def test_random_crops_are_everywhere_and_the_same_in_all_frames(video):
+def test_random_places_are_all_there_are():
     rng = np.random.default_rng(0)
-    seen = set()
-    for _ in range(500):
-        crop = clips.random_crop_flip(video, 5, rng)
-        assert crop.shape == (3, 5, 5, 2)
-        flipped = crop[0, 0, 0, 0] > crop[0, 0, -1, 0]
-        upright = crop[:, :, ::-1] if flipped else crop
-        top, left = divmod(upright[0, 0, 0, 0] // 2, 11)
-        np.testing.assert_array_equal(upright, video[:, top : top + 5, left : left + 5])
-        seen.add((int(top), int(left), bool(flipped)))
-    assert len(seen) == 3 * 7 * 2
-
-
-def test_flip_can_be_switched_off(video):
-    rng = np.random.default_rng(0)
-    assert all((np.diff(clips.random_crop_flip(video, 5, rng, flip=False), axis=2) > 0).all() for _ in range(20))
+    seen = {clips.random_place(7, 11, 5, rng) for _ in range(500)}
+    assert seen == {(top, left) for top in range(3) for left in range(7)}
 
 
 def test_center_crop(video):
@@ -102,4 +90,46 @@ def test_crops_that_do_not_fit_are_refused(crop, size, message, video):
     with pytest.raises(InputError, match=message):
         crop(video, size)
     with pytest.raises(InputError, match=message):
-        clips.random_crop_flip(video, size, np.random.default_rng(0))
+        clips.random_place(7, 11, size, np.random.default_rng(0))
+
+
+LENGTHS = [1, 5, 31, 63, 64, 65, 100, 127, 128, 250, 299, 300, 301, 437, 1441]
+
+
+@pytest.mark.parametrize("frames, stride", [(32, 2), (8, 8), (4, 16), (64, 1)])
+@pytest.mark.parametrize("num_frames", LENGTHS)
+def test_the_conventions_of_others(num_frames, frames, stride):
+    """Each written once more from its publisher's loop, with PyTorch or the C types that it uses."""
+    for num_clips in (10, 5, 2):
+        found = clips.test_indices(num_frames, frames, stride, num_clips, "caffe2")
+        for j in range(num_clips):
+            start = int(np.float32(np.float32(num_frames) / np.float32(num_clips)) * np.float32(j)) % num_frames
+            assert found[j].tolist() == [(start + i * stride) % num_frames for i in range(frames)]
+
+        room = max(num_frames - ((frames - 1) * stride + 1), 0)
+        starts = np.round(np.arange(num_clips) * (room / float(num_clips - 1))).astype(int)
+        found = clips.test_indices(num_frames, frames, stride, num_clips, "mmaction2")
+        assert found.tolist() == [[(start + i * stride) % num_frames for i in range(frames)] for start in starts]
+
+        for rate in (0.0, 30.0, 25.0, 29.97, 24.0, 15.0, 59.94):
+            found = clips.test_indices(num_frames, frames, stride, num_clips, "slowfast", rate)
+            size = stride * frames / 30 * (rate or 30)
+            for j in range(num_clips):
+                start = max(num_frames - size, 0) * j / num_clips
+                from_pts, to_pts = int(start * 512), int((start + size - 1) * 512)
+                decoded = [i for i in range(num_frames) if from_pts <= i * 512 <= to_pts]
+                places = torch.clamp(torch.linspace(0, size - 1, frames), 0, len(decoded) - 1).long()
+                assert found[j].tolist() == [decoded[place] for place in places]
+
+
+def test_conventions_differ():
+    starts = {name: clips.test_indices(300, 32, 2, 10, name, 30.0)[:, 0].tolist() for name in clips.STARTS}
+    assert starts == {
+        "paper": [0, 26, 52, 79, 105, 131, 157, 184, 210, 236],
+        "caffe2": [0, 30, 60, 90, 120, 150, 180, 210, 240, 270],
+        "slowfast": [0, 24, 48, 71, 95, 118, 142, 166, 189, 213],
+        "mmaction2": [0, 26, 53, 79, 105, 132, 158, 184, 211, 237],
+    }
+    assert clips.test_indices(300, 32, 2, 1, "mmaction2")[0, 0] == 118
+    with pytest.raises(InputError, match="starts: found 'tsn', valid are paper, caffe2"):
+        clips.test_indices(300, 32, 2, 1, "tsn")

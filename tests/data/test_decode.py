@@ -8,13 +8,13 @@ from nl_jax.data import decode
 from nl_jax.data.decode import DecodeError, ShortVideoError, VideoInfo, probe, read_frames
 from nl_jax.errors import InputError
 
-# name: ending, frames, size, how it is encoded, whether seeking to a key frame is possible
+# name: ending, frames, size, how it is encoded, whether packet times can number its frames
 KINDS = {
-    "h264, one key frame, B-frames": (".mp4", 60, (64, 48), {"g": 250, "bf": 3}, False),
+    "h264, one key frame, B-frames": (".mp4", 60, (64, 48), {"g": 250, "bf": 3}, True),
     "h264, long groups, B-frames": (".mp4", 70, (64, 48), {"g": 30, "bf": 3, "sc_threshold": 0}, True),
     "h264, short groups": (".mp4", 60, (64, 48), {"g": 12, "bf": 2}, True),
     "h264, open groups": (".mkv", 60, (64, 48), {"g": 12, "x264-params": "open-gop=1:bframes=3"}, True),
-    "h264, intra refresh": (".mkv", 60, (64, 48), {"g": 12, "x264-params": "intra-refresh=1:bframes=0"}, False),
+    "h264, intra refresh": (".mkv", 60, (64, 48), {"g": 12, "x264-params": "intra-refresh=1:bframes=0"}, True),
     "h264, audio": (".mp4", 50, (64, 48), {"g": 12, "audio": True}, True),
     "h264, mpegts, seeks land late": (".ts", 60, (64, 48), {"g": 12, "bf": 2}, False),
     "h264, odd size": (".mp4", 40, (63, 47), {"g": 12, "pixels": "yuv444p"}, True),
@@ -42,7 +42,7 @@ def test_frames_equal_a_full_decode(kind, tmp_path, pan, encode, decode_all, mon
     monkeypatch.setattr(decode, "_read_from_start", lambda *a: from_start.append(a) or real(*a))
     for first in range(frames):
         np.testing.assert_array_equal(read_frames(path, [first]), expected[[first]], err_msg=f"frame {first}")
-    assert (len(from_start) < frames) == seekable, "a seek must be used exactly where it is safe"
+    assert (len(from_start) < frames) == seekable, "packet times must be used exactly where that is safe"
 
     rng = np.random.default_rng(0)
     for _ in range(5):
@@ -65,8 +65,8 @@ def test_a_variable_frame_rate_is_counted_in_frames(first, tmp_path, pan, encode
 def test_no_more_is_decoded_than_needed(tmp_path, pan, encode, monkeypatch):
     path = encode(tmp_path / "video.mp4", pan(80), g=20, bf=0, sc_threshold=0)
     seen = []
-    real = decode._decode
-    monkeypatch.setattr(decode, "_decode", lambda *a: (seen.append(f) or f for f in real(*a)))
+    real = decode.decode_frames
+    monkeypatch.setattr(decode, "decode_frames", lambda *a, **k: (seen.append(f) or f for f in real(*a, **k)))
     read_frames(path, [46, 43])
     assert len(seen) == 7  # 40 to 46
     seen.clear()
@@ -74,29 +74,46 @@ def test_no_more_is_decoded_than_needed(tmp_path, pan, encode, monkeypatch):
     assert len(seen) == 10
 
 
+def test_frames_that_nothing_depends_on_are_not_decoded(tmp_path, pan, encode, decode_all, monkeypatch):
+    path = encode(tmp_path / "video.mp4", pan(61), g=250, **{"x264-params": "bframes=1:b-adapt=0:scenecut=0"})
+    expected = decode_all(path)
+    seen = []
+    real = decode.decode_frames
+    monkeypatch.setattr(decode, "decode_frames", lambda *a, **k: (seen.append(f) or f for f in real(*a, **k)))
+    even = np.arange(0, 61, 4)  # every other frame is a B-frame, of which none is wanted
+    np.testing.assert_array_equal(read_frames(path, even), expected[even])
+    assert len(seen) == 31
+    seen.clear()
+    odd = even[:-1] + 1
+    np.testing.assert_array_equal(read_frames(path, odd), expected[odd])
+    assert len(seen) == 29 + 15  # 0, 2, .. 56 and 1, 5, .. 57
+
+
 def test_a_seek_that_lands_late_is_noticed(tmp_path, pan, encode, decode_all, monkeypatch):
     path = encode(tmp_path / "video.mp4", pan(60), g=12, bf=2)
     expected = decode_all(path)
-    real = decode._decode
-    monkeypatch.setattr(decode, "_decode", lambda c, s: (f for f in real(c, s) if f.pts == 0 or f.key_frame))
+    real = decode.decode_frames
+    monkeypatch.setattr(
+        decode, "decode_frames", lambda *a, **k: (f for f in real(*a, **k) if f.pts == 0 or f.key_frame)
+    )
     with pytest.raises(ShortVideoError):
         read_frames(path, [50])  # neither way gives frame 50, and no wrong frame is taken for it
-    monkeypatch.setattr(decode, "_decode", real)
+    monkeypatch.setattr(decode, "decode_frames", real)
     np.testing.assert_array_equal(read_frames(path, [50]), expected[[50]])
 
 
 def test_a_gap_after_a_seek_is_noticed(tmp_path, pan, encode, decode_all, monkeypatch):
     path = encode(tmp_path / "video.mp4", pan(60), g=12, bf=0)
     expected = decode_all(path)
-    real = decode._decode
+    real = decode.decode_frames
 
-    def drop_the_third(container, stream):
-        for i, frame in enumerate(real(container, stream)):
+    def drop_the_third(*arguments, **options):
+        for i, frame in enumerate(real(*arguments, **options)):
             sought = frame.pts > 0 if i == 0 else sought
             if not (sought and i == 2):
                 yield frame
 
-    monkeypatch.setattr(decode, "_decode", drop_the_third)
+    monkeypatch.setattr(decode, "decode_frames", drop_the_third)
     np.testing.assert_array_equal(read_frames(path, [49, 50, 51]), expected[[49, 50, 51]])
 
 
@@ -122,6 +139,28 @@ def test_short_side(size, scaled, tmp_path, pan, encode, decode_all):
     actual = read_frames(path, [3, 9], short_side=30)
     assert actual.dtype == np.uint8
     np.testing.assert_array_equal(actual, expected[[3, 9]])
+
+
+@pytest.mark.parametrize("how", [{}, {"rotation": 90}, {"pixels": "yuv444p"}, {"size": (63, 47), "pixels": "yuv444p"}])
+@pytest.mark.parametrize("short_side", [None, 30, 55])
+def test_a_crop_is_part_of_the_whole(how, short_side, tmp_path, pan, encode):
+    how = dict(how)
+    path = encode(tmp_path / "video.mp4", pan(4, *how.pop("size", (64, 48))), **how)
+    whole = read_frames(path, range(4), short_side=short_side)
+    for top, left, side in ((0, 0, 30), (3, 4, 20), (1, 7, 17), (8, 3, 22)):
+        seen = []
+
+        def crop(height, width, seen=seen, place=(top, left, side)):
+            seen.append((height, width))
+            return place
+
+        part = read_frames(path, range(4), short_side=short_side, crop=crop)
+        expected = whole[:, top : top + side, left : left + side]
+        if whole.shape[1] % 2 or whole.shape[2] % 2:  # libav interpolates the colours of odd sizes in another way
+            assert part.shape == expected.shape and np.abs(part.astype(int) - expected).mean() < 2.5
+        else:
+            np.testing.assert_array_equal(part, expected)
+        assert seen == [whole.shape[1:3]] and part.flags.c_contiguous
 
 
 def test_colours_are_full_range_rgb(tmp_path, encode):

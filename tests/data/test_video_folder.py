@@ -5,10 +5,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from nl_jax.data import video_folder
+from nl_jax.data import videos as videos_module
 from nl_jax.data.clips import test_indices as clip_indices  # renamed: pytest would take it for a test
 from nl_jax.data.decode import DecodeError, read_frames
-from nl_jax.data.video_folder import MAX_FAILED, VideoFolder
+from nl_jax.data.video_folder import VideoFolder
+from nl_jax.data.videos import MAX_FAILED
 from nl_jax.errors import InputError
 
 make = partial(
@@ -150,7 +151,7 @@ def test_wrong_folders(tmp_path):
         {"short_side": (40, 32)},
         {"short_side": (20, 32)},
         {"test_crop": 33},
-        {"test_crop": 0},
+        {"test_crop": -1},
     ],
 )
 def test_wrong_numbers_name_their_field(wrong, folder):
@@ -175,9 +176,24 @@ def test_a_training_clip(folder):
     assert (example["video"] != other).any()
 
 
+def test_half_of_the_clips_are_mirrored(folder):
+    mirrored = 0
+    for seed in range(40):
+        shown, upright = (
+            make(folder, flip=flip).train_clip(5, np.random.default_rng(seed))["video"] for flip in (True, False)
+        )
+        mirrored += (shown != upright).any()
+        np.testing.assert_array_equal(shown, upright[:, :, ::-1] if (shown != upright).any() else upright)
+    assert 10 < mirrored < 30
+
+
 def test_all_scales_are_drawn(folder, monkeypatch):
     seen = []
-    monkeypatch.setattr(video_folder, "read_frames", lambda *a, short_side: seen.append(short_side) or read_frames(*a))
+    monkeypatch.setattr(
+        videos_module,
+        "read_frames",
+        lambda *a, short_side, crop: seen.append(short_side) or read_frames(*a, short_side=short_side, crop=crop),
+    )
     videos = make(folder, crop=32)
     rng = np.random.default_rng(0)
     for _ in range(100):
@@ -227,7 +243,7 @@ def lying(tmp_path, pan, encode):
 
 def test_a_video_that_ends_early_is_sampled_within_what_decodes(lying, monkeypatch):
     counted = []
-    monkeypatch.setattr(video_folder, "read_frames", lambda *a, **k: counted.append(1) or read_frames(*a, **k))
+    monkeypatch.setattr(videos_module, "read_frames", lambda *a, **k: counted.append(1) or read_frames(*a, **k))
     videos = make(lying)
     fresh = []
     for seed in range(12):

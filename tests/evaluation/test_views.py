@@ -1,5 +1,7 @@
+import jax
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from nl_jax.errors import InputError
 from nl_jax.evaluation.metrics import in_top_k
@@ -88,3 +90,63 @@ def test_clips_and_videos_are_told_apart():
     views = np.array([[[0.4, 0.0, 0.6], [0.4, 0.6, 0.0]]])
     metrics = Predictions(views.mean(1), views, np.array([0]), np.array([False]), "x").metrics()
     assert (metrics["clip_top1"], metrics["video_top1"]) == (0.0, 1.0)
+
+
+class WholeFrames(Videos):
+    """Three videos of five whole-frame views; every view has its own width and value. The second is not decoded."""
+
+    variable_size = True
+    sizes = ((4, 5), (4, 4), (4, 7))
+
+    def __len__(self):
+        return 3
+
+    def test_views(self, index):
+        height, width = self.sizes[index]
+        values = (10 * index + np.arange(5, dtype=np.uint8)).reshape(5, 1, 1, 1, 1)
+        video = np.broadcast_to(values, (5, 2, height, width, 3))
+        failed = np.array([index if index == 1 else -1, -1, -1, -1], np.int32)
+        return {"video": video, "label": np.int32(index), "index": np.int32(index), "failed": failed}
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("batch_size", [2, 4, 8])
+def test_whole_frames_go_through_in_their_own_size(batch_size, devices, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    seen = []
+
+    def noted(video):
+        seen.append(video.shape)
+        return forward(video)
+
+    predictions = predict(noted, lambda batch: batch, WholeFrames(), batch_size=batch_size)
+    expected = np.array([[scores_of(10 * i + v) for v in range(5)] for i in range(3)])
+    np.testing.assert_allclose(predictions.view_scores, expected, rtol=1e-6)
+    np.testing.assert_allclose(predictions.scores, expected.mean(1), rtol=1e-6)
+    assert predictions.labels.tolist() == [0, 1, 2] and predictions.failed.tolist() == [False, True, False]
+    assert {shape[2:4] for shape in seen} == set(WholeFrames.sizes)
+    assert len(set(seen)) == 3, "one shape for every size, so that nothing is compiled twice"
+    (views,) = {shape[0] for shape in seen}
+    assert views <= batch_size and views % devices == 0
+    assert sum(shape[0] for shape in seen) < 3 * (5 + batch_size)
+
+
+class Actions(Videos):
+    """The five videos, each with labels of its own."""
+
+    def test_views(self, index):
+        label = np.isin(np.arange(7), (index, 6 - index)).astype(np.float32)
+        return super().test_views(index) | {"label": label}
+
+
+def test_of_several_labels_the_highest_score_counts():
+    predictions = predict(forward, lambda batch: batch, Actions(), batch_size=2)
+    expected = np.array([[scores_of(10 * i + v) for v in range(3)] for i in range(5)])
+    np.testing.assert_allclose(predictions.scores, expected.max(1), rtol=1e-6)
+    assert predictions.labels.shape == (5, 7)
+    last = np.where(np.arange(5)[:, None] == 4, -1.0, expected.max(1))  # the one that does not decode
+    precision = [average_precision_score(predictions.labels[:, k], last[:, k]) for k in range(7)]
+    metrics = predictions.metrics()
+    assert metrics["video_map"] == pytest.approx(np.mean(precision))
+    assert (metrics["videos"], metrics["undecodable"], metrics["list"]) == (5, 1, "0123456789ab")
+    assert not any("top" in name for name in metrics)

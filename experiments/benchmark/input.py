@@ -1,0 +1,247 @@
+"""How fast training clips are made: ours and other decoders doing the same on the same file, in the same run.
+
+pip install -e .[benchmark]
+python -m experiments.benchmark.input
+python -m experiments.benchmark.input --video=VIDEO.mp4 --num_workers=2
+
+Every contestant has its own processes, which make random clips: 32 frames, every other one, scaled to a random short
+side of 256 to 320 and cropped to 224 x 224. They take turns; a figure is the median of their turns. Clips per second
+want a machine that does nothing else: a decoder of many threads takes the time of others. Processor time tells more on
+a busy one.
+"""
+
+import functools
+import importlib
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import av
+import numpy as np
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+from sklearn.datasets import load_sample_images
+
+from experiments import command_line
+from nl_jax.data import decode, to_rgb, videos
+from nl_jax.data.clips import random_place, train_indices
+from nl_jax.data.loader import TrainBatches
+from nl_jax.data.video_folder import VideoFolder
+
+FRAMES, STRIDE, CROP, SHORT_SIDE = 32, 2, 224, (256, 320)
+
+VIDEO = flags.DEFINE_string("video", None, "a video file; without it 300 frames of 340 x 256 are made from photographs")
+NUM_WORKERS = flags.DEFINE_integer("num_workers", 2, "processes", 1)
+ROUNDS = flags.DEFINE_integer("rounds", 9, "turns of every contestant", 3)
+CLIPS = flags.DEFINE_integer("clips", 12, "clips of a turn, over all processes", 2)
+
+MakeClip = Callable[[str, np.random.Generator], np.ndarray]  # (path of a video, source of chance) -> uint8 (t,h,w,3)
+
+
+def run(
+    video: Path | None = None, *, num_workers: int = 2, rounds: int = 9, clips: int = 12, only: tuple[str, ...] = ()
+) -> dict[str, dict[str, float]]:
+    """By contestant: clips_per_second and cpu_seconds of a clip, medians over rounds, and how much better ours are.
+
+    ratio is of clips per second, cpu_ratio of processor time.
+
+    The entry `nl_jax` also has the shares of a clip's time in one process, decode, resize and rest, and wait: the share
+    of its time that a consumer of the loader waits if it does nothing with a batch of two clips but take it.
+
+    Args:
+      video: a file; None makes one.
+      only: names of contestants; all that are installed by default.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "videos"
+        (folder / "class").mkdir(parents=True)
+        path = folder / "class" / "video.mp4"
+        if video is None:
+            make_video(path)
+        else:
+            path.symlink_to(video.resolve())
+        pools = {}
+        for name, (module, make) in CONTESTANTS.items():
+            if (not only or name in only) and _works(module):
+                pool = multiprocessing.get_context("spawn").Pool(num_workers, _start, (make, str(path)))
+                pools[name] = stack.enter_context(pool)
+                pool.map(_clip, range(2 * num_workers), chunksize=1)  # everything is loaded and the file is in memory
+        seconds: dict[str, list[float]] = {name: [] for name in pools}
+        cpu_seconds: dict[str, list[float]] = {name: [] for name in pools}
+        for turn in range(rounds):
+            for name, pool in list(pools.items())[:: 1 if turn % 2 else -1]:
+                start = time.perf_counter()
+                cpu_seconds[name] += pool.map(_clip, [turn * clips + i for i in range(clips)], chunksize=1)
+                seconds[name].append(time.perf_counter() - start)
+        wall = {name: float(np.median(times)) / clips for name, times in seconds.items()}
+        cpu = {name: float(np.median(times)) for name, times in cpu_seconds.items()}
+        result = {
+            name: {
+                "clips_per_second": 1 / wall[name],
+                "ratio": wall[name] / wall["nl_jax"],
+                "cpu_seconds": cpu[name],
+                "cpu_ratio": cpu[name] / cpu["nl_jax"],
+            }
+            for name in pools
+        }
+        result["nl_jax"] |= shares(folder, clips) | {"wait": wait(folder, num_workers, clips)}
+        return result
+
+
+def make_video(path: Path) -> None:
+    """300 frames of 340 x 256 at 30 per second, a window that moves over two photographs, H.264 as x264 has it."""
+    photos = load_sample_images().images
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 340, 256, "yuv420p"
+        for i in range(300):
+            photo = photos[i // 150]
+            y, x = (round(room * (0.5 + 0.5 * np.sin(i / 40 + k))) for k, room in enumerate((427 - 256, 640 - 340)))
+            image = np.ascontiguousarray(photo[y : y + 256, x : x + 340])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def shares(folder: Path, clips: int) -> dict[str, float]:
+    """Of the time of our clips in this process: what decoding takes, what scaling to RGB, and the rest."""
+    spent = {"decode": 0.0, "resize": 0.0}
+
+    def timed(name, function):
+        def call(*arguments, **options):
+            start = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                spent[name] += time.perf_counter() - start
+
+        return call
+
+    def timed_frames(*arguments, **options):
+        frames = real_frames(*arguments, **options)
+        following = timed("decode", functools.partial(next, frames, None))
+        while (frame := following()) is not None:
+            yield frame
+
+    real_frames, real_resize = decode.decode_frames, to_rgb.ToRgb.__call__
+    decode.decode_frames, to_rgb.ToRgb.__call__ = timed_frames, timed("resize", real_resize)
+    try:
+        dataset = _folder(folder)
+        start = time.perf_counter()
+        for seed in range(clips):
+            dataset.train_clip(0, np.random.default_rng(seed))
+        total = time.perf_counter() - start
+    finally:
+        decode.decode_frames, to_rgb.ToRgb.__call__ = real_frames, real_resize
+    found = {name: value / total for name, value in spent.items()}
+    return found | {"rest": 1 - sum(found.values())}
+
+
+def wait(folder: Path, num_workers: int, clips: int) -> float:
+    """The share of its time that the loader's consumer waits, if it only takes the batches."""
+    batches = TrainBatches(_folder(folder), batch_size=2, seed=0, num_workers=num_workers)
+    next(batches)
+    waited, start = 0.0, time.perf_counter()
+    for _ in range(clips):
+        began = time.perf_counter()
+        next(batches)
+        waited += time.perf_counter() - began
+    total = time.perf_counter() - start
+    batches.close()
+    return waited / total
+
+
+@functools.cache
+def _folder(folder: Path) -> videos.Videos:
+    options = dict(test_crop=CROP, test_short_side=SHORT_SIDE[0], num_clips=1, num_crops=1)
+    return VideoFolder(folder, frames=FRAMES, stride=STRIDE, crop=CROP, short_side=SHORT_SIDE, **options)
+
+
+def _nl_jax(path: str, rng: np.random.Generator) -> np.ndarray:
+    return _folder(Path(path).parents[1]).train_clip(0, rng)["video"]
+
+
+def _decord(path: str, rng: np.random.Generator, threads: int) -> np.ndarray:
+    import decord
+
+    reader = decord.VideoReader(path, num_threads=threads)
+    return _scaled_and_cropped(reader.get_batch(train_indices(len(reader), FRAMES, STRIDE, rng)).asnumpy(), rng)
+
+
+def _torchcodec(path: str, rng: np.random.Generator) -> np.ndarray:
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
+    indices = train_indices(len(decoder), FRAMES, STRIDE, rng)
+    return _scaled_and_cropped(decoder.get_frames_at(indices.tolist()).data.numpy(), rng)
+
+
+def _scaled_and_cropped(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """With OpenCV, as data loaders around these decoders do."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    side = int(rng.integers(SHORT_SIDE[0], SHORT_SIDE[1] + 1))
+    height, width = clip.shape[1:3]
+    size = (round(width * side / min(height, width)), round(height * side / min(height, width)))
+    top, left = random_place(size[1], size[0], CROP, rng)
+    scaled = [cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR) for frame in clip]
+    cropped = np.stack([frame[top : top + CROP, left : left + CROP] for frame in scaled])
+    return cropped.take(np.arange(CROP)[::-1], axis=2) if rng.integers(2) else cropped
+
+
+CONTESTANTS: dict[str, tuple[str, MakeClip]] = {  # name: (module that must import, what makes a clip)
+    "nl_jax": ("nl_jax", _nl_jax),
+    "decord, one thread": ("decord", functools.partial(_decord, threads=1)),
+    "decord, its own threads": ("decord", functools.partial(_decord, threads=0)),
+    "torchcodec": ("torchcodec.decoders", _torchcodec),
+}
+
+
+def _works(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+        importlib.import_module("cv2" if module != "nl_jax" else module)
+    except (ImportError, OSError, RuntimeError):  # not there, or without the libraries that it needs
+        return False
+    return True
+
+
+def _start(make: MakeClip, path: str) -> None:
+    global _make, _path
+    _make, _path = make, path
+
+
+def _clip(seed: int) -> float:
+    """Processor seconds of one clip, all threads together."""
+    start = time.process_time()
+    clip = _make(_path, np.random.default_rng(seed))
+    assert clip.shape == (FRAMES, CROP, CROP, 3)
+    return time.process_time() - start
+
+
+def main() -> None:
+    video = Path(VIDEO.value) if VIDEO.value else None
+    if video is not None:
+        decode.probe(video)
+    found = run(video, num_workers=NUM_WORKERS.value, rounds=ROUNDS.value, clips=CLIPS.value)
+    table = Table("contestant", "clips/s", "ours over it", "ms of processor a clip", "it over ours")
+    for name, row in found.items():
+        milliseconds = f"{1000 * row['cpu_seconds']:.1f}"
+        table.add_row(
+            name, f"{row['clips_per_second']:.1f}", f"{row['ratio']:.2f}x", milliseconds, f"{row['cpu_ratio']:.2f}x"
+        )
+    console = Console()
+    console.print(table)
+    ours = found["nl_jax"]
+    console.print(f"A clip of ours: decode {ours['decode']:.0%}, resize {ours['resize']:.0%}, rest {ours['rest']:.0%}.")
+    console.print(f"A consumer that only takes batches waits {ours['wait']:.0%} of its time.")
+    for name in CONTESTANTS.keys() - found.keys():
+        console.print(f"{name}: not installed, or it cannot be loaded")
+
+
+if __name__ == "__main__":
+    command_line.run(main)

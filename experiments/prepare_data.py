@@ -1,0 +1,179 @@
+"""Makes a data set ready to train on: ArrayRecord shards of small H.264 clips; or checks a copy of it.
+
+python -m experiments.prepare_data --dataset=kinetics400 --source=VIDEOS_AND_LISTS --data_dir=OUT
+python -m experiments.prepare_data --dataset=kinetics400 --source=VIDEOS_AND_LISTS --check --report=DIR
+
+The first, after it was stopped in whatever way, goes on where it stopped. docs/data.md says where the data sets are.
+"""
+
+import contextlib
+import fcntl
+import io
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from absl import flags
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from experiments import command_line
+from nl_jax.data import report
+from nl_jax.data.builders import BUILDERS, config_of, found_by_split, root_of
+from nl_jax.data.prepared import write_index
+from nl_jax.data.sources.listing import Listing
+from nl_jax.data.workers import Crash, map_unordered
+from nl_jax.errors import InputError
+
+DATASET = flags.DEFINE_enum("dataset", None, list(BUILDERS), "which data set", required=True)
+SOURCE = flags.DEFINE_string("source", None, "the folder of its videos and annotation files", required=True)
+DATA_DIR = flags.DEFINE_string("data_dir", None, "where the prepared data set goes")
+SPLIT = flags.DEFINE_integer("split", 1, "of ucf101 and hmdb51: 1, 2 or 3")
+SHORT_SIDE = flags.DEFINE_integer("short_side", None, "pixels, 0 keeps the size; 256 by default, for charades 320")
+NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "processes that decode", 0)
+TIMEOUT = flags.DEFINE_float("timeout", 600, "seconds after which a file is given up", 1)
+CHECK = flags.DEFINE_bool("check", False, "decode every file and say what is wrong, prepare nothing")
+REPORT = flags.DEFINE_string("report", None, "where --check writes report.csv and index.html")
+BEAM_RUNNER = flags.DEFINE_string(
+    "beam_runner", None, "make the shards on Apache Beam: DirectRunner, DataflowRunner, .."
+)
+BEAM_OPTIONS = flags.DEFINE_multi_string("beam_options", [], "an option of the runner, --name=value; may be repeated")
+
+console = Console(highlight=False, markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be UTF-8
+    source = Path(SOURCE.value)
+    if not source.exists():
+        raise InputError(f"--source: there is no {source}")
+    config = config_of(DATASET.value, split=SPLIT.value, short_side=SHORT_SIDE.value)
+    builder_class = BUILDERS[DATASET.value]
+    listing = builder_class.list_source(source, config.split)
+    found = found_by_split(listing)
+    if not found:
+        raise InputError(f"--source: none of the {len(listing.items)} videos of the lists is below {source}")
+    for split in dict.fromkeys(item.split for item in listing.items):
+        listed = sum(item.split == split for item in listing.items)
+        console.print(f"{split}: {len(found.get(split, ()))} of the {listed} videos listed are there")
+    if CHECK.value:
+        _check(listing, root_of(source))
+        return
+    if not DATA_DIR.value:
+        raise InputError("--data_dir is not given: where does the prepared data set go?")
+    data_dir = Path(DATA_DIR.value)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    builder = builder_class(config=config, data_dir=data_dir)
+    builder.source = source
+    with _only_one(data_dir / f".preparing_{builder.name}_{config.name}") as unfinished:
+        if Path(builder.data_path).exists():
+            console.print(f"{builder.data_path} is prepared already; remove it to prepare it anew")
+        else:
+            if BEAM_RUNNER.value is None:
+                builder.cache = unfinished
+                _make_records(
+                    builder.preparation(root_of(source)), [item for items in found.values() for item in items]
+                )
+            _write(builder, unfinished)
+        _tell(builder, write_index(Path(builder.data_path)))
+        shutil.rmtree(unfinished)
+
+
+def _make_records(preparation, items) -> None:
+    """Puts the record of every item into the cache, on all cores."""
+    left = [item for item in items if not preparation.done(item)]
+    if len(left) < len(items):
+        console.print(f"{len(items) - len(left)} of {len(items)} videos were done already")
+    with _progress() as progress:
+        task = progress.add_task("videos", total=len(left), failed=0)
+        failed = 0
+        for index, reason in map_unordered(preparation.run, left, num_workers=NUM_WORKERS.value, timeout=TIMEOUT.value):
+            if isinstance(reason, Crash):
+                preparation.give_up(left[index], reason)
+            if reason:
+                failed += 1
+                console.print(f"cannot be decoded: {left[index].path}: {reason}")
+            progress.update(task, advance=1, failed=failed)
+
+
+def _write(builder, unfinished: Path) -> None:
+    """The shards, from the cache or on Beam; a directory that an earlier try left unfinished is removed."""
+    for partial in Path(builder.data_path).parent.glob("incomplete.*"):
+        shutil.rmtree(partial)
+    download_config = tfds.download.DownloadConfig(manual_dir=root_of(Path(SOURCE.value)))
+    if BEAM_RUNNER.value is not None:
+        try:
+            from apache_beam.options.pipeline_options import PipelineOptions
+        except ImportError as error:
+            raise InputError("--beam_runner: Apache Beam is not installed; pip install -e .[beam]") from error
+        download_config.beam_runner = BEAM_RUNNER.value
+        download_config.beam_options = PipelineOptions(BEAM_OPTIONS.value)
+    with console.status("writing the shards"), contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(download_dir=unfinished / "downloads", download_config=download_config)
+
+
+def _tell(builder, rows) -> None:
+    first = next(iter(rows))
+    for split, lines in rows.items():
+        bad = [row for row in lines if row.reason]
+        shards = builder.info.splits[split].num_shards
+        size = builder.info.splits[split].num_bytes / 1e9
+        console.print(f"{split}: {len(lines)} videos, {len(bad)} of them undecodable; {shards} shards, {size:.3f} GB")
+        for row in bad[:10]:
+            console.print(f"  undecodable: {row.path}: {row.reason}")
+    console.print(f"wrote {builder.data_path}; train on it with --config.data.train={builder.data_path}:{first}")
+
+
+def _check(listing: Listing, root: Path) -> None:
+    if not REPORT.value:
+        raise InputError("--report is not given: where does --check write?")
+    findings = []
+    with _progress() as progress:
+        task = progress.add_task("files", total=len(listing.items) + len(listing.unlisted), failed=0)
+        failed = 0
+        for found in report.check(listing, root, num_workers=NUM_WORKERS.value, timeout=TIMEOUT.value):
+            findings.append(found)
+            failed += found.line.status == "unreadable"
+            progress.update(task, advance=1, failed=failed)
+    findings = report.finish(findings)
+    report.write_report(Path(REPORT.value), f"{DATASET.value}: {SOURCE.value}", findings)
+    counts = report.summary(findings)
+    used = [status for status in report.STATUSES if any(status in row for row in counts.values())]
+    table = Table("split", *used)
+    for split, row in counts.items():
+        table.add_row(split or "no split", *(str(row[status]) for status in used))
+    console.print(table)
+    console.print(f"wrote {REPORT.value}/report.csv, a line for every file, and {REPORT.value}/index.html")
+
+
+@contextlib.contextmanager
+def _only_one(directory: Path) -> Iterator[Path]:
+    """The directory of what is not finished, for this process alone."""
+    directory.mkdir(exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"--data_dir: another process is preparing the same data set in {directory}") from None
+        yield directory
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=14),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]} undecodable"),
+        console=console,
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main)

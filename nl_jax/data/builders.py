@@ -1,0 +1,193 @@
+"""TFDS builders: what `experiments.prepare_data` writes, as ArrayRecord shards; none of them needs TensorFlow.
+
+    builder = BUILDERS["kinetics400"](config=config_of("kinetics400"), data_dir=OUT)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=SOURCE))
+    records = builder.as_data_source("train")
+
+With `beam_runner` or `beam_options` in the DownloadConfig each shard is made by a worker of Apache Beam.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from nl_jax.data.preparation import Preparation, Record
+from nl_jax.data.sources.charades import charades
+from nl_jax.data.sources.folder import video_folder
+from nl_jax.data.sources.kinetics import kinetics
+from nl_jax.data.sources.listing import Item, Listing
+from nl_jax.data.sources.splits import hmdb51, ucf101
+from nl_jax.errors import InputError
+
+VIDEOS_PER_SHARD = 256  # some 100 MB of Kinetics
+
+
+@dataclass(eq=False)
+class VideoConfig(tfds.core.BuilderConfig):
+    """Which of the official splits, where there are several, and the shorter side in pixels; None keeps it."""
+
+    split: int = 1
+    short_side: int | None = 256
+
+
+def config_of(dataset: str, *, split: int = 1, short_side: int | None = None) -> VideoConfig:
+    """The configuration of a data set; `short_side` None takes the usual one, 0 keeps that of every video.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+    if short_side is None:
+        short_side = 320 if dataset == "charades" else 256
+    if short_side < 0 or short_side == 1:
+        raise InputError(f"short_side: found {short_side}, valid are 0, which keeps it, and integers from 2")
+    if split != 1 and (dataset not in SPLIT_IN_THREE or split not in (2, 3)):
+        raise InputError(f"split: found {split}, valid are 1, 2 and 3 for {' and '.join(SPLIT_IN_THREE)}, 1 for others")
+    name = f"short{short_side}" if short_side else "original"
+    if dataset in SPLIT_IN_THREE:
+        name = f"split{split}_{name}"
+    return VideoConfig(name=name, split=split, short_side=short_side or None)
+
+
+class _Videos(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """One record a video file, in the order of the listing; the records of missing files do not exist."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "manual_dir holds the videos and their annotation files: see docs/data.md."
+
+    url_infos: dict = {}  # noqa: RUF012 - nothing is downloaded; the default looks for checksums beside this file
+
+    list_source: Callable[[Path, int], Listing]  # (source, number of the official split)
+    multi_label = False
+    source: Path | None = None  # instead of manual_dir; may be a CSV
+    cache: Path | None = None  # where `Preparation` keeps finished records
+
+    def __init__(self, **options):
+        super().__init__(**{"file_format": "array_record"} | options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "video": tfds.features.Scalar(np.object_, doc="MP4 with one H.264 stream; empty if the file has no frame"),
+            "path": tfds.features.Text(doc="of the original file, relative to the source"),
+            "frames": np.int64,
+            "rate": np.float64,  # frames per second
+            "duration": np.float64,  # seconds
+            "sha256": tfds.features.Text(doc="of the original file"),
+            "reason": tfds.features.Text(doc="why there is no video"),
+        }
+        if self.multi_label:  # the first and the last frame of each
+            features["actions"] = tfds.features.Sequence({"label": np.int64, "first": np.int64, "last": np.int64})
+        else:
+            features["label"] = tfds.features.ClassLabel()
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(),
+            disable_shuffling=True,
+        )
+
+    def preparation(self, source: Path) -> Preparation:
+        return Preparation(source, self.builder_config.short_side, self.cache)
+
+    def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable[[], Iterator[tuple[str, Record]]]]]:
+        source = self.source or Path(dl_manager.manual_dir)
+        listing = type(self).list_source(source, self.builder_config.split)
+        if not self.multi_label:
+            self.info.features["label"].names = listing.classes
+        self.info.metadata["classes"] = list(listing.classes)
+        prepare = self.preparation(root_of(source))
+        return {
+            split: [
+                _Shard(prepare, tuple(items[start : start + VIDEOS_PER_SHARD]), self.multi_label)
+                for start in range(0, len(items), VIDEOS_PER_SHARD)
+            ]
+            for split, items in found_by_split(listing).items()
+        }
+
+
+def root_of(source: Path) -> Path:
+    """What the paths of a listing are relative to: the source, or the folder of the list that it is."""
+    return source if source.is_dir() else source.parent
+
+
+def found_by_split(listing: Listing) -> dict[str, list[Item]]:
+    """The items that the copy has, by split; splits of which it has none are left out."""
+    found: dict[str, list[Item]] = {}
+    for item in listing.items:
+        if item.path is not None:
+            found.setdefault(item.split, []).append(item)
+    return found
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """The examples of one shard, when called; it can be sent to another machine."""
+
+    prepare: Preparation
+    items: tuple[Item, ...]
+    multi_label: bool
+
+    def __call__(self) -> Iterator[tuple[str, Record]]:
+        for item in self.items:
+            record = self.prepare(item)
+            if not self.multi_label:
+                record = {name: value for name, value in record.items() if name != "actions"} | {"label": item.label}
+            yield item.path, record | {"path": os.fsencode(item.path)}
+
+
+class Kinetics400(_Videos, skip_registration=True):
+    """400 actions, clips of 10 seconds (Kay et al. 2017)."""
+
+    list_source = staticmethod(lambda source, split: kinetics(source, 400))
+
+
+class Kinetics600(_Videos, skip_registration=True):
+    """600 actions (Carreira et al. 2018)."""
+
+    list_source = staticmethod(lambda source, split: kinetics(source, 600))
+
+
+class Kinetics700(_Videos, skip_registration=True):
+    """700 actions (Carreira et al. 2019), in the version of 2019 or 2020."""
+
+    list_source = staticmethod(lambda source, split: kinetics(source, 700))
+
+
+class Charades(_Videos, skip_registration=True):
+    """157 actions at home, several in a video (Sigurdsson et al. 2016)."""
+
+    list_source = staticmethod(lambda source, split: charades(source))
+    multi_label = True
+
+
+class Ucf101(_Videos, skip_registration=True):
+    """101 actions (Soomro et al. 2012)."""
+
+    list_source = staticmethod(ucf101)
+
+
+class Hmdb51(_Videos, skip_registration=True):
+    """51 actions (Kuehne et al. 2011)."""
+
+    list_source = staticmethod(hmdb51)
+
+
+class VideoFolder(_Videos, skip_registration=True):
+    """A user's own videos: see `nl_jax.data.sources.folder`."""
+
+    list_source = staticmethod(lambda source, split: video_folder(source))
+
+
+SPLIT_IN_THREE = ("ucf101", "hmdb51")
+BUILDERS = {
+    "kinetics400": Kinetics400,
+    "kinetics600": Kinetics600,
+    "kinetics700": Kinetics700,
+    "charades": Charades,
+    "ucf101": Ucf101,
+    "hmdb51": Hmdb51,
+    "video_folder": VideoFolder,
+}

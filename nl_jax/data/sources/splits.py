@@ -1,0 +1,65 @@
+"""UCF101 and HMDB51, each with its three official splits into training and test videos."""
+
+from pathlib import Path
+
+from nl_jax.data.sources.listing import Files, Item, Listing, required_file
+from nl_jax.errors import InputError
+
+
+def ucf101(source: Path, split: int) -> Listing:
+    """`classInd.txt`, `trainlist0N.txt` and `testlist0N.txt` of the action recognition task.
+
+    Raises:
+        InputError: a file is missing, or it is not as distributed.
+    """
+    index = {}
+    for where, line in _lines(required_file(source, "classInd.txt")):
+        number, _, name = line.partition(" ")
+        if not number.isdecimal():
+            raise InputError(f"{where}: found {line!r}, valid is a number from 1 and a class")
+        index[name.strip()] = int(number) - 1
+    if sorted(index.values()) != list(range(len(index))):
+        raise InputError(f"{source}: classInd.txt does not number its classes from 1")
+    files = Files(source)
+    items = []
+    for name in ("train", "test"):
+        for where, line in _lines(required_file(source, f"{name}list0{split}.txt")):
+            video = line.split()[0]
+            label, _, file = video.partition("/")
+            if label not in index or not file:
+                raise InputError(f"{where}: found {line!r}, valid is CLASS/VIDEO")
+            items.append(Item(video, files.find(Path(file).stem, near=(label,)), name, index[label]))
+    classes = tuple(sorted(index, key=index.__getitem__))
+    return Listing(tuple(items), classes, files.rest())
+
+
+def hmdb51(source: Path, split: int) -> Listing:
+    """`CLASS_test_splitN.txt` of all classes: VIDEO 1 trains, VIDEO 2 tests, VIDEO 0 does neither.
+
+    Raises:
+        InputError: there is no such file, or it is not as distributed.
+    """
+    ending = f"_test_split{split}.txt"
+    lists = {file.name.removesuffix(ending): file for file in sorted(source.rglob(f"*{ending}"))}
+    if not lists:
+        raise InputError(f"{source}: found no CLASS{ending} below it, which the data set comes with")
+    files = Files(source)
+    items: dict[str, list[Item]] = {"train": [], "test": []}
+    for label, (name, file) in enumerate(lists.items()):
+        for where, line in _lines(file):
+            video, _, use = line.rpartition(" ")
+            if use not in ("0", "1", "2"):
+                raise InputError(f"{where}: found {line!r}, valid is VIDEO and 0, 1 or 2")
+            path = files.find(Path(video).stem, near=(name,))
+            if use != "0":
+                items[_SPLITS[use]].append(Item(f"{name}/{video}", path, _SPLITS[use], label))
+    return Listing((*items["train"], *items["test"]), tuple(lists), files.rest())
+
+
+_SPLITS = {"1": "train", "2": "test"}
+
+
+def _lines(file: Path):
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            yield f"{file}, line {number}", line.strip()

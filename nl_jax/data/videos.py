@@ -1,0 +1,213 @@
+"""What every data set of videos does: random clips to train on, all views to test with (paper section 4)."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from nl_jax.data.clips import STARTS, random_place, test_crops, test_indices, train_indices
+from nl_jax.data.decode import DecodeError, ShortVideoError, Source, read_frames
+from nl_jax.errors import InputError
+
+MAX_FAILED = 15  # videos that may fail to decode before a training clip is given up
+
+
+class Videos:
+    """Labelled videos, wherever they come from: a class below this one says so in `_video`.
+
+    Args:
+        root: where they lie, for messages.
+        names: of the videos.
+        labels: of the videos.
+        classes: class names; a label is an index into them.
+        frames: t, frames per clip.
+        stride: a clip takes every stride-th frame.
+        crop: side in pixels of training crops.
+        short_side: (lowest, highest) shorter side in pixels to which training frames are scaled, drawn uniformly.
+        test_crop: side in pixels of test crops; 0 tests on whole frames, each video in its own size.
+        test_short_side: shorter side in pixels of frames at test time.
+        num_clips: test clips per video.
+        num_crops: test crops per clip, 1 or 3; 1 for whole frames.
+        flip: whether half of the training clips are mirrored.
+        starts: whose convention places the test clips: see `nl_jax.data.clips.test_indices`.
+
+    Attributes:
+        names, labels, classes: as given.
+        multi_label: whether a label is (k,) of 0 and 1, for any number of classes in a clip.
+        variable_size: whether test views differ in size from video to video.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    multi_label = False
+
+    def __init__(
+        self,
+        root: str,
+        names: list[str],
+        labels: Sequence[int],
+        classes: tuple[str, ...],
+        *,
+        frames: int,
+        stride: int,
+        crop: int,
+        short_side: tuple[int, int],
+        test_crop: int,
+        test_short_side: int,
+        num_clips: int,
+        num_crops: int,
+        flip: bool = True,
+        starts: str = "paper",
+    ):
+        for field, value in (("frames", frames), ("stride", stride), ("crop", crop), ("num_clips", num_clips)):
+            if value < 1:
+                raise InputError(f"{field}: found {value}, valid are integers from 1")
+        if len(short_side) != 2 or not crop <= short_side[0] <= short_side[1]:
+            raise InputError(f"short_side: found {short_side}, valid is crop ({crop}) <= lowest <= highest")
+        if not 0 <= test_crop <= test_short_side or test_short_side < 1:
+            raise InputError(
+                f"test_crop: found {test_crop}, valid is 0 (whole frames) to test_short_side ({test_short_side})"
+            )
+        if num_crops not in ((1, 3) if test_crop else (1,)):
+            raise InputError(f"num_crops: found {num_crops}, valid are 1 and 3, and with whole frames 1")
+        if starts not in STARTS:
+            raise InputError(f"starts: found {starts!r}, valid are {', '.join(STARTS)}")
+        self._root, self.names, self.labels, self.classes = root, names, labels, classes
+        self._frames, self._stride, self._crop, self._short_side, self._flip = frames, stride, crop, short_side, flip
+        self._test_crop, self._test_short_side = test_crop, test_short_side
+        self._num_clips, self._num_crops, self._starts = num_clips, num_crops, starts
+        self.variable_size = not test_crop
+        self._true_frames: dict[int, int] = {}  # of videos whose header promised more than decodes
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def _video(self, index: int) -> tuple[Source, int, float]:
+        """A video, how many frames it is said to have and at how many per second; may raise DecodeError."""
+        raise NotImplementedError
+
+    def _label(self, index: int, indices: np.ndarray | None) -> np.int32 | np.ndarray:
+        """The label of a clip of the frames `indices`, or of the whole video."""
+        return np.int32(self.labels[index])
+
+    def train_clip(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """A random clip, scale, crop and flip of one video, a function of `index` and the state of `rng` alone.
+
+        A video that cannot be decoded is replaced by another, drawn from all.
+
+        Returns:
+            video: uint8 (t, h, w, c), h = w = `crop`.
+            label: int32, that of the video shown.
+            index: int32, the index asked for.
+            failed: int32 (MAX_FAILED,), indices of videos that could not be decoded, padded with -1.
+
+        Raises:
+            DecodeError: MAX_FAILED + 1 videos, or all there are, cannot be decoded.
+        """
+        seed = int(rng.integers(2**63))
+        failed: list[int] = []
+        for shown in self._candidates(index, seed):
+            rng = np.random.default_rng(seed)  # every draw starts anew, so that none depends on what came before
+            short_side = int(rng.integers(self._short_side[0], self._short_side[1] + 1))
+            start, place = rng.spawn(2)
+            mirror, seed_of_place = bool(place.integers(2)) and self._flip, int(place.integers(2**63))
+
+            def crop(height, width, seed=seed_of_place):  # asked again where too many frames were promised
+                return *random_place(height, width, self._crop, np.random.default_rng(seed)), self._crop
+
+            try:
+                video, indices = self._read(
+                    shown, lambda n, _, rng=start: self._train_indices(n, rng), short_side, crop
+                )
+            except DecodeError:
+                failed.append(shown)
+                continue
+            if mirror:
+                video = video.take(np.arange(self._crop)[::-1], axis=2)  # faster than to copy a reversed view
+            return self._example(video, self._label(shown, indices), index, failed)
+        names = ", ".join(self.names[i] for i in failed)
+        raise DecodeError(self._root, f"{len(failed)} of {len(self)} videos tried, none can be decoded: {names}")
+
+    def test_views(self, index: int) -> dict[str, np.ndarray]:
+        """All test views of one video: `num_crops` crops of each of `num_clips` clips, clip by clip.
+
+        A video that cannot be decoded is not replaced: its views are zeros and it is the first of `failed`.
+
+        Returns:
+            video: uint8 (v, t, h, w, c), v = num_clips * num_crops, h = w = `test_crop`, or the video's own.
+            label, index, failed: as `train_clip`.
+        """
+        clips, t, size = self._num_clips, self._frames, self._test_crop
+        failed = []
+        try:
+            frames, _ = self._read(index, self._test_indices, self._test_short_side)
+        except DecodeError:
+            failed.append(index)
+            side = size or self._test_short_side
+            views = np.zeros((clips * self._num_crops, t, side, side, 3), np.uint8)
+        else:
+            views = frames.reshape(clips, t, *frames.shape[1:])
+            if size:
+                views = np.concatenate([test_crops(clip, size, self._num_crops) for clip in views])
+        return self._example(views, self._label(index, None), index, failed)
+
+    def failure_reason(self, index: int) -> str:
+        """Why a video reported in `failed` cannot be decoded: tries once more, and says so if it now can."""
+        try:
+            self._read(index, self._test_indices, self._test_short_side)
+        except DecodeError as error:
+            return error.reason
+        return "it decodes now"
+
+    def list_hash(self) -> str:
+        """12 hex digits that name this list of videos and labels, wherever its copy lies and in whatever order."""
+        lines = sorted(f"{name},{self._label_text(index)}" for index, name in enumerate(self.names))
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+    def _candidates(self, index: int, seed: int) -> Iterator[int]:
+        """The video asked for, then others in a random order: broken files often lie side by side."""
+        yield index
+        others = np.random.default_rng((seed, 1)).choice(
+            len(self) - 1, min(MAX_FAILED, len(self) - 1), replace=False, shuffle=True
+        )
+        yield from (int(other + (other >= index)) for other in others)
+
+    def _label_text(self, index: int) -> str:
+        return self.classes[self.labels[index]]
+
+    def _train_indices(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
+        return train_indices(num_frames, self._frames, self._stride, rng)
+
+    def _test_indices(self, num_frames: int, rate: float) -> np.ndarray:
+        return test_indices(num_frames, self._frames, self._stride, self._num_clips, self._starts, rate).ravel()
+
+    def _read(
+        self,
+        index: int,
+        sample: Callable[[int, float], np.ndarray],
+        short_side: int,
+        crop: Callable[[int, int], tuple[int, int, int]] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Frames `sample(number of frames, rate)` of a video and their numbers; sampled again if too many are promised.
+
+        What is promised is always asked first: what is sampled must not depend on which videos were read before.
+        """
+        video, promised, rate = self._video(index)
+        indices = sample(promised, rate)
+        true = self._true_frames.get(index)
+        if true is None or indices.max() < true:
+            try:
+                return read_frames(video, indices, short_side=short_side, crop=crop), indices
+            except ShortVideoError as error:
+                true = self._true_frames[index] = error.frames
+        indices = sample(true, rate)
+        return read_frames(video, indices, short_side=short_side, crop=crop), indices
+
+    @staticmethod
+    def _example(
+        video: np.ndarray, label: np.int32 | np.ndarray, index: int, failed: list[int]
+    ) -> dict[str, np.ndarray]:
+        padded = np.full(MAX_FAILED, -1, np.int32)
+        padded[: len(failed)] = failed
+        return {"video": video, "label": label, "index": np.int32(index), "failed": padded}

@@ -1,0 +1,36 @@
+import importlib.util
+
+import numpy as np
+import pytest
+
+from experiments.benchmark import input as benchmark
+from nl_jax.data.clips import random_place
+
+
+def test_a_run_measures_every_contestant_that_is_asked_for():
+    found = benchmark.run(num_workers=1, rounds=3, clips=2, only=("nl_jax",))
+    assert set(found) == {"nl_jax"}
+    ours = found["nl_jax"]
+    assert (ours["ratio"], ours["cpu_ratio"]) == (1, 1)
+    assert ours["clips_per_second"] > 0 and ours["cpu_seconds"] > 0
+    assert ours["decode"] + ours["resize"] + ours["rest"] == pytest.approx(1)
+    assert min(ours["decode"], ours["resize"], ours["rest"]) > 0
+    assert 0 < ours["wait"] <= 1
+
+
+def test_contestants_do_the_same(tmp_path):
+    """The same frames, of the same scale, at the same place: what differs is how samples are interpolated."""
+    if importlib.util.find_spec("decord") is None:
+        pytest.skip("decord is not installed")
+    (tmp_path / "class").mkdir()
+    path = tmp_path / "class" / "video.mp4"
+    benchmark.make_video(path)
+    theirs = benchmark._decord(str(path), np.random.default_rng(0), threads=1)
+    rng = np.random.default_rng(0)
+    indices = benchmark.train_indices(300, 32, 2, rng)
+    side = int(rng.integers(256, 321))
+    height, width = (round(n * side / 256) for n in (256, 340))
+    top, left = random_place(height, width, 224, rng)
+    ours = benchmark.decode.read_frames(path, indices, short_side=side, crop=lambda h, w: (top, left, 224))
+    ours = ours[:, :, ::-1] if rng.integers(2) else ours
+    assert np.abs(ours.astype(int) - theirs).mean() < 4

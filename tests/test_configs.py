@@ -41,6 +41,14 @@ def test_every_row_of_a_table(table):
             assert found.parameters / 1e6 == pytest.approx(expected, abs=0.05)
 
 
+def test_charades():
+    configs = [config_of("table4", row) for row in ("i3d_r101", "nl_i3d_r101")]
+    for config in configs:
+        assert (config.num_classes, config.data.frames, config.batch_size, config.model.norm) == (157, 128, 8, "frozen")
+        assert config.start.stage == "" and not config.paper
+    assert [len(make_resnet_config(c.model, 157).nonlocal_blocks) for c in configs] == [0, 2]
+
+
 def blocks_of(table, row):
     return make_resnet_config(config_of(table, row).model, 400).nonlocal_blocks
 

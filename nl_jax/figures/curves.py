@@ -20,6 +20,7 @@ def plot_curves(rows: Sequence[dict[str, str]], path: Path) -> None:
     loss.set(title="Loss", ylabel="cross-entropy, nats", ylim=(0, None))
     _line(accuracy, rows, "train_top1", "training clips", scale=100)
     _line(accuracy, rows, "validation_video_top1", "validation videos", scale=100, marker="o")
+    _line(accuracy, rows, "validation_video_map", "validation videos, mean average precision", scale=100, marker="o")
     accuracy.set(title="Top-1 accuracy", ylabel="%", ylim=(0, 100))
     _line(rate, rows, "learning_rate", "learning rate")
     rate.set(title="Learning rate", ylim=(0, None))

@@ -8,9 +8,10 @@ from tensorboardX import SummaryWriter
 from nl_jax.errors import InputError
 from nl_jax.figures.curves import plot_curves
 
+VALIDATION = ("video_top1", "video_top5", "clip_top1", "clip_top5", "video_map")
 COLUMNS = (
     *("step", "learning_rate", "train_loss", "train_top1", "grad_norm", "clips_per_second"),
-    *("validation_video_top1", "validation_video_top5", "validation_clip_top1", "validation_clip_top5"),
+    *(f"validation_{name}" for name in VALIDATION),
 )
 
 _NAMES = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names need not be UTF-8

@@ -18,7 +18,7 @@ from nl_jax.models import VideoResNet, flat
 from nl_jax.models.summary import summary
 from nl_jax.training import sharding, start, state, workdir
 from nl_jax.training.checkpoint import Checkpoints
-from nl_jax.training.logs import BadVideos, MetricsLog
+from nl_jax.training.logs import VALIDATION, BadVideos, MetricsLog
 from nl_jax.training.precise_bn import make_moments, precise_batch_stats
 from nl_jax.training.preemption import Preemption
 from nl_jax.training.schedule import make_optimizer, make_schedule
@@ -90,7 +90,7 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     # ------------------------------------------------------------------------------------------------ training
     normalize = make_normalize(config.input)
     train_step = make_train_step(graphdef, normalize, optimizer, schedule, mesh, train_state)
-    forward = make_forward(graphdef, normalize, mesh)
+    forward = make_forward(graphdef, normalize, mesh, multi_label=getattr(train_set, "multi_label", False))
     moments = make_moments(graphdef, normalize)
     dropout_key, precise_seed = _other_seeds(config.seed)
     bad_videos = BadVideos(directory, train_set, config.max_bad_videos)
@@ -148,7 +148,7 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
                     precise = _precise_batch_stats(moments, train_state, make_batches(precise_seed), config, mesh)
                     train_state = train_state.replace(batch_stats=precise)
                 found = evaluate(validation_set, "validating").metrics()
-                row |= {f"validation_{name}": found[name] for name in found if "top" in name}
+                row |= {f"validation_{name}": found[name] for name in found if name in VALIDATION}
             log.write(step, row)
             minutes_left = (time.monotonic() - began) / (step - first_step) * (config.steps - step) / 60
             _report(progress, task, step, config.steps, row, minutes_left)
@@ -178,11 +178,17 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
 
 def describe_results(results: dict[str, float | int | str]) -> str:
     """The final figure as a sentence that says what it was measured on."""
+    if "video_map" in results:
+        figure, chance = f"video mean average precision {results['video_map']:.1%}", ""
+    else:
+        figure = (
+            f"video top-1 {results['video_top1']:.1%}, top-5 {results['video_top5']:.1%}; "
+            f"clip top-1 {results['clip_top1']:.1%}, top-5 {results['clip_top5']:.1%}"
+        )
+        chance = f"; chance {results['chance']:.1%}"
     lines = [
-        f"video top-1 {results['video_top1']:.1%}, top-5 {results['video_top5']:.1%}; "
-        f"clip top-1 {results['clip_top1']:.1%}, top-5 {results['clip_top5']:.1%} "
-        f"({results['videos']} videos x {results['views']} views of {results['measured_on']}, list {results['list']}; "
-        f"chance {results['chance']:.1%})"
+        f"{figure} ({results['videos']} videos x {results['views']} views of {results['measured_on']}, "
+        f"list {results['list']}{chance})"
     ]
     if results["undecodable"]:
         lines.append(f"{results['undecodable']} of these videos could not be decoded and count as wrong")
@@ -241,6 +247,8 @@ def _report(progress: Progress, task, step: int, steps: int, row: dict[str, floa
     progress.update(task, status=status)
     if "validation_video_top1" in row:
         status += f"  validation top-1 {row['validation_video_top1']:.1%}"
+    elif "validation_video_map" in row:
+        status += f"  validation mAP {row['validation_video_map']:.1%}"
     elif progress.console.is_terminal:
         return  # the bar shows it
     progress.console.print(f"step {step}/{steps}  {status}  {minutes_left:.1f} min left")

@@ -5,10 +5,12 @@ import signal
 import jax
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from configs import common
+from nl_jax.data.long_range import LongRange
 from nl_jax.errors import InputError, Preempted, TrainingError
-from nl_jax.training import loop
+from nl_jax.training import loop, setup
 from nl_jax.training.logs import MetricsLog, read_metrics
 from nl_jax.training.workdir import load_network, read_classes, read_config
 
@@ -181,6 +183,29 @@ def test_numbers_out_of_range_are_named(tiny, tmp_path, field, value, valid):
     with pytest.raises(InputError, match=rf"{field.rpartition('.')[2]}=.* is out of range; choose {valid}"):
         loop.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_several_labels_are_measured_by_mean_average_precision(tiny, tmp_path, monkeypatch, capsys):
+    class Several(LongRange):
+        """The digit asked for and the next one are both in the clip."""
+
+        multi_label = True
+
+        def train_clip(self, index, rng=None):
+            example = super().train_clip(index)
+            label = np.zeros(len(self.classes), np.float32)
+            label[[example["label"], (example["label"] + 1) % len(self.classes)]] = 1
+            return example | {"label": label}
+
+    monkeypatch.setattr(setup, "LongRange", Several)
+    results = loop.train(tiny(changes={"optimizer.learning_rate": 0.01}), tmp_path)
+    with np.load(tmp_path / "predictions.npz") as predictions:
+        scores, labels = predictions["view_scores"].max(axis=1), predictions["labels"]
+    assert results["video_map"] == pytest.approx(np.mean(average_precision_score(labels, scores, average=None)))
+    assert "video_top1" not in results and ((scores > 0) & (scores < 1)).all()
+    assert "video mean average precision" in capsys.readouterr().out
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert [bool(row["validation_video_map"]) for row in rows] == [False, False, True] * 2
 
 
 def test_start_from_another_network(tiny, tmp_path, capsys):

@@ -22,7 +22,6 @@ import hashlib
 import json
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from nl_jax.errors import InputError
 
@@ -168,9 +167,16 @@ class LongRange:
 
 
 @functools.cache
+def _digits():
+    from sklearn.datasets import load_digits  # a second that no other data needs
+
+    return load_digits()
+
+
+@functools.cache
 def samples(split: str) -> tuple[np.ndarray, ...]:
     """For every digit, which of scikit-learn's samples the split may show."""
-    target = load_digits().target
+    target = _digits().target
     shuffled = np.random.default_rng(0).permutation(len(target))
     of_digit = [shuffled[target[shuffled] == digit] for digit in range(10)]
     low, high = SPLITS[split]
@@ -180,7 +186,7 @@ def samples(split: str) -> tuple[np.ndarray, ...]:
 @functools.cache
 def _pictures() -> np.ndarray:
     """Every sample in every tint, (n,k,16,16,3) uint8: bilinearly enlarged; the last is the disc."""
-    images = load_digits().images / 16
+    images = _digits().images / 16
     centers = (np.arange(GLYPH) + 0.5) * 8 / GLYPH - 0.5  # of the enlarged pixels, counted in original ones
     weights = np.maximum(0, 1 - np.abs(np.clip(centers, 0, 7)[:, None] - np.arange(8)))
     glyphs = weights @ images @ weights.T

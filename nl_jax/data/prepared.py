@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from nl_jax.data.decode import DecodeError, Source
 from nl_jax.data.video_folder import VideoFolder
@@ -35,7 +34,7 @@ class PreparedVideos(Videos):
 
     def __init__(self, path: str | os.PathLike, split: str, *, classes: tuple[str, ...] | None = None, **options):
         self._directory = find_prepared(Path(path))
-        builder = tfds.builder_from_directory(self._directory)
+        builder = _builder(self._directory)
         if split not in builder.info.splits:
             raise InputError(f"{self._directory}: has no split {split!r}, valid are {', '.join(builder.info.splits)}")
         self._split = split
@@ -56,7 +55,7 @@ class PreparedVideos(Videos):
         if index in self._reasons:
             raise DecodeError(self.names[index], self._reasons[index])
         if self._records is None:
-            self._records = tfds.builder_from_directory(self._directory).as_data_source(self._split)
+            self._records = _builder(self._directory).as_data_source(self._split)
         return self._records[index]["video"], *self._promised[index]
 
     def _label(self, index: int, indices: np.ndarray | None) -> np.int32 | np.ndarray:
@@ -77,6 +76,12 @@ class PreparedVideos(Videos):
 
     def __getstate__(self) -> dict:
         return vars(self) | {"_records": None}
+
+
+def _builder(directory):
+    import tensorflow_datasets as tfds  # half a second that only prepared data sets need
+
+    return tfds.builder_from_directory(directory)
 
 
 def find_prepared(path: Path) -> Path:
@@ -102,7 +107,7 @@ def open_videos(path: str | os.PathLike, **options) -> Videos:
     if colon and not os.path.exists(path):
         return PreparedVideos(directory, split, **options)
     if os.path.isdir(path) and (Path(path) / "dataset_info.json").exists():
-        splits = ", ".join(tfds.builder_from_directory(path).info.splits)
+        splits = ", ".join(_builder(path).info.splits)
         raise InputError(f"{path}: is a prepared data set, valid is {path}:SPLIT with one of {splits}")
     return VideoFolder(path, **options)
 
@@ -123,7 +128,7 @@ class Row:
 
 def write_index(directory: Path) -> dict[str, list[Row]]:
     """Reads every record and writes `videos_SPLIT.csv` beside them, a line each, without the videos."""
-    builder = tfds.builder_from_directory(directory)
+    builder = _builder(directory)
     rows = {}
     for split in builder.info.splits:
         rows[split] = [_row_of(record) for record in builder.as_data_source(split)]

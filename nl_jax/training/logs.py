@@ -3,8 +3,6 @@
 import csv
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
-
 from nl_jax.errors import InputError
 from nl_jax.figures.curves import plot_curves
 
@@ -39,6 +37,8 @@ class MetricsLog:
         partial.replace(self._path)
         self._file = self._path.open("a", newline="", buffering=1)
         self._writer = csv.DictWriter(self._file, COLUMNS)
+        from tensorboardX import SummaryWriter  # imports PyTorch wherever that is installed
+
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:

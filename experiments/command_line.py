@@ -22,6 +22,8 @@ def run(main: Callable[[], None]) -> None:
 
     With 0; 1 for a run that could not go on; 2 for bad input; 75 for one that was asked to end and has saved.
     """
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be text
+        stream.reconfigure(errors="backslashreplace")
     logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
     if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -11,10 +11,15 @@ from pathlib import Path
 
 from experiments import command_line
 from experiments.benchmark import aot, block, network, op, report
+from experiments.benchmark import input as input_speed
 from nl_jax.errors import InputError
 
 # Subject to the module that measures it: add_arguments(parser), run(arguments) and, for --aot, programs(arguments).
-SUBJECTS = {"op": op, "block": block, "network": network, "train_step": network, "evaluate": network}
+# run returns measurements to show, or has shown its own.
+SUBJECTS = {
+    **{"op": op, "block": block, "network": network, "train_step": network, "evaluate": network},
+    "input": input_speed,
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,6 +46,8 @@ def main(argv: list[str] | None = None) -> None:
         command_line.fail(f"{error}; the benchmark needs: pip install -e .[benchmark]", 2)
     except InputError as error:
         command_line.fail(error, 2)
+    if measurements is None:
+        return
     report.show(measurements)
     report.write(measurements, arguments.subject, arguments.out)
 

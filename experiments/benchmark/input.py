@@ -1,8 +1,8 @@
 """How fast training clips are made: ours and other decoders doing the same on the same file, in the same run.
 
 pip install -e .[benchmark]
-python -m experiments.benchmark.input
-python -m experiments.benchmark.input --video=VIDEO.mp4 --num_workers=2
+python -m experiments.benchmark input
+python -m experiments.benchmark input --video=VIDEO.mp4 --num_workers=2
 
 Every contestant has its own processes, which make random clips: 32 frames, every other one, scaled to a random short
 side of 256 to 320 and cropped to 224 x 224. They take turns; a figure is the median of their turns. Clips per second
@@ -10,8 +10,10 @@ want a machine that does nothing else: a decoder of many threads takes the time 
 a busy one.
 """
 
+import argparse
 import functools
 import importlib
+import json
 import multiprocessing
 import tempfile
 import time
@@ -21,12 +23,10 @@ from pathlib import Path
 
 import av
 import numpy as np
-from absl import flags
 from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_sample_images
 
-from experiments import command_line
 from nl_jax.data import decode, to_rgb, videos
 from nl_jax.data.clips import random_place, train_indices
 from nl_jax.data.loader import TrainBatches
@@ -34,15 +34,31 @@ from nl_jax.data.video_folder import VideoFolder
 
 FRAMES, STRIDE, CROP, SHORT_SIDE = 32, 2, 224, (256, 320)
 
-VIDEO = flags.DEFINE_string("video", None, "a video file; without it 300 frames of 340 x 256 are made from photographs")
-NUM_WORKERS = flags.DEFINE_integer("num_workers", 2, "processes", 1)
-ROUNDS = flags.DEFINE_integer("rounds", 9, "turns of every contestant", 3)
-CLIPS = flags.DEFINE_integer("clips", 12, "clips of a turn, over all processes", 2)
-
 MakeClip = Callable[[str, np.random.Generator], np.ndarray]  # (path of a video, source of chance) -> uint8 (t,h,w,3)
 
 
-def run(
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--video", type=Path, help="a file; without it 300 frames of 340 x 256 are made from photographs"
+    )
+    parser.add_argument("--num_workers", type=int, default=2, help="processes")
+    parser.add_argument("--clips", type=int, default=12, help="clips of a turn, over all processes")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints the table of `measure` and writes it as input.json: clips, not positions, are counted here."""
+    if arguments.video is not None:
+        decode.probe(arguments.video)
+    found = measure(
+        arguments.video, num_workers=arguments.num_workers, rounds=max(3, arguments.repeats), clips=arguments.clips
+    )
+    _show(found)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "input.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(f"wrote {arguments.out / 'input.json'}")
+
+
+def measure(
     video: Path | None = None, *, num_workers: int = 2, rounds: int = 9, clips: int = 12, only: tuple[str, ...] = ()
 ) -> dict[str, dict[str, float]]:
     """By contestant: clips_per_second and cpu_seconds of a clip, medians over rounds, and how much better ours are.
@@ -223,11 +239,7 @@ def _clip(seed: int) -> float:
     return time.process_time() - start
 
 
-def main() -> None:
-    video = Path(VIDEO.value) if VIDEO.value else None
-    if video is not None:
-        decode.probe(video)
-    found = run(video, num_workers=NUM_WORKERS.value, rounds=ROUNDS.value, clips=CLIPS.value)
+def _show(found: dict[str, dict[str, float]]) -> None:
     table = Table("contestant", "clips/s", "ours over it", "ms of processor a clip", "it over ours")
     for name, row in found.items():
         milliseconds = f"{1000 * row['cpu_seconds']:.1f}"
@@ -241,7 +253,3 @@ def main() -> None:
     console.print(f"A consumer that only takes batches waits {ours['wait']:.0%} of its time.")
     for name in CONTESTANTS.keys() - found.keys():
         console.print(f"{name}: not installed, or it cannot be loaded")
-
-
-if __name__ == "__main__":
-    command_line.run(main)

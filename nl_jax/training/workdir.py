@@ -89,13 +89,15 @@ def make_directory(path: Path) -> None:
 def write_json(path: Path, content) -> None:
     """Whole or not at all: a run that is killed here leaves what was there before."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    # A file name need not be text: what is no UTF-8 in it is kept as it is.
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    partial.write_text(text, encoding="utf-8", errors="surrogateescape")
     partial.replace(path)
 
 
 def _read_json(path: Path):
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 

@@ -8,7 +8,7 @@ from nl_jax.data.clips import random_place
 
 
 def test_a_run_measures_every_contestant_that_is_asked_for():
-    found = benchmark.run(num_workers=1, rounds=3, clips=2, only=("nl_jax",))
+    found = benchmark.measure(num_workers=1, rounds=3, clips=2, only=("nl_jax",))
     assert set(found) == {"nl_jax"}
     ours = found["nl_jax"]
     assert (ours["ratio"], ours["cpu_ratio"]) == (1, 1)

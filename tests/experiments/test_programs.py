@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,21 @@ def test_a_folder_with_broken_files(tmp_path, video_folder_with_broken_files):
     assert all(f"cannot be decoded: {name}" in tested.stdout for name in broken)
     results = json.loads((tmp_path / "run" / "evaluate" / "results.json").read_text())
     assert results["undecodable"] == len(broken) and results["video_top1"] <= 4 / 6
+
+
+def test_names_that_are_no_text(tmp_path, video_folder):
+    """A folder from an old disk: a class and a broken file whose names are Latin-1."""
+    folder = os.fsencode(tmp_path / "videos")
+    shutil.copytree(os.fsencode(video_folder), folder)
+    os.rename(folder + b"/flower", folder + b"/fl\xe8che")
+    Path(os.fsdecode(folder + b"/fl\xe8che/cass\xe9.mp4")).write_text("no video")
+    arguments = [*FOLDER, f"--config.data.train={tmp_path / 'videos'}", f"--workdir={tmp_path / 'run'}"]
+    for _ in range(2):  # and read what the first has written
+        done = run("train", *arguments)
+        assert done.returncode == 0, done.stderr
+    assert r"cannot be decoded, counted as wrong: fl\udce8che/cass\udce9.mp4" in done.stdout
+    tested = run("evaluate", f"--workdir={tmp_path / 'run'}")
+    assert tested.returncode == 0 and "1 of these videos could not be decoded" in tested.stdout, tested.stderr
 
 
 TRAIN = ["train", "--config=configs/quickstart.py", "--workdir=W"]

@@ -44,8 +44,7 @@ def main() -> None:
     sharding.check_batch("batch_size", batch_size, mesh)
     dataset = make_dataset(config.data, SPLIT.value, workdir.read_classes(directory))
     graphdef, params, batch_stats = workdir.load_network(directory, mesh)
-    multi_label = getattr(dataset, "multi_label", False)
-    forward = make_forward(graphdef, make_normalize(config.input), mesh, multi_label=multi_label)
+    forward = make_forward(graphdef, make_normalize(config.input), mesh, multi_label=dataset.multi_label)
 
     with Progress(disable=jax.process_index() != 0) as progress:
         task = progress.add_task("testing", total=len(dataset))

@@ -23,7 +23,6 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     """Trains the stage that the config starts from, unless that has been done, and then the config."""
     start = Path(config.start.workdir) if config.start.workdir else None
     if config.start.stage and not start:
-        check_run(config, workdir)  # before hours are spent on the stage
         start = workdir / "start"
         stage = command_line.load_config(config.start.stage)
         # What says how a run is carried out holds for the whole chain, and so does what both networks share.
@@ -35,6 +34,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         if (start / "results.json").exists():
             workdirs.check(start, stage, make_dataset(stage.data, "train"))
         else:
+            check_run(config, workdir)  # before hours are spent on the stage
             run(stage, start)
     return train(config, workdir, start)
 

@@ -102,6 +102,8 @@ class LongRange:
         if images:
             self.classes = tuple(f"{tint} {kind}" for kind in (*range(kinds), "disc") for tint in TINTS)
 
+    multi_label = False  # the label is one class
+
     def __len__(self) -> int:
         return self.size
 

@@ -72,7 +72,7 @@ class PreparedVideos(Videos):
     def _label_text(self, index: int) -> str:
         if self.actions is None:
             return super()._label_text(index)
-        return ";".join(" ".join(map(str, action)) for action in self.actions[index].tolist())
+        return _text_of(self.actions[index])
 
     def __getstate__(self) -> dict:
         return vars(self) | {"_records": None}
@@ -137,8 +137,7 @@ def write_index(directory: Path) -> dict[str, list[Row]]:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for row in rows[split]:
-                actions = ";".join(" ".join(map(str, action)) for action in row.actions.tolist())
-                label = actions if row.label < 0 else row.label
+                label = _text_of(row.actions) if row.label < 0 else row.label
                 writer.writerow((row.path, label, row.frames, row.rate, row.duration, row.sha256, row.reason))
         partial.replace(directory / f"videos_{split}.csv")
     return rows
@@ -182,6 +181,10 @@ def _row_of(record: dict) -> Row:
         record["sha256"].decode(),
         record["reason"].decode(),
     )
+
+
+def _text_of(actions: np.ndarray) -> str:
+    return ";".join(" ".join(map(str, action)) for action in actions.tolist())
 
 
 def _actions(rows: list) -> np.ndarray:

@@ -70,9 +70,13 @@ class ResNetConfig:
 
     def has_running_statistics(self) -> bool:
         """Whether any norm takes its statistics from the batches it sees in training."""
-        by_stage = [options for name, options in self.nonlocal_options.items() if name in self.stages()]
-        norms = [self.norm, *(options["norm"] for options in (self.nonlocal_options, *by_stage) if "norm" in options)]
+        norms = [self.norm, *(options["norm"] for options in self._all_options() if "norm" in options)]
         return any(norm in ("batch", "global") for norm in norms)
+
+    def _all_options(self) -> list[Mapping[str, object]]:
+        """The options of all blocks, and those of single stages."""
+        stages = self.stages()
+        return [self.nonlocal_options, *(given for name, given in self.nonlocal_options.items() if name in stages)]
 
     def check(self) -> None:
         """Raises InputError for a choice that does not exist, or a non-local block that would not be inserted."""
@@ -107,10 +111,9 @@ class ResNetConfig:
                     )
         if (self.nonlocal_options or self.nonlocal_blocks) and not any(self.nonlocal_blocks.values()):
             raise InputError("non-local blocks are asked for, but nonlocal_blocks names no residual block to follow")
-        by_stage = [options for name, options in self.nonlocal_options.items() if name in stages]
         if idle := [name for name in self.nonlocal_options if name in stages and not self.nonlocal_blocks.get(name)]:
             raise InputError(f"nonlocal_options are given for {idle[0]}, which has no non-local block")
-        if unknown := set().union(self.nonlocal_options, *by_stage) - {*NONLOCAL_OPTIONS, *stages}:
+        if unknown := set().union(*self._all_options()) - {*NONLOCAL_OPTIONS, *stages}:
             raise InputError(
                 f"nonlocal_options names {', '.join(sorted(unknown))}; valid are {', '.join(NONLOCAL_OPTIONS)}"
             )

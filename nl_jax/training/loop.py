@@ -90,7 +90,7 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     # ------------------------------------------------------------------------------------------------ training
     normalize = make_normalize(config.input)
     train_step = make_train_step(graphdef, normalize, optimizer, schedule, mesh, train_state)
-    forward = make_forward(graphdef, normalize, mesh, multi_label=getattr(train_set, "multi_label", False))
+    forward = make_forward(graphdef, normalize, mesh, multi_label=train_set.multi_label)
     moments = make_moments(graphdef, normalize)
     dropout_key, precise_seed = _other_seeds(config.seed)
     bad_videos = BadVideos(directory, train_set, config.max_bad_videos)

@@ -15,6 +15,7 @@ from nl_jax.models.geometry import Geometry, resolve
 from nl_jax.models.nonlocal_block import NonLocalBlock
 from nl_jax.models.norm import KINDS, Norm
 from nl_jax.ops.conv import conv3d
+from nl_jax.ops.relu import relu
 
 BLOCKS_PER_STAGE = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 INFLATE = (None, "3x1x1", "3x3x3")
@@ -175,7 +176,7 @@ class Bottleneck(nnx.Module):
         y = self.norm3(self.conv3(y))
         if self.shortcut is not None:
             x = self.shortcut_norm(self.shortcut(x))
-        return nnx.relu(x + y)
+        return relu(x + y)
 
 
 class VideoResNet(nnx.Module):

@@ -1,6 +1,8 @@
 """What an operation may know of where it runs."""
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
 def partitioned() -> bool:
@@ -9,3 +11,23 @@ def partitioned() -> bool:
     Inside `jax.shard_map` the axes of the mesh are manual: a function there sees the arrays of one device.
     """
     return jax.device_count() > 1 and not jax.sharding.get_abstract_mesh().are_all_axes_manual
+
+
+def materialize(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """x, as something that is computed once and kept.
+
+    XLA:CPU fuses a cheap producer into each of its consumers, which then compute it again, or read what it reads in an
+    order of their own. No optimisation barrier stops that. A loop of no rounds does, as long as the compiler cannot
+    know that it ends at once: it is entered where the first element is not a number, for one round that leaves none.
+    """
+    if partitioned():
+        return x
+    return jax.lax.platform_dependent(x, cpu=_through_a_loop, default=lambda x: x)
+
+
+def _through_a_loop(x):
+    def add(carry):
+        x, first = carry
+        return x + first, jnp.zeros_like(first)
+
+    return jax.lax.while_loop(lambda carry: carry[1] != carry[1], add, (x, x.ravel()[0]))[0]

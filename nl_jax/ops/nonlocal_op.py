@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nl_jax.ops.attention import attention
+from nl_jax.ops.devices import materialize
 from nl_jax.ops.precision import wide, widen
 
 # The sorted form of concatenation pays a sort and four gathers; below this many keys the pairs are cheaper.
@@ -76,7 +77,7 @@ def concatenation(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array
 
     The two halves of w_f are applied outside: w_f . [theta_i, phi_j] = a_i + p_j. With the keys sorted by p, those with
     a_i + p_j > 0 are a prefix that ends where a_i falls among them, so two prefix sums, of g_j and of p_j g_j, give
-    every y_i: cost (m + n) log m. The gradients are sums of the same kind with a and p in each other's place.
+    every y_i: cost m log m + n log n. The gradients are sums of the same kind with a and p in each other's place.
     """
     _check_shapes((*a.shape, 1), (*p.shape, 1), g.shape)
     if p.shape[1] < MIN_SORTED_KEYS:
@@ -88,44 +89,53 @@ def concatenation(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array
 @jax.custom_vjp
 def _hinge(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
     """sum_j relu(a_i + p_j) g_j."""
-    return _hinge_sums(a, p, g)[1]
+    return _hinge_forward(a, p, g)[0]
 
 
 def _hinge_forward(a, p, g):
+    # The queries are sorted too: neighbours then read neighbouring sums, and only the result is read in random order.
+    by_a, by_p = jnp.argsort(-a, axis=1), jnp.argsort(-p, axis=1)
+    a, p, g = _take(a, by_a), _take(p, by_p), _take(g, by_p)
     active, hinge = _hinge_sums(a, p, g)
-    return hinge, (a, p, g, active)
+    return _take(materialize(hinge), jnp.argsort(by_a, axis=1)), (a, p, g, by_a, by_p, active)
 
 
 def _hinge_backward(residuals, dy):
-    a, p, g, active = residuals
+    a, p, g, by_a, by_p, active = residuals
+    dy = _take(dy, by_a)
     active_dy, dg = _hinge_sums(p, a, dy)
-    return jnp.einsum("bnc,bnc->bn", active, dy), jnp.einsum("bmc,bmc->bm", active_dy, g), dg
+    da, dp = jnp.einsum("bnc,bnc->bn", active, dy), jnp.einsum("bmc,bmc->bm", active_dy, g)
+    to_a, to_p = jnp.argsort(by_a, axis=1), jnp.argsort(by_p, axis=1)
+    return _take(da, to_a), _take(dp, to_p), _take(materialize(dg), to_p)
 
 
 _hinge.defvjp(_hinge_forward, _hinge_backward)
 
 
 def _hinge_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]):
-    """sum_j [a_i + p_j > 0] g_j and sum_j relu(a_i + p_j) g_j, both (b, n, c).
+    """sum_j [a_i + p_j > 0] g_j and sum_j relu(a_i + p_j) g_j, both (b, n, c); p must fall with j.
 
     a_i sum g_j + sum p_j g_j would be a small difference of large sums wherever a and p are large. Instead, with
     G_k = g_1 + .. + g_k over the keys from the largest p down, the hinge at key k, H_k = sum_{j<k} (p_j - p_k) g_j,
     grows from key to key by a gap times G: H_k = H_{k-1} + (p_{k-1} - p_k) G_{k-1}. Nothing cancels that would not in
     the sum over pairs itself.
     """
-    order = jnp.argsort(-p, axis=1)
-    p = jnp.take_along_axis(p, order, axis=1)
-    g = jnp.take_along_axis(g, order[..., None], axis=1)
     sum_g = jnp.cumsum(g, axis=1)
     gaps = p[:, :-1] - p[:, 1:]
     hinge = jnp.pad(jnp.cumsum(gaps[..., None] * sum_g[:, :-1], axis=1), ((0, 0), (1, 0), (0, 0)))
     # The number of keys with -p_j < a_i, that is a_i + p_j > 0.
     count = jax.vmap(partial(jnp.searchsorted, side="left"))(-p, a)
     last = jnp.maximum(count - 1, 0)
-    beyond = jnp.where(count > 0, a + jnp.take_along_axis(p, last, axis=1), 0)
-    sum_g, hinge = (jnp.take_along_axis(x, last[..., None], axis=1) for x in (sum_g, hinge))
+    beyond = jnp.where(count > 0, a + _take(p, last), 0)
+    sum_g, hinge = _take(sum_g, last), _take(hinge, last)
     any_key = (count > 0)[..., None]
     return jnp.where(any_key, sum_g, 0), jnp.where(any_key, hinge + beyond[..., None] * sum_g, 0)
+
+
+def _take(x, order):
+    """Rows `order` (b,k) of every x (b,n) or (b,n,c)."""
+    order = order.reshape(*order.shape, *(1,) * (x.ndim - 2))
+    return jnp.take_along_axis(x, order, axis=1, mode="promise_in_bounds")
 
 
 def _weighted_sum(rows: Float[Array, "b n m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nl_jax.ops import conv_gradient
 from nl_jax.ops.conv import MAX_STACKED_CHANNELS, conv3d
 
 SIZE = (7, 8, 11)  # odd and even
@@ -23,8 +24,10 @@ def reference(x, kernel, strides, padding):
         ((1, 1, 1), (1, 1, 1), 4),
         ((1, 1, 1), (1, 2, 2), 4),  # the shortcut
         ((1, 3, 3), (1, 2, 2), 4),
-        ((3, 1, 1), (1, 1, 1), 4),  # taps stacked
-        ((3, 1, 1), (1, 1, 1), MAX_STACKED_CHANNELS + 1),  # one product a tap
+        ((3, 1, 1), (1, 1, 1), 4),  # fewer channels than the result has
+        ((3, 1, 1), (1, 1, 1), MAX_STACKED_CHANNELS + 1),  # more
+        ((2, 1, 1), (1, 1, 1), 17),
+        ((3, 1, 1), (2, 2, 2), 4),
         ((3, 3, 3), (1, 1, 1), MAX_STACKED_CHANNELS + 1),
         ((3, 3, 3), (1, 2, 2), 4),
         ((3, 3, 3), (2, 2, 2), MAX_STACKED_CHANNELS + 1),
@@ -34,10 +37,14 @@ def reference(x, kernel, strides, padding):
         ((5, 5, 5), (1, 2, 2), 3),
     ],
 )
-def test_equals_a_3d_convolution(kernel, strides, channels):
+@pytest.mark.parametrize("large_frames", [False, True])
+def test_equals_a_3d_convolution(kernel, strides, channels, large_frames, monkeypatch):
+    if large_frames:
+        monkeypatch.setattr(conv_gradient, "MIN_POSITIONS", 1)
+        monkeypatch.setattr(conv_gradient, "partitioned", lambda: False)
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, *SIZE, channels)).astype(np.float32)
-    weights = (rng.normal(size=(*kernel, channels, 5)) / np.sqrt(np.prod(kernel) * channels)).astype(np.float32)
+    x = jnp.asarray(rng.normal(size=(2, *SIZE, channels)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=(*kernel, channels, 5)) / np.sqrt(np.prod(kernel) * channels), jnp.float32)
     padding = tuple(k // 2 for k in kernel)
 
     def value_and_gradients(conv):

@@ -1,0 +1,126 @@
+"""The gradient of a convolution's kernel: a sum over many positions with few channels, where XLA:CPU is slowest.
+
+On a CPU it is written as matrix products, frame by frame where frames are large, so that what is laid out for a product
+stays in the cache.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nl_jax.ops.devices import partitioned
+from nl_jax.ops.precision import wide
+
+# It is taken frame by frame when a frame has this many positions.
+MIN_POSITIONS = 512
+# With more input channels than this, the windows of a strided kernel are too many copies.
+MAX_STRIDED_CHANNELS = 16
+
+
+def kernel_gradient(
+    conv,
+    x: Float[Array, "b t h w i"],
+    kernel: Float[Array, "kt kh kw i o"],
+    dy: Float[Array, "b t2 h2 w2 o"],
+    strides: tuple[int, int, int],
+    padding: tuple[int, int, int],
+) -> Float[Array, "kt kh kw i o"]:
+    """The gradient of conv(x, kernel), which convolves with `strides` and `padding`, where that of its result is dy."""
+    kt, kh, kw, i, _ = kernel.shape
+
+    def by_convolution(x, dy):
+        return jax.vjp(lambda kernel: conv(x, kernel), kernel)[1](dy)[0]
+
+    def over_time(x, dy):
+        return _over_time(x[:, :, :: strides[1], :: strides[2]], dy, kt, padding[0]).astype(kernel.dtype)
+
+    def over_frames(x, dy):
+        return _over_frames(x, dy, kernel.shape, strides, padding).astype(kernel.dtype)
+
+    # A loop over frames cannot be split over devices.
+    large = dy.shape[2] * dy.shape[3] >= MIN_POSITIONS and not partitioned()
+    if (kh, kw) == (1, 1) and strides[0] == 1 and padding[1:] == (0, 0):
+        if kt > 1 and large:
+            return jax.lax.platform_dependent(x, dy, cpu=over_time, default=by_convolution)
+        x = x[:, :, :: strides[1], :: strides[2]]
+        return _at_once(x, dy, kt, padding[0]).astype(kernel.dtype)
+    if large and (strides[1:] == (1, 1) or i <= MAX_STRIDED_CHANNELS):
+        return jax.lax.platform_dependent(x, dy, cpu=over_frames, default=by_convolution)
+    return by_convolution(x, dy)
+
+
+def _at_once(x, dy, kt, padding):
+    """Of a kernel k x 1 x 1: one product, dy shifted by each tap side by side."""
+    dy = jnp.concatenate([_shift(dy, padding - k, x.shape[1]) for k in range(kt)], axis=-1)
+    total = _sum_of_products(x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1]))
+    return total.reshape(x.shape[-1], kt, -1).swapaxes(0, 1)[:, None, None]
+
+
+def _over_time(x, dy, kt, padding):
+    """Of a kernel k x 1 x 1: a product for every frame, with the k frames that meet it side by side.
+
+    Those are frames of x or of dy, whichever has fewer channels. A tap k of x's frame t + k - padding meets dy's frame
+    t, so a tap kt - 1 - k of dy's frame u + (kt - 1 - k) - (kt - 1 - padding) meets x's frame u.
+    """
+    if dy.shape[-1] < x.shape[-1]:
+        return jnp.flip(_over_time(dy, x, kt, kt - 1 - padding), 0).swapaxes(-1, -2)
+    (b, t, h, w, i), o = dy.shape[:4] + x.shape[-1:], dy.shape[-1]
+    x = _shift(x, -padding, t + kt - 1).reshape(-1, h * w, i)
+
+    def add_frame(total, frame):
+        first, dy = frame
+        taps = jax.lax.dynamic_slice_in_dim(x, first, kt)
+        return total + _sum_of_products(jnp.concatenate(list(taps), axis=-1), dy), None
+
+    first = jnp.arange(b * (t + kt - 1)).reshape(b, -1)[:, :t].ravel()
+    total, _ = jax.lax.scan(add_frame, jnp.zeros((kt * i, o), wide(x)), (first, dy.reshape(b * t, h * w, o)))
+    return total.reshape(kt, 1, 1, i, o)
+
+
+def _over_frames(x, dy, shape, strides, padding):
+    """One matrix product for every row of the kernel and every frame of dy; the taps in time become channels of x.
+
+    A stride of s makes cells of s x s pixels with s s i channels, so that a window is made of whole cells. The cells of
+    a kernel's row are put side by side; its rows are then slices of that, without a copy.
+    """
+    kt, kh, kw, i, o = shape
+    h, w, (b, t2, h2, w2, _) = *x.shape[2:4], dy.shape
+    (sh, ch, after_h), (sw, cw, after_w) = (
+        (s, -(-k // s), (size2 - 1 + -(-k // s)) * s - size - p)
+        for k, s, p, size, size2 in zip((kh, kw), strides[1:], padding[1:], (h, w), (h2, w2), strict=True)
+    )
+    margins = ((0, 0, 0), (padding[0],) * 2 + (0,), (padding[1], after_h, 0), (padding[2], after_w, 0), (0, 0, 0))
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), margins)  # a negative margin cuts off what no window reaches
+    x = x.reshape(*x.shape[:2], h2 + ch - 1, sh, w2 + cw - 1, sw * i).swapaxes(3, 4)
+    x = x.reshape(*x.shape[:4], sh * sw * i)
+    taps = [x[:, k : k + (t2 - 1) * strides[0] + 1 : strides[0]] for k in range(kt)]
+    x = jnp.concatenate(taps, axis=-1).reshape(b * t2, *x.shape[2:4], -1)
+
+    def add_frame(total, frame):
+        x, dy = frame
+        x = jnp.concatenate([x[:, k : k + w2] for k in range(cw)], axis=-1)
+        rows = [_sum_of_products(x[k : k + h2].reshape(h2 * w2, -1), dy) for k in range(ch)]
+        return total + jnp.stack(rows), None
+
+    total = jnp.zeros((ch, cw * x.shape[-1], o), wide(x))
+    total, _ = jax.lax.scan(add_frame, total, (x, dy.reshape(b * t2, h2 * w2, o)))
+    total = total.reshape(ch, cw, kt, sh, sw, i, o).transpose(2, 0, 3, 1, 4, 5, 6)
+    return total.reshape(kt, ch * sh, cw * sw, i, o)[:, :kh, :kw]
+
+
+def _sum_of_products(x, y):
+    """x^T y of (p,i) and (p,o), over many positions p.
+
+    XLA:CPU transposes the left operand in memory first, which costs more than the product when that is the wider one.
+    Without the barrier it would undo the exchange.
+    """
+    if x.shape[1] <= y.shape[1]:
+        return jnp.matmul(x.T, y, preferred_element_type=wide(x))
+    return jax.lax.optimization_barrier(jnp.matmul(y.T, x, preferred_element_type=wide(x))).T
+
+
+def _shift(x: Float[Array, "b t h w c"], start: int, frames: int) -> Float[Array, "b t2 h w c"]:
+    """Frames start, start + 1, .., start + frames - 1; those that do not exist are zero."""
+    before, after = max(0, -start), max(0, start + frames - x.shape[1])
+    x = x[:, max(0, start) : start + frames]
+    return jnp.pad(x, ((0, 0), (before, after), (0, 0), (0, 0), (0, 0)))

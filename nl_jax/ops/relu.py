@@ -1,0 +1,25 @@
+"""max(x, 0), computed once."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nl_jax.ops.devices import materialize
+
+
+@jax.custom_vjp
+def relu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """max(x, 0). Where that is 0 so is the gradient, which needs the result and not x.
+
+    For the result of a residual block, which has several consumers: on a CPU each of them would otherwise add up the
+    residuals of the whole stage again. In a training step of I3D-NL R50 those sums read 2.7 GB.
+    """
+    return materialize(jax.nn.relu(x))
+
+
+def _forward(x):
+    y = relu(x)
+    return y, y
+
+
+relu.defvjp(_forward, lambda y, dy: (jnp.where(y > 0, dy, 0),))

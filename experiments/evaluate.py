@@ -54,6 +54,7 @@ def main() -> None:
             dataset,
             batch_size=batch_size,
             num_workers=config.num_workers,
+            rows=sharding.local_rows(mesh, batch_size),
             on_batch=lambda videos: progress.update(task, completed=videos),
         )
     results = predictions.metrics() | {

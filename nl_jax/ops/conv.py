@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nl_jax.ops.devices import partitioned
+from nl_jax.ops.devices import merge_frames, partitioned, split_frames
 from nl_jax.ops.precision import wide
 
 # With at most this many channels the temporal taps are stacked into one 2-D convolution (the stem); with more, the
@@ -74,7 +74,7 @@ def _pointwise_backward(padding, residuals, dy):
     x, kernel = residuals
     kt, i, o = kernel.shape
     dy = jnp.concatenate([_shift(dy, padding - k, x.shape[1]) for k in range(kt)], axis=-1)
-    dkernel = _sum_of_products(x.reshape(-1, i), dy.reshape(-1, kt * o))
+    dkernel = _sum_of_products(*(merge_frames(a).reshape(-1, a.shape[-1]) for a in (x, dy)))
     return dy @ _side_by_side(kernel).T, dkernel.reshape(i, kt, o).swapaxes(0, 1).astype(kernel.dtype)
 
 
@@ -109,13 +109,13 @@ def _conv2d(x, kernel, strides, padding):
     """(b,t,h,w,i) with (kh,kw,i,o): every frame by itself."""
     b, t = x.shape[:2]
     y = jax.lax.conv_general_dilated(
-        x.reshape(b * t, *x.shape[2:]),
+        merge_frames(x)[0],
         kernel,
         strides,
         [(p, p) for p in padding],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return y.reshape(b, t, *y.shape[1:])
+    return split_frames(y[None], b, t)
 
 
 def _conv2d_forward(x, kernel, strides, padding):

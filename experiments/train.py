@@ -5,10 +5,11 @@ python -m experiments.train --config=configs/quickstart.py --workdir=runs/quicks
 
 from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import command_line
+from experiments import command_line, processes
 from nl_jax.errors import InputError
 from nl_jax.training import recipe
 from nl_jax.training import workdir as workdirs
@@ -59,10 +60,13 @@ def _inherit_videos(stage: ConfigDict, config: ConfigDict) -> None:
 
 
 def main() -> None:
+    processes.join()
     config = CONFIG.value
     if not WORKDIR.value:
         raise InputError("--workdir is empty; give a directory")
     run(config, Path(WORKDIR.value))
+    if jax.process_index():
+        return
     if config.paper:
         print("The paper reports for this row: top-1 {}%, top-5 {}%".format(*config.paper))
     if config.expect:

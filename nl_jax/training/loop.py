@@ -68,7 +68,8 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     if is_main:
         workdir.claim(directory, config, train_set)
         (directory / "network.txt").write_text(f"{description}\n")
-    say(f"{directory}: {config.steps} steps of {config.batch_size} clips on {mesh.size} device(s)")
+    processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    say(f"{directory}: {config.steps} steps of {config.batch_size} clips on {mesh.size} device(s){processes}")
     say(str(description))
 
     # ---------------------------------------------------------------------------------------- start or resume
@@ -141,6 +142,8 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
             validate = last or (config.eval_every and step % config.eval_every == 0)
             if not (save or validate or step % config.log_every == 0):
                 continue
+            for line in bad_videos.exchange():
+                say(f"cannot be decoded, replaced by another: {line}")
             row = _mean_metrics(jax.device_get(pending), step)
             row["clips_per_second"] = len(pending) * config.batch_size / (time.monotonic() - since)
             if validate:

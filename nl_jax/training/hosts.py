@@ -17,7 +17,9 @@ CLUSTERS = ("auto", "none", "slurm", "ompi", "mpi4py", "k8s", "gcetpu", "gketpu"
 LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
 
 
-def join(cluster: str = "auto", coordinator: str = "", num_processes: int | None = None, process_id: int | None = None):
+def join(
+    cluster: str = "auto", coordinator: str = "", num_processes: int | None = None, process_id: int | None = None
+) -> None:
     """Makes this process one of several; to be called before anything else asks JAX for its devices.
 
     Args:
@@ -82,5 +84,6 @@ def gather(array: np.ndarray) -> np.ndarray:
 
 def _launched_as_several() -> bool:
     values = [os.environ.get(name, "") for name in LAUNCHERS]
-    counts = [int(value) if value.isdigit() else len(value.split(",")) for value in values]
-    return max(counts) > 1 or "JOB_COMPLETION_INDEX" in os.environ
+    # Where libtpu finds no other hosts, it leaves a sentence in place of their names.
+    counts = [int(value) if value.isdigit() else len(value.split(",")) for value in values if " " not in value]
+    return max(counts, default=1) > 1 or "JOB_COMPLETION_INDEX" in os.environ

@@ -24,6 +24,7 @@ def asked(monkeypatch):
     [
         ({}, False),
         ({"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "WARNING: could not determine TPU worker hostnames, please set .."}, False),
         ({"SLURM_STEP_NUM_TASKS": "16"}, True),
         ({"TPU_WORKER_HOSTNAMES": "host-0.pod,host-1.pod"}, True),
         ({"JOB_COMPLETION_INDEX": "0"}, True),

@@ -12,7 +12,8 @@ def base() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.steps = 400_000
-    config.batch_size = 64  # clips, over all devices
+    config.batch_size = 64  # clips a step, over all devices
+    config.recipe_batch_size = 0  # what rate and steps are given for: scaled linearly to another batch_size; 0 does not
     config.eval_batch_size = 8  # videos, over all devices; one view of each at a time
     config.num_classes = 0  # checked against the data; 0 takes what the data has
 
@@ -71,7 +72,9 @@ def base() -> ConfigDict:
     config.expect = ""  # what a run of this config is known to give; printed at its end
 
     # How the run is carried out; these may change when it is resumed.
-    config.mesh = ConfigDict(dict(data=-1, fsdp=1))  # devices; -1 takes what is left
+    # Devices that split the batch (data; -1 takes what is left), the batch and the state (fsdp), the frames (time).
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1, time=1))
+    config.accumulate_steps = 1  # parts that a batch is taken in, one after another, for fewer devices
     config.num_workers = 0  # processes that decode; 0 decodes in threads
     config.log_every = 50
     config.checkpoint_every = 1000
@@ -144,7 +147,11 @@ def choose(argument: str, rows: dict[str, dict], flags: tuple[str, ...] = ()) ->
 
 
 def update(config: ConfigDict, changes: dict) -> ConfigDict:
-    """`config` with `changes`, {"model.inflate": "3x1x1", ..}; an unknown field is an error. Locked."""
+    """`config` with `changes`, {"model.inflate": "3x1x1", ..}; an unknown field is an error. Locked.
+
+    The batch size that it then has is the one its recipe is for.
+    """
     config.lock()
     config.update_from_flattened_dict(changes)
+    config.recipe_batch_size = config.batch_size
     return config

@@ -13,6 +13,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from nl_jax.errors import InputError, Preempted, TrainingError
+from nl_jax.training import hosts
 
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
@@ -51,6 +52,8 @@ def load_config(name: str) -> ConfigDict:
 def fail(error: Exception | str, code: int) -> None:
     """Prints one line to stderr and ends the program."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    if hosts.several():
+        hosts.end(code)
     sys.exit(code)
 
 
@@ -64,6 +67,13 @@ def _guarded(main: Callable[[], None]) -> None:
     except Preempted as stop:
         print(stop)
         sys.exit(PREEMPTED)
+    except Exception:
+        if not hosts.several():
+            raise
+        traceback.print_exc()
+        which = f"process {jax.process_index()} of {jax.process_count()} cannot go on"
+        print(f"error: {which}; if another one has ended, its output says why", file=sys.stderr)
+        hosts.end(1, at_once=True)
 
 
 def _parse(argv: list[str]) -> list[str]:

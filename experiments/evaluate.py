@@ -10,7 +10,7 @@ import jax
 from absl import flags
 from rich.progress import Progress
 
-from experiments import command_line
+from experiments import command_line, processes
 from nl_jax.evaluation.views import predict
 from nl_jax.training import sharding, workdir
 from nl_jax.training.loop import describe_results
@@ -27,6 +27,7 @@ OUT = flags.DEFINE_string("out", None, "where predictions.npz and results.json g
 
 
 def main() -> None:
+    processes.join()
     directory = Path(WORKDIR.value)
     config = workdir.read_config(directory).unlock()
     for name, flag in (("num_clips", NUM_CLIPS), ("num_crops", NUM_CROPS)):
@@ -54,6 +55,7 @@ def main() -> None:
             dataset,
             batch_size=batch_size,
             num_workers=config.num_workers,
+            rows=sharding.local_rows(mesh, batch_size),
             on_batch=lambda videos: progress.update(task, completed=videos),
         )
     results = predictions.metrics() | {

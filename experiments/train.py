@@ -5,11 +5,13 @@ python -m experiments.train --config=configs/quickstart.py --workdir=runs/quicks
 
 from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import command_line
+from experiments import command_line, processes
 from nl_jax.errors import InputError
+from nl_jax.training import recipe
 from nl_jax.training import workdir as workdirs
 from nl_jax.training.loop import train
 from nl_jax.training.setup import check_run, make_dataset
@@ -27,6 +29,8 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         stage = command_line.load_config(config.start.stage)
         # What says how a run is carried out holds for the whole chain, and so does what both networks share.
         stage.mesh, stage.num_workers, stage.seed = config.mesh, config.num_workers, config.seed
+        if stage.data.frames == 1 or stage.data.get("images"):  # an image has no frames to split
+            stage.mesh = ConfigDict(dict(data=-1, fsdp=config.mesh.fsdp, time=1))
         stage.input = config.input
         for name in ("depth", "blocks_per_stage", "width"):
             stage.model[name] = config.model[name]
@@ -34,7 +38,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         if (start / "results.json").exists():
             workdirs.check(start, stage, make_dataset(stage.data, "train"))
         else:
-            check_run(config, workdir)  # before hours are spent on the stage
+            check_run(recipe.at_batch_size(config), workdir)  # before hours are spent on the stage
             run(stage, start)
     return train(config, workdir, start)
 
@@ -56,10 +60,13 @@ def _inherit_videos(stage: ConfigDict, config: ConfigDict) -> None:
 
 
 def main() -> None:
+    processes.join()
     config = CONFIG.value
     if not WORKDIR.value:
         raise InputError("--workdir is empty; give a directory")
     run(config, Path(WORKDIR.value))
+    if jax.process_index():
+        return
     if config.paper:
         print("The paper reports for this row: top-1 {}%, top-5 {}%".format(*config.paper))
     if config.expect:

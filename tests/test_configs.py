@@ -81,6 +81,7 @@ def stages(monkeypatch):
 def test_the_chain_of_a_long_network_is_images_then_32_frames_then_128(stages):
     config = table2g.get_config("nl5_i3d_r101").unlock()
     config.data.train, config.data.validation, config.images.train = "videos", "held_out", "pictures"
+    config.mesh.time = 4
     train.run(config, Path("W"))
     found = [(str(workdir), str(start), c.data.frames, c.data.train, c.model.norm) for c, workdir, start in stages]
     assert found == [
@@ -90,6 +91,7 @@ def test_the_chain_of_a_long_network_is_images_then_32_frames_then_128(stages):
     ]
     assert all(c.model.depth == 101 for c, _, _ in stages)
     assert [c.data.validation for c, _, _ in stages] == ["", "held_out", "held_out"]
+    assert [c.mesh.time for c, _, _ in stages] == [1, 4, 4]  # an image has no frames to split
 
 
 def test_a_finished_network_takes_the_place_of_the_stage(stages):

@@ -5,13 +5,13 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 from rich.table import Table
 
 from nl_jax.errors import InputError
+from nl_jax.training.sharding import make_mesh
 
 
 def compile_and_show(programs, topology: str) -> list[dict[str, object]]:
@@ -19,7 +19,7 @@ def compile_and_show(programs, topology: str) -> list[dict[str, object]]:
 
     Args:
       programs: case to (ours, naive, shapes) of jitted functions of float32 arrays, or to (ours, naive) of functions
-        that lower a program for a mesh with axes data and fsdp.
+        that lower a program for a mesh.
 
     Raises:
       InputError: where there is no libtpu, or it does not know the topology.
@@ -32,8 +32,7 @@ def compile_and_show(programs, topology: str) -> list[dict[str, object]]:
     except Exception as error:  # whatever libtpu, or its absence, raises
         raise InputError(f"--topology={topology}: {error}; --aot needs libtpu, pip install -e .[tpu]") from error
     # One chip: what a step needs for its share of the batch does not depend on how many there are.
-    devices = np.array(description.devices[:1]).reshape(1, 1)
-    mesh = Mesh(devices, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    mesh = make_mesh(data=1, fsdp=1, devices=description.devices[:1])
 
     rows = []
     table = Table("case", "program", "arguments MB", "temporary MB", "MB moved, loops counted once")

@@ -97,7 +97,7 @@ def _lower(frames, arguments, mesh):
     shapes = {"video": (batch * mesh.size, frames, side, side, 3), "label": (batch * mesh.size,)}
     dtypes = {"video": jnp.uint8, "label": jnp.int32}
     data = {
-        name: jax.ShapeDtypeStruct(shape, dtypes[name], sharding=sharding.batch_sharding(mesh))
+        name: jax.ShapeDtypeStruct(shape, dtypes[name], sharding=sharding.batch_sharding(mesh, len(shape)))
         for name, shape in shapes.items()
     }
     if arguments.subject != "train_step":
@@ -132,7 +132,7 @@ def _measure(frames, arguments):
 
 
 def _ours(config, video, label, subject, operations) -> Program:
-    mesh = jax.make_mesh((1, 1), ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    mesh = sharding.make_mesh(data=1, fsdp=1, devices=jax.devices()[:1])
     schedule, optimizer = _training()
     graphdef, _, _ = flat.abstract(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
     current = state.create(lambda rngs: VideoResNet(config, rngs=rngs), optimizer, mesh, seed=0)

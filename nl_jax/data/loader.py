@@ -7,13 +7,11 @@ A data set here is an object with `__len__`, `classes`, `train_clip(index, rng)`
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
 from absl import flags
-
-from nl_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
 
@@ -25,16 +23,15 @@ class TrainBatches(Iterator[Batch]):
     processes and of hosts, and the state of the iterator is one number, the batch that comes next.
 
     Args:
-      batch_size: clips over all hosts; each host yields its contiguous share.
+      batch_size: clips over all hosts.
+      rows: the places in a batch whose clips this host makes, in this order; all of them by default.
       num_workers: processes that decode; 0 decodes in threads of this one.
     """
 
-    def __init__(self, dataset, *, batch_size: int, seed: int, num_workers: int = 0, process_index=0, process_count=1):
-        if batch_size % process_count:
-            raise InputError(f"batch_size={batch_size} does not divide over {process_count} processes")
+    def __init__(self, dataset, *, batch_size: int, seed: int, num_workers: int = 0, rows: Sequence[int] | None = None):
         clips = grain.MapDataset.range(len(dataset)).seed(seed).shuffle().repeat().random_map(_TrainClip(dataset))
-        local = batch_size // process_count
-        self._batches = _ShareOfProcess(clips, batch_size, local * process_index, local).batch(local)
+        share = _ShareOfProcess(clips, batch_size, rows)
+        self._batches = share.batch(share.count)
         self._num_workers = num_workers
         self._next_batch = 0
         self._iterator = None
@@ -60,19 +57,17 @@ class TrainBatches(Iterator[Batch]):
 
 
 def test_batches(
-    dataset, *, batch_size: int, num_workers: int = 0, process_index: int = 0, process_count: int = 1
+    dataset, *, batch_size: int, num_workers: int = 0, rows: Sequence[int] | None = None
 ) -> Iterator[Batch]:
     """Every video once, in order: {"video": uint8 (b,v,t,h,w,3), "label", "index", "failed", "valid": bool (b,)}.
 
-    The last batch is filled up with copies of the last video, for which `valid` is False.
+    The last batch is filled up with copies of the last video, for which `valid` is False. `rows` as in `TrainBatches`.
     """
-    if batch_size % process_count:
-        raise InputError(f"eval_batch_size={batch_size} does not divide over {process_count} processes")
-    local = batch_size // process_count
     filled = -(-len(dataset) // batch_size) * batch_size
     views = grain.MapDataset.range(filled).map(_TestViews(dataset))
     # The views of one video can be hundreds of megabytes: little is made ahead.
-    return _iterate(_ShareOfProcess(views, batch_size, local * process_index, local).batch(local), num_workers, ahead=1)
+    share = _ShareOfProcess(views, batch_size, rows)
+    return _iterate(share.batch(share.count), num_workers, ahead=1)
 
 
 test_batches.__test__ = False  # for pytest, which collects functions by this prefix
@@ -120,17 +115,18 @@ class _TestViews(grain.transforms.Map):
 
 
 class _ShareOfProcess(grain.MapDataset):
-    """Of every `batch_size` elements the `count` from `start` on."""
+    """Of every `batch_size` elements those at `rows`."""
 
-    def __init__(self, parent: grain.MapDataset, batch_size: int, start: int, count: int):
+    def __init__(self, parent: grain.MapDataset, batch_size: int, rows: Sequence[int] | None):
         super().__init__(parent)
-        self._batch_size, self._start, self._count = batch_size, start, count
+        self._batch_size, self._rows = batch_size, range(batch_size) if rows is None else rows
+        self.count = len(self._rows)
 
     def __len__(self) -> int:
-        return len(self._parent) // self._batch_size * self._count
+        return len(self._parent) // self._batch_size * self.count
 
     def __getitem__(self, index):
         if isinstance(index, slice):
             return self.slice(index)
-        batch, row = divmod(index, self._count)
-        return self._parent[batch * self._batch_size + self._start + row]
+        batch, row = divmod(index, self.count)
+        return self._parent[batch * self._batch_size + self._rows[row]]

@@ -5,7 +5,7 @@ A view is one clip in one crop, or one clip of whole frames in the video's own s
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -68,6 +68,7 @@ def predict(
     *,
     batch_size: int,
     num_workers: int = 0,
+    rows: Sequence[int] | None = None,
     on_batch: Callable[[int], None] = lambda videos: None,
 ) -> Predictions:
     """Every video of the data set through the network, one view of `batch_size` videos at a time.
@@ -78,6 +79,7 @@ def predict(
     Args:
       forward: uint8 video (b,t,h,w,3) -> softmax, or where videos have several labels sigmoid, (b,k).
       put: from this process's arrays to arrays over all devices.
+      rows: the places in a batch whose videos this process reads; all of them by default.
       on_batch: called with the number of videos done.
     """
     if not len(dataset):
@@ -92,8 +94,7 @@ def predict(
         dataset,
         batch_size=batch_size,
         num_workers=num_workers,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=None if variable_size else rows,
     )
     with closing(batches):
         for batch in batches:
@@ -102,9 +103,9 @@ def predict(
             else:
                 views = [forward(put({"video": view})["video"]) for view in np.moveaxis(batch["video"], 1, 0)]
                 view_scores.append(np.stack([np.asarray(view) for view in views], axis=1))
-            rows = _gather({"label": batch["label"], "failed": (batch["failed"] >= 0).any(axis=1)})
-            labels.append(rows["label"])
-            failed.append(rows["failed"])
+            facts = _gather({"label": batch["label"], "failed": (batch["failed"] >= 0).any(axis=1)}, rows)
+            labels.append(facts["label"])
+            failed.append(facts["failed"])
             on_batch(min(len(labels) * batch_size, len(dataset)))
     view_scores = np.concatenate(view_scores)[: len(dataset)]
     labels = np.concatenate(labels)[: len(dataset)]
@@ -131,10 +132,12 @@ def _scores_of_one(forward, put, views: np.ndarray, at_once: int) -> Float[np.nd
     return np.concatenate(scores)[:count]
 
 
-def _gather(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The rows of all processes in order."""
+def _gather(facts: dict[str, np.ndarray], rows: Sequence[int] | None) -> dict[str, np.ndarray]:
+    """Those of all processes, in the order of the rows, of which several processes may read the same."""
     if jax.process_count() == 1:
-        return rows
+        return facts
     from jax.experimental import multihost_utils
 
-    return multihost_utils.process_allgather(rows, tiled=True)
+    *facts_of_all, rows = multihost_utils.process_allgather((*facts.values(), np.asarray(rows)), tiled=True)
+    _, first = np.unique(rows, return_index=True)
+    return {name: array[first] for name, array in zip(facts, facts_of_all, strict=True)}

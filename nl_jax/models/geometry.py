@@ -23,6 +23,9 @@ class Pool:
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t2 h2 w2 c"]:
         return max_pool(x, self.kernel, self.strides, self.padding)
 
+    def frames(self, frames: int) -> int:
+        return (frames + 2 * self.padding[0] - self.kernel[0]) // self.strides[0] + 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
@@ -36,6 +39,12 @@ class Geometry:
     scale: str | None = None
     out_bias: bool = True
     init: str = "he"
+
+    def frames(self, frames: int) -> dict[str, int]:
+        """How many of a clip's frames are left after conv1 and the pools."""
+        conv1 = -(-frames // self.conv1_stride[0])
+        pool1 = self.pool1.frames(conv1) if self.pool1 else conv1
+        return {"conv1": conv1, "pool1": pool1, "pool2": self.pool2.frames(pool1) if self.pool2 else pool1}
 
 
 GEOMETRIES = {

@@ -1,6 +1,7 @@
 """The non-local block of section 3.3: z = W_z y + x, with y the non-local operation on x."""
 
 import math
+from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
@@ -11,6 +12,7 @@ from nl_jax.errors import InputError
 from nl_jax.models.norm import KINDS, Norm
 from nl_jax.ops import nonlocal_op
 from nl_jax.ops.conv import product
+from nl_jax.ops.devices import by_query, merge_frames, split_frames
 from nl_jax.ops.pool import max_pool
 
 PAIRWISE = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
@@ -111,12 +113,14 @@ class NonLocalBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b *s c"]:
         theta, phi, g = self._embed(x)
+        # Where frames are split the keys of others are gathered; those of a linear operation are summed in their place.
+        across = by_query if self.axes != "space" and not self.time_group else lambda operation: operation
         if self.pairwise == "dot_product":
             y = nonlocal_op.dot_product(theta, phi, g)
         elif self.pairwise == "concatenation":
-            y = nonlocal_op.concatenation(*self._halves(theta, phi), g)
+            y = across(nonlocal_op.concatenation)(*self._halves(theta, phi), g)
         else:
-            y = nonlocal_op.gaussian(theta, phi, g, self.scale)
+            y = across(partial(nonlocal_op.gaussian, scale=self.scale))(theta, phi, g)
         y = self.w_z(self._unfold(y, x.shape))
         if self.norm is not None:
             y = self.norm(y)
@@ -163,17 +167,19 @@ class NonLocalBlock(nnx.Module):
 
     def _fold(self, x):
         b, *axes, c = x.shape
-        if self.axes == "space":
-            return x.reshape(-1, math.prod(axes[-2:]), c)
         if self.axes == "time":
             return jnp.moveaxis(x, 1, -2).reshape(-1, axes[0], c)
-        groups = axes[0] // self.time_group if self.time_group else 1
-        return x.reshape(b * groups, -1, c)
+        if len(axes) == 3 and (self.axes == "space" or self.time_group):
+            x = x.reshape(b, -1, (self.time_group or 1) * math.prod(axes[1:]), c)
+            return merge_frames(x)[0]
+        return x.reshape(b, -1, c)
 
     def _unfold(self, y, shape):
         b, *axes, _ = shape
         if self.axes == "time":
             return jnp.moveaxis(y.reshape(b, *axes[1:], axes[0], y.shape[-1]), -2, 1)
+        if len(axes) == 3 and (self.axes == "space" or self.time_group):
+            y = split_frames(y[None], b, y.shape[0] // b)
         return y.reshape(b, *axes, y.shape[-1])
 
     def _pool_kernel(self, axes: int) -> tuple[int, ...]:

@@ -6,9 +6,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from nl_jax.errors import InputError
+from nl_jax.ops.devices import merge_frames, split_frames
 from nl_jax.ops.precision import widen
 
 KINDS = ("batch", "global", "affine", "frozen")
+MOMENTUM = 0.9  # of the running statistics
 
 
 class Norm(nnx.Module):
@@ -32,7 +34,7 @@ class Norm(nnx.Module):
         kind: str = "batch",
         group_size: int = 8,
         scale_init: float = 1.0,
-        momentum: float = 0.9,
+        momentum: float = MOMENTUM,
         epsilon: float = 1e-5,
     ):
         if kind not in KINDS:
@@ -50,19 +52,19 @@ class Norm(nnx.Module):
 
     def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b *s c"]:
         if self.kind == "affine":
-            return _affine(x.reshape(1, -1, x.shape[-1]), self.scale[None], self.bias[None]).reshape(x.shape)
+            return _split(_affine(_merge(x), self.scale[None], self.bias[None]), x.shape)
         scale, bias = self.scale[None], self.bias[None]
         if self.kind == "frozen":
             scale, bias = jax.lax.stop_gradient((scale, bias))
         if self.kind == "frozen" or self.use_running_average:
-            groups = x.reshape(1, -1, x.shape[-1])
+            groups = _merge(x)
             mean, var = self.mean[None], self.var[None]
         else:
-            groups = x.reshape(self._num_groups(x.shape[0]), -1, x.shape[-1])
+            groups = _merge(x, self._num_groups(x.shape[0]))
             mean, var = _moments(groups)
             self._update(mean, var)
         scale = scale * jax.lax.rsqrt(var + self.epsilon)
-        return _affine(groups, scale, bias - mean * scale).reshape(x.shape)
+        return _split(_affine(groups, scale, bias - mean * scale), x.shape)
 
     def _num_groups(self, clips: int) -> int:
         if self.kind == "global" or clips <= self.group_size:
@@ -79,6 +81,27 @@ class Norm(nnx.Module):
         batch_var = (var + jnp.square(mean)).mean(0) - jnp.square(batch_mean)
         self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * batch_mean
         self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * batch_var
+
+
+def pooled(stacked: dict[str, Array], weight: float = 1.0) -> dict[str, Array]:
+    """The mean of the means (k,c); for a variance the mean of the variances and `weight` x the variance of the means.
+
+    Taken as differences from the first, so that what is the same in all of them comes out bit for bit.
+    """
+    apart = {name: array - array[:1] for name, array in stacked.items()}
+    result = {name: stacked[name][0] + apart[name].mean(axis=0) for name in stacked}
+    for name in result:
+        if name.endswith("/var"):
+            result[name] += weight * apart[name.removesuffix("/var") + "/mean"].var(axis=0)
+    return result
+
+
+def _merge(x: Float[Array, "b *s c"], groups: int = 1) -> Float[Array, "g n c"]:
+    return merge_frames(x, groups).reshape(groups, -1, x.shape[-1])
+
+
+def _split(y: Float[Array, "g n c"], shape: tuple[int, ...]) -> Float[Array, "b *s c"]:
+    return split_frames(y.reshape(y.shape[0], -1, *shape[2:]), *shape[:2])
 
 
 def _moments(x: Float[Array, "g n c"]) -> tuple[Float[Array, "g c"], Float[Array, "g c"]]:

@@ -71,8 +71,21 @@ class ResNetConfig:
 
     def has_running_statistics(self) -> bool:
         """Whether any norm takes its statistics from the batches it sees in training."""
-        norms = [self.norm, *(options["norm"] for options in self._all_options() if "norm" in options)]
-        return any(norm in ("batch", "global") for norm in norms)
+        return not self.norms().isdisjoint(("batch", "global"))
+
+    def norms(self) -> set[str]:
+        """The kinds of norm there are."""
+        return {self.norm, *(options["norm"] for options in self._all_options() if "norm" in options)}
+
+    def frames(self, frames: int) -> dict[str, int]:
+        """The frames of a clip by the place that changes their number, and groups of them that blocks sum over."""
+        counts = {"clip": frames} | resolve(self.geometry).frames(frames)
+        for stage, positions in self.nonlocal_blocks.items():
+            options = self.nonlocal_options | self.nonlocal_options.get(stage, {})
+            if positions and (group := options.get("time_group")):
+                at = counts["pool1"] if stage == "res2" else counts["pool2"]
+                counts[f"groups of {group} in {stage}"] = at // group
+        return counts
 
     def _all_options(self) -> list[Mapping[str, object]]:
         """The options of all blocks, and those of single stages."""

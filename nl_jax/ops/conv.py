@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nl_jax.ops.conv_gradient import kernel_gradient
+from nl_jax.ops.devices import merge_frames, split_frames
 
 # With at most this many channels the temporal taps are stacked into one 2-D convolution (the stem); with more, the
 # stacked copies would cost more memory traffic than one convolution per tap.
@@ -59,8 +60,8 @@ def _conv(x, kernel, strides, padding):
     taps = _taps(x, kt, strides[0], padding[0])
     x = taps[0] if kt == 1 else jnp.concatenate(taps, axis=-1)
     kernel = jnp.moveaxis(kernel, 0, 2).reshape(kh, kw, kt * i, o)
-    y = _conv2d(x.reshape(-1, *x.shape[2:]), kernel, strides[1:], padding[1:])
-    return y.reshape(b, -1, *y.shape[1:])
+    y = _conv2d(merge_frames(x)[0], kernel, strides[1:], padding[1:])
+    return split_frames(y[None], b, x.shape[1])
 
 
 def _conv_forward(x, kernel, strides, padding):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nl_jax.ops.devices import partitioned
+from nl_jax.ops.devices import merge_frames, partitioned
 from nl_jax.ops.precision import wide
 
 # It is taken frame by frame when a frame has this many positions.
@@ -52,7 +52,7 @@ def kernel_gradient(
 def _at_once(x, dy, kt, padding):
     """Of a kernel k x 1 x 1: one product, dy shifted by each tap side by side."""
     dy = jnp.concatenate([_shift(dy, padding - k, x.shape[1]) for k in range(kt)], axis=-1)
-    total = _sum_of_products(x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1]))
+    total = _sum_of_products(*(merge_frames(array).reshape(-1, array.shape[-1]) for array in (x, dy)))
     return total.reshape(x.shape[-1], kt, -1).swapaxes(0, 1)[:, None, None]
 
 

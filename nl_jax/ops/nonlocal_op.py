@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nl_jax.ops.attention import attention
-from nl_jax.ops.devices import materialize
+from nl_jax.ops.fusion import materialize
 from nl_jax.ops.precision import wide, widen
 
 # The sorted form of concatenation pays a sort and four gathers; below this many keys the pairs are cheaper.

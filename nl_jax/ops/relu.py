@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nl_jax.ops.devices import materialize
+from nl_jax.ops.fusion import materialize
 
 
 @jax.custom_vjp

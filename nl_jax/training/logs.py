@@ -3,8 +3,12 @@
 import csv
 from pathlib import Path
 
+import jax
+import numpy as np
+
 from nl_jax.errors import InputError
 from nl_jax.figures.curves import plot_curves
+from nl_jax.training import hosts
 
 VALIDATION = ("video_top1", "video_top5", "clip_top1", "clip_top5", "video_map")
 COLUMNS = (
@@ -72,13 +76,16 @@ class BadVideos:
 
     Args:
       max_share: of the videos seen since the start or the resumption; with more of them undecodable the run stops.
+
+    Of several processes each sees its own: they are put together, and written by the first, in `exchange`.
     """
 
     def __init__(self, workdir: Path, dataset, max_share: float = 1.0):
         self._path = workdir / "bad_videos.csv"
         self._dataset = dataset
         self._max_share = max_share
-        self._clips, self._bad = 0, set()  # that this process has seen
+        self._clips, self._bad = 0, set()  # seen since then
+        self._own = []  # not yet put together with those of other processes
         self.indices: set[int] = set()
         if self._path.exists():
             with self._path.open(newline="", **_NAMES) as file:
@@ -89,6 +96,20 @@ class BadVideos:
 
         Raises InputError when too many of the videos seen, which count as 20 at least, are bad.
         """
+        if jax.process_count() > 1:
+            self._own.append(failed)
+            return []
+        return self._note(failed)
+
+    def exchange(self) -> list[str]:
+        """`add` for what all processes have seen since the last time; to be called by all of them after the same step.
+
+        Not after every step: it waits for the devices.
+        """
+        own, self._own = self._own, []
+        return self._note(hosts.gather(np.concatenate(own))) if own else []
+
+    def _note(self, failed) -> list[str]:
         self._clips += len(failed)
         bad = {int(index) for index in failed.ravel() if index >= 0}
         new = sorted(bad - self.indices)
@@ -97,6 +118,8 @@ class BadVideos:
             self.indices.add(index)
             row = {"index": index, "path": self._dataset.names[index], "reason": self._dataset.failure_reason(index)}
             lines.append(f"{row['path']}: {row['reason']}")
+            if jax.process_index():
+                continue
             exists = self._path.exists()
             with self._path.open("a", newline="", **_NAMES) as file:
                 writer = csv.DictWriter(file, row)

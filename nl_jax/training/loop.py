@@ -16,7 +16,7 @@ from nl_jax.errors import InputError, Preempted, TrainingError
 from nl_jax.evaluation.views import predict
 from nl_jax.models import VideoResNet, flat
 from nl_jax.models.summary import summary
-from nl_jax.training import sharding, start, state, workdir
+from nl_jax.training import recipe, sharding, start, state, workdir
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.logs import VALIDATION, BadVideos, MetricsLog
 from nl_jax.training.precise_bn import make_moments, precise_batch_stats
@@ -41,19 +41,18 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     say = console.print
 
     # ------------------------------------------------------------------------------------------- mesh and data
+    config, given = recipe.at_batch_size(config), config
+    if note := recipe.describe(given, config):
+        say(note)
     mesh, (train_set, validation_set, test_set) = check_run(config, directory)
     if ignored := getattr(train_set, "ignored", ()):
         say(f"{len(ignored)} files under {config.data.train} are not taken for videos: {', '.join(ignored[:10])}")
 
-    def make_batches(seed):
-        return TrainBatches(
-            train_set,
-            batch_size=config.batch_size,
-            seed=seed,
-            num_workers=config.num_workers,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+    parts = config.accumulate_steps
+
+    def make_batches(seed, batch_size, parts=1):
+        rows = sharding.local_rows(mesh, batch_size, parts)
+        return TrainBatches(train_set, batch_size=batch_size, seed=seed, num_workers=config.num_workers, rows=rows)
 
     # ------------------------------------------------------------------------------------------------- network
     resnet = make_resnet_config(config.model, len(train_set.classes))
@@ -69,13 +68,14 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     if is_main:
         workdir.claim(directory, config, train_set)
         (directory / "network.txt").write_text(f"{description}\n")
-    say(f"{directory}: {config.steps} steps of {config.batch_size} clips on {mesh.size} device(s)")
+    processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    say(f"{directory}: {config.steps} steps of {config.batch_size} clips on {mesh.size} device(s){processes}")
     say(str(description))
 
     # ---------------------------------------------------------------------------------------- start or resume
     graphdef, _, _ = flat.abstract(lambda: VideoResNet(resnet, rngs=nnx.Rngs(0)))
     train_state = state.create(lambda rngs: VideoResNet(resnet, rngs=rngs), optimizer, mesh, config.seed)
-    batches = make_batches(config.seed)
+    batches = make_batches(config.seed, config.batch_size, parts)
     checkpoints = Checkpoints(directory, keep=config.keep_checkpoints)
     if checkpoints.latest() is not None:
         train_state, data_state = checkpoints.restore(train_state)
@@ -89,9 +89,9 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
 
     # ------------------------------------------------------------------------------------------------ training
     normalize = make_normalize(config.input)
-    train_step = make_train_step(graphdef, normalize, optimizer, schedule, mesh, train_state)
+    train_step = make_train_step(graphdef, normalize, optimizer, schedule, mesh, train_state, parts)
     forward = make_forward(graphdef, normalize, mesh, multi_label=train_set.multi_label)
-    moments = make_moments(graphdef, normalize)
+    moments = make_moments(graphdef, normalize, mesh)
     dropout_key, precise_seed = _other_seeds(config.seed)
     bad_videos = BadVideos(directory, train_set, config.max_bad_videos)
 
@@ -105,6 +105,7 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
             dataset,
             batch_size=config.eval_batch_size,
             num_workers=config.num_workers,
+            rows=sharding.local_rows(mesh, config.eval_batch_size),
             on_batch=lambda videos: progress.update(task, completed=videos),
         )
         progress.remove_task(task)
@@ -128,7 +129,7 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
             for line in bad_videos.add(batch.pop("failed")):
                 say(f"cannot be decoded, replaced by another: {line}")
             del batch["index"]
-            train_state, metrics = train_step(train_state, sharding.put_batch(batch, mesh), dropout_key)
+            train_state, metrics = train_step(train_state, sharding.put_batch(batch, mesh, parts), dropout_key)
             pending.append(metrics)
             # Steps are queued, and with each its batch on the device: one waits there while one is computed, not more.
             jax.block_until_ready(pending[-2:-1])
@@ -141,11 +142,14 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
             validate = last or (config.eval_every and step % config.eval_every == 0)
             if not (save or validate or step % config.log_every == 0):
                 continue
+            for line in bad_videos.exchange():
+                say(f"cannot be decoded, replaced by another: {line}")
             row = _mean_metrics(jax.device_get(pending), step)
             row["clips_per_second"] = len(pending) * config.batch_size / (time.monotonic() - since)
             if validate:
                 if resnet.has_running_statistics():
-                    precise = _precise_batch_stats(moments, train_state, make_batches(precise_seed), config, mesh)
+                    part = make_batches(precise_seed, config.batch_size // parts)
+                    precise = _precise_batch_stats(moments, train_state, part, config.precise_bn_batches * parts, mesh)
                     train_state = train_state.replace(batch_stats=precise)
                 found = evaluate(validation_set, "validating").metrics()
                 row |= {f"validation_{name}": found[name] for name in found if name in VALIDATION}
@@ -202,12 +206,9 @@ def _other_seeds(seed: int) -> tuple[jax.Array, int]:
     return jax.random.fold_in(jax.random.key(seed), 1), int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
 
 
-def _precise_batch_stats(moments, train_state, batches, config, mesh):
+def _precise_batch_stats(moments, train_state, batches, count, mesh):
     with closing(batches):
-        videos = (
-            sharding.put_batch({"video": next(batches)["video"]}, mesh)["video"]
-            for _ in range(config.precise_bn_batches)
-        )
+        videos = (sharding.put_batch({"video": next(batches)["video"]}, mesh)["video"] for _ in range(count))
         precise = precise_batch_stats(moments, train_state.params, train_state.batch_stats, videos)
     return jax.device_put(precise, jax.tree.map(lambda array: array.sharding, train_state.batch_stats))
 

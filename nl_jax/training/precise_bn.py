@@ -9,12 +9,15 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
 from nl_jax.models import flat
+from nl_jax.models.norm import pooled
+from nl_jax.training import sharding
 from nl_jax.training.step import Normalize
 
 
-def make_moments(graphdef: nnx.GraphDef, normalize: Normalize):
+def make_moments(graphdef: nnx.GraphDef, normalize: Normalize, mesh: Mesh):
     """(params, batch_stats, uint8 video) -> mean and variance of this batch under every norm's name."""
 
     def moments(params, batch_stats, video):
@@ -25,7 +28,7 @@ def make_moments(graphdef: nnx.GraphDef, normalize: Normalize):
         model(normalize(video))
         return flat.split(model)[2]
 
-    return jax.jit(moments)
+    return jax.jit(sharding.within(mesh, moments), out_shardings=sharding.replicated(mesh))
 
 
 def precise_batch_stats(
@@ -36,12 +39,4 @@ def precise_batch_stats(
         return batch_stats
     batches = [moments(params, batch_stats, video) for video in videos]
     stacked = {name: jnp.stack([batch[name] for batch in batches]) for name in batch_stats}
-    return {name: _pooled(name, stacked) for name in stacked}
-
-
-def _pooled(name: str, stacked: flat.FlatParams) -> jax.Array:
-    """The mean of the means; for a variance the mean of the variances and the variance of the means."""
-    pooled = stacked[name].mean(axis=0)
-    if name.endswith("/var"):
-        pooled += stacked[name.removesuffix("/var") + "/mean"].var(axis=0)
-    return pooled
+    return pooled(stacked)

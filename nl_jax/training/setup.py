@@ -3,6 +3,7 @@
 from operator import attrgetter
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from nl_jax.data.long_range import LongRange
@@ -11,6 +12,7 @@ from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig
 from nl_jax.models.resnet import nonlocal_preset
 from nl_jax.training import sharding, workdir
+from nl_jax.training.accumulate import check_parts
 from nl_jax.training.step import make_normalize
 from nl_jax.weights.inflate import PLANES
 
@@ -21,7 +23,7 @@ RANGES = {
         lambda value: value >= 1,
         (
             *("steps", "batch_size", "eval_batch_size", "precise_bn_batches", "log_every", "checkpoint_every"),
-            *("keep_checkpoints", "optimizer.decay_every"),
+            *("keep_checkpoints", "optimizer.decay_every", "accumulate_steps"),
         ),
     ),
     "0 or more": (
@@ -44,9 +46,9 @@ def check_run(config: ConfigDict, directory: Path):
             if not is_valid(value := attrgetter(name)(config)):
                 raise InputError(f"{name}={value} is out of range; choose {valid}")
     make_normalize(config.input)
-    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
-    for name in ("batch_size", "eval_batch_size"):
-        sharding.check_batch(name, config[name], mesh)
+    mesh = sharding.make_mesh(**config.mesh)
+    sharding.check_batch("batch_size", config.batch_size, mesh, config.accumulate_steps)
+    sharding.check_batch("eval_batch_size", config.eval_batch_size, mesh)
     model = config.model
     if model.norm == "batch" and config.batch_size > model.group_size and config.batch_size % model.group_size:
         raise InputError(f"batch_size={config.batch_size} is not a multiple of model.group_size={model.group_size}")
@@ -56,7 +58,11 @@ def check_run(config: ConfigDict, directory: Path):
     classes = train_set.classes
     if config.num_classes and config.num_classes != len(classes):
         raise InputError(f"num_classes={config.num_classes}, but the training data has {len(classes)} classes")
-    make_resnet_config(model, len(classes))
+    resnet = make_resnet_config(model, len(classes))
+    check_parts(config.batch_size, config.accumulate_steps, resnet)
+    if config.mesh.time > 1:
+        frames = len(train_set.train_clip(0, np.random.default_rng(0))["video"])
+        sharding.check_frames(resnet.frames(frames), mesh)
     workdir.check(directory, config, train_set)
     return mesh, (train_set, *(make_dataset(config.data, split, classes) for split in SPLITS[1:]))
 

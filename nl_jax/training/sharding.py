@@ -1,8 +1,14 @@
-"""Every rule of what lives where. Axes of the mesh: `data` splits the batch, `fsdp` the batch and the state.
+"""Every rule of what lives where. Axes of the mesh: `data` splits the batch, `fsdp` the batch and the state, `time` the
+frames of every clip.
 
 An array of the state is split over `fsdp` along its largest axis that divides, and gathered by XLA where it is used;
-small ones are kept whole, since gathering them costs more than they weigh.
+small ones are kept whole, since gathering them costs more than they weigh. Of a clip each device of `time` has its
+frames, and so its part of every activation; `ops.devices` says what crosses.
 """
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -11,51 +17,116 @@ from jaxtyping import PyTree
 
 from nl_jax.errors import InputError
 
+AXES = ("data", "fsdp", "time")
+BATCH = ("data", "fsdp")
 MIN_SHARDED_SIZE = 2**14
 
 
-def make_mesh(data: int, fsdp: int) -> Mesh:
-    """A mesh over all devices; data=-1 takes those that fsdp leaves. Raises InputError where it does not fit."""
-    devices = jax.device_count()
-    if fsdp < 1 or devices % fsdp:
-        raise InputError(f"mesh.fsdp={fsdp} does not divide the {devices} devices; use one of {_divisors(devices)}")
-    if data == -1:
-        data = devices // fsdp
-    if data * fsdp != devices:
+def make_mesh(data: int, fsdp: int, time: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over all devices, or those given; data=-1 takes what the others leave.
+
+    Raises InputError where it does not fit.
+    """
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
+    for name, size, rest in (("time", time, count), ("fsdp", fsdp, count // max(time, 1))):
+        if size < 1 or rest % size:
+            what = "devices" if rest == count else f"of {count} devices that mesh.time={time} leaves"
+            raise InputError(f"mesh.{name}={size} does not divide the {rest} {what}; use one of {_divisors(rest)}")
+    left = count // (fsdp * time)
+    data = left if data == -1 else data
+    if data != left:
         raise InputError(
-            f"mesh.data={data} x mesh.fsdp={fsdp} is not the number of devices, {devices}; "
-            f"mesh.data=-1 takes the {devices // fsdp} that are left"
+            f"mesh.data={data} x mesh.fsdp={fsdp} x mesh.time={time} is not the number of devices, {count}; "
+            f"mesh.data=-1 takes the {left} that are left"
         )
-    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    return jax.make_mesh((data, fsdp, time), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def check_batch(name: str, batch_size: int, mesh: Mesh) -> None:
-    """Raises InputError unless the batch divides over the mesh."""
-    if batch_size < 1 or batch_size % mesh.size:
-        below = batch_size // mesh.size * mesh.size
-        nearest = [size for size in (below, below + mesh.size) if size > 0] or [mesh.size]
+def check_batch(name: str, batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Raises InputError unless the batch divides over the mesh, in each of the parts that a step takes it in."""
+    unit = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
+    if batch_size < 1 or batch_size % unit:
+        below = batch_size // unit * unit
+        nearest = [size for size in (below, below + unit) if size > 0] or [unit]
+        parts = f" in {accumulate} parts (accumulate_steps)" if accumulate > 1 else ""
         raise InputError(
             f"{name}={batch_size} does not divide over the mesh of {mesh.size} devices "
-            f"(data={mesh.shape['data']}, fsdp={mesh.shape['fsdp']}); the nearest that do: {nearest}"
+            f"({', '.join(f'{axis}={mesh.shape[axis]}' for axis in AXES)}){parts}; the nearest that do: {nearest}"
         )
+
+
+def check_frames(frames: Mapping[str, int], mesh: Mesh) -> None:
+    """Raises InputError unless `time` divides the number of frames, by place in the network, everywhere."""
+    time = mesh.shape["time"]
+    if any(count % time for count in frames.values()):
+        fitting = [d for d in _divisors(math.gcd(*frames.values())) if mesh.size % d == 0]
+        found = ", ".join(f"{place} {count}" for place, count in frames.items())
+        raise InputError(f"mesh.time={time} does not divide the frames everywhere ({found}); use one of {fitting}")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+def batch_sharding(mesh: Mesh, ndim: int = 1, accumulate: int = 1) -> NamedSharding:
+    """Of an array (b,..), of five axes where these are clips (b,t,h,w,c); with `accumulate` (k,b/k,..)."""
+    parts = (None,) if accumulate > 1 else ()
+    return NamedSharding(mesh, PartitionSpec(*parts, BATCH, *(("time",) if ndim == 5 else ())))
 
 
 def state_shardings(mesh: Mesh, state: PyTree) -> PyTree[NamedSharding]:
     return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape["fsdp"])), state)
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's share of a batch as one array over all devices of all processes."""
-    sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+def within(mesh: Mesh, function: Callable) -> Callable:
+    """`function`, which knows the axes of the mesh while it is traced: `ops.devices` asks for them."""
+
+    @functools.wraps(function)
+    def traced(*arguments):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
+
+
+@functools.lru_cache
+def local_rows(mesh: Mesh, batch_size: int, accumulate: int = 1) -> tuple[int, ...]:
+    """The places in a batch of the clips of which this process's devices hold frames, in order.
+
+    A batch taken in `accumulate` parts is split part by part, so that every device has its share of each.
+    """
+    rows = np.arange(batch_size).reshape(accumulate, -1)
+    held = NamedSharding(mesh, PartitionSpec(None, BATCH)).addressable_devices_indices_map(rows.shape)
+    return tuple(np.unique(np.concatenate([rows[index].ravel() for index in held.values()])).tolist())
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, accumulate: int = 1) -> dict[str, jax.Array]:
+    """This process's `local_rows` of a batch as one array (b,..) over all devices of all processes.
+
+    With `accumulate` above 1 it is (k,b/k,..): the parts of a step one after another.
+    """
+    return {name: _put(array, mesh, accumulate) for name, array in batch.items()}
+
+
+def _put(array: np.ndarray, mesh: Mesh, accumulate: int) -> jax.Array:
+    size = mesh.shape["data"] * mesh.shape["fsdp"]
+    part = len(array) // accumulate * size // len(local_rows(mesh, size))
+    rows = local_rows(mesh, part * accumulate, accumulate)
+    sharding = batch_sharding(mesh, array.ndim, accumulate)
+
+    def clips(first: int, index):
+        start, stop, _ = index[0].indices(part)
+        at = rows.index(first + start)
+        return array[(slice(at, at + stop - start), *index[1:])]
+
+    if accumulate == 1:
+        return jax.make_array_from_callback((part, *array.shape[1:]), sharding, lambda index: clips(0, index))
+    return jax.make_array_from_callback(
+        (accumulate, part, *array.shape[1:]),
+        sharding,
+        lambda index: np.stack([clips(k * part, index[1:]) for k in range(accumulate)]),
+    )
 
 
 def _spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:

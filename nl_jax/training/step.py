@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key, UInt8
 from nl_jax.errors import InputError
 from nl_jax.models import flat
 from nl_jax.training import sharding
+from nl_jax.training.accumulate import over_parts
 from nl_jax.training.state import TrainState
 
 Normalize = Callable[[UInt8[Array, "*s 3"]], Float[Array, "*s 3"]]
@@ -43,37 +44,47 @@ def make_train_step(
     schedule: optax.Schedule,
     mesh: Mesh,
     state: TrainState,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, dict[str, Array], Key[Array, ""]], tuple[TrainState, dict[str, Array]]]:
     """(state, batch, key) -> (state, metrics): loss, gradient, update. The given state is donated.
 
     The loss is softmax cross-entropy for labels (b,), and for labels (b,k) of 0 and 1, where a clip shows any number of
     classes, the mean over classes of the sigmoid's. top1 is how often the class of the highest logit is (one of) the
-    clip's.
+    clip's. With `accumulate` the batch comes in that many parts, (k,b/k,..).
 
     The dropout key of a step is `key` folded with the step, so a resumed run draws what an uninterrupted one does.
     """
 
-    def train_step(state, batch, key):
+    def gradient(params, batch_stats, batch, key):
         def loss_fn(params):
-            model = flat.merge(graphdef, params, state.batch_stats)
+            model = flat.merge(graphdef, params, batch_stats)
             model.train()
-            logits, _ = model(normalize(batch["video"]), jax.random.fold_in(key, state.step))
-            _, _, batch_stats = flat.split(model)
-            return _loss(logits, batch["label"]), (batch_stats, logits)
+            logits, _ = model(normalize(batch["video"]), key)
+            _, _, new_stats = flat.split(model)
+            return _loss(logits, batch["label"]), (new_stats, logits)
 
-        (loss, (batch_stats, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        (loss, (new_stats, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        return grads, {"loss": loss, "top1": _top1(logits, batch["label"])}, new_stats
+
+    state_shardings = sharding.state_shardings(mesh, state)
+    gradient = over_parts(gradient, accumulate, state_shardings.params)
+
+    def train_step(state, batch, key):
+        key = jax.random.fold_in(key, state.step)
+        grads, metrics, batch_stats = gradient(state.params, state.batch_stats, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics = {
-            "loss": loss,
-            "top1": _top1(logits, batch["label"]),
+        metrics |= {
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
             "grad_norm": optax.tree.norm(grads),
         }
         new_state = TrainState(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state)
         return new_state, metrics
 
-    state_shardings = sharding.state_shardings(mesh, state)
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(state_shardings, sharding.replicated(mesh)))
+    return jax.jit(
+        sharding.within(mesh, train_step),
+        donate_argnums=0,
+        out_shardings=(state_shardings, sharding.replicated(mesh)),
+    )
 
 
 def _loss(logits, label):
@@ -98,4 +109,4 @@ def make_forward(
         logits, _ = model(normalize(video))
         return jax.nn.sigmoid(logits) if multi_label else jax.nn.softmax(logits)
 
-    return jax.jit(forward, out_shardings=sharding.replicated(mesh))
+    return jax.jit(sharding.within(mesh, forward), out_shardings=sharding.replicated(mesh))

@@ -19,7 +19,8 @@ from nl_jax.training.checkpoint import Checkpoints
 # How a run is carried out, not what it computes: these may differ when it is resumed. A data set may move: its list of
 # videos is compared instead.
 FREE_FIELDS = (
-    *("mesh", "eval_batch_size", "num_workers", "log_every", "checkpoint_every", "keep_checkpoints", "expect", "paper"),
+    *("mesh", "accumulate_steps", "eval_batch_size", "num_workers", "log_every", "checkpoint_every"),
+    *("keep_checkpoints", "recipe_batch_size", "expect", "paper"),
     *("data.train", "data.validation", "data.test", "images.train", "images.validation"),
 )
 PACKAGES = ("nl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml_collections")

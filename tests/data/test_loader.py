@@ -3,7 +3,6 @@ import pytest
 
 from nl_jax.data.loader import TrainBatches, test_batches
 from nl_jax.data.long_range import LongRange
-from nl_jax.errors import InputError
 
 
 class Numbers:
@@ -66,25 +65,18 @@ def test_worker_processes_change_nothing():
 
 def test_processes_share_the_same_global_batches():
     whole = take(TrainBatches(Numbers(), batch_size=4, seed=0), 3)
-    shares = [
-        take(TrainBatches(Numbers(), batch_size=4, seed=0, process_index=i, process_count=2), 3) for i in range(2)
+    shares = [take(TrainBatches(Numbers(), batch_size=4, seed=0, rows=rows), 3) for rows in ((0, 2), (1, 3))]
+    joined = [
+        {name: np.stack([a[name], b[name]], axis=1).reshape(4, *a[name].shape[1:]) for name in a}
+        for a, b in zip(*shares, strict=True)
     ]
-    joined = [{name: np.concatenate([a[name], b[name]]) for name in a} for a, b in zip(*shares, strict=True)]
     assert_same(joined, whole)
 
 
-@pytest.mark.parametrize("process_count", [1, 2])
-def test_test_batches_hold_every_video_once_and_mark_what_fills_up(process_count):
-    shares = [
-        list(test_batches(Numbers(), batch_size=4, process_index=i, process_count=process_count))
-        for i in range(process_count)
-    ]
+@pytest.mark.parametrize("shares", [[None], [(0, 1), (2, 3)]])
+def test_test_batches_hold_every_video_once_and_mark_what_fills_up(shares):
+    shares = [list(test_batches(Numbers(), batch_size=4, rows=rows)) for rows in shares]
     index = np.concatenate([b["index"] for batch in zip(*shares, strict=True) for b in batch])
     valid = np.concatenate([b["valid"] for batch in zip(*shares, strict=True) for b in batch])
     np.testing.assert_array_equal(index, [0, 1, 2, 3, 4, 5, 6, 6])
     np.testing.assert_array_equal(valid, [True] * 7 + [False])
-
-
-def test_a_batch_that_the_processes_do_not_divide_is_refused():
-    with pytest.raises(InputError, match="batch_size=5 does not divide over 2 processes"):
-        TrainBatches(Numbers(), batch_size=5, seed=0, process_count=2)

@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
+    "--config.recipe_batch_size=16",
     *("--config.start.stage=", "--config.steps=12", "--config.batch_size=16", "--config.eval_batch_size=8"),
     *("--config.precise_bn_batches=2", "--config.eval_every=6", "--config.log_every=1", "--config.checkpoint_every=2"),
     *("--config.data.validation_size=8", "--config.data.test_size=16", "--config.optimizer.warmup_steps=2"),

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nl_jax.ops import devices
+from nl_jax.ops import fusion
 from nl_jax.ops.relu import relu
 
 
 @pytest.fixture(autouse=True, params=[False, True], ids=["one device", "partitioned"])
 def _devices(request, monkeypatch):
-    monkeypatch.setattr(devices, "partitioned", lambda: request.param)
+    monkeypatch.setattr(fusion, "partitioned", lambda: request.param)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -2,9 +2,9 @@
 
 import jax
 import pytest
-from jax.sharding import AxisType
 
 from configs import quickstart
+from nl_jax.training import sharding
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +23,7 @@ def tiny():
         small = {
             "steps": 6,
             "batch_size": 16,
+            "recipe_batch_size": 16,
             "eval_batch_size": 8,
             "precise_bn_batches": 2,
             "eval_every": 3,
@@ -46,10 +47,9 @@ def tiny():
 
 @pytest.fixture
 def mesh_of():
-    """mesh_of(data, fsdp) is a mesh over the first devices only, whatever there are."""
+    """mesh_of(data, fsdp, time) is a mesh over the first devices only, whatever there are."""
 
-    def make(data, fsdp=1):
-        devices = jax.devices()[: data * fsdp]
-        return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    def make(data, fsdp=1, time=1):
+        return sharding.make_mesh(data, fsdp, time, devices=jax.devices()[: data * fsdp * time])
 
     return make

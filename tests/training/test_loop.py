@@ -236,6 +236,22 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused_before_anything_is_wr
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_with_split_frames_and_batches_in_parts_of_a_recipe_for_half_the_clips(tiny, tmp_path, capsys):
+    changes = {"recipe_batch_size": 8, "accumulate_steps": 2, "mesh.time": 2, "optimizer.learning_rate": 0.002}
+    results = loop.train(tiny(changes=changes), tmp_path)
+    assert "learning_rate 0.002 -> 0.004, steps 6 -> 3, " in capsys.readouterr().out
+    assert results["steps"] == 3 and read_config(tmp_path).optimizer.learning_rate == 0.004
+    assert all(np.isfinite(float(row["train_loss"])) for row in read_metrics(tmp_path / "metrics.csv"))
+    again = loop.train(tiny(changes=changes | {"accumulate_steps": 1, "mesh.time": 1}), tmp_path)
+    assert again["video_top5"] == results["video_top5"]  # other ways to carry out the same run
+
+
+def test_frames_that_the_mesh_does_not_divide_are_refused_before_anything_is_written(tiny, tmp_path):
+    with pytest.raises(InputError, match=r"mesh\.time=8 does not divide the frames .*clip 12, .* one of \[1, 2, 4\]"):
+        loop.train(tiny(changes={"mesh.time": 8, "data.frames": 12}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_other_classes_than_the_config_says(tiny, tmp_path):
     with pytest.raises(InputError, match=r"num_classes=400, but the training data has \d+ classes"):
         loop.train(tiny(changes={"num_classes": 400}), tmp_path / "run")

@@ -4,10 +4,12 @@ from flax import nnx
 
 from configs import common
 from nl_jax.models import ResNetConfig, VideoResNet, flat
+from nl_jax.training import sharding
 from nl_jax.training.precise_bn import make_moments, precise_batch_stats
 from nl_jax.training.step import make_normalize
 
 NORMALIZE = make_normalize(common.base().input)
+MESH = sharding.make_mesh(1, 1, devices=jax.devices()[:1])
 
 
 def test_statistics_are_those_of_all_clips_together(randomise):
@@ -17,7 +19,7 @@ def test_statistics_are_those_of_all_clips_together(randomise):
     videos = [
         jax.random.randint(jax.random.key(i), (4, 2, 12, 12, 3), 0, 50 * (i + 1)).astype("uint8") for i in range(3)
     ]
-    precise = precise_batch_stats(make_moments(graphdef, NORMALIZE), params, batch_stats, videos)
+    precise = precise_batch_stats(make_moments(graphdef, NORMALIZE, MESH), params, batch_stats, videos)
 
     inputs = np.concatenate([np.asarray(model.conv1(NORMALIZE(video))) for video in videos])
     np.testing.assert_allclose(precise["norm1/mean"], inputs.mean((0, 1, 2, 3)), rtol=1e-4, atol=1e-6)
@@ -29,4 +31,4 @@ def test_statistics_are_those_of_all_clips_together(randomise):
 def test_a_network_without_statistics_has_none(randomise):
     config = ResNetConfig(blocks_per_stage=(1,), width=4, num_classes=3, norm="affine")
     graphdef, params, batch_stats = flat.split(randomise(lambda: VideoResNet(config, rngs=nnx.Rngs(0))))
-    assert precise_batch_stats(make_moments(graphdef, NORMALIZE), params, batch_stats, []) == {}
+    assert precise_batch_stats(make_moments(graphdef, NORMALIZE, MESH), params, batch_stats, []) == {}

@@ -45,10 +45,10 @@ def sharded_arrays(monkeypatch):
 
 
 def test_devices_change_nothing(tiny, mesh_of, sharded_arrays):
-    """One device, eight for the batch, eight and two by four for the state: the same losses and statistics."""
+    """One device, eight for the batch, eight for the state, four by two for both or for the frames: all the same."""
     expected_state, expected = run(tiny(), mesh_of(1))
-    for data, fsdp in ((8, 1), (1, 8), (2, 4)):
-        found_state, found = run(tiny(), mesh_of(data, fsdp))
+    for data, fsdp, time in ((8, 1, 1), (1, 8, 1), (2, 4, 1), (4, 1, 2)):
+        found_state, found = run(tiny(), mesh_of(data, fsdp, time))
         np.testing.assert_allclose(found, expected, rtol=1e-5)
         for name, value in expected_state.batch_stats.items():
             np.testing.assert_allclose(found_state.batch_stats[name], value, rtol=1e-4, atol=1e-5, err_msg=name)

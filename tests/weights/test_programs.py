@@ -44,6 +44,7 @@ def test_imported_weights_are_tested_and_exported(tmp_path, checkpoint):
     assert "8 videos x 1 views" in tested.stdout
 
     few = ["--config.start.stage=", "--config.steps=3", "--config.optimizer.warmup_steps=1", "--config.batch_size=8"]
+    few += ["--config.recipe_batch_size=8"]
     few += ["--config.precise_bn_batches=1", "--config.data.validation_size=8", f"--config.start.workdir={workdir}"]
     started = run("train", *NETWORK, *few, f"--workdir={tmp_path / 'on'}", "--config.optimizer.learning_rate=0.0")
     assert started.returncode == 0, started.stderr

@@ -1,0 +1,17 @@
+"""The flags of programs that run as several processes, one on each host or for each device: see `hosts.join`."""
+
+from absl import flags
+
+from nl_jax.training import hosts
+
+CLUSTER = flags.DEFINE_string(
+    "cluster", "auto", f"what started several processes, if any did: {', '.join(hosts.CLUSTERS)}"
+)
+COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where they are started by hand")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many processes there are, with --coordinator")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0, with --coordinator")
+
+
+def join() -> None:
+    """Makes this process one of those that the flags or the environment tell of."""
+    hosts.join(CLUSTER.value, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)

@@ -1,0 +1,27 @@
+"""A limit to what XLA fuses."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nl_jax.ops.devices import partitioned
+
+
+def materialize(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """x, as something that is computed once and kept.
+
+    XLA:CPU fuses a cheap producer into each of its consumers, which then compute it again, or read what it reads in an
+    order of their own. No optimisation barrier stops that. A loop of no rounds does, as long as the compiler cannot
+    know that it ends at once: it is entered where the first element is not a number, for one round that leaves none.
+    """
+    if partitioned():
+        return x
+    return jax.lax.platform_dependent(x, cpu=_through_a_loop, default=lambda x: x)
+
+
+def _through_a_loop(x):
+    def add(carry):
+        x, first = carry
+        return x + first, jnp.zeros_like(first)
+
+    return jax.lax.while_loop(lambda carry: carry[1] != carry[1], add, (x, x.ravel()[0]))[0]

@@ -1,0 +1,43 @@
+"""A recipe at another batch size: the linear scaling rule (Goyal et al. 2017, arXiv 1706.02677).
+
+k times the clips a step take a k times higher learning rate and a k-th of the steps, so that as many clips are seen.
+"""
+
+from ml_collections import ConfigDict
+
+from nl_jax.errors import InputError
+
+RATES = ("optimizer.learning_rate",)
+STEPS = ("steps", "optimizer.decay_every", "optimizer.warmup_steps")
+
+
+def at_batch_size(config: ConfigDict) -> ConfigDict:
+    """`config` with rate and steps for its `batch_size` in place of its `recipe_batch_size`; the two are then equal."""
+    if config.recipe_batch_size < 0:
+        raise InputError(f"recipe_batch_size={config.recipe_batch_size} is out of range; choose 0 or more")
+    if config.batch_size < 1 or config.recipe_batch_size in (0, config.batch_size):
+        return config
+    factor = config.batch_size / config.recipe_batch_size
+    flat = ConfigDict(config.to_dict())  # of its own
+    changes = {name: _get(config, name) * factor for name in RATES}
+    changes |= {name: round(_get(config, name) / factor) for name in STEPS}
+    flat.update_from_flattened_dict(changes | {"recipe_batch_size": config.batch_size})
+    return flat.lock()
+
+
+def describe(given: ConfigDict, scaled: ConfigDict) -> str:
+    """What `at_batch_size` changed, as a sentence; "" for nothing."""
+    if given is scaled:
+        return ""
+    values = ((name, _get(given, name), _get(scaled, name)) for name in (*RATES, *STEPS))
+    changes = (f"{name} {before:g} -> {after:g}" for name, before, after in values if before)
+    return (
+        f"batch_size={given.batch_size} where the recipe is for {given.recipe_batch_size}: scaled linearly, "
+        f"{', '.join(changes)} (recipe_batch_size=0 turns this off)"
+    )
+
+
+def _get(config: ConfigDict, name: str):
+    for part in name.split("."):
+        config = config[part]
+    return config

@@ -1,0 +1,108 @@
+"""One run on other devices, and as two processes of four devices each: what it gives, and what one leaves behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from nl_jax.training.sharding import make_mesh
+from nl_jax.training.workdir import load_network
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    *("--config=configs/quickstart.py", "--config.start.stage=", "--config.steps=5", "--config.batch_size=16"),
+    *("--config.recipe_batch_size=16", "--config.eval_batch_size=8", "--config.precise_bn_batches=1"),
+    *("--config.eval_every=0", "--config.log_every=1", "--config.checkpoint_every=2"),
+    *("--config.data.validation_size=8", "--config.data.test_size=12", "--config.optimizer.warmup_steps=2"),
+    *("--config.model.width=4", "--config.model.blocks_per_stage=(1,1)", "--config.model.nonlocal_blocks.res3=(0,)"),
+]
+MINUTE = 60
+
+
+def start(name, *arguments, devices) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_two(name, *arguments) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    joined = [f"--coordinator=localhost:{port}", "--num_processes=2"]
+    return [start(name, *arguments, *joined, f"--process_id={i}", devices=4) for i in range(2)]
+
+
+def done(*processes) -> str:
+    """What the first of them printed."""
+    output = [process.communicate(timeout=400) for process in processes]
+    for process, (_, error) in zip(processes, output, strict=True):
+        assert process.returncode == 0, error
+    return output[0][0]
+
+
+def losses(workdir: Path) -> list[float]:
+    lines = [line.split(",") for line in (workdir / "metrics.csv").read_text().splitlines()]
+    return [float(line[lines[0].index("train_loss")]) for line in lines[1:]]
+
+
+def statistics(workdir: Path) -> dict[str, np.ndarray]:
+    """Those of batch norm in the newest checkpoint."""
+    return jax.device_get(load_network(workdir, make_mesh(-1, 1))[2])
+
+
+def scores(directory: Path) -> dict[str, np.ndarray]:
+    with np.load(directory / "predictions.npz") as predictions:
+        return {name: predictions[name] for name in ("scores", "labels", "failed")}
+
+
+@pytest.fixture(scope="module")
+def on_eight(tmp_path_factory):
+    """The workdir of a whole run of one process on eight devices."""
+    workdir = tmp_path_factory.mktemp("eight") / "run"
+    done(start("train", *SMALL, f"--workdir={workdir}", devices=8))
+    return workdir
+
+
+def test_a_lost_process_ends_the_other_and_other_devices_go_on(on_eight, tmp_path):
+    arguments = (*SMALL, f"--workdir={tmp_path}")
+    first, second = start_two("train", *arguments)
+    csv = tmp_path / "metrics.csv"
+    while first.poll() is None and not (csv.exists() and len(csv.read_text().splitlines()) > 3):
+        time.sleep(0.01)
+    second.send_signal(signal.SIGKILL)
+    second.communicate()
+    output, error = first.communicate(timeout=MINUTE)
+    assert first.returncode != 0 and "another" in error, error  # ours, or JAX's "another task died"
+    assert "on 8 device(s) of 2 processes" in output
+    np.testing.assert_allclose(losses(tmp_path)[:3], losses(on_eight)[:3], rtol=1e-5)
+
+    resumed = done(start("train", *arguments, "--config.mesh.fsdp=2", devices=2))
+    assert "resumed at step 2" in resumed or "resumed at step 4" in resumed
+    np.testing.assert_allclose(losses(tmp_path), losses(on_eight), rtol=1e-5)
+    for name, value in statistics(on_eight).items():
+        np.testing.assert_allclose(statistics(tmp_path)[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_a_checkpoint_of_eight_devices_is_tested_alike_on_two_and_by_two_processes(on_eight, tmp_path):
+    workdir = f"--workdir={on_eight}"
+    done(start("evaluate", workdir, f"--out={tmp_path / 'two'}", devices=2))
+    printed = done(*start_two("evaluate", workdir, f"--out={tmp_path / 'processes'}"))
+    assert printed.count("12 videos x 1 views") == 1
+    expected = scores(on_eight)
+    for name in ("two", "processes"):
+        found = scores(tmp_path / name)
+        np.testing.assert_allclose(found.pop("scores"), expected["scores"], atol=1e-6)
+        assert all((found[name] == expected[name]).all() for name in found)

@@ -1,0 +1,98 @@
+import csv
+
+import jax
+import numpy as np
+import pytest
+
+from nl_jax.errors import InputError
+from nl_jax.training import hosts
+from nl_jax.training.logs import BadVideos
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What `jax.distributed.initialize` is called with, in place of joining anything."""
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **options: calls.append((args, options)))
+    for name in (*hosts.LAUNCHERS, "JOB_COMPLETION_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "environment, several",
+    [
+        ({}, False),
+        ({"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "WARNING: could not determine TPU worker hostnames, please set .."}, False),
+        ({"SLURM_STEP_NUM_TASKS": "16"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "host-0.pod,host-1.pod"}, True),
+        ({"JOB_COMPLETION_INDEX": "0"}, True),
+    ],
+)
+def test_what_launchers_leave_in_the_environment(asked, monkeypatch, environment, several):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    hosts.join("none")
+    assert not asked
+    hosts.join()
+    assert bool(asked) == several
+    if several:
+        arguments, options = asked[0]
+        assert arguments == (None, None, None) and options["cluster_detection_method"] is None
+        assert options["heartbeat_timeout_seconds"] < 60
+
+
+def test_processes_given_by_hand_and_kinds_of_cluster_by_name(asked):
+    hosts.join(coordinator="host:1234", num_processes=4, process_id=3)
+    hosts.join("gcetpu")
+    assert [(arguments, options["cluster_detection_method"]) for arguments, options in asked] == [
+        (("host:1234", 4, 3), "deactivate"),
+        ((None, None, None), "gcetpu"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"coordinator": "localhost:1"}, "--coordinator alone do not say .*; give --num_processes, --process_id too"),
+        ({"process_id": 0, "num_processes": 2}, "--num_processes and --process_id alone do not .* --coordinator too"),
+        ({"coordinator": "here", "num_processes": 2, "process_id": 0}, "choose HOST:PORT of process 0"),
+        ({"coordinator": "a:1", "num_processes": 2, "process_id": 2}, "and of these 0, 1"),
+    ],
+)
+def test_flags_that_do_not_say_who_the_processes_are(asked, given, message):
+    with pytest.raises(InputError, match=message):
+        hosts.join(**given)
+    assert not asked
+
+
+def test_a_cluster_that_is_not_there():
+    with pytest.raises(InputError, match=r"--cluster=slurm: the processes of this run cannot be joined: .*SLURM_JOB"):
+        hosts.join("slurm")
+    with pytest.raises(InputError, match=r"--cluster='lsf' is unknown; choose one of auto, none, slurm"):
+        hosts.join("lsf")
+
+
+class Videos:
+    names = tuple(f"{i}.mp4" for i in range(100))
+
+    def __len__(self):
+        return 100
+
+    def failure_reason(self, index):
+        return "broken"
+
+
+def test_bad_videos_of_all_processes_are_listed_once_by_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts, "gather", lambda own: np.concatenate([own, [[7], [-1]]]))  # the other's two clips
+    for process in (1, 0):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        bad = BadVideos(tmp_path, Videos())
+        assert bad.add(np.array([[5]])) == bad.add(np.array([[7]])) == []  # not before all have met
+        assert bad.exchange() == ["5.mp4: broken", "7.mp4: broken"] and bad.indices == {5, 7}
+        assert bad.exchange() == []
+        assert (tmp_path / "bad_videos.csv").exists() == (process == 0)
+    with (tmp_path / "bad_videos.csv").open(newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == ["5.mp4", "7.mp4"]

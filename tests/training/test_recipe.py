@@ -1,0 +1,38 @@
+import pytest
+
+from configs import kinetics, quickstart
+from nl_jax.errors import InputError
+from nl_jax.training import recipe
+
+
+def test_half_the_batch_takes_half_the_rate_and_twice_the_steps():
+    given = kinetics.get_config("nl5_i3d_r50")
+    given.batch_size = 32
+    given.optimizer.warmup_steps = 500
+    config = recipe.at_batch_size(given)
+    found = (config.steps, config.optimizer.decay_every, config.optimizer.warmup_steps, config.optimizer.learning_rate)
+    assert found == (800_000, 300_000, 1000, 0.005)
+    assert given.steps == 400_000 and config.recipe_batch_size == config.batch_size == 32
+    said = recipe.describe(given, config)
+    assert "batch_size=32 where the recipe is for 64" in said and "optimizer.learning_rate 0.01 -> 0.005" in said
+    assert recipe.at_batch_size(config) is config  # once is enough
+
+
+@pytest.mark.parametrize("recipe_batch_size", [0, 32])
+def test_no_scaling_where_it_is_turned_off_or_the_recipe_is_for_this_batch(recipe_batch_size):
+    given = kinetics.get_config("nl5_i3d_r50")
+    given.batch_size, given.recipe_batch_size = 32, recipe_batch_size
+    assert recipe.at_batch_size(given) is given and recipe.describe(given, given) == ""
+
+
+def test_the_batch_of_a_config_is_its_recipes():
+    for row in quickstart.ROWS:
+        config = quickstart.get_config(row)
+        assert recipe.at_batch_size(config) is config
+
+
+def test_a_recipe_for_fewer_than_no_clips():
+    given = kinetics.get_config()
+    given.recipe_batch_size = -1
+    with pytest.raises(InputError, match="recipe_batch_size=-1 is out of range; choose 0 or more"):
+        recipe.at_batch_size(given)

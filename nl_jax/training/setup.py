@@ -3,6 +3,7 @@
 from operator import attrgetter
 from pathlib import Path
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from nl_jax.data.long_range import LongRange
@@ -45,20 +46,25 @@ def check_run(config: ConfigDict, directory: Path):
                 raise InputError(f"{name}={value} is out of range; choose {valid}")
     make_normalize(config.input)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
-    for name in ("batch_size", "eval_batch_size"):
-        sharding.check_batch(name, config[name], mesh)
-    model = config.model
-    if model.norm == "batch" and config.batch_size > model.group_size and config.batch_size % model.group_size:
-        raise InputError(f"batch_size={config.batch_size} is not a multiple of model.group_size={model.group_size}")
+    check_batch_size(config, mesh)
+    sharding.check_batch("eval_batch_size", config.eval_batch_size, mesh)
     if config.start.planes not in PLANES:
         raise InputError(f"start.planes={config.start.planes!r} is unknown; choose one of {', '.join(PLANES)}")
     train_set = make_dataset(config.data, "train")
     classes = train_set.classes
     if config.num_classes and config.num_classes != len(classes):
         raise InputError(f"num_classes={config.num_classes}, but the training data has {len(classes)} classes")
-    make_resnet_config(model, len(classes))
+    make_resnet_config(config.model, len(classes))
     workdir.check(directory, config, train_set)
     return mesh, (train_set, *(make_dataset(config.data, split, classes) for split in SPLITS[1:]))
+
+
+def check_batch_size(config: ConfigDict, mesh: Mesh) -> None:
+    """Raises InputError unless the clips of a step divide over the mesh and into the groups of batch norm."""
+    sharding.check_batch("batch_size", config.batch_size, mesh)
+    model = config.model
+    if model.norm == "batch" and config.batch_size > model.group_size and config.batch_size % model.group_size:
+        raise InputError(f"batch_size={config.batch_size} is not a multiple of model.group_size={model.group_size}")
 
 
 def make_resnet_config(config: ConfigDict, num_classes: int) -> ResNetConfig:

@@ -4,6 +4,8 @@ An array of the state is split over `fsdp` along its largest axis that divides, 
 small ones are kept whole, since gathering them costs more than they weigh.
 """
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -14,9 +16,13 @@ from nl_jax.errors import InputError
 MIN_SHARDED_SIZE = 2**14
 
 
-def make_mesh(data: int, fsdp: int) -> Mesh:
-    """A mesh over all devices; data=-1 takes those that fsdp leaves. Raises InputError where it does not fit."""
-    devices = jax.device_count()
+def make_mesh(data: int, fsdp: int, *, of: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over all devices; data=-1 takes those that fsdp leaves. Raises InputError where it does not fit.
+
+    Args:
+      of: devices in place of those of this machine, such as those of a pod that is only compiled for.
+    """
+    devices = jax.device_count() if of is None else len(of)
     if fsdp < 1 or devices % fsdp:
         raise InputError(f"mesh.fsdp={fsdp} does not divide the {devices} devices; use one of {_divisors(devices)}")
     if data == -1:
@@ -26,7 +32,7 @@ def make_mesh(data: int, fsdp: int) -> Mesh:
             f"mesh.data={data} x mesh.fsdp={fsdp} is not the number of devices, {devices}; "
             f"mesh.data=-1 takes the {devices // fsdp} that are left"
         )
-    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=of)
 
 
 def check_batch(name: str, batch_size: int, mesh: Mesh) -> None:

@@ -21,7 +21,7 @@ class Chip:
       source: of the figures.
     """
 
-    memory: float
+    memory: int
     flops: float
     flops32: float
     bandwidth: float

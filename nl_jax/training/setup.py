@@ -28,11 +28,22 @@ RANGES = {
     "0 or more": (
         lambda value: value >= 0,
         (
-            *("seed", "num_classes", "eval_every", "num_workers", "model.head_window", "optimizer.learning_rate"),
+            *(
+                "seed",
+                "num_classes",
+                "eval_every",
+                "num_workers",
+                "keep_every",
+                "skip_nonfinite",
+                "input_timeout",
+                "model.head_window",
+                "optimizer.learning_rate",
+            ),
             *("optimizer.weight_decay", "optimizer.clip_norm", "optimizer.classifier_rate", "optimizer.decay_rate"),
             *("optimizer.warmup_steps", "optimizer.warmup_start"),
         ),
     ),
+    "more than 0": (lambda value: value > 0, ("input_warning",)),
     "0 to 1": (lambda value: 0 <= value <= 1, ("max_bad_videos",)),
     "0 up to, not including, 1": (lambda value: 0 <= value < 1, ("optimizer.momentum",)),
 }
@@ -44,6 +55,8 @@ def check_run(config: ConfigDict, directory: Path):
         for name in names:
             if not is_valid(value := attrgetter(name)(config)):
                 raise InputError(f"{name}={value} is out of range; choose {valid}")
+    if config.keep_every % config.checkpoint_every:
+        raise InputError(f"keep_every={config.keep_every} is no multiple of checkpoint_every={config.checkpoint_every}")
     make_normalize(config.input)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     check_batch_size(config, mesh)

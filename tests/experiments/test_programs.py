@@ -11,8 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+
+from nl_jax.training.logs import TIMING
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -43,23 +47,41 @@ def run(name: str, *arguments, devices: int = 1) -> subprocess.CompletedProcess:
 
 
 def rows(workdir: Path) -> list[str]:
-    """metrics.csv without its column of clips per second."""
+    """metrics.csv without its columns of timing."""
     lines = (workdir / "metrics.csv").read_text().splitlines()
-    timing = lines[0].split(",").index("clips_per_second")
-    return [",".join(value for at, value in enumerate(line.split(",")) if at != timing) for line in lines]
+    kept = [at for at, name in enumerate(lines[0].split(",")) if name not in TIMING]
+    return [",".join(line.split(",")[at] for at in kept) for line in lines]
 
 
-def test_killed_at_three_moments_and_resumed_equals_uninterrupted(tmp_path):
+# Signals that end a run: kill -9 twice as often as SIGTERM. `KILLS=20 pytest -n0 tests/experiments -k killed` is the
+# long form of the test.
+KILLS = int(os.environ.get("KILLS", "2"))
+SIGNALS = [signal.SIGTERM if at % 3 == 1 else signal.SIGKILL for at in range(KILLS * 3 // 2)]
+
+
+def final_state(workdir: Path) -> dict[str, np.ndarray]:
+    """Every array of the newest checkpoint: parameters, statistics and those of the optimiser."""
+    with ocp.CheckpointManager(workdir / "checkpoints", item_names=("model", "optimizer")) as manager:
+        step = manager.latest_step()
+        items = {name: ocp.args.StandardRestore() for name in ("model", "optimizer")}
+        restored = manager.restore(step, args=ocp.args.Composite(**items))
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(dict(restored))}
+
+
+def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path):
     quickstart = ["--config=configs/quickstart.py", *SMALL]
+    if len(SIGNALS) > 3:
+        quickstart += [f"--config.steps={12 * len(SIGNALS)}", "--config.checkpoint_every=1"]
     whole = run("train", *quickstart, f"--workdir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
 
     moments = random.Random(0)
     killed = program("train", *quickstart, f"--workdir={tmp_path / 'killed'}")
-    for least, number in ((2, signal.SIGKILL), (5, signal.SIGTERM), (9, signal.SIGKILL)):
+    csv = tmp_path / "killed" / "metrics.csv"
+    for number in SIGNALS:
+        least = (len(csv.read_text().splitlines()) if csv.exists() else 1) + moments.randint(1, 2)
         process = subprocess.Popen(killed, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
-        # At a random moment after a given number of rows, wherever a save may then be.
-        csv = tmp_path / "killed" / "metrics.csv"
+        # At a random moment after some more rows, wherever a save may then be.
         while process.poll() is None and not (csv.exists() and len(csv.read_text().splitlines()) > least):
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.1))
@@ -72,6 +94,7 @@ def test_killed_at_three_moments_and_resumed_equals_uninterrupted(tmp_path):
     for file in ("results.json", "config.json"):
         assert (tmp_path / "killed" / file).read_text() == (tmp_path / "whole" / file).read_text()
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path / "killed"), final_state(tmp_path / "whole"))
 
     drawn = run("attend", f"--workdir={tmp_path / 'whole'}", "--video=3", "--position=1,1,1")
     assert drawn.returncode == 0, drawn.stderr
@@ -81,7 +104,7 @@ def test_killed_at_three_moments_and_resumed_equals_uninterrupted(tmp_path):
     assert nowhere.returncode == 2 and "position=(1, 7, 1) lies outside the (16, 3, 3)" in nowhere.stderr
 
     # The same checkpoint on its own, on other devices, gives the same figure; its loss rows agree to 1e-5.
-    evaluated = run("evaluate", f"--workdir={tmp_path / 'whole'}", devices=4)
+    evaluated = run("evaluate", f"--workdir={tmp_path / 'whole'}", "--checkpoint=newest", devices=4)
     assert evaluated.returncode == 0, evaluated.stderr
     found = json.loads((tmp_path / "whole" / "evaluate" / "results.json").read_text())
     expected = json.loads((tmp_path / "whole" / "results.json").read_text())

@@ -71,7 +71,7 @@ def final_state(workdir: Path) -> dict[str, np.ndarray]:
 def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path):
     quickstart = ["--config=configs/quickstart.py", *SMALL]
     if len(SIGNALS) > 3:
-        quickstart += [f"--config.steps={12 * len(SIGNALS)}", "--config.checkpoint_every=1"]
+        quickstart += [f"--config.steps={12 * len(SIGNALS)}", "--config.checkpoint_every=1", "--config.eval_every=30"]
     whole = run("train", *quickstart, f"--workdir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
 
@@ -95,6 +95,9 @@ def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path):
         assert (tmp_path / "killed" / file).read_text() == (tmp_path / "whole" / file).read_text()
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
     jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path / "killed"), final_state(tmp_path / "whole"))
+
+    if len(SIGNALS) > 3:
+        return  # the rest is the same whatever the number of kills
 
     drawn = run("attend", f"--workdir={tmp_path / 'whole'}", "--video=3", "--position=1,1,1")
     assert drawn.returncode == 0, drawn.stderr

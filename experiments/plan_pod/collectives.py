@@ -9,7 +9,7 @@ from collections.abc import Iterator
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) \(.*\{$")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
-_CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=\{?(%[\w.%, -]+)")
+_CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%([\w.-]+)|branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _ARRAY = re.compile(r"\b([a-z]+)(\d+)?\w*\[([\d,]*)\]")
 _GROUPS = re.compile(r"replica_groups=(?:\[(\d+),(\d+)\]|\{\{([\d,]+)\})")
@@ -32,7 +32,7 @@ class Collective:
 
 
 def collectives(hlo: str, devices: int) -> list[Collective]:
-    """Of a compiled program's text; those inside a loop count as often as the loop is known to run.
+    """Of a compiled program's text; those inside a loop count as often as it is known to run, or once.
 
     Args:
       devices: that the program runs on; a collective that names no group spans them all.
@@ -71,9 +71,9 @@ def _runs(computations: dict[str, list[str]], entry: str) -> collections.Counter
     def add(name, times):
         runs[name] += times
         for line in computations[name]:
-            for called in _CALLED.findall(line):
-                trips = _TRIPS.search(line) if " while(" in line else None
-                for inner in re.findall(r"%([\w.-]+)", called):
+            trips = _TRIPS.search(line) if " while(" in line else None
+            for called, branches in _CALLED.findall(line):
+                for inner in [called] if called else re.findall(r"%([\w.-]+)", branches):
                     if inner in computations:
                         add(inner, times * (int(trips.group(1)) if trips else 1))
 

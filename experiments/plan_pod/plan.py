@@ -131,7 +131,7 @@ def make_plan(config: ConfigDict, pod: Pod, num_classes: int, clip: tuple[int, i
     Raises:
       InputError: where mesh, batch and devices do not fit together.
     """
-    mesh = sharding.make_mesh(**config.mesh, of=pod.devices)
+    mesh = sharding.make_mesh(**config.mesh, devices=pod.devices)
     check_batch_size(config, mesh)
     plan = _before_compiling(config, mesh, num_classes, clip)
     with devices.compiling_for(pod.platform, pod.count):

@@ -25,7 +25,7 @@ def changed(config: ConfigDict, pod: Pod, setting: Setting) -> ConfigDict:
     if setting.remat is not None:
         config.model.remat = setting.remat
     if setting.clips is not None:
-        config.batch_size = setting.clips * shares(sharding.make_mesh(**config.mesh, of=pod.devices))
+        config.batch_size = setting.clips * shares(sharding.make_mesh(**config.mesh, devices=pod.devices))
     return config
 
 

@@ -16,23 +16,23 @@ from nl_jax.errors import InputError
 MIN_SHARDED_SIZE = 2**14
 
 
-def make_mesh(data: int, fsdp: int, *, of: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(data: int, fsdp: int, *, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh over all devices; data=-1 takes those that fsdp leaves. Raises InputError where it does not fit.
 
     Args:
-      of: devices in place of those of this machine, such as those of a pod that is only compiled for.
+      devices: in place of those of this machine, such as those of a pod that is only compiled for.
     """
-    devices = jax.device_count() if of is None else len(of)
-    if fsdp < 1 or devices % fsdp:
-        raise InputError(f"mesh.fsdp={fsdp} does not divide the {devices} devices; use one of {_divisors(devices)}")
+    count = jax.device_count() if devices is None else len(devices)
+    if fsdp < 1 or count % fsdp:
+        raise InputError(f"mesh.fsdp={fsdp} does not divide the {count} devices; use one of {_divisors(count)}")
     if data == -1:
-        data = devices // fsdp
-    if data * fsdp != devices:
+        data = count // fsdp
+    if data * fsdp != count:
         raise InputError(
-            f"mesh.data={data} x mesh.fsdp={fsdp} is not the number of devices, {devices}; "
-            f"mesh.data=-1 takes the {devices // fsdp} that are left"
+            f"mesh.data={data} x mesh.fsdp={fsdp} is not the number of devices, {count}; "
+            f"mesh.data=-1 takes the {count // fsdp} that are left"
         )
-    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=of)
+    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def check_batch(name: str, batch_size: int, mesh: Mesh) -> None:

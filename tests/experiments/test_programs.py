@@ -19,6 +19,10 @@ import pytest
 from nl_jax.training.logs import TIMING
 
 ROOT = Path(__file__).parents[2]
+# Signals that end a run: kill -9 twice as often as SIGTERM. `KILLS=20 pytest -n0 tests/experiments -k killed` is the
+# long form of the test.
+KILLS = int(os.environ.get("KILLS", "2"))
+SIGNALS = [signal.SIGTERM if at % 3 == 1 else signal.SIGKILL for at in range(KILLS * 3 // 2)]
 SMALL = [
     *("--config.start.stage=", "--config.steps=12", "--config.batch_size=16", "--config.eval_batch_size=8"),
     *("--config.precise_bn_batches=2", "--config.eval_every=6", "--config.log_every=1", "--config.checkpoint_every=2"),
@@ -42,7 +46,12 @@ def environment(devices: int = 1) -> dict[str, str]:
 
 def run(name: str, *arguments, devices: int = 1) -> subprocess.CompletedProcess:
     return subprocess.run(
-        program(name, *arguments), cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=400
+        program(name, *arguments),
+        cwd=ROOT,
+        env=environment(devices),
+        capture_output=True,
+        text=True,
+        timeout=400 * KILLS,
     )
 
 
@@ -51,12 +60,6 @@ def rows(workdir: Path) -> list[str]:
     lines = (workdir / "metrics.csv").read_text().splitlines()
     kept = [at for at, name in enumerate(lines[0].split(",")) if name not in TIMING]
     return [",".join(line.split(",")[at] for at in kept) for line in lines]
-
-
-# Signals that end a run: kill -9 twice as often as SIGTERM. `KILLS=20 pytest -n0 tests/experiments -k killed` is the
-# long form of the test.
-KILLS = int(os.environ.get("KILLS", "2"))
-SIGNALS = [signal.SIGTERM if at % 3 == 1 else signal.SIGKILL for at in range(KILLS * 3 // 2)]
 
 
 def final_state(workdir: Path) -> dict[str, np.ndarray]:
@@ -71,7 +74,7 @@ def final_state(workdir: Path) -> dict[str, np.ndarray]:
 def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path):
     quickstart = ["--config=configs/quickstart.py", *SMALL]
     if len(SIGNALS) > 3:
-        quickstart += [f"--config.steps={12 * len(SIGNALS)}", "--config.checkpoint_every=1", "--config.eval_every=30"]
+        quickstart += [f"--config.steps={4 * len(SIGNALS)}", "--config.checkpoint_every=1", "--config.eval_every=30"]
     whole = run("train", *quickstart, f"--workdir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
 
@@ -88,7 +91,7 @@ def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path):
         assert process.poll() is None, "the run ended before it was killed"
         process.send_signal(number)
         assert process.wait() == {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75}[number]
-    last = subprocess.run(killed, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=400)
+    last = run("train", *quickstart, f"--workdir={tmp_path / 'killed'}")
     assert last.returncode == 0, last.stderr
     assert "resumed at step" in last.stdout
     for file in ("results.json", "config.json"):

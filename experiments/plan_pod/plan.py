@@ -16,7 +16,7 @@ from nl_jax.models.summary import summary
 from nl_jax.ops import devices
 from nl_jax.training import sharding
 from nl_jax.training.abstract import abstract_batch, abstract_state, trace_run
-from nl_jax.training.chips import CHIPS, GIB, Chip
+from nl_jax.training.chips import CHIPS, Chip
 from nl_jax.training.schedule import make_optimizer, make_schedule
 from nl_jax.training.setup import check_batch_size, make_resnet_config
 
@@ -69,9 +69,9 @@ class Plan:
 
     @property
     def fits(self) -> bool | None:
-        if self.needed is None:
-            return None
-        return self.error is None and self.needed <= self.limit
+        if self.error or self.needed is None:
+            return False if self.error else None
+        return self.needed <= self.limit
 
     def seconds(self, chip: Chip, dtype: str) -> dict[str, float]:
         """Least time of one step by what could limit it, each at the chip's published peak."""
@@ -189,13 +189,10 @@ def _bytes_of_one(tree) -> int:
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _used_of(message: str) -> tuple[float, float]:
-    """Bytes that a program would use and may use, from the compiler's words."""
-    units = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
-    used = re.search(r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message)
-    if not used:
-        return math.inf, math.nan
-    return float(used[1]) * units[used[2]], float(used[3]) * units[used[4]]
+def _used_of(message: str) -> tuple[float | None, float | None]:
+    """Bytes that a program would need and may use: the first two sizes in the compiler's words."""
+    sizes = [float(n) * 2.0 ** (10 * "KMGT".index(unit) + 10) for n, unit in re.findall(r"([\d.]+)([KMGT])\b", message)]
+    return (sizes[0], sizes[1]) if len(sizes) > 1 else (None, None)
 
 
 def _stand_ins(count: int) -> tuple[jax.Device, ...]:

@@ -42,8 +42,7 @@ def details(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
         _console.print(table)
     _speed(plan, pod, dtype, efficiency)
     if plan.fits is not False:
-        rows = pod.count
-        _console.print(f"to train so: --config.batch_size={plan.batch_size} --config.eval_batch_size={rows} ..")
+        _console.print(f"to train so: --config.batch_size={plan.batch_size} --config.eval_batch_size={pod.count} ..")
 
 
 def table(plans: list[Plan], pod: Pod, dtype: str, efficiency: float) -> None:
@@ -55,7 +54,7 @@ def table(plans: list[Plan], pod: Pod, dtype: str, efficiency: float) -> None:
             limit, seconds = _slowest(plan, pod, dtype)
         rows.add_row(
             *(_mesh(plan), _remat(plan), f"{plan.clips_per_chip}", f"{plan.batch_size}"),
-            "" if plan.needed is None or math.isinf(plan.needed) else f"{plan.needed / GIB:.2f}",
+            "" if plan.needed is None else f"{plan.needed / GIB:.2f}",
             {None: "not known", True: "yes", False: "no"}[plan.fits],
             limit,
             "" if math.isnan(seconds) else f"{plan.batch_size / seconds:,.0f}",
@@ -81,8 +80,7 @@ def _verdict(plan: Plan) -> str:
     if plan.fits is None:
         return "whether it fits is known only to the compiler, which needs the GPU"
     if not plan.fits:
-        reason = " ".join(plan.error.split())[:300] if plan.error else ""
-        return f"[bold]does not fit[/bold]: {plan.needed / GIB:.2f} of {plan.limit / GIB:.2f} GiB. {reason}"
+        return f"[bold]does not fit[/bold]{': ' + ' '.join(plan.error.split())[:300] if plan.error else ''}"
     return (
         f"[bold]fits[/bold], with {(plan.limit - plan.needed) / GIB:.2f} GiB to spare; if what is not the state grows "
         f"with the clips, {plan.clips_that_fit()} clips a chip fit (--largest compiles to know)"

@@ -96,6 +96,27 @@ def test_a_compiled_step(pod, config, capsys, monkeypatch):
     assert "fits, with" in printed and "--config.batch_size=32" in printed and "all-reduce" in printed
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "RESOURCE_EXHAUSTED: the total memory required for HLO temporaries (20.05G) exceeds available HBM (15.75G).",
+        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.05G of 15.75G hbm. Exceeded by 4.30G.",
+    ],
+)
+def test_what_the_compiler_says_of_a_program_that_is_too_large(pod, config, capsys, monkeypatch, message):
+    def refuse(self, *args, **options):
+        raise jax.errors.JaxRuntimeError(message)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    plan = make_plan(config, pod, *SIZES)
+    assert plan.fits is False and plan.needed == 20.05 * 2**30 and plan.limit == 15.75 * 2**30
+    show.details(plan, pod, "float32", 0.5)
+    printed = capsys.readouterr().out
+    assert "does not fit: RESOURCE_EXHAUSTED" in printed and "to train so" not in printed
+    show.table([plan], pod, "float32", 0.5)
+    assert "20.05" in capsys.readouterr().out
+
+
 def test_fsdp_gathers_and_splits_the_state(pod, config, monkeypatch):
     monkeypatch.setattr(sharding, "MIN_SHARDED_SIZE", 64)
     whole, split = (make_plan(search.changed(config, pod, search.Setting({"fsdp": n})), pod, *SIZES) for n in (1, 8))

@@ -12,6 +12,7 @@ from configs import common
 from nl_jax.data.long_range import LongRange
 from nl_jax.errors import InputError, Preempted, TrainingError
 from nl_jax.training import loop, setup
+from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.logs import TIMING, MetricsLog, read_metrics
 from nl_jax.training.workdir import load_network, read_classes, read_config
 
@@ -330,3 +331,11 @@ def test_a_network_that_does_not_fit_the_clips(tiny, tmp_path):
     config = tiny(changes={"data.side": 16, "data.frames": 5, "model.geometry": "caffe2_32"})
     with pytest.raises(InputError, match=r"the network does not fit clips of shape \(5, 16, 16\)"):
         loop.train(config, tmp_path / "run")
+
+
+def test_the_best_checkpoint_is_that_of_the_best_validation(tiny, uninterrupted):
+    validated = [row for row in read_metrics(uninterrupted / "metrics.csv") if row["validation_video_top1"]]
+    best = max(validated, key=lambda row: (float(row["validation_video_top1"]), int(row["step"])))
+    assert Checkpoints(uninterrupted, read_only=True).best() == int(best["step"])
+    found = load_network(uninterrupted, loop.sharding.make_mesh(-1, 1), best=True)[1:]
+    assert [set(arrays) for arrays in found] == [set(arrays) for arrays in final_arrays(uninterrupted)]

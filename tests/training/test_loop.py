@@ -285,8 +285,9 @@ def test_debug_nans_stops_at_the_operation(tiny, tmp_path, monkeypatch):
         loop.train(tiny(changes={"eval_every": 0, "steps": 3}), tmp_path)
 
 
-def test_steps_are_traced_if_asked(tiny, tmp_path):
-    loop.train(tiny(changes={"eval_every": 0, "steps": 3}), tmp_path, profile_steps=(1, 2))
+def test_steps_are_traced_if_asked_and_timed(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "peak_flops", lambda dtype: 1e12)
+    results = loop.train(tiny(changes={"eval_every": 0, "steps": 3}), tmp_path, profile_steps=(1, 2))
     assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
     row = read_metrics(tmp_path / "metrics.csv")[-1]
     assert (

@@ -290,9 +290,9 @@ def test_steps_are_traced_if_asked_and_timed(tiny, tmp_path, monkeypatch):
     results = loop.train(tiny(changes={"eval_every": 0, "steps": 3}), tmp_path, profile_steps=(1, 2))
     assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
     row = read_metrics(tmp_path / "metrics.csv")[-1]
-    assert (
-        float(row["compute_seconds"]) > 0 and float(row["input_seconds"]) > 0 and float(row["checkpoint_seconds"]) > 0
-    )
+    assert all(float(row[f"{part}_seconds"]) > 0 for part in ("input", "compute", "checkpoint"))
+    used = 6 * results["macs"] * float(row["clips_per_second"]) / 1e12  # three forward passes, a multiply and an add
+    assert float(row["flops_utilisation"]) == pytest.approx(used)
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused_before_anything_is_written(tiny, tmp_path):

@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
             **{"model.nonlocal_blocks.res3": (), "model.nonlocal_preset": 5, "model.inflate": "3x1x1"},
             **{"data.frames": 8, "data.validation_size": 8, "data.test_size": 8, "eval_batch_size": 8},
             **{"checkpoint_every": 10**6, "precise_bn_batches": 1, "optimizer.warmup_steps": 1},
+            **{"optimizer.name": "sgd", "optimizer.learning_rate": 0.01},  # as in the paper's recipe
         }
     )
     marks, inputs, calls = [], [], []

@@ -29,8 +29,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Trains with a step that takes in and gives back the arrays of the paper's network, and waits 100 ms in between.
 
     The wait stands for an accelerator, which leaves the host's cores alone. Time of the loop's thread is what it
-    computes itself: batches handed over, signals asked for, rows logged. Calling the compiled step, into which JAX takes
-    the arrays of the state while the step before runs, is told apart.
+    computes itself: batches handed over, signals asked for, rows logged. Calling the compiled step, into which JAX
+    takes the arrays of the state while the step before runs, is told apart.
     """
     config = quickstart.get_config("nl_c2d").unlock()
     config.update_from_flattened_dict(
@@ -71,8 +71,8 @@ def run(arguments: argparse.Namespace) -> None:
     of_input, of_calls = (1e3 * sum(times[WARM_UP + 1 :]) / steps for times in (inputs, calls))
     host, wait = thread - of_input - of_calls, 1e3 * STEP_SECONDS
     print(
-        f"the loop's thread computes for {host:.2f} ms a step, {host / wait:.1%} of {wait:.0f} ms; besides, {of_calls:.2f} "
-        f"ms to call the compiled step and {of_input:.2f} ms to take a batch; a step takes {clock:.2f} ms"
+        f"the loop's thread computes for {host:.2f} ms a step, {host / wait:.1%} of {wait:.0f} ms; besides, "
+        f"{of_calls:.2f} ms to call the compiled step and {of_input:.2f} ms to take a batch; a step takes {clock:.2f} ms"
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     content = {"host_ms": host, "call_ms": of_calls, "input_ms": of_input, "step_ms": clock, "depth": arguments.depth}

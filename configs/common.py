@@ -78,7 +78,11 @@ def base() -> ConfigDict:
     config.num_workers = 0  # processes that decode; 0 decodes in threads
     config.log_every = 50
     config.checkpoint_every = 1000
-    config.keep_checkpoints = 2
+    config.keep_checkpoints = 2  # the newest; the best by validation is kept besides
+    config.keep_every = 0  # steps, a multiple of checkpoint_every, whose checkpoints are kept for good; 0 of none
+    config.skip_nonfinite = 0  # steps that may be skipped for a loss or gradient that is not finite; then it stops
+    config.input_warning = 60.0  # seconds of waiting for a batch after which that is said
+    config.input_timeout = 1800.0  # and after which the run ends; 0 waits for ever
     return config
 
 

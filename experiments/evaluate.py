@@ -23,6 +23,7 @@ DATA = flags.DEFINE_string("data", None, "other videos: a folder with one sub-fo
 NUM_CLIPS = flags.DEFINE_integer("num_clips", None, "clips per video, evenly spaced; the config's by default")
 NUM_CROPS = flags.DEFINE_integer("num_crops", None, "crops per clip, 1 or 3; the config's by default")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "videos at a time; the config's by default")
+CHECKPOINT = flags.DEFINE_enum("checkpoint", "newest", ("newest", "best"), "best is by validation accuracy")
 OUT = flags.DEFINE_string("out", None, "where predictions.npz and results.json go; WORKDIR/evaluate by default")
 
 
@@ -44,7 +45,7 @@ def main() -> None:
     mesh = sharding.make_mesh(data=-1, fsdp=1)  # the devices here may be others than those of the run
     sharding.check_batch("batch_size", batch_size, mesh)
     dataset = make_dataset(config.data, SPLIT.value, workdir.read_classes(directory))
-    graphdef, params, batch_stats = workdir.load_network(directory, mesh)
+    graphdef, params, batch_stats = workdir.load_network(directory, mesh, best=CHECKPOINT.value == "best")
     forward = make_forward(graphdef, make_normalize(config.input), mesh, multi_label=dataset.multi_label)
 
     with Progress(disable=jax.process_index() != 0) as progress:

@@ -15,13 +15,16 @@ from nl_jax.training import recipe
 from nl_jax.training import workdir as workdirs
 from nl_jax.training.loop import train
 from nl_jax.training.setup import check_run, make_dataset
+from nl_jax.training.times import parse_steps
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of a config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; the same command on it resumes")
+PROFILE_STEPS = flags.DEFINE_string("profile_steps", None, "FIRST:END of steps to trace into WORKDIR/profile")
+DEBUG_NANS = flags.DEFINE_bool("debug_nans", False, "stop at the operation that first gives a NaN; slow")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
-def run(config: ConfigDict, workdir: Path) -> dict:
+def run(config: ConfigDict, workdir: Path, profile_steps: tuple[int, int] | None = None) -> dict:
     """Trains the stage that the config starts from, unless that has been done, and then the config."""
     start = Path(config.start.workdir) if config.start.workdir else None
     if config.start.stage and not start:
@@ -40,7 +43,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         else:
             check_run(recipe.at_batch_size(config), workdir)  # before hours are spent on the stage
             run(stage, start)
-    return train(config, workdir, start)
+    return train(config, workdir, start, profile_steps)
 
 
 def _inherit_videos(stage: ConfigDict, config: ConfigDict) -> None:
@@ -64,7 +67,9 @@ def main() -> None:
     config = CONFIG.value
     if not WORKDIR.value:
         raise InputError("--workdir is empty; give a directory")
-    run(config, Path(WORKDIR.value))
+    if DEBUG_NANS.value:  # JAX looks at every result, and runs what gave a NaN again, operation by operation
+        jax.config.update("jax_debug_nans", True)
+    run(config, Path(WORKDIR.value), parse_steps(PROFILE_STEPS.value))
     if jax.process_index():
         return
     if config.paper:

@@ -73,7 +73,7 @@ def test_blocks_lie_where_the_tables_say():
 def stages(monkeypatch):
     """Runs record their config and workdir instead of training."""
     done = []
-    monkeypatch.setattr(train, "train", lambda config, workdir, start: done.append((config, workdir, start)))
+    monkeypatch.setattr(train, "train", lambda config, workdir, start, steps: done.append((config, workdir, start)))
     monkeypatch.setattr(train, "check_run", lambda *_: None)
     return done
 

@@ -16,6 +16,7 @@ from nl_jax.models import ResNetConfig, VideoResNet, flat
 from nl_jax.models.summary import summary
 from nl_jax.ops import nonlocal_op
 from nl_jax.training import sharding, state
+from nl_jax.training.abstract import abstract_batch, abstract_state, trace_train_step
 from nl_jax.training.schedule import make_optimizer, make_schedule
 from nl_jax.training.step import make_forward, make_normalize, make_train_step
 
@@ -89,27 +90,12 @@ def _training():
 def _lower(frames, arguments, mesh):
     side, batch = _sizes(arguments)
     config, (schedule, optimizer) = _config(arguments), _training()
-    graphdef, params, batch_stats = flat.abstract(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
-
-    def place(tree, shardings):
-        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
-
-    shapes = {"video": (batch * mesh.size, frames, side, side, 3), "label": (batch * mesh.size,)}
-    dtypes = {"video": jnp.uint8, "label": jnp.int32}
-    data = {
-        name: jax.ShapeDtypeStruct(shape, dtypes[name], sharding=sharding.batch_sharding(mesh, len(shape)))
-        for name, shape in shapes.items()
-    }
-    if arguments.subject != "train_step":
-        arrays = [place(tree, sharding.state_shardings(mesh, tree)) for tree in (params, batch_stats)]
-        return make_forward(graphdef, NORMALIZE, mesh).lower(*arrays, data["video"])
-    start = state.TrainState(
-        jax.ShapeDtypeStruct((), jnp.int32), params, batch_stats, jax.eval_shape(optimizer.init, params)
-    )
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(mesh))
-    step = make_train_step(graphdef, NORMALIZE, optimizer, schedule, mesh, start)
-    return step.lower(place(start, sharding.state_shardings(mesh, start)), data, key)
+    videos = (batch * mesh.size, frames, side, side)
+    if arguments.subject == "train_step":
+        return trace_train_step(config, NORMALIZE, optimizer, schedule, mesh, videos).lower()
+    graphdef, state = abstract_state(config, optimizer, mesh)
+    forward = make_forward(graphdef, NORMALIZE, mesh)
+    return forward.lower(state.params, state.batch_stats, abstract_batch(videos, mesh)["video"])
 
 
 def _measure(frames, arguments):

@@ -50,12 +50,12 @@ def attention(
 ) -> Float[Array, "b n c"]:
     """y_i = sum_j softmax_j(scale theta_i . phi_j) g_j; scores and softmax in float32, the result in the type of `g`.
 
-    `form` forces one of FORMS; without it the machine's platform and the shapes decide. A program compiled here for
-    another platform gets this one's choice unless `form` is given.
+    `form` forces one of FORMS; without it the platform and the shapes decide. A program compiled here for another
+    platform gets that one's choice inside `devices.compiling_for`.
     """
     if form is None:
         shapes = (theta.shape[1], *phi.shape[1:], g.shape[2], g.dtype)
-        form = choose(jax.default_backend(), devices.partitioned(), *shapes)
+        form = choose(devices.platform(), devices.partitioned(), *shapes)
     if form not in FORMS:
         raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
     return FORMS[form](theta, phi, g, scale)

@@ -5,7 +5,8 @@ compiler exchanges what a convolution needs from its neighbours and reduces sums
 from gathering whole clips where axes are merged and where queries are taken in chunks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import jax
 from jax.sharding import PartitionSpec
@@ -13,13 +14,31 @@ from jaxtyping import Array, Shaped
 
 TIME = "time"
 
+_target: tuple[str, int] | None = None
+
+
+@contextmanager
+def compiling_for(platform: str, count: int) -> Iterator[None]:
+    """Within it operations choose what they would on `count` devices of "tpu" or "gpu", whatever this machine has."""
+    global _target
+    before, _target = _target, (platform, count)
+    try:
+        yield
+    finally:
+        _target = before
+
+
+def platform() -> str:
+    return _target[0] if _target else jax.default_backend()
+
 
 def partitioned() -> bool:
     """Whether the compiler may split what is being traced over devices.
 
     Inside `jax.shard_map` the axes of the mesh are manual: a function there sees the arrays of one device.
     """
-    return jax.device_count() > 1 and not jax.sharding.get_abstract_mesh().are_all_axes_manual
+    count = _target[1] if _target else jax.device_count()
+    return count > 1 and not jax.sharding.get_abstract_mesh().are_all_axes_manual
 
 
 def time_parts() -> int:

@@ -1,39 +1,68 @@
 """Checkpoints of a run through Orbax: the model, the optimiser and the place of the data iterator."""
 
+import contextlib
+import shutil
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, EveryNSteps, LatestN
 
-from nl_jax.errors import InputError
+from nl_jax.errors import InputError, TrainingError
 from nl_jax.training.state import TrainState
+
+MEASURES = ("video_map", "video_top1")  # the first that a validation has says which checkpoint is the best
 
 
 class Checkpoints:
-    """The checkpoints under WORKDIR/checkpoints, named by step; the newest `keep` are kept.
+    """The checkpoints under WORKDIR/checkpoints, named by step.
+
+    The newest `keep` are kept, the best by validation, and those of every multiple of `keep_every` steps (0 of none).
 
     Saving goes on in the background, and a checkpoint appears under its name only when it is whole: killing a run in
-    the middle of a save leaves the one before as the newest.
+    the middle of a save leaves the one before as the newest. An older one is deleted only after that.
     """
 
-    def __init__(self, workdir: Path, *, keep: int = 2, read_only: bool = False):
+    def __init__(self, workdir: Path, *, keep: int = 2, keep_every: int = 0, read_only: bool = False):
         self._directory = workdir.absolute() / "checkpoints"
         if read_only and not self._directory.is_dir():
             raise InputError(f"{workdir} holds no checkpoints: nothing has been trained there yet")
         if read_only:
-            options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
+            options = {"read_only": True, "save_interval_steps": 0, "create": False}
         else:
-            options = ocp.CheckpointManagerOptions(max_to_keep=keep)
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+            kept = [LatestN(keep), BestN(get_metric_fn=_accuracy, n=1, keep_checkpoints_without_metrics=False)]
+            kept += [EveryNSteps(keep_every)] if keep_every else []
+            # What a killed save left is never taken for a checkpoint, and here its space is given back.
+            options = {"preservation_policy": AnyPreservationPolicy(kept), "cleanup_tmp_directories": True}
+        self._manager = ocp.CheckpointManager(
+            self._directory, options=ocp.CheckpointManagerOptions(best_fn=_accuracy, **options)
+        )
+        self._whole = self.latest()
 
     def latest(self) -> int | None:
         """The step of the newest whole checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, data_state: dict[str, int]) -> None:
+    def best(self) -> int | None:
+        """The step of the kept checkpoint with the highest validation accuracy; None before the first validation."""
+        return self._manager.best_step()
+
+    def save(self, state: TrainState, data_state: dict[str, int], validation: dict[str, float] | None = None) -> None:
+        """Begins to save in the background, once the save before is whole.
+
+        Args:
+          validation: the metrics of this state, where it has been validated.
+
+        Raises:
+          TrainingError: where this or the save before cannot be written; the last whole checkpoint stays.
+        """
         step = int(state.step)
+        self.wait()
         if step in self._manager.all_steps():
             return
+        self._check_space(state)
         model = {"params": state.params, "batch_stats": state.batch_stats}
         optimizer = {"step": state.step, "opt_state": state.opt_state}
         items = {
@@ -41,32 +70,54 @@ class Checkpoints:
             "optimizer": ocp.args.StandardSave(optimizer),
             "data": ocp.args.JsonSave(data_state),
         }
-        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        metrics = {name: float(validation[name]) for name in MEASURES if name in validation} if validation else None
+        with self._reported():
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+
+    def check(self) -> None:
+        """Raises TrainingError if the save in the background has failed; does not wait for it."""
+        with self._reported():
+            self._manager.check_for_errors()
+
+    def wait(self) -> None:
+        """Until the last save is whole. Raises TrainingError where it failed."""
+        with self._reported():
+            self._manager.wait_until_finished()
+        self._whole = self.latest()
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, int]]:
         """The newest checkpoint, laid out over devices as `like` is, whatever mesh it was saved from."""
         restored = self._restore(
+            self.latest(),
             model=_standard({"params": like.params, "batch_stats": like.batch_stats}),
             optimizer=_standard({"step": like.step, "opt_state": like.opt_state}),
             data=ocp.args.JsonRestore(),
         )
         return TrainState(**restored["model"], **restored["optimizer"]), restored["data"]
 
-    def restore_model(self, params, batch_stats):
+    def restore_model(self, params, batch_stats, *, best: bool = False):
         """Parameters and statistics alone, laid out as the given ones (arrays, or shapes with shardings) are."""
-        model = self._restore(model=_standard({"params": params, "batch_stats": batch_stats}))["model"]
+        step = self.best() if best else self.latest()
+        if best and step is None:
+            raise InputError(f"no checkpoint in {self._directory} has been validated, so none is the best")
+        model = self._restore(step, model=_standard({"params": params, "batch_stats": batch_stats}))["model"]
         return model["params"], model["batch_stats"]
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind, *_) -> None:
         """Waits for the last save to be whole."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        try:
+            self.wait()
+        except TrainingError:
+            if kind is None:  # else the run ends for a reason of its own, perhaps this one
+                raise
+        finally:
+            with contextlib.suppress(Exception):  # of a save that failed, which has been reported
+                self._manager.close()
 
-    def _restore(self, **items):
-        step = self.latest()
+    def _restore(self, step, **items):
         if step is None:
             raise InputError(f"{self._directory} holds no whole checkpoint")
         try:
@@ -74,6 +125,35 @@ class Checkpoints:
         except (ValueError, OSError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"the checkpoint {self._directory / str(step)} cannot be read: {reason}") from error
+
+    def _check_space(self, state: TrainState) -> None:
+        """All processes decide as the first one does: a save is of all of them."""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self._directory).free
+        if jax.process_count() > 1:
+            free = int(multihost_utils.broadcast_one_to_all(np.float64(free)))
+        if free < needed:
+            raise TrainingError(self._failed(f"it takes {needed / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free"))
+
+    @contextlib.contextmanager
+    def _reported(self):
+        """Turns what a file system may answer into one line."""
+        try:
+            yield
+        except (ValueError, OSError) as error:  # tensorstore's own are ValueErrors
+            reason = str(error).strip().splitlines()[0]
+            raise TrainingError(self._failed(reason)) from error
+
+    def _failed(self, reason: str) -> str:
+        kept = "no checkpoint is there yet" if self._whole is None else f"the one of step {self._whole} is whole"
+        return (
+            f"a checkpoint cannot be saved in {self._directory}: {reason}; {kept}. Make room and run the same command "
+            "again: it goes on from there"
+        )
+
+
+def _accuracy(metrics: dict[str, float]) -> float:
+    return next(metrics[name] for name in MEASURES if name in metrics)
 
 
 def _standard(tree):

@@ -11,8 +11,10 @@ from nl_jax.figures.curves import plot_curves
 from nl_jax.training import hosts
 
 VALIDATION = ("video_top1", "video_top5", "clip_top1", "clip_top5", "video_map")
+# Of the machine, not of the network: means of a step, and the share of the peak of devices whose peak is known.
+TIMING = ("clips_per_second", "input_seconds", "compute_seconds", "checkpoint_seconds", "flops_utilisation")
 COLUMNS = (
-    *("step", "learning_rate", "train_loss", "train_top1", "grad_norm", "clips_per_second"),
+    *("step", "learning_rate", "train_loss", "train_top1", "grad_norm", "skipped_steps", *TIMING),
     *(f"validation_{name}" for name in VALIDATION),
 )
 

@@ -12,29 +12,39 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nl_jax.data.loader import TrainBatches
-from nl_jax.errors import InputError, Preempted, TrainingError
+from nl_jax.errors import InputError, Preempted
 from nl_jax.evaluation.views import predict
 from nl_jax.models import VideoResNet, flat
 from nl_jax.models.summary import summary
 from nl_jax.training import recipe, sharding, start, state, workdir
 from nl_jax.training.checkpoint import Checkpoints
+from nl_jax.training.chips import peak_flops
 from nl_jax.training.logs import VALIDATION, BadVideos, MetricsLog
+from nl_jax.training.nonfinite import NonFinite
 from nl_jax.training.precise_bn import make_moments, precise_batch_stats
 from nl_jax.training.preemption import Preemption
 from nl_jax.training.schedule import make_optimizer, make_schedule
 from nl_jax.training.setup import check_run, make_resnet_config, measured_on
 from nl_jax.training.step import make_forward, make_normalize, make_train_step
+from nl_jax.training.times import Profile, Times
+from nl_jax.training.watchdog import Watchdog
 
 
-def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -> dict[str, float | int | str]:
+def train(
+    config: ConfigDict,
+    directory: Path,
+    start_from: Path | None = None,
+    profile_steps: tuple[int, int] | None = None,
+) -> dict[str, float | int | str]:
     """Trains `config` in `directory`, or goes on where an earlier call stopped, and returns the test metrics.
 
     Args:
       start_from: the workdir of the network to start from, inflated in time where this one has temporal kernels.
+      profile_steps: the first step to trace into `directory`/profile, and the one after the last.
 
     Raises:
-      InputError: for a config that cannot be run; TrainingError: when the loss is not finite; Preempted: on SIGTERM or
-        Ctrl-C, once the state is saved.
+      InputError: for a config that cannot be run; TrainingError: when the loss is not finite or a checkpoint cannot be
+        saved; Preempted: on SIGTERM or Ctrl-C, once the state is saved.
     """
     is_main = jax.process_index() == 0
     console = Console(quiet=not is_main, highlight=False, markup=False, soft_wrap=True)
@@ -76,7 +86,7 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
     graphdef, _, _ = flat.abstract(lambda: VideoResNet(resnet, rngs=nnx.Rngs(0)))
     train_state = state.create(lambda rngs: VideoResNet(resnet, rngs=rngs), optimizer, mesh, config.seed)
     batches = make_batches(config.seed, config.batch_size, parts)
-    checkpoints = Checkpoints(directory, keep=config.keep_checkpoints)
+    checkpoints = Checkpoints(directory, keep=config.keep_checkpoints, keep_every=config.keep_every)
     if checkpoints.latest() is not None:
         train_state, data_state = checkpoints.restore(train_state)
         batches.set_state(data_state)
@@ -89,11 +99,18 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
 
     # ------------------------------------------------------------------------------------------------ training
     normalize = make_normalize(config.input)
-    train_step = make_train_step(graphdef, normalize, optimizer, schedule, mesh, train_state, parts)
+    skip = config.skip_nonfinite > 0
+    train_step = make_train_step(
+        graphdef, normalize, optimizer, schedule, mesh, train_state, parts, skip_nonfinite=skip
+    )
     forward = make_forward(graphdef, normalize, mesh, multi_label=train_set.multi_label)
     moments = make_moments(graphdef, normalize, mesh)
     dropout_key, precise_seed = _other_seeds(config.seed)
     bad_videos = BadVideos(directory, train_set, config.max_bad_videos)
+    process = jax.process_index() if jax.process_count() > 1 else None
+    nonfinite = NonFinite(directory, train_set, config.skip_nonfinite, process)
+    watchdog = Watchdog(say, warn_after=config.input_warning, end_after=config.input_timeout)
+    times, peak = Times(), peak_flops(config.model.dtype)
 
     progress = _progress(console)
 
@@ -114,38 +131,50 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
         return predictions
 
     first_step = step = int(train_state.step)
-    pending, began = [], time.monotonic()
+    pending, indices, began = [], [], time.monotonic()
     since = began
     with (
         Preemption() as preemption,
         checkpoints,
         closing(batches),
+        closing(Profile(directory / "profile", profile_steps)) as profile,
         MetricsLog(directory, step, enabled=is_main) as log,
+        watchdog,
         progress,
     ):
         task = progress.add_task("training", total=config.steps, completed=step, status="")
         while step < config.steps:
-            batch = next(batches)
+            profile.before(step)
+            with times.of("input"), watchdog.waiting_for(f"batch {step}"):
+                batch = next(batches)
             for line in bad_videos.add(batch.pop("failed")):
                 say(f"cannot be decoded, replaced by another: {line}")
-            del batch["index"]
-            train_state, metrics = train_step(train_state, sharding.put_batch(batch, mesh, parts), dropout_key)
-            pending.append(metrics)
-            # Steps are queued, and with each its batch on the device: one waits there while one is computed, not more.
-            jax.block_until_ready(pending[-2:-1])
+            indices.append(batch.pop("index"))
+            with times.of("compute"):
+                train_state, metrics = train_step(train_state, sharding.put_batch(batch, mesh, parts), dropout_key)
+                pending.append(metrics)
+                # Steps are queued, and with each its batch on the device: one waits there while one is computed.
+                jax.block_until_ready(pending[-2:-1])
             step += 1
+            profile.after(step, metrics)
             progress.advance(task)
 
             last = step == config.steps
             stop = preemption.asked(step) and not last
-            save = last or stop or step % config.checkpoint_every == 0
             validate = last or (config.eval_every and step % config.eval_every == 0)
-            if not (save or validate or step % config.log_every == 0):
+            # What has been validated is saved, so that the best can be kept.
+            save = stop or validate or step % config.checkpoint_every == 0
+            if not (save or step % config.log_every == 0):
                 continue
             for line in bad_videos.exchange():
                 say(f"cannot be decoded, replaced by another: {line}")
-            row = _mean_metrics(jax.device_get(pending), step)
+            with times.of("compute"):
+                fetched = jax.device_get(pending)
+            row = _mean_metrics(nonfinite.finite(fetched, indices, step)) | times.take(len(pending))
+            row["learning_rate"], row["skipped_steps"] = float(fetched[-1]["learning_rate"]), nonfinite.skipped
             row["clips_per_second"] = len(pending) * config.batch_size / (time.monotonic() - since)
+            if peak:
+                row["flops_utilisation"] = 6 * description.macs * row["clips_per_second"] / peak
             if validate:
                 if resnet.has_running_statistics():
                     part = make_batches(precise_seed, config.batch_size // parts)
@@ -156,11 +185,14 @@ def train(config: ConfigDict, directory: Path, start_from: Path | None = None) -
             log.write(step, row)
             minutes_left = (time.monotonic() - began) / (step - first_step) * (config.steps - step) / 60
             _report(progress, task, step, config.steps, row, minutes_left)
+            checkpoints.check()
             if save:
-                checkpoints.save(train_state, batches.get_state())
+                with times.of("checkpoint"):
+                    checkpoints.save(train_state, batches.get_state(), found if validate else None)
             if stop:
+                checkpoints.wait()
                 raise Preempted(f"asked to end: saved at step {step}; the same command goes on from there")
-            pending, since = [], time.monotonic()
+            pending, indices, since = [], [], time.monotonic()
 
     # -------------------------------------------------------------------------------------------- final figure
     with progress:
@@ -213,22 +245,10 @@ def _precise_batch_stats(moments, train_state, batches, count, mesh):
     return jax.device_put(precise, jax.tree.map(lambda array: array.sharding, train_state.batch_stats))
 
 
-def _mean_metrics(pending: list[dict[str, np.ndarray]], step: int) -> dict[str, float]:
-    """Means since the last row, and the learning rate of the last step. Stops the run where a loss is not finite."""
-    for at, metrics in enumerate(pending, start=step - len(pending) + 1):
-        for name in ("loss", "grad_norm"):
-            if not np.isfinite(metrics[name]):
-                raise TrainingError(
-                    f"the {name} is {metrics[name]} at step {at}, learning rate {metrics['learning_rate']:.3g}; "
-                    "nothing was saved since; try a lower learning_rate or more warmup_steps, in a new workdir"
-                )
-    mean = {name: float(np.mean([metrics[name] for metrics in pending])) for name in ("loss", "top1", "grad_norm")}
-    return {
-        "train_loss": mean["loss"],
-        "train_top1": mean["top1"],
-        "grad_norm": mean["grad_norm"],
-        "learning_rate": float(pending[-1]["learning_rate"]),
-    }
+def _mean_metrics(steps: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    """Means since the last row, of the steps that were not skipped."""
+    names = {"loss": "train_loss", "top1": "train_top1", "grad_norm": "grad_norm"}
+    return {new: float(np.mean([step[name] for step in steps])) if steps else np.nan for name, new in names.items()}
 
 
 def _progress(console: Console) -> Progress:

@@ -4,6 +4,7 @@ from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from nl_jax.data.long_range import LongRange
@@ -29,11 +30,22 @@ RANGES = {
     "0 or more": (
         lambda value: value >= 0,
         (
-            *("seed", "num_classes", "eval_every", "num_workers", "model.head_window", "optimizer.learning_rate"),
+            *(
+                "seed",
+                "num_classes",
+                "eval_every",
+                "num_workers",
+                "keep_every",
+                "skip_nonfinite",
+                "input_timeout",
+                "model.head_window",
+                "optimizer.learning_rate",
+            ),
             *("optimizer.weight_decay", "optimizer.clip_norm", "optimizer.classifier_rate", "optimizer.decay_rate"),
             *("optimizer.warmup_steps", "optimizer.warmup_start"),
         ),
     ),
+    "more than 0": (lambda value: value > 0, ("input_warning",)),
     "0 to 1": (lambda value: 0 <= value <= 1, ("max_bad_videos",)),
     "0 up to, not including, 1": (lambda value: 0 <= value < 1, ("optimizer.momentum",)),
 }
@@ -45,26 +57,33 @@ def check_run(config: ConfigDict, directory: Path):
         for name in names:
             if not is_valid(value := attrgetter(name)(config)):
                 raise InputError(f"{name}={value} is out of range; choose {valid}")
+    if config.keep_every % config.checkpoint_every:
+        raise InputError(f"keep_every={config.keep_every} is no multiple of checkpoint_every={config.checkpoint_every}")
     make_normalize(config.input)
     mesh = sharding.make_mesh(**config.mesh)
-    sharding.check_batch("batch_size", config.batch_size, mesh, config.accumulate_steps)
+    check_batch_size(config, mesh)
     sharding.check_batch("eval_batch_size", config.eval_batch_size, mesh)
-    model = config.model
-    if model.norm == "batch" and config.batch_size > model.group_size and config.batch_size % model.group_size:
-        raise InputError(f"batch_size={config.batch_size} is not a multiple of model.group_size={model.group_size}")
     if config.start.planes not in PLANES:
         raise InputError(f"start.planes={config.start.planes!r} is unknown; choose one of {', '.join(PLANES)}")
     train_set = make_dataset(config.data, "train")
     classes = train_set.classes
     if config.num_classes and config.num_classes != len(classes):
         raise InputError(f"num_classes={config.num_classes}, but the training data has {len(classes)} classes")
-    resnet = make_resnet_config(model, len(classes))
+    resnet = make_resnet_config(config.model, len(classes))
     check_parts(config.batch_size, config.accumulate_steps, resnet)
     if config.mesh.time > 1:
         frames = len(train_set.train_clip(0, np.random.default_rng(0))["video"])
         sharding.check_frames(resnet.frames(frames), mesh)
     workdir.check(directory, config, train_set)
     return mesh, (train_set, *(make_dataset(config.data, split, classes) for split in SPLITS[1:]))
+
+
+def check_batch_size(config: ConfigDict, mesh: Mesh) -> None:
+    """Raises InputError unless the clips of a step divide over the mesh and into the groups of batch norm."""
+    sharding.check_batch("batch_size", config.batch_size, mesh, config.accumulate_steps)
+    model = config.model
+    if model.norm == "batch" and config.batch_size > model.group_size and config.batch_size % model.group_size:
+        raise InputError(f"batch_size={config.batch_size} is not a multiple of model.group_size={model.group_size}")
 
 
 def make_resnet_config(config: ConfigDict, num_classes: int) -> ResNetConfig:

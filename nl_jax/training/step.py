@@ -45,12 +45,16 @@ def make_train_step(
     mesh: Mesh,
     state: TrainState,
     accumulate: int = 1,
+    *,
+    skip_nonfinite: bool = False,
 ) -> Callable[[TrainState, dict[str, Array], Key[Array, ""]], tuple[TrainState, dict[str, Array]]]:
     """(state, batch, key) -> (state, metrics): loss, gradient, update. The given state is donated.
 
     The loss is softmax cross-entropy for labels (b,), and for labels (b,k) of 0 and 1, where a clip shows any number of
     classes, the mean over classes of the sigmoid's. top1 is how often the class of the highest logit is (one of) the
     clip's. With `accumulate` the batch comes in that many parts, (k,b/k,..).
+
+    With `skip_nonfinite` a step whose loss or gradient is not finite changes nothing but the counters.
 
     The dropout key of a step is `key` folded with the step, so a resumed run draws what an uninterrupted one does.
     """
@@ -78,6 +82,9 @@ def make_train_step(
             "grad_norm": optax.tree.norm(grads),
         }
         new_state = TrainState(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state)
+        if skip_nonfinite:
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+            new_state = jax.tree.map(lambda new, old: _where(finite, new, old), new_state, state)
         return new_state, metrics
 
     return jax.jit(
@@ -85,6 +92,11 @@ def make_train_step(
         donate_argnums=0,
         out_shardings=(state_shardings, sharding.replicated(mesh)),
     )
+
+
+def _where(finite, new, old):
+    """Counters, which are integers, go on: the schedule is of steps, whatever they did."""
+    return jnp.where(finite, new, old) if jnp.issubdtype(new.dtype, jnp.floating) else new
 
 
 def _loss(logits, label):

@@ -20,7 +20,8 @@ from nl_jax.training.checkpoint import Checkpoints
 # videos is compared instead.
 FREE_FIELDS = (
     *("mesh", "accumulate_steps", "eval_batch_size", "num_workers", "log_every", "checkpoint_every"),
-    *("keep_checkpoints", "recipe_batch_size", "expect", "paper"),
+    *("keep_checkpoints", "keep_every", "skip_nonfinite", "input_warning", "input_timeout"),
+    *("recipe_batch_size", "expect", "paper"),
     *("data.train", "data.validation", "data.test", "images.train", "images.validation"),
 )
 PACKAGES = ("nl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml_collections")
@@ -113,15 +114,17 @@ def read_classes(workdir: Path) -> tuple[str, ...]:
     return tuple(_read_json(workdir / "classes.json"))
 
 
-def load_network(workdir: Path, mesh: Mesh) -> tuple[nnx.GraphDef, flat.FlatParams, flat.FlatParams]:
-    """The network of the newest checkpoint, laid out over the mesh."""
+def load_network(
+    workdir: Path, mesh: Mesh, *, best: bool = False
+) -> tuple[nnx.GraphDef, flat.FlatParams, flat.FlatParams]:
+    """The network of the newest checkpoint, or of the best by validation, laid out over the mesh."""
     from nl_jax.training.setup import make_resnet_config  # which itself asks this module what a workdir holds
 
     config = make_resnet_config(read_config(workdir).model, len(read_classes(workdir)))
     graphdef, *arrays = flat.abstract(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
     shardings = sharding.state_shardings(mesh, arrays)
     like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), arrays, shardings)
-    return graphdef, *Checkpoints(workdir, read_only=True).restore_model(*like)
+    return graphdef, *Checkpoints(workdir, read_only=True).restore_model(*like, best=best)
 
 
 def versions() -> dict[str, str]:

@@ -3,6 +3,7 @@ import shutil
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
@@ -11,7 +12,8 @@ from configs import common
 from nl_jax.data.long_range import LongRange
 from nl_jax.errors import InputError, Preempted, TrainingError
 from nl_jax.training import loop, setup
-from nl_jax.training.logs import MetricsLog, read_metrics
+from nl_jax.training.checkpoint import Checkpoints
+from nl_jax.training.logs import TIMING, MetricsLog, read_metrics
 from nl_jax.training.workdir import load_network, read_classes, read_config
 
 
@@ -23,7 +25,7 @@ def final_arrays(directory):
 
 def rows_without_timing(directory):
     return [
-        {name: value for name, value in row.items() if name != "clips_per_second"}
+        {name: value for name, value in row.items() if name not in TIMING}
         for row in read_metrics(directory / "metrics.csv")
     ]
 
@@ -176,6 +178,8 @@ def test_statistics_of_blocks_alone_are_made_precise(tiny, tmp_path, monkeypatch
         ("num_workers", -1, "0 or more"),
         ("seed", -1, "0 or more"),
         ("steps", 0, "1 or more"),
+        ("skip_nonfinite", -1, "0 or more"),
+        ("input_warning", 0.0, "more than 0"),
     ],
 )
 def test_numbers_out_of_range_are_named(tiny, tmp_path, field, value, valid):
@@ -228,6 +232,67 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_learning_rate(tiny, tmp_p
     config = tiny(changes={"optimizer.learning_rate": 1e30, "optimizer.warmup_steps": 0, "log_every": 4})
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step [23], learning rate .*e\+"):
         loop.train(config, tmp_path)
+
+
+def poisoned(monkeypatch, steps):
+    """Makes the videos of these steps (from 0) NaN once they are normalised; returns the indices that were in them."""
+    seen = []
+
+    def put(batch, mesh, put=loop.sharding.put_batch, calls=iter(range(100))):  # noqa: B008
+        if "label" in batch and next(calls) in steps:
+            batch = batch | {"video": np.full_like(batch["video"], 255)}
+        return put(batch, mesh)
+
+    def next_batch(self, make=loop.TrainBatches.__next__):
+        batch = make(self)
+        if self.get_state()["next_batch"] - 1 in steps:
+            seen.append(batch["index"])
+        return batch
+
+    def make_normalize(config, make=loop.make_normalize):
+        normalize = make(config)
+        return lambda video: jnp.where((video == 255).all(), jnp.nan, normalize(video))
+
+    monkeypatch.setattr(loop.sharding, "put_batch", put)
+    monkeypatch.setattr(loop.TrainBatches, "__next__", next_batch)
+    monkeypatch.setattr(loop, "make_normalize", make_normalize)
+    return seen
+
+
+def test_the_batch_of_a_loss_that_is_not_finite_is_written_down(tiny, tmp_path, monkeypatch):
+    seen = poisoned(monkeypatch, {1})
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 2, learning rate \S+, batch 1, .*step2\.csv"):
+        loop.train(tiny(changes={"log_every": 4, "checkpoint_every": 4, "eval_every": 0}), tmp_path)
+    written = (tmp_path / "nonfinite_step2.csv").read_text().splitlines()
+    assert written[0] == "index,path" and [int(row.split(",")[0]) for row in written[1:]] == seen[0].tolist()
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted_if_asked(tiny, tmp_path, monkeypatch):
+    poisoned(monkeypatch, {1, 4})
+    changes = {"steps": 5, "skip_nonfinite": 1, "eval_every": 0, "log_every": 2}
+    with pytest.raises(TrainingError, match="the loss is nan at step 5 after 1 that were skipped"):
+        loop.train(tiny(changes=changes), tmp_path)
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert [row["skipped_steps"] for row in rows] == ["1", "1"] and np.isfinite(float(rows[0]["train_loss"]))
+    mesh = loop.sharding.make_mesh(-1, 1)
+    for arrays in load_network(tmp_path, mesh)[1:]:
+        assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_debug_nans_stops_at_the_operation(tiny, tmp_path, monkeypatch):
+    poisoned(monkeypatch, {1})
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match=r"nan.* encountered in (jit\()?\w+"):
+        loop.train(tiny(changes={"eval_every": 0, "steps": 3}), tmp_path)
+
+
+def test_steps_are_traced_if_asked_and_timed(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "peak_flops", lambda dtype: 1e12)
+    results = loop.train(tiny(changes={"eval_every": 0, "steps": 3}), tmp_path, profile_steps=(1, 2))
+    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
+    row = read_metrics(tmp_path / "metrics.csv")[-1]
+    assert all(float(row[f"{part}_seconds"]) > 0 for part in ("input", "compute", "checkpoint"))
+    used = 6 * results["macs"] * float(row["clips_per_second"]) / 1e12  # three forward passes, a multiply and an add
+    assert float(row["flops_utilisation"]) == pytest.approx(used)
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused_before_anything_is_written(tiny, tmp_path):
@@ -283,3 +348,11 @@ def test_a_network_that_does_not_fit_the_clips(tiny, tmp_path):
     config = tiny(changes={"data.side": 16, "data.frames": 5, "model.geometry": "caffe2_32"})
     with pytest.raises(InputError, match=r"the network does not fit clips of shape \(5, 16, 16\)"):
         loop.train(config, tmp_path / "run")
+
+
+def test_the_best_checkpoint_is_that_of_the_best_validation(tiny, uninterrupted):
+    validated = [row for row in read_metrics(uninterrupted / "metrics.csv") if row["validation_video_top1"]]
+    best = max(validated, key=lambda row: (float(row["validation_video_top1"]), int(row["step"])))
+    assert Checkpoints(uninterrupted, read_only=True).best() == int(best["step"])
+    found = load_network(uninterrupted, loop.sharding.make_mesh(-1, 1), best=True)[1:]
+    assert [set(arrays) for arrays in found] == [set(arrays) for arrays in final_arrays(uninterrupted)]

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Trains on every host of a TPU VM pod slice, again and again until the run is finished.
+#
+#   TPU=my-slice ZONE=us-west4-a experiments/launch/tpu_vm.sh --config=configs/kinetics.py --workdir=/mnt/shared/run ..
+#
+# The slice exists (gcloud compute tpus tpu-vm create), and this repository is at DIRECTORY on each of its hosts with
+# `pip install -e .[tpu]` done. The workdir and the videos are on storage that every host sees.
+set -euo pipefail
+
+: "${TPU:?the name of the slice}" "${ZONE:?its zone}"
+DIRECTORY=${DIRECTORY:-nl_jax}
+PREEMPTED=75 # the run was asked to end and has saved
+
+# Whatever ssh makes of an exit code, the hosts print theirs.
+command="cd ${DIRECTORY@Q} && python3 -m experiments.train --cluster=gcetpu ${*@Q}; echo exit code \$?"
+while true; do
+  codes=$(gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all --command="$command" |
+    tee /dev/stderr | grep -o 'exit code [0-9]*' | sort -u) || true
+  case $codes in
+    "exit code 0") exit 0 ;;
+    "exit code $PREEMPTED") echo "preempted; waiting for $TPU" >&2 ;;
+    "") echo "no host answers; waiting for $TPU" >&2 && sleep 60 ;; # gone before it could say so
+    *) exit 1 ;;
+  esac
+  until [[ $(gcloud compute tpus tpu-vm describe "$TPU" --zone="$ZONE" --format='value(state)') == READY ]]; do
+    sleep 60 # a spot slice that was taken away has to be created again
+  done
+done

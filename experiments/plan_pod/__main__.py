@@ -1,0 +1,96 @@
+"""Whether a run fits a pod and how fast it could be, before there is one: the step is compiled for it here.
+
+python -m experiments.plan_pod --config=configs/kinetics.py --topology=v5e:4x4 --clips_per_chip=8
+python -m experiments.plan_pod --config=configs/table3.py:nl_i3d_r101 --topology=v5e:16x16 --clips_per_chip=2
+python -m experiments.plan_pod --config=configs/kinetics.py --topology=v6e:4x4 --search --mesh=fsdp=1 --mesh=fsdp=4
+"""
+
+import itertools
+import json
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from experiments import command_line
+from experiments.plan_pod import search, show
+from experiments.plan_pod.plan import as_dict, find_pod, make_plan, without_accelerators
+from nl_jax.errors import InputError
+from nl_jax.models.summary import summary
+from nl_jax.training.setup import make_dataset, make_resnet_config
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of a config", lock_config=True)
+TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:4x4, v6e:16x16, v5p:2x2x2, ..; h100:8, a100:8 or gpu:8")
+CLIPS = flags.DEFINE_list("clips_per_chip", None, "instead of config.batch_size; several, by commas, with --search")
+MESH = flags.DEFINE_multi_string("mesh", [], "instead of config.mesh, such as fsdp=4; several with --search")
+REMAT = flags.DEFINE_list("remat", None, "stages joined by +, or none, instead of config.model.remat; several likewise")
+SEARCH = flags.DEFINE_bool("search", False, "try every combination of clips, remat and mesh, and print a table")
+LARGEST = flags.DEFINE_bool("largest", False, "compile until the largest number of clips per chip that fits is known")
+NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "where neither config nor data says so")
+EFFICIENCY = flags.DEFINE_float("efficiency", 0.4, "assumed share of the published peaks", 0.01, 1.0)
+OUT = flags.DEFINE_string("out", None, "a JSON file for all figures")
+flags.mark_flags_as_required(["config", "topology"])
+
+SEARCHED_CLIPS = ("1", "2", "4", "8", "16", "32")
+SEARCHED_REMAT = ("none", "res2", "res2+res3")
+
+
+def main() -> None:
+    without_accelerators()
+    config = CONFIG.value.copy_and_resolve_references().unlock()
+    pod = find_pod(TOPOLOGY.value)
+    sizes = num_classes, clip = _sizes(config)
+    show.title(summary(make_resnet_config(config.model, num_classes), clip), config, pod)
+    settings = _settings(config)
+    if SEARCH.value:
+        plans = search.every(config, pod, sizes, settings)
+        show.table(plans, pod, config.model.dtype, EFFICIENCY.value)
+    elif len(settings) > 1:
+        raise InputError("several values of --clips_per_chip, --mesh or --remat need --search")
+    else:
+        plans = [make_plan(search.changed(config, pod, settings[0]), pod, *sizes)]
+        show.details(plans[0], pod, config.model.dtype, EFFICIENCY.value)
+        if LARGEST.value and pod.platform == "tpu":
+            plans += search.largest(config, pod, sizes, settings[0], plans[0])
+            show.largest(plans)
+    if OUT.value:
+        Path(OUT.value).write_text(json.dumps([as_dict(plan) for plan in plans], indent=1) + "\n")
+
+
+def _sizes(config: ConfigDict) -> tuple[int, tuple[int, int, int]]:
+    """Classes, and (t, h, w) of a training clip."""
+    classes = NUM_CLASSES.value or config.num_classes
+    if config.data.name == "video_folder" and (classes or not config.data.train):
+        if not classes:
+            raise InputError("num_classes=0 takes what the data has, and data.train is empty; give --num_classes")
+        return classes, (config.data.frames, config.data.crop, config.data.crop)
+    data = make_dataset(config.data, "train")
+    return classes or len(data.classes), data.train_clip(0)["video"].shape[:3]
+
+
+def _settings(config: ConfigDict) -> list[search.Setting]:
+    """Every combination of what the flags name."""
+    clips = CLIPS.value or (SEARCHED_CLIPS if SEARCH.value else [])
+    remat = REMAT.value or (SEARCHED_REMAT if SEARCH.value else [])
+    if bad := [value for value in clips if not value.isdigit() or not int(value)]:
+        raise InputError(f"--clips_per_chip={bad[0]!r} is no number of clips; give whole numbers from 1")
+    combinations = itertools.product(
+        [_axes(config, given) for given in MESH.value] or [None],
+        [() if value == "none" else tuple(value.split("+")) for value in remat] or [None],
+        sorted(int(value) for value in clips) or [None],
+    )
+    return [search.Setting(*values) for values in combinations]
+
+
+def _axes(config: ConfigDict, given: str) -> dict[str, int]:
+    axes = {}
+    for pair in given.split(","):
+        name, _, size = pair.partition("=")
+        if name not in config.mesh or not size.lstrip("-").isdigit():
+            raise InputError(f"--mesh={given!r}: give sizes of {', '.join(config.mesh)}, such as fsdp=4")
+        axes[name] = int(size)
+    return axes
+
+
+if __name__ == "__main__":
+    command_line.run(main)

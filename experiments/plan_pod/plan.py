@@ -1,0 +1,208 @@
+"""What one training step takes on every chip of a pod: compiled for it, or for GPUs lowered, on this machine."""
+
+import dataclasses
+import math
+import os
+import re
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from experiments.plan_pod.collectives import Collective, collectives
+from nl_jax.errors import InputError
+from nl_jax.models.summary import summary
+from nl_jax.ops import devices
+from nl_jax.training import sharding
+from nl_jax.training.abstract import abstract_batch, abstract_state, trace_run
+from nl_jax.training.chips import CHIPS, Chip
+from nl_jax.training.schedule import make_optimizer, make_schedule
+from nl_jax.training.setup import check_batch_size, make_resnet_config
+
+TPUS = ("v5e", "v5p", "v6e")
+GPUS = ("gpu", "a100", "h100")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pod:
+    """`count` devices of one kind; `chip` is None where the kind is not known."""
+
+    name: str
+    platform: str
+    devices: tuple[jax.Device, ...]
+    chip: Chip | None
+
+    @property
+    def count(self) -> int:
+        return len(self.devices)
+
+
+@dataclasses.dataclass
+class Plan:
+    """One setting on one pod. Bytes are of one chip.
+
+    Attributes:
+      clips_per_chip: in each share of the batch, which more than one chip holds where the mesh splits clips.
+      parts: what the memory is taken by; None as the value of what cannot be known without the compiler.
+      limit: what the compiler may use of the chip's memory, where it said so.
+      needed: by the whole program.
+      error: the compiler's, of a program that does not fit.
+      operations: multiply and add counted apart, of one chip, that the network needs; the forward pass counts three
+        times.
+      compiled_operations, moved: floating point operations and bytes of memory traffic of the compiled program, loops
+        counted once.
+    """
+
+    mesh: dict[str, int]
+    batch_size: int
+    clips_per_chip: int
+    remat: tuple[str, ...]
+    parts: dict[str, float | None]
+    operations: float
+    needed: float | None = None
+    limit: float | None = None
+    error: str | None = None
+    compiled_operations: float | None = None
+    moved: float | None = None
+    collectives: list[Collective] = dataclasses.field(default_factory=list)
+
+    @property
+    def fits(self) -> bool | None:
+        if self.error or self.needed is None:
+            return False if self.error else None
+        return self.needed <= self.limit
+
+    def seconds(self, chip: Chip, dtype: str) -> dict[str, float]:
+        """Least time of one step by what could limit it, each at the chip's published peak."""
+        peak = chip.flops if dtype == "bfloat16" else chip.flops32
+        return {
+            "arithmetic": max(self.operations, self.compiled_operations or 0) / peak,
+            "memory traffic": (self.moved or 0) / chip.bandwidth,
+            "collectives": sum(c.sent for c in self.collectives) / chip.links,
+        }
+
+    def clips_that_fit(self) -> int:
+        """An estimate: what is not the state grows with the clips."""
+        state = sum(self.parts[name] for name in STATE)
+        return int((self.limit - state) / ((self.needed - state) / self.clips_per_chip))
+
+
+STATE = ("parameters", "optimiser state", "batch norm statistics")
+
+
+def find_pod(topology: str) -> Pod:
+    """The devices of "v5e:4x4", "v5p:2x2x2", "h100:8" or, of a kind that is not said, "gpu:8".
+
+    Raises:
+      InputError: for a topology that does not exist, or a TPU without libtpu.
+    """
+    name, _, shape = topology.partition(":")
+    if name in GPUS and re.fullmatch(r"[1-9]\d*", shape):
+        return Pod(topology, "gpu", _stand_ins(int(shape)), CHIPS.get(name))
+    if name not in TPUS or not re.fullmatch(r"\d+(x\d+)+", shape):
+        raise InputError(
+            f"--topology={topology} is unknown; choose the kind and shape of a TPU slice, such as v5e:4x4 or "
+            f"v5p:2x2x2, or the kind and number of GPUs, {', '.join(f'{gpu}:8' for gpu in GPUS)}"
+        )
+    try:
+        description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    except Exception as error:  # whatever libtpu, or its absence, raises
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"--topology={topology}: {reason}; TPUs need libtpu, pip install -e .[tpu]") from error
+    return Pod(topology, "tpu", tuple(description.devices), CHIPS[name])
+
+
+def without_accelerators() -> None:
+    """Keeps libtpu from asking the cloud where it runs and from locking a chip; to be called before JAX starts."""
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    jax.config.update("jax_platforms", "cpu")
+
+
+def shares(mesh: Mesh) -> int:
+    """Into how many parts the mesh divides a batch."""
+    return mesh.size // sharding.batch_sharding(mesh).shard_shape((mesh.size,))[0]
+
+
+def make_plan(config: ConfigDict, pod: Pod, num_classes: int, clip: tuple[int, int, int]) -> Plan:
+    """Compiles the step that `train(config, ..)` would run on the pod, for clips of (t, h, w).
+
+    Raises:
+      InputError: where mesh, batch and devices do not fit together.
+    """
+    mesh = sharding.make_mesh(**config.mesh, devices=pod.devices)
+    check_batch_size(config, mesh)
+    sharding.check_frames(make_resnet_config(config.model, num_classes).frames(clip[0]), mesh)
+    plan = _before_compiling(config, mesh, num_classes, clip)
+    with devices.compiling_for(pod.platform, pod.count):
+        traced = trace_run(config, mesh, num_classes, clip)
+        if pod.platform == "gpu":  # compiling needs one
+            lowered = traced.lower(lowering_platforms=("cuda",))
+            plan.compiled_operations = lowered.cost_analysis()["flops"] / pod.count
+            return plan
+        lowered = traced.lower()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        plan.error = str(error)
+        plan.needed, plan.limit = _used_of(plan.error)
+        return plan
+    memory = compiled.memory_analysis()
+    plan.parts["activations, gradients and other temporaries"] = memory.temp_size_in_bytes
+    plan.parts["program"] = memory.generated_code_size_in_bytes
+    known = sum(plan.parts[name] for name in (*STATE, "batch"))
+    # The state is updated in place: of the results only what has no argument's memory is new.
+    plan.parts["padding of arrays"] = memory.argument_size_in_bytes - known
+    new = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    plan.needed, plan.limit = sum(plan.parts.values()) + new, pod.chip.memory
+    cost = compiled.cost_analysis()
+    plan.compiled_operations, plan.moved = cost["flops"], cost["bytes accessed"]
+    plan.collectives = collectives(compiled.as_text(), pod.count)
+    return plan
+
+
+def as_dict(plan: Plan) -> dict:
+    """For JSON."""
+    return dataclasses.asdict(plan) | {"fits": plan.fits}
+
+
+def _before_compiling(config, mesh: Mesh, num_classes, clip) -> Plan:
+    """What the shapes and their layout say."""
+    resnet = make_resnet_config(config.model, num_classes)
+    optimizer = make_optimizer(config.optimizer, make_schedule(config.optimizer, config.steps))
+    _, state = abstract_state(resnet, optimizer, mesh)
+    trees = (state.params, state.opt_state, state.batch_stats, abstract_batch((config.batch_size, *clip), mesh))
+    sizes = dict(zip((*STATE, "batch"), map(_bytes_of_one, trees), strict=True))
+    return Plan(
+        mesh=dict(mesh.shape),
+        batch_size=config.batch_size,
+        clips_per_chip=config.batch_size // shares(mesh),
+        remat=tuple(config.model.remat),
+        parts=sizes | {"activations, gradients and other temporaries": None, "program": None},
+        operations=2 * 3 * summary(resnet, clip).macs * config.batch_size / mesh.size,
+    )
+
+
+def _bytes_of_one(tree) -> int:
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _used_of(message: str) -> tuple[float | None, float | None]:
+    """Bytes that a program would need and may use: the first two sizes in the compiler's words."""
+    sizes = [float(n) * 2.0 ** (10 * "KMGT".index(unit) + 10) for n, unit in re.findall(r"([\d.]+)([KMGT])\b", message)]
+    return (sizes[0], sizes[1]) if len(sizes) > 1 else (None, None)
+
+
+def _stand_ins(count: int) -> tuple[jax.Device, ...]:
+    """Devices of this machine, since a mesh needs some: what is lowered for GPUs never runs on them."""
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:
+        pass  # JAX has started, with as many as it has
+    found = tuple(jax.devices("cpu")[:count])
+    if len(found) < count:
+        raise InputError(f"{count} devices were asked for, and JAX has been started with {len(found)} here")
+    return found

@@ -1,0 +1,84 @@
+"""Which settings of a run fit a pod, tried one by one."""
+
+import sys
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from experiments.plan_pod.plan import Plan, Pod, make_plan, shares
+from nl_jax.errors import InputError
+from nl_jax.training import sharding
+
+
+class Setting(NamedTuple):
+    """Changes of a config: sizes of mesh axes, config.model.remat, clips per chip; None leaves what it has."""
+
+    mesh: dict[str, int] | None = None
+    remat: tuple[str, ...] | None = None
+    clips: int | None = None
+
+
+def changed(config: ConfigDict, pod: Pod, setting: Setting) -> ConfigDict:
+    config = config.copy_and_resolve_references()
+    if setting.mesh is not None:
+        config.mesh.update(setting.mesh)
+    if setting.remat is not None:
+        config.model.remat = setting.remat
+    if setting.clips is not None:
+        config.batch_size = setting.clips * shares(sharding.make_mesh(**config.mesh, devices=pod.devices))
+    return config
+
+
+def every(config: ConfigDict, pod: Pod, sizes, settings: list[Setting]) -> list[Plan]:
+    """The plans of all settings, but where fewer clips did not fit already.
+
+    Args:
+      sizes: number of classes, and (t, h, w) of a clip.
+      settings: with their clips rising.
+
+    Raises:
+      InputError: where no setting can be compiled, with the reason of the last.
+    """
+    plans, full = [], []
+    refused = None
+    for setting in settings:
+        if setting._replace(clips=None) in full:
+            continue
+        print(f"compiling {setting}", file=sys.stderr)
+        try:
+            plan = make_plan(changed(config, pod, setting), pod, *sizes)
+        except InputError as error:
+            refused = error
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        if plan.fits is False:
+            full.append(setting._replace(clips=None))
+        plans.append(plan)
+    if not plans:
+        raise refused
+    return plans
+
+
+def largest(config: ConfigDict, pod: Pod, sizes, setting: Setting, first: Plan) -> list[Plan]:
+    """Plans of other numbers of clips than `first` has, until one fits and the next that can be run does not."""
+    tried = {first.clips_per_chip: first}
+    clips = max(1, first.clips_that_fit()) if first.fits else first.clips_per_chip // 2
+    while clips >= 1:
+        if clips not in tried:
+            print(f"compiling {clips} clips a chip", file=sys.stderr)
+            try:
+                tried[clips] = make_plan(changed(config, pod, setting._replace(clips=clips)), pod, *sizes)
+            except InputError:
+                tried[clips] = None  # no such batch can be run
+        fitting = [clips for clips, plan in tried.items() if plan and plan.fits]
+        full = [clips for clips, plan in tried.items() if plan and not plan.fits]
+        if not fitting:
+            clips = min(full) // 2
+        elif not full:
+            clips = max(tried) + 1
+        else:
+            between = [n for n in range(max(fitting) + 1, min(full)) if n not in tried]
+            if not between:
+                break
+            clips = between[len(between) // 2]
+    return [plan for plan in tried.values() if plan not in (None, first)]

@@ -1,0 +1,130 @@
+"""Plans as tables."""
+
+import math
+import os
+
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from experiments.plan_pod.plan import Plan, Pod
+from nl_jax.models.summary import Summary
+from nl_jax.training.chips import GIB
+
+_console = Console(width=None if os.isatty(1) else 140, highlight=False)
+
+
+def title(network: Summary, config: ConfigDict, pod: Pod) -> None:
+    _console.print(f"{network.title}: {network.parameters / 1e6:.1f} M parameters, {config.model.dtype}")
+    for block in network.blocks:
+        _console.print(f"  {block}")
+    _console.print(f"{pod.name}: {pod.count} chips" + (f", figures from {pod.chip.source}" if pod.chip else ""))
+
+
+def details(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
+    """One plan: memory, work and traffic of a chip, and how long that takes at least."""
+    _console.print(
+        f"mesh {_mesh(plan)}; {plan.clips_per_chip} clips a chip, batch_size={plan.batch_size}; remat {_remat(plan)}\n"
+    )
+    memory = Table("memory of a chip", "GiB", "of its memory")
+    for name, size in plan.parts.items():
+        known = size is not None
+        share = f"{size / pod.chip.memory:.1%}" if known and pod.chip else ""
+        memory.add_row(name, f"{size / GIB:.3f}" if known else "not known", share)
+    if plan.needed is not None:
+        memory.add_row("all", f"{plan.needed / GIB:.3f}", f"{plan.needed / pod.chip.memory:.1%}", style="bold")
+    _console.print(memory)
+    _console.print(_verdict(plan))
+    if plan.collectives:
+        table = Table("collective", "in a step", "results MB", "sent by a chip MB")
+        for found in plan.collectives:
+            table.add_row(found.kind, f"{found.count}", f"{found.bytes / 1e6:,.1f}", f"{found.sent / 1e6:,.1f}")
+        _console.print(table)
+    _speed(plan, pod, dtype, efficiency)
+    if plan.fits is not False:
+        _console.print(f"to train so: --config.batch_size={plan.batch_size} --config.eval_batch_size={pod.count} ..")
+
+
+def table(plans: list[Plan], pod: Pod, dtype: str, efficiency: float) -> None:
+    """Many plans, a row each."""
+    rows = Table("mesh", "remat", "clips a chip", "batch_size", "memory GiB", "fits", "limited by", "clips/s at most")
+    for plan in plans:
+        limit, seconds = ("", math.nan)
+        if pod.chip and plan.fits is not False:
+            limit, seconds = _slowest(plan, pod, dtype)
+        rows.add_row(
+            *(_mesh(plan), _remat(plan), f"{plan.clips_per_chip}", f"{plan.batch_size}"),
+            "" if plan.needed is None else f"{plan.needed / GIB:.2f}",
+            {None: "not known", True: "yes", False: "no"}[plan.fits],
+            limit,
+            "" if math.isnan(seconds) else f"{plan.batch_size / seconds:,.0f}",
+        )
+    _console.print(rows)
+    fitting = [plan for plan in plans if plan.fits]
+    if fitting:
+        best = min(fitting, key=lambda plan: _slowest(plan, pod, dtype)[1] / plan.batch_size)
+        _console.print(
+            f"most clips a second: mesh {_mesh(best)}, remat {_remat(best)}, {best.clips_per_chip} clips a chip"
+        )
+        _assumptions(dtype, efficiency)
+
+
+def largest(plans: list[Plan]) -> None:
+    fitting = max((plan.clips_per_chip for plan in plans if plan.fits), default=0)
+    full = min((plan.clips_per_chip for plan in plans if plan.fits is False), default=None)
+    beyond = f"; {full} do not" if full else ""
+    _console.print(f"compiled: {fitting} clips a chip fit{beyond}" if fitting else "not even one clip a chip fits")
+
+
+def _verdict(plan: Plan) -> str:
+    if plan.fits is None:
+        return "whether it fits is known only to the compiler, which needs the GPU"
+    if not plan.fits:
+        return f"[bold]does not fit[/bold]{': ' + ' '.join(plan.error.split())[:300] if plan.error else ''}"
+    return (
+        f"[bold]fits[/bold], with {(plan.limit - plan.needed) / GIB:.2f} GiB to spare; if what is not the state grows "
+        f"with the clips, {plan.clips_that_fit()} clips a chip fit (--largest compiles to know)"
+    )
+
+
+def _speed(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
+    _console.print(
+        f"operations of a chip in a step: {plan.operations / 1e12:.2f} T that the network needs (3 forward passes)"
+        + (f", {plan.compiled_operations / 1e12:.2f} T in the program" if plan.compiled_operations else "")
+        + (f"; memory traffic {plan.moved / 1e9:.1f} GB" if plan.moved else "")
+    )
+    if not pod.chip:
+        return _console.print("of a GPU of no given kind no peak is known; a100:8 and h100:8 are")
+    if plan.fits is False:
+        return None
+    for name, seconds in plan.seconds(pod.chip, dtype).items():
+        if seconds:
+            _console.print(f"  {name}: {1e3 * seconds:.1f} ms at the chip's peak")
+    limit, seconds = _slowest(plan, pod, dtype)
+    _console.print(
+        f"at most {1 / seconds:.2f} steps/s, {plan.batch_size / seconds:,.0f} clips/s, limited by {limit}; "
+        f"at {efficiency:.0%} of the peak {efficiency / seconds:.2f} steps/s, "
+        f"{efficiency * plan.batch_size / seconds:,.0f} clips/s"
+    )
+    _assumptions(dtype, efficiency)
+
+
+def _assumptions(dtype: str, efficiency: float) -> None:
+    _console.print(
+        "assumed: arithmetic, memory and links work at the same time, each at its published peak; products of "
+        f"{dtype} at JAX's default precision; collectives go around a ring over all links of a chip; the compiler's "
+        f"counts, which take a loop once; input is never waited for. --efficiency={efficiency:g} is a guess, not a "
+        "measurement."
+    )
+
+
+def _slowest(plan: Plan, pod: Pod, dtype: str) -> tuple[str, float]:
+    return max(plan.seconds(pod.chip, dtype).items(), key=lambda item: item[1])
+
+
+def _mesh(plan: Plan) -> str:
+    return ", ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
+
+
+def _remat(plan: Plan) -> str:
+    return "+".join(plan.remat) or "none"

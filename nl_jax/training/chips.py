@@ -1,0 +1,53 @@
+"""What accelerators can do at most, as their makers publish it: what a measured or planned step is held to."""
+
+import dataclasses
+
+import jax
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Peaks of one chip (one `jax.Device`).
+
+    Attributes:
+      memory: bytes.
+      flops: operations a second of a matrix product of bfloat16, multiply and add counted apart.
+      flops32: of a float32 one at JAX's default precision: bfloat16 passes on a TPU, TF32 on a GPU.
+      bandwidth: bytes a second to and from its memory.
+      links: bytes a second that it can send to other chips of the slice or machine while it receives as many.
+      kinds: what `jax.Device.device_kind` calls it.
+      source: of the figures.
+    """
+
+    memory: int
+    flops: float
+    flops32: float
+    bandwidth: float
+    links: float
+    kinds: tuple[str, ...]
+    source: str
+
+
+_TPU, _NVIDIA = "https://docs.cloud.google.com/tpu/docs", "https://resources.nvidia.com"
+CHIPS = {
+    "v5e": Chip(16 * GIB, 197e12, 197e12, 819e9, 200e9, ("TPU v5 lite", "TPU v5e"), f"{_TPU}/v5e"),
+    "v5p": Chip(95 * GIB, 459e12, 459e12, 2765e9, 600e9, ("TPU v5", "TPU v5p"), f"{_TPU}/v5p"),
+    "v6e": Chip(32 * GIB, 918e12, 918e12, 1638e9, 400e9, ("TPU v6 lite", "TPU v6e"), f"{_TPU}/v6e"),
+    "a100": Chip(
+        *(80 * GIB, 312e12, 156e12, 2039e9, 300e9, ("NVIDIA A100-SXM4-80GB",)), f"{_NVIDIA} A100 80GB SXM data sheet"
+    ),
+    "h100": Chip(
+        *(80 * GIB, 989e12, 494e12, 3350e9, 450e9, ("NVIDIA H100 80GB HBM3",)), f"{_NVIDIA} H100 SXM data sheet"
+    ),
+}
+
+
+def peak_flops(dtype: str) -> float | None:
+    """Of all devices of this run together; None where a device is not in the table, as no CPU is."""
+    devices = jax.devices()
+    for chip in CHIPS.values():
+        if devices[0].device_kind in chip.kinds:
+            return len(devices) * (chip.flops if dtype == "bfloat16" else chip.flops32)
+    return None

@@ -1,0 +1,59 @@
+"""When a loss or a gradient is not finite the run stops, or skips the step; the batch is written down."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from nl_jax.errors import TrainingError
+
+
+class NonFinite:
+    """Looks at the metrics of steps once they are on the host, so nothing waits for it.
+
+    Args:
+      allowed: steps of this process's life that may be skipped (by `make_train_step`); with one more the run stops.
+      process: number of this process among those that each read a part of a batch; None if there is one.
+    """
+
+    def __init__(self, directory: Path, dataset, allowed: int, process: int | None = None):
+        self._directory, self._dataset, self._allowed = directory, dataset, allowed
+        self._suffix = "" if process is None else f"_process{process}"
+        self.skipped = 0
+
+    def finite(self, steps: list[dict[str, np.ndarray]], indices: list[np.ndarray], last: int) -> list[dict]:
+        """The metrics of the steps whose loss and gradient are finite.
+
+        Args:
+          steps: metrics of every step up to `last`.
+          indices: of the videos (b,) in the batch of each.
+
+        Raises:
+          TrainingError: for the first step that was not to be skipped, with its batch.
+        """
+        result = []
+        for at, (metrics, index) in enumerate(zip(steps, indices, strict=True), start=last - len(steps) + 1):
+            bad = [name for name in ("loss", "grad_norm") if not np.isfinite(metrics[name])]
+            if not bad:
+                result.append(metrics)
+                continue
+            self.skipped += 1
+            path = self._write(at, index)
+            if self.skipped > self._allowed:
+                limit = f" after {self._allowed} that were skipped" if self._allowed else ""
+                raise TrainingError(
+                    f"the {bad[0]} is {metrics[bad[0]]} at step {at}{limit}, learning rate "
+                    f"{metrics['learning_rate']:.3g}, batch {at - 1}, whose videos are in {path}; nothing was saved "
+                    "since. --debug_nans goes on from the last checkpoint and stops at the operation; else try a lower "
+                    "learning_rate or more warmup_steps, in a new workdir, or skip_nonfinite"
+                )
+        return result
+
+    def _write(self, step: int, index: np.ndarray) -> Path:
+        names = getattr(self._dataset, "names", None)
+        path = self._directory / f"nonfinite_step{step}{self._suffix}.csv"
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.writer(file)
+            writer.writerow(["index", "path"])
+            writer.writerows([int(i), names[i] if names else ""] for i in index)
+        return path

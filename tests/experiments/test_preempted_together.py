@@ -1,0 +1,54 @@
+"""Two processes of four simulated devices each are one run: asked to end, they save after the same step."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROCESS = """
+import runpy, sys
+import jax
+address, number = sys.argv[1:3]
+sys.argv[:3] = ["train"]
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(address, 2, int(number))
+runpy.run_module("experiments.train", run_name="__main__", alter_sys=True)
+"""
+SMALL = [
+    *("--config=configs/quickstart.py:c2d", "--config.start.stage=", "--config.steps=10000", "--config.batch_size=16"),
+    *("--config.eval_batch_size=8", "--config.eval_every=0", "--config.log_every=1", "--config.checkpoint_every=5000"),
+    *("--config.model.width=4", "--config.model.blocks_per_stage=(1,)"),
+]
+
+
+def test_sigterm_of_one_process_saves_in_both_after_the_same_step(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_NUM_CPU_DEVICES"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, address, str(number), *SMALL, f"--workdir={tmp_path / 'run'}"],
+            **{"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
+        )
+        for number in range(2)
+    ]
+    try:
+        csv = tmp_path / "run" / "metrics.csv"
+        while not (csv.exists() and len(csv.read_text().splitlines()) > 3):
+            assert all(process.poll() is None for process in processes), [p.communicate()[1] for p in processes]
+            time.sleep(0.05)
+        processes[1].send_signal(signal.SIGTERM)
+        printed = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [75, 75]
+    steps = [re.search(r"asked to end: saved at step (\d+)", text).group(1) for text in printed]
+    assert steps[0] == steps[1] and [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == steps[:1]

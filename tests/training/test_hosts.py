@@ -67,8 +67,14 @@ def test_flags_that_do_not_say_who_the_processes_are(asked, given, message):
     assert not asked
 
 
-def test_a_cluster_that_is_not_there():
-    with pytest.raises(InputError, match=r"--cluster=slurm: the processes of this run cannot be joined: .*SLURM_JOB"):
+def test_a_cluster_that_is_not_there(monkeypatch):
+    def initialize(*_, **__):
+        raise KeyError("SLURM_JOB_ID")  # as JAX does
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(
+        InputError, match=r"--cluster=slurm: the processes .* cannot be joined: KeyError\('SLURM_JOB_ID"
+    ):
         hosts.join("slurm")
     with pytest.raises(InputError, match=r"--cluster='lsf' is unknown; choose one of auto, none, slurm"):
         hosts.join("lsf")

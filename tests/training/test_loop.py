@@ -74,11 +74,11 @@ def test_a_run_leaves_what_it_says(tiny, uninterrupted, capsys):
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny, uninterrupted, tmp_path, monkeypatch, steps_done):
     calls = []
 
-    def killed_put(batch, mesh, put=loop.sharding.put_batch):
+    def killed_put(batch, mesh, *parts, put=loop.sharding.put_batch):
         calls.append(batch)
         if "label" in batch and sum("label" in b for b in calls) > steps_done:
             raise Killed
-        return put(batch, mesh)
+        return put(batch, mesh, *parts)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.sharding, "put_batch", killed_put)
@@ -93,10 +93,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny, uninterrupt
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_asked_to_end_saves_and_goes_on_bit_for_bit(tiny, uninterrupted, tmp_path, monkeypatch, number):
-    def put(batch, mesh, put=loop.sharding.put_batch, calls=iter(range(100))):  # noqa: B008
+    def put(batch, mesh, *parts, put=loop.sharding.put_batch, calls=iter(range(100))):  # noqa: B008
         if "label" in batch and next(calls) == 2:  # in the third step, which no checkpoint is due after
             signal.raise_signal(number)
-        return put(batch, mesh)
+        return put(batch, mesh, *parts)
 
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     with monkeypatch.context() as patch:

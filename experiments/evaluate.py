@@ -11,6 +11,7 @@ from absl import flags
 from rich.progress import Progress
 
 from experiments import command_line, processes
+from nl_jax.data import clips
 from nl_jax.evaluation.views import predict
 from nl_jax.training import sharding, workdir
 from nl_jax.training.loop import describe_results
@@ -22,6 +23,9 @@ SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which videos of the run's ow
 DATA = flags.DEFINE_string("data", None, "other videos: a folder with one sub-folder per class, or a CSV of path,label")
 NUM_CLIPS = flags.DEFINE_integer("num_clips", None, "clips per video, evenly spaced; the config's by default")
 NUM_CROPS = flags.DEFINE_integer("num_crops", None, "crops per clip, 1 or 3; the config's by default")
+STARTS = flags.DEFINE_enum("starts", None, clips.STARTS, "where test clips start; the config's by default")
+SHORT_SIDE = flags.DEFINE_integer("test_short_side", None, "that frames are scaled to; the config's by default")
+CROP = flags.DEFINE_integer("test_crop", None, "side of a crop, 0 for whole frames with --num_crops=1; the config's")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "videos at a time; the config's by default")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "newest", ("newest", "best"), "best is by validation accuracy")
 OUT = flags.DEFINE_string("out", None, "where predictions.npz and results.json go; WORKDIR/evaluate by default")
@@ -31,11 +35,11 @@ def main() -> None:
     processes.join()
     directory = Path(WORKDIR.value)
     config = workdir.read_config(directory).unlock()
-    for name, flag in (("num_clips", NUM_CLIPS), ("num_crops", NUM_CROPS)):
+    for flag in (NUM_CLIPS, NUM_CROPS, STARTS, SHORT_SIDE, CROP):
         if flag.value is not None:
-            if name not in config.data:
-                command_line.fail(f"--{name}: the videos of data.name={config.data.name!r} have one view each", 2)
-            config.data[name] = flag.value
+            if flag.name not in config.data:
+                command_line.fail(f"--{flag.name}: the videos of data.name={config.data.name!r} have one view each", 2)
+            config.data[flag.name] = flag.value
     if DATA.value is not None:
         if config.data.name != "video_folder":
             command_line.fail(f"--data: {directory} was trained on data.name={config.data.name!r}, not on videos", 2)

@@ -185,6 +185,11 @@ def test_a_folder_with_broken_files(tmp_path, video_folder_with_broken_files):
     results = json.loads((tmp_path / "run" / "evaluate" / "results.json").read_text())
     assert results["undecodable"] == len(broken) and results["video_top1"] <= 4 / 6
 
+    whole = ("--test_crop=0", "--num_crops=1", "--num_clips=2", "--starts=caffe2", "--test_short_side=32")
+    tested = run("evaluate", f"--workdir={tmp_path / 'run'}", *whole)
+    assert tested.returncode == 0, tested.stderr
+    assert "6 videos x 2 views" in tested.stdout
+
 
 def test_names_that_are_no_text(tmp_path, video_folder):
     """A folder from an old disk: a class and a broken file whose names are Latin-1."""

@@ -238,10 +238,10 @@ def poisoned(monkeypatch, steps):
     """Makes the videos of these steps (from 0) NaN once they are normalised; returns the indices that were in them."""
     seen = []
 
-    def put(batch, mesh, put=loop.sharding.put_batch, calls=iter(range(100))):  # noqa: B008
+    def put(batch, mesh, accumulate=1, put=loop.sharding.put_batch, calls=iter(range(100))):  # noqa: B008
         if "label" in batch and next(calls) in steps:
             batch = batch | {"video": np.full_like(batch["video"], 255)}
-        return put(batch, mesh)
+        return put(batch, mesh, accumulate)
 
     def next_batch(self, make=loop.TrainBatches.__next__):
         batch = make(self)

@@ -72,8 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
     host, wait = thread - of_input - of_calls, 1e3 * STEP_SECONDS
     print(
         f"the loop's thread computes for {host:.2f} ms a step, {host / wait:.1%} of {wait:.0f} ms; besides, "
-        f"{of_calls:.2f} ms to call the compiled step and {of_input:.2f} ms to take a batch; a step takes "
-        f"{clock:.2f} ms"
+        f"{of_calls:.2f} ms to call the compiled step and {of_input:.2f} ms to take a batch; {clock:.2f} ms in all"
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     content = {"host_ms": host, "call_ms": of_calls, "input_ms": of_input, "step_ms": clock, "depth": arguments.depth}

@@ -93,7 +93,8 @@ def test_a_lost_process_ends_the_other_and_other_devices_go_on(on_eight, tmp_pat
     assert "resumed at step 2" in resumed or "resumed at step 4" in resumed
     np.testing.assert_allclose(losses(tmp_path), losses(on_eight), rtol=1e-5)
     for name, value in statistics(on_eight).items():
-        np.testing.assert_allclose(statistics(tmp_path)[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+        found, scale = statistics(tmp_path)[name], np.abs(value).max()
+        np.testing.assert_allclose(found, value, rtol=0, atol=1e-5 * scale + 1e-6, err_msg=name)
 
 
 def test_a_checkpoint_of_eight_devices_is_tested_alike_on_two_and_by_two_processes(on_eight, tmp_path):

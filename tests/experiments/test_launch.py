@@ -50,6 +50,12 @@ def test_gke_names_what_exists():
     }
 
 
+def test_slurm_starts_a_process_for_every_gpu():
+    """JAX shows a process under Slurm the one GPU that has its number on the machine."""
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\d+)$", (LAUNCH / "slurm.sbatch").read_text(), re.M))
+    assert options["ntasks-per-node"] == options["gpus-per-node"]
+
+
 def test_slurm_queues_a_preempted_run_again(tmp_path):
     fake(tmp_path, "srun", f'echo "$@" >> {tmp_path}/calls; exit $(cat {tmp_path}/code)')
     fake(tmp_path, "scontrol", f'echo "$@" >> {tmp_path}/calls')

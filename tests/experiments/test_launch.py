@@ -32,6 +32,10 @@ def test_gke_names_what_exists():
     job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
     (container,) = job["template"]["spec"]["containers"]
     assert container["command"][1:] == ["-m", "experiments.train"]
+    (bad_input,) = job["podFailurePolicy"]["rules"]
+    assert (bad_input["action"], bad_input["onExitCodes"]["values"]) == ("FailJob", [2])
+    (not_again,) = jobset["spec"]["failurePolicy"]["rules"]  # a JobSet starts a failed job again unless told
+    assert not_again == {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
     name, workdir, *fields = (argument.removeprefix("--") for argument in container["args"])
     config = load_config(name.removeprefix("config="))
     assert workdir.startswith("workdir=")

@@ -72,13 +72,11 @@ def largest(config: ConfigDict, pod: Pod, sizes, setting: Setting, first: Plan) 
                 tried[clips] = None  # no such batch can be run
         fitting = [clips for clips, plan in tried.items() if plan and plan.fits]
         full = [clips for clips, plan in tried.items() if plan and not plan.fits]
-        if not fitting:
-            clips = min(full) // 2
-        elif not full:
+        if not full:
             clips = max(tried) + 1
-        else:
-            between = [n for n in range(max(fitting) + 1, min(full)) if n not in tried]
-            if not between:
-                break
-            clips = between[len(between) // 2]
+            continue
+        between = [n for n in range(max(fitting, default=0) + 1, min(full)) if n not in tried]
+        if not between:
+            break
+        clips = between[len(between) // 2]
     return [plan for plan in tried.values() if plan not in (None, first)]

@@ -150,6 +150,21 @@ def test_what_does_not_fit_is_found_between_what_does(pod, config, monkeypatch):
     assert tried == [8, 16, 8, 16]  # more clips than did not fit are not tried
 
 
+@pytest.mark.parametrize("multiple, fitting", [(4, 8), (16, 0)])
+def test_numbers_of_clips_that_cannot_be_run_are_passed_over(pod, config, monkeypatch, multiple, fitting):
+    def plan_of(config, pod, *sizes):
+        clips = config.batch_size // 8
+        if clips % multiple:
+            raise InputError("such a batch cannot be run")
+        return Plan({"data": 8}, 8 * clips, clips, (), dict.fromkeys(STATE, 1.0), 1.0, needed=3.0 + clips, limit=14.0)
+
+    monkeypatch.setattr(search, "make_plan", plan_of)
+    setting = search.Setting(clips=16)
+    first = plan_of(search.changed(config, pod, setting), pod)
+    plans = search.largest(config, pod, SIZES, setting, first)
+    assert max((plan.clips_per_chip for plan in plans if plan.fits), default=0) == fitting
+
+
 def test_operations_choose_for_what_is_compiled_for():
     with devices.compiling_for("tpu", 4):
         assert devices.platform() == "tpu" and devices.partitioned()

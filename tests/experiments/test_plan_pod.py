@@ -189,6 +189,12 @@ def test_gpus_are_lowered_for(tmp_path):
     assert 0.7 < plan["compiled_operations"] / plan["operations"] < 1.3
 
 
+def test_classes_are_taken_from_a_folder_of_videos(video_folder):
+    done = program("--config=configs/folder.py", f"--config.data.train={video_folder}", "--topology=gpu:1")
+    assert done.returncode == 0, done.stderr
+    assert "batch_size=8" in done.stdout
+
+
 @pytest.mark.parametrize("topology", ["v5e", "v4:2x2", "v5e:2", "gpu:0", "gpu:2x2", "h100:"])
 def test_a_topology_that_does_not_exist(topology):
     with pytest.raises(InputError, match=rf"--topology={topology} is unknown; choose .* v5e:4x4 .* h100:8"):

@@ -84,9 +84,8 @@ def predict(
     """
     if not len(dataset):
         raise InputError("there are no videos to evaluate")
+    check_views(dataset)
     variable_size = getattr(dataset, "variable_size", False)
-    if variable_size and jax.process_count() > 1:
-        raise InputError("whole frames (test_crop=0) differ in size, and several processes need equal ones; use one")
     at_once = batch_size
     batch_size = 1 if variable_size else batch_size
     view_scores, labels, failed = [], [], []
@@ -119,6 +118,12 @@ def predict(
         failed=np.concatenate(failed)[: len(dataset)],
         list_hash=dataset.list_hash(),
     )
+
+
+def check_views(dataset) -> None:
+    """Raises InputError where several processes cannot test the views of this data set together."""
+    if getattr(dataset, "variable_size", False) and jax.process_count() > 1:
+        raise InputError("whole frames (test_crop=0) differ in size, and several processes need equal ones; use one")
 
 
 def _scores_of_one(forward, put, views: np.ndarray, at_once: int) -> Float[np.ndarray, "v k"]:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from nl_jax.data.long_range import LongRange
 from nl_jax.data.prepared import open_videos
 from nl_jax.errors import InputError
+from nl_jax.evaluation.views import check_views
 from nl_jax.models import ResNetConfig
 from nl_jax.models.resnet import nonlocal_preset
 from nl_jax.training import sharding, workdir
@@ -75,7 +76,10 @@ def check_run(config: ConfigDict, directory: Path):
         frames = len(train_set.train_clip(0, np.random.default_rng(0))["video"])
         sharding.check_frames(resnet.frames(frames), mesh)
     workdir.check(directory, config, train_set)
-    return mesh, (train_set, *(make_dataset(config.data, split, classes) for split in SPLITS[1:]))
+    tested = [make_dataset(config.data, split, classes) for split in SPLITS[1:]]
+    for dataset in tested:
+        check_views(dataset)
+    return mesh, (train_set, *tested)
 
 
 def check_batch_size(config: ConfigDict, mesh: Mesh) -> None:

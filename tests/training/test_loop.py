@@ -37,6 +37,14 @@ def folder_data(folder):
     return data
 
 
+def test_views_that_several_processes_cannot_test_are_refused_at_the_start(tiny, tmp_path, video_folder, monkeypatch):
+    data = folder_data(video_folder)
+    data.update({"test_crop": 0, "num_crops": 1})
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match=r"whole frames .* several processes need equal ones"):
+        setup.check_run(tiny("c2d", {"data": data}), tmp_path)
+
+
 class Killed(BaseException):
     pass
 

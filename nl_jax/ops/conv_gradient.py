@@ -121,6 +121,6 @@ def _sum_of_products(x, y):
 
 def _shift(x: Float[Array, "b t h w c"], start: int, frames: int) -> Float[Array, "b t2 h w c"]:
     """Frames start, start + 1, .., start + frames - 1; those that do not exist are zero."""
-    before, after = max(0, -start), max(0, start + frames - x.shape[1])
-    x = x[:, max(0, start) : start + frames]
-    return jnp.pad(x, ((0, 0), (before, after), (0, 0), (0, 0), (0, 0)))
+    before = min(frames, max(0, -start))
+    x = x[:, max(0, start) : max(0, start + frames)]
+    return jnp.pad(x, ((0, 0), (before, frames - before - x.shape[1]), (0, 0), (0, 0), (0, 0)))

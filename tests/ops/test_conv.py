@@ -57,6 +57,18 @@ def test_equals_a_3d_convolution(kernel, strides, channels, large_frames, monkey
         np.testing.assert_allclose(a, b, atol=1e-5 * max(1, np.abs(b).max()), err_msg=name)
 
 
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_kernel_that_reaches_over_all_frames_and_beyond(frames):
+    rng = np.random.default_rng(0)
+    shapes = (2, frames, 2, 2, 3), (5, 1, 1, 3, 4), (2, frames, 2, 2, 4)
+    x, kernel, dy = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
+    ours, expected = (
+        jax.grad(lambda k, conv=conv: (conv(x, k, (1, 1, 1), (2, 0, 0)) * dy).sum())(kernel)
+        for conv in (conv3d, reference)
+    )
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
 def test_no_padding_unless_asked_for():
     x, kernel = jnp.ones((1, 4, 5, 6, 2)), jnp.ones((3, 3, 3, 2, 1))
     np.testing.assert_array_equal(conv3d(x, kernel), np.full((1, 2, 3, 4, 1), 54.0))

@@ -39,7 +39,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: tuple[int, int] | None
             stage.model[name] = config.model[name]
         _inherit_videos(stage, config)
         if (start / "results.json").exists():
-            workdirs.check(start, stage, make_dataset(stage.data, "train"))
+            workdirs.check(start, recipe.at_batch_size(stage), make_dataset(stage.data, "train"))
         else:
             check_run(recipe.at_batch_size(config), workdir)  # before hours are spent on the stage
             run(stage, start)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from configs import kinetics, table2g
+from configs import kinetics, quickstart, table2g
 from experiments import train
 from nl_jax.errors import InputError
 from nl_jax.models.summary import summary
@@ -92,6 +92,22 @@ def test_the_chain_of_a_long_network_is_images_then_32_frames_then_128(stages):
     assert all(c.model.depth == 101 for c, _, _ in stages)
     assert [c.data.validation for c, _, _ in stages] == ["", "held_out", "held_out"]
     assert [c.mesh.time for c, _, _ in stages] == [1, 4, 4]  # an image has no frames to split
+
+
+def test_a_finished_stage_is_compared_with_the_recipe_at_its_batch_size(stages, tmp_path, monkeypatch):
+    stage = tmp_path / "stage.py"
+    stage.write_text(
+        "from configs import quickstart\n\ndef get_config(_):\n"
+        "    config = quickstart.get_config('images').unlock()\n    config.batch_size = 64\n    return config\n"
+    )
+    config = quickstart.get_config().unlock()
+    config.start.stage = str(stage)
+    (tmp_path / "W" / "start").mkdir(parents=True)
+    (tmp_path / "W" / "start" / "results.json").touch()
+    compared = []
+    monkeypatch.setattr(train.workdirs, "check", lambda _, config, __: compared.append(config.steps))
+    train.run(config, tmp_path / "W")
+    assert compared == [1200]  # what `train` wrote into its workdir
 
 
 def test_a_finished_network_takes_the_place_of_the_stage(stages):

@@ -12,7 +12,7 @@ def materialize(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
 
     XLA:CPU fuses a cheap producer into each of its consumers, which then compute it again, or read what it reads in an
     order of their own. No optimisation barrier stops that. A loop of no rounds does, as long as the compiler cannot
-    know that it ends at once: it is entered where the first element is not a number, for one round that leaves none.
+    know that it ends at once: it is entered where the first element is not a number, for one round without effect.
     """
     if partitioned():
         return x
@@ -20,8 +20,8 @@ def materialize(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
 
 
 def _through_a_loop(x):
-    def add(carry):
+    def leave(carry):
         x, first = carry
-        return x + first, jnp.zeros_like(first)
+        return jnp.where(x != x, first, x), jnp.zeros_like(first)
 
-    return jax.lax.while_loop(lambda carry: carry[1] != carry[1], add, (x, x.ravel()[0]))[0]
+    return jax.lax.while_loop(lambda carry: carry[1] != carry[1], leave, (x, x.ravel()[0]))[0]

@@ -30,4 +30,4 @@ def test_the_gradient_at_zero_is_zero():
 @pytest.mark.parametrize("at", [0, 3])
 def test_what_is_not_a_number_stays_so_and_the_program_ends(at):
     x = jnp.arange(5.0).at[at].set(jnp.nan)
-    assert jnp.isnan(jax.jit(relu)(x)[at])
+    np.testing.assert_array_equal(jax.jit(relu)(x), x)  # and nothing else becomes it

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -42,7 +43,7 @@ def details(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
         _console.print(table)
     _speed(plan, pod, dtype, efficiency)
     if plan.fits is not False:
-        _console.print(f"to train so: --config.batch_size={plan.batch_size} --config.eval_batch_size={pod.count} ..")
+        _console.print(f"to train so: {_flags(plan, pod)} ..", soft_wrap=True)
 
 
 def table(plans: list[Plan], pod: Pod, dtype: str, efficiency: float) -> None:
@@ -120,6 +121,13 @@ def _assumptions(dtype: str, efficiency: float) -> None:
 
 def _slowest(plan: Plan, pod: Pod, dtype: str) -> tuple[str, float]:
     return max(plan.seconds(pod.chip, dtype).items(), key=lambda item: item[1])
+
+
+def _flags(plan: Plan, pod: Pod) -> str:
+    changes = {"batch_size": plan.batch_size, "eval_batch_size": pod.count}
+    changes |= {f"mesh.{axis}": plan.mesh.get(axis, 1) for axis in ("fsdp", "time")}  # data takes what is left
+    changes["model.remat"] = plan.remat
+    return shlex.join(f"--config.{name}={value}" for name, value in changes.items())
 
 
 def _mesh(plan: Plan) -> str:

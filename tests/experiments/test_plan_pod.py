@@ -3,6 +3,7 @@
 libtpu is not needed: the same step is compiled for the simulated devices of this machine in place of TPU chips.
 """
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -91,9 +92,12 @@ def test_a_compiled_step(pod, config, capsys, monkeypatch):
     seconds = plan.seconds(CHIPS["v5e"], "float32")
     assert seconds["arithmetic"] == max(plan.operations, plan.compiled_operations) / 197e12
     assert seconds["collectives"] == sum(found.sent for found in plan.collectives) / 200e9
-    show.details(plan, pod, "float32", 0.5)
+    show.details(dataclasses.replace(plan, remat=("res2",)), pod, "float32", 0.5)
     printed = capsys.readouterr().out
-    assert "fits, with" in printed and "--config.batch_size=32" in printed and "all-reduce" in printed
+    assert "fits, with" in printed and "all-reduce" in printed
+    (flags,) = [line.split()[3:-1] for line in printed.splitlines() if line.startswith("to train so: ")]
+    assert flags[0] == "--config.batch_size=32" and flags[2:4] == ["--config.mesh.fsdp=1", "--config.mesh.time=1"]
+    assert flags[4] == "'--config.model.remat=('\"'\"'res2'\"'\"',)'"  # as a shell reads it
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,9 @@ class TrainBatches(Iterator[Batch]):
         self._next_batch = 0
         self._iterator = None
 
+    def __iter__(self) -> "TrainBatches":
+        return self
+
     def __next__(self) -> Batch:
         if self._iterator is None:
             self._iterator = _iterate(self._batches[self._next_batch :], self._num_workers)

@@ -5,7 +5,7 @@ A view is one clip in one crop, or one clip of whole frames in the video's own s
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -70,6 +70,7 @@ def predict(
     num_workers: int = 0,
     rows: Sequence[int] | None = None,
     on_batch: Callable[[int], None] = lambda videos: None,
+    watch: Callable[[Iterable], Iterable] = iter,
 ) -> Predictions:
     """Every video of the data set through the network, one view of `batch_size` videos at a time.
 
@@ -81,6 +82,7 @@ def predict(
       put: from this process's arrays to arrays over all devices.
       rows: the places in a batch whose videos this process reads; all of them by default.
       on_batch: called with the number of videos done.
+      watch: from batches to the same batches, for what looks at how long they take.
     """
     if not len(dataset):
         raise InputError("there are no videos to evaluate")
@@ -96,7 +98,7 @@ def predict(
         rows=None if variable_size else rows,
     )
     with closing(batches):
-        for batch in batches:
+        for batch in watch(batches):
             if variable_size:
                 view_scores.append(_scores_of_one(forward, put, batch["video"][0], at_once)[None])
             else:

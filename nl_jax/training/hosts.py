@@ -54,7 +54,7 @@ def join(
             cluster_detection_method=method,
             heartbeat_timeout_seconds=LOST_SECONDS,
         )
-    except (ValueError, KeyError, OSError, jax.errors.JaxRuntimeError) as error:
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
         how = f"--cluster={cluster}" if not given else f"--coordinator={coordinator}"
         raise InputError(f"{how}: the processes of this run cannot be joined: {error!r}") from error
 

@@ -1,5 +1,6 @@
 """The training run, top to bottom: set up, start or resume, train, evaluate."""
 
+import itertools
 import time
 from contextlib import closing
 from pathlib import Path
@@ -124,6 +125,7 @@ def train(
             num_workers=config.num_workers,
             rows=sharding.local_rows(mesh, config.eval_batch_size),
             on_batch=lambda videos: progress.update(task, completed=videos),
+            watch=lambda batches: watchdog.over(batches, f"batch for {title}"),
         )
         progress.remove_task(task)
         for index in predictions.failed.nonzero()[0]:
@@ -178,7 +180,9 @@ def train(
             if validate:
                 if resnet.has_running_statistics():
                     part = make_batches(precise_seed, config.batch_size // parts)
-                    precise = _precise_batch_stats(moments, train_state, part, config.precise_bn_batches * parts, mesh)
+                    precise = _precise_batch_stats(
+                        moments, train_state, part, config.precise_bn_batches * parts, mesh, watchdog
+                    )
                     train_state = train_state.replace(batch_stats=precise)
                 found = evaluate(validation_set, "validating").metrics()
                 row |= {f"validation_{name}": found[name] for name in found if name in VALIDATION}
@@ -195,7 +199,7 @@ def train(
             pending, indices, since = [], [], time.monotonic()
 
     # -------------------------------------------------------------------------------------------- final figure
-    with progress:
+    with watchdog, progress:
         predictions = evaluate(test_set, "testing")
     results = predictions.metrics() | {
         "measured_on": measured_on(config.data, "test"),
@@ -238,9 +242,10 @@ def _other_seeds(seed: int) -> tuple[jax.Array, int]:
     return jax.random.fold_in(jax.random.key(seed), 1), int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
 
 
-def _precise_batch_stats(moments, train_state, batches, count, mesh):
+def _precise_batch_stats(moments, train_state, batches, count, mesh, watchdog):
     with closing(batches):
-        videos = (sharding.put_batch({"video": next(batches)["video"]}, mesh)["video"] for _ in range(count))
+        watched = itertools.islice(watchdog.over(batches, "batch for precise batch norm"), count)
+        videos = (sharding.put_batch({"video": batch["video"]}, mesh)["video"] for batch in watched)
         precise = precise_batch_stats(moments, train_state.params, train_state.batch_stats, videos)
     return jax.device_put(precise, jax.tree.map(lambda array: array.sharding, train_state.batch_stats))
 

@@ -1,10 +1,11 @@
 """Tells of an input pipeline that hangs, and ends the run when it goes on for too long."""
 
+import itertools
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 EXIT_CODE = 1  # as of every run that cannot go on
@@ -40,7 +41,18 @@ class Watchdog:
         finally:
             self._wait = None
 
+    def over(self, batches: Iterable, what: str) -> Iterator:
+        """The same batches, each waited for under the watchdog's eyes."""
+        batches = iter(batches)
+        for number in itertools.count():
+            with self.waiting_for(f"{what} {number}"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
     def __enter__(self) -> "Watchdog":
+        self._over.clear()
         threading.Thread(target=self._watch, daemon=True, name="input watchdog").start()
         return self
 

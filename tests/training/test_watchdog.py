@@ -27,3 +27,19 @@ def test_waits_that_end_in_time_are_not_added_up():
             with watchdog.waiting_for(f"batch {number}"):
                 over.wait(0.1)  # 3 seconds in all
     assert not codes
+
+
+def test_batches_are_handed_on_and_one_that_does_not_come_ends_the_run(capsys):
+    codes, ended = [], threading.Event()
+
+    def end(code):
+        codes.append(code)
+        ended.set()
+
+    def batches():
+        yield from (10, 11)
+        assert ended.wait(60)
+
+    with Watchdog(lambda line: None, warn_after=0.02, end_after=0.2, end=end) as watchdog:
+        assert list(watchdog.over(batches(), "batch for testing")) == [10, 11]
+    assert codes == [1] and "for batch for testing 2, and" in capsys.readouterr().err

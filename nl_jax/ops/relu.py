@@ -12,7 +12,7 @@ def relu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """max(x, 0). Where that is 0 so is the gradient, which needs the result and not x.
 
     For the result of a residual block, which has several consumers: on a CPU each of them would otherwise add up the
-    residuals of the whole stage again. In a training step of I3D-NL R50 those sums read 2.7 GB.
+    residuals of the whole stage again.
     """
     return materialize(jax.nn.relu(x))
 

@@ -3,6 +3,8 @@
 k times the clips a step take a k times higher learning rate and a k-th of the steps, so that as many clips are seen.
 """
 
+from operator import attrgetter
+
 from ml_collections import ConfigDict
 
 from nl_jax.errors import InputError
@@ -18,26 +20,20 @@ def at_batch_size(config: ConfigDict) -> ConfigDict:
     if config.batch_size < 1 or config.recipe_batch_size in (0, config.batch_size):
         return config
     factor = config.batch_size / config.recipe_batch_size
-    flat = ConfigDict(config.to_dict())  # of its own
-    changes = {name: _get(config, name) * factor for name in RATES}
-    changes |= {name: round(_get(config, name) / factor) for name in STEPS}
-    flat.update_from_flattened_dict(changes | {"recipe_batch_size": config.batch_size})
-    return flat.lock()
+    scaled = ConfigDict(config.to_dict())  # of its own
+    changes = {name: attrgetter(name)(config) * factor for name in RATES}
+    changes |= {name: round(attrgetter(name)(config) / factor) for name in STEPS}
+    scaled.update_from_flattened_dict(changes | {"recipe_batch_size": config.batch_size})
+    return scaled.lock()
 
 
 def describe(given: ConfigDict, scaled: ConfigDict) -> str:
     """What `at_batch_size` changed, as a sentence; "" for nothing."""
     if given is scaled:
         return ""
-    values = ((name, _get(given, name), _get(scaled, name)) for name in (*RATES, *STEPS))
+    values = ((name, attrgetter(name)(given), attrgetter(name)(scaled)) for name in (*RATES, *STEPS))
     changes = (f"{name} {before:g} -> {after:g}" for name, before, after in values if before)
     return (
         f"batch_size={given.batch_size} where the recipe is for {given.recipe_batch_size}: scaled linearly, "
         f"{', '.join(changes)} (recipe_batch_size=0 turns this off)"
     )
-
-
-def _get(config: ConfigDict, name: str):
-    for part in name.split("."):
-        config = config[part]
-    return config

@@ -1,7 +1,10 @@
-"""What the training loop itself costs next to a step of 100 ms on the device: time of its thread, and of the clock."""
+"""What the training loop itself costs next to a step of 100 ms on the device: by the clock, and of its thread."""
 
 import argparse
+import ctypes
 import json
+import shutil
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -13,8 +16,8 @@ import numpy as np
 
 from configs import quickstart
 from nl_jax.data.loader import TrainBatches
+from nl_jax.errors import InputError
 from nl_jax.training import loop
-from nl_jax.training.preemption import Preemption
 
 STEP_SECONDS = 0.1
 WARM_UP = 10
@@ -28,14 +31,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Trains with a step that takes in and gives back the arrays of the paper's network, and waits 100 ms in between.
 
-    The wait stands for an accelerator, which leaves the host's cores alone. Time of the loop's thread is what it
-    computes itself: batches handed over, signals asked for, rows logged. Calling the compiled step, into which JAX
-    takes the arrays of the state while the step before runs, is told apart.
+    The wait stands for an accelerator, which leaves the host's cores alone. The same step is then called again and
+    again without the loop: what a step of the loop takes longer, and is not spent waiting for a batch, is the loop's.
     """
+    with tempfile.TemporaryDirectory() as workdir:
+        _register_wait(Path(workdir))
+        config = _config(arguments)
+        step = _WaitingStep()
+        began, inputs = [], []
+        next_batch = TrainBatches.__next__
+
+        def timed(self):
+            began.append(_now())
+            batch = next_batch(self)
+            inputs.append(_now() - began[-1])
+            return batch
+
+        with (
+            mock.patch.object(TrainBatches, "__next__", timed),
+            mock.patch.object(loop, "make_train_step", step.made_by),
+        ):
+            loop.train(config, Path(workdir) / "run")
+    count = arguments.steps - 1 - WARM_UP
+    # Of every step from its asking for a batch to the next one's.
+    in_loop = (began[arguments.steps - 1] - began[WARM_UP]) / count
+    of_input = sum(inputs[WARM_UP : arguments.steps - 1]) / count
+    (step_ms, thread_ms), (input_ms, _) = 1e3 * (in_loop - [0, of_input[1]]), 1e3 * of_input
+    alone_ms, call_ms = 1e3 * step.alone(count), 1e3 * sum(step.calls[WARM_UP:-1]) / count
+    loop_ms = step_ms - input_ms - alone_ms
+    print(
+        f"a step of the loop takes {step_ms:.2f} ms, of which it waits {input_ms:.2f} ms for its batch; without the "
+        f"loop it takes {alone_ms:.2f} ms. So the loop adds {loop_ms:.2f} ms, {loop_ms / 1e3 / STEP_SECONDS:.1%} of "
+        f"{1e3 * STEP_SECONDS:.0f} ms\n"
+        f"its thread computes for {thread_ms:.2f} ms a step, {call_ms:.2f} ms of these to call the compiled step with "
+        f"{step.arrays} arrays; most of it while the step before runs"
+    )
+    names = ("loop_ms", "step_ms", "input_ms", "alone_ms", "thread_ms", "call_ms", "arrays", "depth")
+    values = (loop_ms, step_ms, input_ms, alone_ms, thread_ms, call_ms, step.arrays, arguments.depth)
+    content = dict(zip(names, map(float, values), strict=True))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "loop.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _config(arguments: argparse.Namespace):
+    """Narrow and short, so that only the number of arrays is that of the paper's network."""
     config = quickstart.get_config("nl_c2d").unlock()
     config.update_from_flattened_dict(
         {
             **{"start.stage": "", "steps": arguments.steps, "batch_size": 8 * jax.device_count(), "eval_every": 0},
+            **{"recipe_batch_size": 0},
             **{"model.blocks_per_stage": (), "model.depth": arguments.depth, "model.width": 8},
             **{"model.nonlocal_blocks.res3": (), "model.nonlocal_preset": 5, "model.inflate": "3x1x1"},
             **{"data.frames": 8, "data.validation_size": 8, "data.test_size": 8, "eval_batch_size": 8},
@@ -43,53 +87,58 @@ def run(arguments: argparse.Namespace) -> None:
             **{"optimizer.name": "sgd", "optimizer.learning_rate": 0.01},  # as in the paper's recipe
         }
     )
-    marks, inputs, calls = [], [], []
-    asked, next_batch = Preemption.asked, TrainBatches.__next__
-
-    def mark(self, step):
-        marks.append((time.thread_time(), time.perf_counter()))
-        return asked(self, step)
-
-    def timed(function, times):
-        def run(*args):
-            began = time.thread_time()
-            result = function(*args)
-            times.append(time.thread_time() - began)
-            return result
-
-        return run
-
-    with (
-        tempfile.TemporaryDirectory() as workdir,
-        mock.patch.object(Preemption, "asked", mark),
-        mock.patch.object(TrainBatches, "__next__", timed(next_batch, inputs)),
-        mock.patch.object(loop, "make_train_step", lambda *args, **options: timed(_waiting_step(), calls)),
-    ):
-        loop.train(config, Path(workdir))
-    steps = len(marks) - 1 - WARM_UP
-    thread, clock = (1e3 * (b - a) / steps for a, b in zip(marks[WARM_UP], marks[-1], strict=True))
-    of_input, of_calls = (1e3 * sum(times[WARM_UP + 1 :]) / steps for times in (inputs, calls))
-    host, wait = thread - of_input - of_calls, 1e3 * STEP_SECONDS
-    print(
-        f"the loop's thread computes for {host:.2f} ms a step, {host / wait:.1%} of {wait:.0f} ms; besides, "
-        f"{of_calls:.2f} ms to call the compiled step and {of_input:.2f} ms to take a batch; {clock:.2f} ms in all"
-    )
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    content = {"host_ms": host, "call_ms": of_calls, "input_ms": of_input, "step_ms": clock, "depth": arguments.depth}
-    (arguments.out / "loop.json").write_text(json.dumps(content, indent=1) + "\n")
+    return config
 
 
-def _waiting_step():
+class _WaitingStep:
     """In place of what make_train_step returns."""
 
-    def wait(_):
-        time.sleep(STEP_SECONDS)
-        return np.float32(1)
+    def made_by(self, graphdef, normalize, optimizer, schedule, mesh, train_state, *_, **__):
+        self._state = jax.tree.map(jnp.copy, train_state)  # the loop donates its own
+        self.arrays = len(jax.tree.leaves(train_state))
+        self._step = jax.jit(_step, donate_argnums=0)
+        self.calls = []
+        return self
 
-    def step(state, batch, key):
-        one = jax.pure_callback(wait, jax.ShapeDtypeStruct((), jnp.float32), state.step)
-        arrays = jax.tree.map(lambda x: x * one.astype(x.dtype), state.replace(step=jnp.ones((), jnp.int32)))
-        metrics = dict.fromkeys(("loss", "top1", "learning_rate", "grad_norm"), one + batch["label"].min())
-        return arrays.replace(step=state.step + 1), metrics
+    def __call__(self, state, batch, key):
+        self._rest = batch, key
+        began = time.thread_time()
+        result = self._step(state, batch, key)
+        self.calls.append(time.thread_time() - began)
+        return result
 
-    return jax.jit(step, donate_argnums=0)
+    def alone(self, count: int) -> float:
+        """Seconds of a step without the loop; as in the loop one waits while another is computed."""
+        state, before = self._state, None
+        for at in range(count + WARM_UP):
+            if at == WARM_UP:
+                began = time.perf_counter()
+            state, metrics = self._step(state, *self._rest)
+            jax.block_until_ready(before)
+            before = metrics
+        return (time.perf_counter() - began) / count
+
+
+def _step(state, batch, key):
+    wait = jax.ffi.ffi_call("nl_jax_wait", jax.ShapeDtypeStruct((), jnp.float32))
+    # After what the step takes, as on a device, and before what it gives.
+    one = wait(1 + 0 * batch["label"].min().astype(jnp.float32), seconds=np.float32(STEP_SECONDS))
+    arrays = jax.tree.map(lambda x: x * one.astype(x.dtype), state)
+    return arrays.replace(step=state.step + 1), dict.fromkeys(("loss", "top1", "learning_rate", "grad_norm"), one)
+
+
+def _now() -> np.ndarray:
+    """Of the clock, and processor time of this thread."""
+    return np.array([time.perf_counter(), time.thread_time()])
+
+
+def _register_wait(folder: Path) -> None:
+    """A wait in C++: for one in Python JAX would not take its quick way of calling a compiled program."""
+    compiler = shutil.which("c++")
+    if not compiler:
+        raise InputError("no C++ compiler was found, c++, which the wait of this benchmark needs")
+    source, library = Path(__file__).with_name("wait.cc"), folder / "wait.so"
+    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-w", f"-I{jax.ffi.include_dir()}"]
+    subprocess.run([compiler, *flags, "-o", library, source], check=True)
+    wait = ctypes.CDLL(str(library)).nl_jax_wait
+    jax.ffi.register_ffi_target("nl_jax_wait", jax.ffi.pycapsule(wait), platform="cpu")

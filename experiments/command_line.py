@@ -13,7 +13,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from nl_jax.errors import InputError, Preempted, TrainingError
-from nl_jax.training import hosts
+from nl_jax.training import hosts, sharding
 
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
@@ -47,6 +47,17 @@ def load_config(name: str) -> ConfigDict:
         where = f"{name}, line {places[-1].lineno}" if places else name
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise InputError(f"{where}: {kind}{error}") from error
+
+
+def mesh_axes(given: str) -> dict[str, int]:
+    """The sizes of --mesh=fsdp=4,time=2. Raises InputError for what is no axis or no number."""
+    axes = {}
+    for pair in given.split(","):
+        name, _, size = pair.partition("=")
+        if name not in sharding.AXES or not size.lstrip("-").isdigit():
+            raise InputError(f"--mesh={given!r}: give sizes of {', '.join(sharding.AXES)}, such as fsdp=4")
+        axes[name] = int(size)
+    return axes
 
 
 def fail(error: Exception | str, code: int) -> None:

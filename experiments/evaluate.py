@@ -2,6 +2,7 @@
 
 python -m experiments.evaluate --workdir=runs/quickstart
 python -m experiments.evaluate --workdir=runs/folder --data=VIDEOS --num_clips=10 --num_crops=3
+python -m experiments.evaluate --workdir=runs/long --mesh=time=4 --batch_size=8
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ from nl_jax.data import clips
 from nl_jax.evaluation.views import predict
 from nl_jax.training import sharding, workdir
 from nl_jax.training.loop import describe_results
-from nl_jax.training.setup import SPLITS, make_dataset, measured_on
+from nl_jax.training.setup import SPLITS, make_dataset, make_resnet_config, measured_on
 from nl_jax.training.step import make_forward, make_normalize
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to test", required=True)
@@ -27,6 +28,9 @@ STARTS = flags.DEFINE_enum("starts", None, clips.STARTS, "where test clips start
 SHORT_SIDE = flags.DEFINE_integer("test_short_side", None, "that frames are scaled to; the config's by default")
 CROP = flags.DEFINE_integer("test_crop", None, "side of a crop, 0 for whole frames with --num_crops=1; the config's")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "videos at a time; the config's by default")
+MESH = flags.DEFINE_string(
+    "mesh", "", "of the devices here, as config.mesh, such as time=4; all split videos by default"
+)
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "newest", ("newest", "best"), "best is by validation accuracy")
 OUT = flags.DEFINE_string("out", None, "where predictions.npz and results.json go; WORKDIR/evaluate by default")
 
@@ -46,9 +50,14 @@ def main() -> None:
         config.data[SPLIT.value] = DATA.value
     batch_size = config.eval_batch_size if BATCH_SIZE.value is None else BATCH_SIZE.value
 
-    mesh = sharding.make_mesh(data=-1, fsdp=1)  # the devices here may be others than those of the run
+    # The devices here may be others than those of the run.
+    axes = command_line.mesh_axes(MESH.value) if MESH.value else {}
+    mesh = sharding.make_mesh(**{"data": -1, "fsdp": 1} | axes)
     sharding.check_batch("batch_size", batch_size, mesh)
     dataset = make_dataset(config.data, SPLIT.value, workdir.read_classes(directory))
+    if mesh.shape["time"] > 1:
+        frames = dataset.test_views(0)["video"].shape[1]
+        sharding.check_frames(make_resnet_config(config.model, len(dataset.classes)).frames(frames), mesh)
     graphdef, params, batch_stats = workdir.load_network(directory, mesh, best=CHECKPOINT.value == "best")
     forward = make_forward(graphdef, make_normalize(config.input), mesh, multi_label=dataset.multi_label)
 

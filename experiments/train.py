@@ -31,7 +31,8 @@ def run(config: ConfigDict, workdir: Path, profile_steps: tuple[int, int] | None
         start = workdir / "start"
         stage = command_line.load_config(config.start.stage)
         # What says how a run is carried out holds for the whole chain, and so does what both networks share.
-        stage.mesh, stage.num_workers, stage.seed = config.mesh, config.num_workers, config.seed
+        for name in (*workdirs.CARRIED_OUT, "seed"):
+            stage[name] = config[name]
         if stage.data.frames == 1 or stage.data.get("images"):  # an image has no frames to split
             stage.mesh = ConfigDict(dict(data=-1, fsdp=config.mesh.fsdp, time=1))
         stage.input = config.input
@@ -42,7 +43,10 @@ def run(config: ConfigDict, workdir: Path, profile_steps: tuple[int, int] | None
             workdirs.check(start, recipe.at_batch_size(stage), make_dataset(stage.data, "train"))
         else:
             check_run(recipe.at_batch_size(config), workdir)  # before hours are spent on the stage
-            run(stage, start)
+            try:
+                run(stage, start)
+            except InputError as error:
+                raise InputError(f"{config.start.stage}, the stage before: {error}") from error
     return train(config, workdir, start, profile_steps)
 
 

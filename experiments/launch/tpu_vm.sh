@@ -11,6 +11,9 @@ set -euo pipefail
 DIRECTORY=${DIRECTORY:-nl_jax}
 PREEMPTED=75 # the run was asked to end and has saved
 
+state() { gcloud compute tpus tpu-vm describe "$TPU" --zone="$ZONE" --format='value(state)'; }
+state > /dev/null || { echo "there is no slice TPU=$TPU in ZONE=$ZONE" >&2 && exit 2; }
+
 # Whatever ssh makes of an exit code, the hosts print theirs.
 command="cd ${DIRECTORY@Q} && python3 -m experiments.train --cluster=gcetpu ${*@Q}; echo exit code \$?"
 while true; do
@@ -22,7 +25,7 @@ while true; do
     "") echo "no host answers; waiting for $TPU" >&2 && sleep 60 ;; # gone before it could say so
     *) exit 1 ;;
   esac
-  until [[ $(gcloud compute tpus tpu-vm describe "$TPU" --zone="$ZONE" --format='value(state)') == READY ]]; do
-    sleep 60 # a spot slice that was taken away has to be created again
+  until found=$(state) && [[ $found == READY ]]; do # a spot slice that was taken away has to be created again
+    echo "waiting for $TPU, which is ${found:-not there}" >&2 && sleep 60
   done
 done

@@ -43,6 +43,13 @@ def main() -> None:
     sizes = num_classes, clip = _sizes(config)
     show.title(summary(make_resnet_config(config.model, num_classes), clip), config, pod)
     settings = _settings(config)
+    if LARGEST.value and SEARCH.value:
+        raise InputError("--largest and --search are both given; choose one")
+    if LARGEST.value and pod.platform == "gpu":
+        raise InputError(
+            f"--largest has to compile, and for {pod.name} the compiler needs the GPU: plan without it, and there train "
+            "a few steps (--config.steps=3) with rising --config.batch_size"
+        )
     if SEARCH.value:
         plans = search.every(config, pod, sizes, settings)
         show.table(plans, pod, config.model.dtype, EFFICIENCY.value)
@@ -51,7 +58,7 @@ def main() -> None:
     else:
         plans = [make_plan(search.changed(config, pod, settings[0]), pod, *sizes)]
         show.details(plans[0], pod, config.model.dtype, EFFICIENCY.value)
-        if LARGEST.value and pod.platform == "tpu":
+        if LARGEST.value:
             plans += search.largest(config, pod, sizes, settings[0], plans[0])
             show.largest(plans)
     if OUT.value:
@@ -76,21 +83,11 @@ def _settings(config: ConfigDict) -> list[search.Setting]:
     if bad := [value for value in clips if not value.isdigit() or not int(value)]:
         raise InputError(f"--clips_per_chip={bad[0]!r} is no number of clips; give whole numbers from 1")
     combinations = itertools.product(
-        [_axes(config, given) for given in MESH.value] or [None],
+        [command_line.mesh_axes(given) for given in MESH.value] or [None],
         [() if value == "none" else tuple(value.split("+")) for value in remat] or [None],
         sorted(int(value) for value in clips) or [None],
     )
     return [search.Setting(*values) for values in combinations]
-
-
-def _axes(config: ConfigDict, given: str) -> dict[str, int]:
-    axes = {}
-    for pair in given.split(","):
-        name, _, size = pair.partition("=")
-        if name not in config.mesh or not size.lstrip("-").isdigit():
-            raise InputError(f"--mesh={given!r}: give sizes of {', '.join(config.mesh)}, such as fsdp=4")
-        axes[name] = int(size)
-    return axes
 
 
 if __name__ == "__main__":

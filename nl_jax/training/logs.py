@@ -1,6 +1,7 @@
 """What a run leaves in its workdir while it goes on: metrics.csv, TensorBoard events, curves.png, bad_videos.csv."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -78,14 +79,17 @@ class BadVideos:
 
     Args:
       max_share: of the videos seen since the start or the resumption; with more of them undecodable the run stops.
+      rows: the places in a batch whose videos this process sees, where there are several.
 
-    Of several processes each sees its own: they are put together, and written by the first, in `exchange`.
+    Of several processes each sees its own, which may be another's too where they share clips: they are put together,
+    and written by the first, in `exchange`.
     """
 
-    def __init__(self, workdir: Path, dataset, max_share: float = 1.0):
+    def __init__(self, workdir: Path, dataset, max_share: float = 1.0, rows: Sequence[int] = ()):
         self._path = workdir / "bad_videos.csv"
         self._dataset = dataset
         self._max_share = max_share
+        self._rows = rows
         self._clips, self._bad = 0, set()  # seen since then
         self._own = []  # not yet put together with those of other processes
         self.indices: set[int] = set()
@@ -109,7 +113,11 @@ class BadVideos:
         Not after every step: it waits for the devices.
         """
         own, self._own = self._own, []
-        return self._note(hosts.gather(np.concatenate(own))) if own else []
+        if not own:
+            return []
+        failed = hosts.gather(np.stack(own, axis=1))  # (b,steps,f) of all processes
+        _, first = np.unique(hosts.gather(np.asarray(self._rows)), return_index=True)
+        return self._note(failed[first].reshape(-1, failed.shape[-1]))
 
     def _note(self, failed) -> list[str]:
         self._clips += len(failed)

@@ -1,6 +1,7 @@
 """The training run, top to bottom: set up, start or resume, train, evaluate."""
 
 import itertools
+import shutil
 import time
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +11,6 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nl_jax.data.loader import TrainBatches
 from nl_jax.errors import InputError, Preempted
@@ -24,11 +24,15 @@ from nl_jax.training.logs import VALIDATION, BadVideos, MetricsLog
 from nl_jax.training.nonfinite import NonFinite
 from nl_jax.training.precise_bn import make_moments, precise_batch_stats
 from nl_jax.training.preemption import Preemption
+from nl_jax.training.progress import make_progress, show_step
 from nl_jax.training.schedule import make_optimizer, make_schedule
 from nl_jax.training.setup import check_run, make_resnet_config, measured_on
 from nl_jax.training.step import make_forward, make_normalize, make_train_step
 from nl_jax.training.times import Profile, Times
 from nl_jax.training.watchdog import Watchdog
+
+# Under a workdir: the state of a run that was asked to end in the middle of its validation.
+UNVALIDATED = "unvalidated"
 
 
 def train(
@@ -88,8 +92,9 @@ def train(
     train_state = state.create(lambda rngs: VideoResNet(resnet, rngs=rngs), optimizer, mesh, config.seed)
     batches = make_batches(config.seed, config.batch_size, parts)
     checkpoints = Checkpoints(directory, keep=config.keep_checkpoints, keep_every=config.keep_every)
-    if checkpoints.latest() is not None:
-        train_state, data_state = checkpoints.restore(train_state)
+    newest, data_state = _newest(directory, checkpoints), {}
+    if newest is not None:
+        train_state, data_state = newest.restore(train_state)
         batches.set_state(data_state)
         say(f"resumed at step {int(train_state.step)}")
     elif start_from is not None:
@@ -107,13 +112,17 @@ def train(
     forward = make_forward(graphdef, normalize, mesh, multi_label=train_set.multi_label)
     moments = make_moments(graphdef, normalize, mesh)
     dropout_key, precise_seed = _other_seeds(config.seed)
-    bad_videos = BadVideos(directory, train_set, config.max_bad_videos)
+    rows = sharding.local_rows(mesh, config.batch_size, parts)
+    bad_videos = BadVideos(directory, train_set, config.max_bad_videos, rows)
     process = jax.process_index() if jax.process_count() > 1 else None
-    nonfinite = NonFinite(directory, train_set, config.skip_nonfinite, process)
+    skipped = data_state.get("skipped_steps", 0)
+    nonfinite = NonFinite(directory, train_set, config.skip_nonfinite, process, skipped)
     watchdog = Watchdog(say, warn_after=config.input_warning, end_after=config.input_timeout)
     times, peak = Times(), peak_flops(config.model.dtype)
+    preemption, progress = Preemption(), make_progress(console)
 
-    progress = _progress(console)
+    def watched(what):
+        return lambda batches: preemption.over(watchdog.over(batches, what))
 
     def evaluate(dataset, title):
         task = progress.add_task(title, total=len(dataset), status="")
@@ -125,26 +134,66 @@ def train(
             num_workers=config.num_workers,
             rows=sharding.local_rows(mesh, config.eval_batch_size),
             on_batch=lambda videos: progress.update(task, completed=videos),
-            watch=lambda batches: watchdog.over(batches, f"batch for {title}"),
+            watch=watched(f"batch for {title}"),
         )
         progress.remove_task(task)
         for index in predictions.failed.nonzero()[0]:
             say(f"cannot be decoded, counted as wrong: {dataset.names[index]}: {dataset.failure_reason(int(index))}")
         return predictions
 
+    def save(checkpoints, validation=None, **more):
+        data_state = batches.get_state() | {"skipped_steps": nonfinite.skipped} | more
+        checkpoints.save(train_state, data_state, validation)
+
+    def after(step, row, *, validate, keep, stop=False):
+        """Validates, logs and saves this state, whichever are due, and ends the run where it is asked to."""
+        nonlocal train_state
+        found = None
+        if validate:
+            before = train_state
+            try:
+                if resnet.has_running_statistics():
+                    part = make_batches(precise_seed, config.batch_size // parts)
+                    watch, count = watched("batch for precise batch norm"), config.precise_bn_batches * parts
+                    precise = _precise_batch_stats(moments, train_state, part, count, mesh, watch)
+                    train_state = train_state.replace(batch_stats=precise)
+                found = evaluate(validation_set, "validating").metrics()
+            except Preempted:
+                train_state = before
+                with Checkpoints(directory / UNVALIDATED, keep=1) as unvalidated:
+                    save(unvalidated, row=row)
+                raise Preempted(
+                    f"asked to end: saved at step {step}, before its validation; the same command goes on from there"
+                ) from None
+            row |= {f"validation_{name}": found[name] for name in found if name in VALIDATION}
+        log.write(step, row)
+        done = step - first_step
+        left = (time.monotonic() - began) / done * (config.steps - step) / 60 if done else None
+        show_step(progress, task, step, config.steps, row, left)
+        checkpoints.check()
+        if keep:
+            with times.of("checkpoint"):
+                save(checkpoints, found)
+        if stop:
+            checkpoints.wait()
+            raise Preempted(f"asked to end: saved at step {step}; the same command goes on from there")
+
     first_step = step = int(train_state.step)
+    owed = data_state.get("row")  # of this step, in whose validation the run was asked to end
     pending, indices, began = [], [], time.monotonic()
-    since = began
     with (
-        Preemption() as preemption,
+        preemption,
         checkpoints,
         closing(batches),
         closing(Profile(directory / "profile", profile_steps)) as profile,
-        MetricsLog(directory, step, enabled=is_main) as log,
+        MetricsLog(directory, step - bool(owed), enabled=is_main) as log,
         watchdog,
         progress,
     ):
         task = progress.add_task("training", total=config.steps, completed=step, status="")
+        if owed:
+            after(step, owed, validate=True, keep=True)
+        since = time.monotonic()
         while step < config.steps:
             profile.before(step)
             with times.of("input"), watchdog.waiting_for(f"batch {step}"):
@@ -162,11 +211,11 @@ def train(
             progress.advance(task)
 
             last = step == config.steps
-            stop = preemption.asked(step) and not last
+            stop = preemption.asked() and not last
             validate = last or (config.eval_every and step % config.eval_every == 0)
             # What has been validated is saved, so that the best can be kept.
-            save = stop or validate or step % config.checkpoint_every == 0
-            if not (save or step % config.log_every == 0):
+            keep = stop or validate or step % config.checkpoint_every == 0
+            if not (keep or step % config.log_every == 0):
                 continue
             for line in bad_videos.exchange():
                 say(f"cannot be decoded, replaced by another: {line}")
@@ -177,30 +226,17 @@ def train(
             row["clips_per_second"] = len(pending) * config.batch_size / (time.monotonic() - since)
             if peak:
                 row["flops_utilisation"] = 6 * description.macs * row["clips_per_second"] / peak
-            if validate:
-                if resnet.has_running_statistics():
-                    part = make_batches(precise_seed, config.batch_size // parts)
-                    precise = _precise_batch_stats(
-                        moments, train_state, part, config.precise_bn_batches * parts, mesh, watchdog
-                    )
-                    train_state = train_state.replace(batch_stats=precise)
-                found = evaluate(validation_set, "validating").metrics()
-                row |= {f"validation_{name}": found[name] for name in found if name in VALIDATION}
-            log.write(step, row)
-            minutes_left = (time.monotonic() - began) / (step - first_step) * (config.steps - step) / 60
-            _report(progress, task, step, config.steps, row, minutes_left)
-            checkpoints.check()
-            if save:
-                with times.of("checkpoint"):
-                    checkpoints.save(train_state, batches.get_state(), found if validate else None)
-            if stop:
-                checkpoints.wait()
-                raise Preempted(f"asked to end: saved at step {step}; the same command goes on from there")
+            after(step, row, validate=validate, keep=keep, stop=stop)
             pending, indices, since = [], [], time.monotonic()
 
     # -------------------------------------------------------------------------------------------- final figure
-    with watchdog, progress:
-        predictions = evaluate(test_set, "testing")
+    try:
+        with preemption, watchdog, progress:
+            predictions = evaluate(test_set, "testing")
+    except Preempted:
+        raise Preempted(f"asked to end: step {step} is saved; the same command tests it") from None
+    if is_main:
+        shutil.rmtree(directory / UNVALIDATED, ignore_errors=True)
     results = predictions.metrics() | {
         "measured_on": measured_on(config.data, "test"),
         "chance": 1 / len(train_set.classes),
@@ -242,9 +278,18 @@ def _other_seeds(seed: int) -> tuple[jax.Array, int]:
     return jax.random.fold_in(jax.random.key(seed), 1), int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
 
 
-def _precise_batch_stats(moments, train_state, batches, count, mesh, watchdog):
+def _newest(directory: Path, checkpoints: Checkpoints) -> Checkpoints | None:
+    """Where the state to go on from is, if there is one."""
+    found = [checkpoints]
+    if (directory / UNVALIDATED).is_dir():
+        found.append(Checkpoints(directory / UNVALIDATED, read_only=True))
+    found = [checkpoints for checkpoints in found if checkpoints.latest() is not None]
+    return max(found, key=lambda checkpoints: checkpoints.latest(), default=None)
+
+
+def _precise_batch_stats(moments, train_state, batches, count, mesh, watch):
     with closing(batches):
-        watched = itertools.islice(watchdog.over(batches, "batch for precise batch norm"), count)
+        watched = itertools.islice(watch(batches), count)
         videos = (sharding.put_batch({"video": batch["video"]}, mesh)["video"] for batch in watched)
         precise = precise_batch_stats(moments, train_state.params, train_state.batch_stats, videos)
     return jax.device_put(precise, jax.tree.map(lambda array: array.sharding, train_state.batch_stats))
@@ -254,27 +299,3 @@ def _mean_metrics(steps: list[dict[str, np.ndarray]]) -> dict[str, float]:
     """Means since the last row, of the steps that were not skipped."""
     names = {"loss": "train_loss", "top1": "train_top1", "grad_norm": "grad_norm"}
     return {new: float(np.mean([step[name] for step in steps])) if steps else np.nan for name, new in names.items()}
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=14),  # the line fits a terminal of 80 columns
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
-        console=console,
-        disable=not console.is_terminal,
-    )
-
-
-def _report(progress: Progress, task, step: int, steps: int, row: dict[str, float], minutes_left: float) -> None:
-    status = f"loss {row['train_loss']:.3f}  top-1 {row['train_top1']:.1%}  {row['clips_per_second']:.0f} clips/s"
-    progress.update(task, status=status)
-    if "validation_video_top1" in row:
-        status += f"  validation top-1 {row['validation_video_top1']:.1%}"
-    elif "validation_video_map" in row:
-        status += f"  validation mAP {row['validation_video_map']:.1%}"
-    elif progress.console.is_terminal:
-        return  # the bar shows it
-    progress.console.print(f"step {step}/{steps}  {status}  {minutes_left:.1f} min left")

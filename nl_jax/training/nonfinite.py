@@ -12,14 +12,15 @@ class NonFinite:
     """Looks at the metrics of steps once they are on the host, so nothing waits for it.
 
     Args:
-      allowed: steps of this process's life that may be skipped (by `make_train_step`); with one more the run stops.
+      allowed: steps of the run that may be skipped (by `make_train_step`); with one more it stops.
+      skipped: those before this process's life.
       process: number of this process among those that each read a part of a batch; None if there is one.
     """
 
-    def __init__(self, directory: Path, dataset, allowed: int, process: int | None = None):
+    def __init__(self, directory: Path, dataset, allowed: int, process: int | None = None, skipped: int = 0):
         self._directory, self._dataset, self._allowed = directory, dataset, allowed
         self._suffix = "" if process is None else f"_process{process}"
-        self.skipped = 0
+        self.skipped = skipped
 
     def finite(self, steps: list[dict[str, np.ndarray]], indices: list[np.ndarray], last: int) -> list[dict]:
         """The metrics of the steps whose loss and gradient are finite.

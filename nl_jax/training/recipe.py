@@ -1,6 +1,7 @@
 """A recipe at another batch size: the linear scaling rule (Goyal et al. 2017, arXiv 1706.02677).
 
-k times the clips a step take a k times higher learning rate and a k-th of the steps, so that as many clips are seen.
+k times the clips a step take a k times higher learning rate and a k-th of the steps, so that as many clips are seen,
+and a validation comes after as many. checkpoint_every and log_every stay: on k times the devices a step takes as long.
 """
 
 from operator import attrgetter
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 from nl_jax.errors import InputError
 
 RATES = ("optimizer.learning_rate",)
-STEPS = ("steps", "optimizer.decay_every", "optimizer.warmup_steps")
+STEPS = ("steps", "optimizer.decay_every", "optimizer.warmup_steps", "eval_every")
 
 
 def at_batch_size(config: ConfigDict) -> ConfigDict:
@@ -23,6 +24,8 @@ def at_batch_size(config: ConfigDict) -> ConfigDict:
     scaled = ConfigDict(config.to_dict())  # of its own
     changes = {name: attrgetter(name)(config) * factor for name in RATES}
     changes |= {name: round(attrgetter(name)(config) / factor) for name in STEPS}
+    if config.eval_every:  # 0 of them is only at the end
+        changes["eval_every"] = max(1, changes["eval_every"])
     scaled.update_from_flattened_dict(changes | {"recipe_batch_size": config.batch_size})
     return scaled.lock()
 

@@ -16,11 +16,14 @@ from nl_jax.models import VideoResNet, flat
 from nl_jax.training import sharding
 from nl_jax.training.checkpoint import Checkpoints
 
-# How a run is carried out, not what it computes: these may differ when it is resumed. A data set may move: its list of
-# videos is compared instead.
-FREE_FIELDS = (
+# How a run is carried out, not what it computes: a chain of stages has one way.
+CARRIED_OUT = (
     *("mesh", "accumulate_steps", "eval_batch_size", "num_workers", "log_every", "checkpoint_every"),
     *("keep_checkpoints", "keep_every", "skip_nonfinite", "input_warning", "input_timeout"),
+)
+# These may differ when a run is resumed. A data set may move: its list of videos is compared instead.
+FREE_FIELDS = (
+    *CARRIED_OUT,
     *("recipe_batch_size", "expect", "paper"),
     *("data.train", "data.validation", "data.test", "images.train", "images.validation"),
 )

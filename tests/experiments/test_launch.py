@@ -99,3 +99,12 @@ sed -i 1d codes""",
     calls = (tmp_path / "calls").read_text().splitlines()
     assert len(calls) == 2 * len(codes.split())
     assert all(re.findall("<(.*?)>", call)[-3:] == arguments for call in calls)
+
+
+def test_a_tpu_slice_that_does_not_exist_is_not_waited_for(tmp_path):
+    fake(tmp_path, "gcloud", "echo ERROR: not found >&2; exit 1")
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TPU": "slcie", "ZONE": "zone"}
+    done = subprocess.run(
+        [LAUNCH / "tpu_vm.sh", "--config=a.py"], env=os.environ | path, timeout=60, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "there is no slice TPU=slcie in ZONE=zone" in done.stderr

@@ -193,6 +193,12 @@ def test_gpus_are_lowered_for(tmp_path):
     assert 0.7 < plan["compiled_operations"] / plan["operations"] < 1.3
 
 
+@pytest.mark.parametrize("flag, message", [("", "for h100:4 the compiler needs the GPU"), ("--search", "choose one")])
+def test_the_largest_is_not_promised_where_it_cannot_be_known(flag, message):
+    done = program("--config=configs/quickstart.py", "--topology=h100:4", "--largest", *filter(None, [flag]))
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+
+
 def test_classes_are_taken_from_a_folder_of_videos(video_folder):
     done = program("--config=configs/folder.py", f"--config.data.train={video_folder}", "--topology=gpu:1")
     assert done.returncode == 0, done.stderr

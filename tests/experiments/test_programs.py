@@ -147,10 +147,13 @@ def test_one_command_runs_the_whole_chain(tmp_path):
     text += 'FEW |= {"data.validation_size": 8, "precise_bn_batches": 1}\n'
     stage.write_text(text)
     config = config.replace("configs/quickstart.py", str(stage))
-    done = run(name, config, *small, f"--workdir={tmp_path / 'run'}")
+    done = run(name, config, *small, "--config.accumulate_steps=2", f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert "arrays taken over" in done.stdout
     assert (tmp_path / "run" / "start" / "results.json").exists()
+    stage = json.loads((tmp_path / "run" / "start" / "config.json").read_text())
+    assert stage["batch_size"] == 128  # of its recipe; how it is carried out is that of the whole chain
+    assert [stage[name] for name in ("accumulate_steps", "eval_batch_size", "checkpoint_every")] == [2, 8, 2]
     assert (tmp_path / "run" / "results.json").exists()
 
 

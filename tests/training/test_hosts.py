@@ -92,13 +92,24 @@ class Videos:
 
 def test_bad_videos_of_all_processes_are_listed_once_by_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(hosts, "gather", lambda own: np.concatenate([own, [[7], [-1]]]))  # the other's two clips
+    others = {1: [1], 3: [[[7], [-1]]]}  # its place in the batch, and the two clips it had there
+    monkeypatch.setattr(hosts, "gather", lambda own: np.concatenate([own, others[own.ndim]]))
     for process in (1, 0):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        bad = BadVideos(tmp_path, Videos())
+        bad = BadVideos(tmp_path, Videos(), rows=(0,))
         assert bad.add(np.array([[5]])) == bad.add(np.array([[7]])) == []  # not before all have met
         assert bad.exchange() == ["5.mp4: broken", "7.mp4: broken"] and bad.indices == {5, 7}
         assert bad.exchange() == []
         assert (tmp_path / "bad_videos.csv").exists() == (process == 0)
     with (tmp_path / "bad_videos.csv").open(newline="") as file:
         assert [row["path"] for row in csv.DictReader(file)] == ["5.mp4", "7.mp4"]
+
+
+def test_clips_whose_frames_several_processes_hold_are_counted_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts, "gather", lambda own: np.concatenate([own, own]))
+    bad = BadVideos(tmp_path, Videos(), 0.2, rows=(0, 1))
+    for index in range(15):
+        bad.add(np.array([[index], [-1]] if index < 7 else [[-1], [-1]]))
+    with pytest.raises(InputError, match="7 of the first 30 training videos"):
+        bad.exchange()

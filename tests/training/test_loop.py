@@ -117,6 +117,34 @@ def test_a_run_asked_to_end_saves_and_goes_on_bit_for_bit(tiny, uninterrupted, t
         jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.parametrize(
+    "batch, message",
+    [
+        (0, "saved at step 3, before its validation"),  # the first of two for precise batch norm
+        (3, "saved at step 6, before its validation"),
+        (6, "step 6 is saved; the same command tests it"),  # the first of two that are tested
+    ],
+)
+def test_a_long_validation_or_test_is_left_and_taken_up_again(
+    tiny, uninterrupted, tmp_path, monkeypatch, batch, message
+):
+    def put(arrays, mesh, *parts, put=loop.sharding.put_batch, calls=iter(range(100))):  # noqa: B008
+        if "label" not in arrays and next(calls) == batch:
+            signal.raise_signal(signal.SIGTERM)
+        return put(arrays, mesh, *parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.sharding, "put_batch", put)
+        with pytest.raises(Preempted, match=message):
+            loop.train(tiny(), tmp_path)
+    assert loop.train(tiny(), tmp_path) == json.loads((uninterrupted / "results.json").read_text())
+    assert rows_without_timing(tmp_path) == rows_without_timing(uninterrupted)
+    for found, expected in zip(final_arrays(tmp_path), final_arrays(uninterrupted), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert Checkpoints(tmp_path, read_only=True).best() == Checkpoints(uninterrupted, read_only=True).best()
+    assert not (tmp_path / loop.UNVALIDATED).exists()
+
+
 def test_a_finished_run_only_repeats_its_figure(tiny, uninterrupted):
     before = final_arrays(uninterrupted)
     again = loop.train(tiny(), uninterrupted)
@@ -278,8 +306,10 @@ def test_the_batch_of_a_loss_that_is_not_finite_is_written_down(tiny, tmp_path, 
 def test_steps_that_are_not_finite_are_skipped_and_counted_if_asked(tiny, tmp_path, monkeypatch):
     poisoned(monkeypatch, {1, 4})
     changes = {"steps": 5, "skip_nonfinite": 1, "eval_every": 0, "log_every": 2}
-    with pytest.raises(TrainingError, match="the loss is nan at step 5 after 1 that were skipped"):
-        loop.train(tiny(changes=changes), tmp_path)
+    for _ in range(2):  # the one before it was resumed counts
+        with pytest.raises(TrainingError, match="the loss is nan at step 5 after 1 that were skipped"):
+            loop.train(tiny(changes=changes), tmp_path)
+        poisoned(monkeypatch, {0})  # what is step 5 of a run that goes on at step 4
     rows = read_metrics(tmp_path / "metrics.csv")
     assert [row["skipped_steps"] for row in rows] == ["1", "1"] and np.isfinite(float(rows[0]["train_loss"]))
     mesh = loop.sharding.make_mesh(-1, 1)

@@ -10,12 +10,21 @@ def test_half_the_batch_takes_half_the_rate_and_twice_the_steps():
     given.batch_size = 32
     given.optimizer.warmup_steps = 500
     config = recipe.at_batch_size(given)
-    found = (config.steps, config.optimizer.decay_every, config.optimizer.warmup_steps, config.optimizer.learning_rate)
-    assert found == (800_000, 300_000, 1000, 0.005)
+    optimizer = config.optimizer
+    found = (config.steps, optimizer.decay_every, optimizer.warmup_steps, config.eval_every, optimizer.learning_rate)
+    assert found == (800_000, 300_000, 1000, 20_000, 0.005)
+    assert config.checkpoint_every == given.checkpoint_every  # how a run is carried out, not what it computes
     assert given.steps == 400_000 and config.recipe_batch_size == config.batch_size == 32
     said = recipe.describe(given, config)
     assert "batch_size=32 where the recipe is for 64" in said and "optimizer.learning_rate 0.01 -> 0.005" in said
     assert recipe.at_batch_size(config) is config  # once is enough
+
+
+@pytest.mark.parametrize("eval_every, scaled", [(0, 0), (1, 1), (100, 25)])
+def test_validations_come_after_as_many_clips(eval_every, scaled):
+    given = kinetics.get_config("nl5_i3d_r50")
+    given.batch_size, given.eval_every = 256, eval_every
+    assert recipe.at_batch_size(given).eval_every == scaled
 
 
 @pytest.mark.parametrize("recipe_batch_size", [0, 32])

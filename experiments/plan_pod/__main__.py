@@ -47,7 +47,7 @@ def main() -> None:
         raise InputError("--largest and --search are both given; choose one")
     if LARGEST.value and pod.platform == "gpu":
         raise InputError(
-            f"--largest has to compile, and for {pod.name} the compiler needs the GPU: plan without it, and there train "
+            f"--largest has to compile, and for {pod.name} the compiler needs the GPU: plan without it; there train "
             "a few steps (--config.steps=3) with rising --config.batch_size"
         )
     if SEARCH.value:

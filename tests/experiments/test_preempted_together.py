@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PROCESS = """
 import runpy, sys
@@ -27,28 +29,44 @@ SMALL = [
 ]
 
 
-def test_sigterm_of_one_process_saves_in_both_after_the_same_step(tmp_path):
+@pytest.mark.parametrize(
+    "changes, rows, message",
+    [
+        ((), 3, r"asked to end: saved at step (\d+);"),
+        # The third step is validated for longer than anybody waits.
+        (
+            ("eval_every=3", "data.validation_size=100000"),
+            2,
+            r"asked to end: saved at step (3), before its validation;",
+        ),
+    ],
+    ids=["training", "validating"],
+)
+def test_sigterm_of_one_process_saves_in_both_after_the_same_step(tmp_path, changes, rows, message):
+    arguments = [*SMALL, *(f"--config.{change}" for change in changes), f"--workdir={tmp_path / 'run'}"]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     environment = {name: value for name, value in os.environ.items() if name != "JAX_NUM_CPU_DEVICES"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS, address, str(number), *SMALL, f"--workdir={tmp_path / 'run'}"],
+            [sys.executable, "-c", PROCESS, address, str(number), *arguments],
             **{"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
         )
         for number in range(2)
     ]
     try:
         csv = tmp_path / "run" / "metrics.csv"
-        while not (csv.exists() and len(csv.read_text().splitlines()) > 3):
+        while not (csv.exists() and len(csv.read_text().splitlines()) > rows):
             assert all(process.poll() is None for process in processes), [p.communicate()[1] for p in processes]
             time.sleep(0.05)
+        time.sleep(1 if changes else 0)  # the validation has begun, or will
         processes[1].send_signal(signal.SIGTERM)
         printed = [process.communicate(timeout=300)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [75, 75]
-    steps = [re.search(r"asked to end: saved at step (\d+)", text).group(1) for text in printed]
-    assert steps[0] == steps[1] and [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == steps[:1]
+    steps = [re.search(message, text).group(1) for text in printed]
+    saved = tmp_path / "run" / ("unvalidated" if changes else ".") / "checkpoints"
+    assert steps[0] == steps[1] and [path.name for path in saved.iterdir()] == steps[:1]

@@ -102,14 +102,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny, uninterrupt
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_asked_to_end_saves_and_goes_on_bit_for_bit(tiny, uninterrupted, tmp_path, monkeypatch, number):
     def put(batch, mesh, *parts, put=loop.sharding.put_batch, calls=iter(range(100))):  # noqa: B008
-        if "label" in batch and next(calls) == 2:  # in the third step, which no checkpoint is due after
+        if "label" in batch and next(calls) == 4:  # in the fifth step, which no checkpoint is due after
             signal.raise_signal(number)
         return put(batch, mesh, *parts)
 
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     with monkeypatch.context() as patch:
         patch.setattr(loop.sharding, "put_batch", put)
-        with pytest.raises(Preempted, match="saved at step 3; the same command goes on"):
+        with pytest.raises(Preempted, match="saved at step 5; the same command goes on"):
             loop.train(tiny(), tmp_path)
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
     assert loop.train(tiny(), tmp_path) == json.loads((uninterrupted / "results.json").read_text())

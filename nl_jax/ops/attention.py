@@ -2,10 +2,10 @@
 
 Three forms of the same function; `choose` is the one place that says which is taken where:
 
-  chunked: any platform, any shape. Queries in chunks; of the forward pass only the log-sum-exp of every query is kept,
-           and the backward pass computes the chunk's scores again (the scheme of FlashAttention, Dao et al. 2022).
-  cudnn:   JAX's fused kernel for NVIDIA GPUs; bfloat16 or float16, channels up to 128 in multiples of 8.
-  pallas:  JAX's flash attention kernel for TPUs, positions padded to its blocks and masked.
+- chunked: any platform, any shape. Queries in chunks; of the forward pass only the log-sum-exp of every query is kept,
+  and the backward pass computes the chunk's scores again (the scheme of FlashAttention, Dao et al. 2022).
+- cudnn: JAX's fused kernel for NVIDIA GPUs; bfloat16 or float16, channels up to 128 in multiples of 8.
+- pallas: JAX's flash attention kernel for TPUs, positions padded to its blocks and masked.
 """
 
 import dataclasses

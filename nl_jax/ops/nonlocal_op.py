@@ -49,11 +49,21 @@ def gaussian(
     scale: float = 1.0,
     form: str | None = None,
 ) -> Float[Array, "b n c"]:
-    """y_i = sum_j softmax_j(scale theta_i . phi_j) g_j.
+    """y_i = sum_j softmax_j(scale theta_i . phi_j) g_j (equations 2 and 3).
 
     Memory is linear in n + m, backward too: see `attention`, which has several forms of this and takes the one that
     suits the platform unless `form` names another. Scores and softmax are float32 whatever the inputs are; the result
     has the type of `g`.
+
+    Args:
+      theta: theta(x) of the positions that ask; x itself for the Gaussian.
+      phi: phi(x) of the positions that are summed over; x itself for the Gaussian.
+      g: g(x) of these.
+      scale: 1 in the paper; 1/sqrt(d) in the released code.
+      form: one of `nl_jax.ops.attention.FORMS`.
+
+    Raises:
+      ValueError: for shapes that do not go together, or m = 0; so do the other two.
     """
     _check_shapes(theta.shape, phi.shape, g.shape)
     return attention(theta, phi, g, scale, form)
@@ -62,7 +72,11 @@ def gaussian(
 def dot_product(
     theta: Float[Array, "b n d"], phi: Float[Array, "b m d"], g: Float[Array, "b m c"]
 ) -> Float[Array, "b n c"]:
-    """y_i = 1/m sum_j (theta_i . phi_j) g_j, taken as theta_i (sum_j phi_j g_j^T) / m wherever that is cheaper."""
+    """y_i = 1/m sum_j (theta_i . phi_j) g_j (equation 4).
+
+    Taken as theta_i (sum_j phi_j g_j^T) / m wherever that is cheaper. Sums are float32 whatever the inputs are; the
+    result has the type of `g`.
+    """
     _check_shapes(theta.shape, phi.shape, g.shape)
     n, d = theta.shape[1:]
     m, c = g.shape[1:]
@@ -73,7 +87,7 @@ def dot_product(
 
 
 def concatenation(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
-    """y_i = 1/m sum_j relu(a_i + p_j) g_j.
+    """y_i = 1/m sum_j relu(a_i + p_j) g_j (equation 5).
 
     The two halves of w_f are applied outside: w_f . [theta_i, phi_j] = a_i + p_j. With the keys sorted by p, those with
     a_i + p_j > 0 are a prefix that ends where a_i falls among them, so two prefix sums, of g_j and of p_j g_j, give

@@ -12,6 +12,7 @@ CHUNK_MULTIPLE = 16  # rows of a bfloat16 tile on a TPU
 
 
 def product(subscripts, a, b):
+    """The einsum of a and b, in the type of sums (see `precision.wide`)."""
     return jnp.einsum(subscripts, a, b, preferred_element_type=wide(a))
 
 
@@ -29,4 +30,5 @@ def split(x: Float[Array, "b n d"], m: int) -> Float[Array, "k b q d"]:
 
 
 def join(x: Float[Array, "k b q d"], n: int) -> Float[Array, "b n d"]:
+    """Undoes `split`: the first n positions, without the zeros."""
     return x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1])[:, :n]

@@ -118,7 +118,7 @@ class BadVideos:
             return []
         failed = hosts.gather(np.stack(own, axis=1))  # (b,steps,f) of all processes
         _, first = np.unique(hosts.gather(np.asarray(self._rows)), return_index=True)
-        return self._note(failed[first].reshape(-1, failed.shape[-1]))
+        return self._note(np.concatenate(failed[first]))
 
     def _note(self, failed) -> list[str]:
         self._clips += len(failed)

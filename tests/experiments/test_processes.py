@@ -100,10 +100,11 @@ def test_a_lost_process_ends_the_other_and_other_devices_go_on(on_eight, tmp_pat
 def test_a_checkpoint_of_eight_devices_is_tested_alike_on_two_and_by_two_processes(on_eight, tmp_path):
     workdir = f"--workdir={on_eight}"
     done(start("evaluate", workdir, f"--out={tmp_path / 'two'}", devices=2))
+    done(start("evaluate", workdir, f"--out={tmp_path / 'time'}", "--mesh=time=2", devices=2))
     printed = done(*start_two("evaluate", workdir, f"--out={tmp_path / 'processes'}"))
     assert printed.count("12 videos x 1 views") == 1
     expected = scores(on_eight)
-    for name in ("two", "processes"):
+    for name in ("two", "time", "processes"):
         found = scores(tmp_path / name)
         np.testing.assert_allclose(found.pop("scores"), expected["scores"], atol=1e-6)
         assert all((found[name] == expected[name]).all() for name in found)

@@ -113,3 +113,11 @@ def test_clips_whose_frames_several_processes_hold_are_counted_once(tmp_path, mo
         bad.add(np.array([[index], [-1]] if index < 7 else [[-1], [-1]]))
     with pytest.raises(InputError, match="7 of the first 30 training videos"):
         bad.exchange()
+
+
+def test_clips_that_cannot_be_broken_are_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts, "gather", lambda own: np.concatenate([own, own]))
+    bad = BadVideos(tmp_path, Videos(), rows=(0, 1))
+    bad.add(np.zeros((2, 0), int))  # of a data set that is drawn
+    assert bad.exchange() == []

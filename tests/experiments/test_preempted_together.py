@@ -35,7 +35,7 @@ SMALL = [
         ((), 3, r"saved at step (\d+);"),
         # A validation longer than anybody waits.
         (
-            ("eval_every=3", "data.validation_size=100000"),
+            ("eval_every=3", "recipe_batch_size=16", "data.validation_size=100000"),
             2,
             r"saved at step (3), before its validation;",
         ),

@@ -15,9 +15,9 @@ ROWS = {
     "baseline": table2c.ROWS["baseline_r50"],
     "five_blocks": table2c.ROWS["r50_5"],
     "same_parameters": R50 | {"model.blocks_per_stage": (3, 6, 12, 3)},
-    "same_flops": R50 | {"model.blocks_per_stage": (3, 7, 12, 3)},
+    "same_flops": R50 | {"model.blocks_per_stage": (3, 8, 15, 3)},
 }
-LAPTOP = {"same_parameters": (1, 2, 9, 1), "same_flops": (1, 5, 9, 1)}
+LAPTOP = {"same_parameters": (1, 4, 9, 1), "same_flops": (1, 5, 10, 1)}
 
 
 def get_config(argument: str = ""):

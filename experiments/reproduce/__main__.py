@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from experiments import command_line
-from experiments.reproduce import execute, results, tables
+from experiments.reproduce import distance, execute, results, tables
 from experiments.reproduce.cost import describe_costs
 from experiments.reproduce.rows import (
     TABLES,
@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--results", type=Path, default=Path("results"), help="folder of what is kept of each run")
     result.add_argument("--out", type=Path, default=Path("runs/reproduce/tables"), help="folder of the tables")
     result.add_argument("--show", action="store_true", help="run nothing, show what results there are")
+    result.add_argument("--distance", action="store_true", help="also accuracy by distance (of --laptop's rows)")
     result.add_argument("--plan", action="store_true", help="run nothing, show what the runs cost")
     return result
 
@@ -76,6 +77,8 @@ def reproduce(arguments: argparse.Namespace, changes: list[str]) -> int:
         executor(in_order)
         failed = executor.failed
     _write(arguments, runs)
+    if arguments.distance:
+        _write_distance(arguments, runs)
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if failed else 0
@@ -112,6 +115,18 @@ def _write(arguments: argparse.Namespace, runs: dict[str, dict[str, list[Run]]])
     page = arguments.out / "tables.html"
     page.write_text(tables.html_page("The tables of the paper", sections))
     print(f"wrote {page}, and Markdown and pictures beside it")
+
+
+def _write_distance(arguments: argparse.Namespace, runs: dict[str, dict[str, list[Run]]]) -> None:
+    """A table and a picture for each table of the paper, of its rows that have been run."""
+    for table, of_table in runs.items():
+        curves = [distance.curves(row, of_row, arguments.results) for row, of_row in of_table.items()]
+        curves = [curve for curve in curves if curve]
+        if curves:
+            text = distance.markdown(curves)
+            (arguments.out / f"{table}_distance.md").write_text(text)
+            distance.plot(curves, arguments.out / f"{table}_distance.png")
+            print(f"\nTable {table}, accuracy by distance\n\n{text}")
 
 
 def _row(table: str, row: str, runs: list[Run], arguments: argparse.Namespace) -> tables.Row:

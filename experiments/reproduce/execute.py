@@ -7,8 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from experiments.reproduce import results
@@ -18,14 +18,9 @@ from nl_jax.errors import InputError, Preempted
 ROOT = Path(__file__).parents[2]
 
 
-def levels(runs: Iterable[Run]) -> Iterator[list[Run]]:
-    """The runs and those they start from, each once, so that all of a level can run at the same time."""
-    by_level: dict[int, dict[str, Run]] = {}
-    for run in runs:
-        for depth, link in enumerate(chain(run)):
-            by_level.setdefault(depth, {}).setdefault(link.name, link)
-    for depth in sorted(by_level):
-        yield list(by_level[depth].values())
+def in_order(runs: Iterable[Run]) -> list[Run]:
+    """The runs and those they start from, each once, and after what it starts from."""
+    return list({link.name: link for run in runs for link in chain(run)}.values())
 
 
 def command(run: Run, workdirs: Path) -> list[str]:
@@ -54,28 +49,26 @@ class Executor:
         self._commit = current_commit()
 
     def __call__(self, runs: list[Run]) -> None:
-        """All of them, level by level. Raises Preempted when it was interrupted: each run saves, and goes on later."""
-        for level in levels(runs):
-            waiting = [run for run in level if results.load(run, self.folder) is None or self._is_needed(run, runs)]
-            with ThreadPoolExecutor(self.jobs) as pool:
-                futures = [pool.submit(self._run, run) for run in waiting]
-                try:
-                    for future in futures:
-                        future.result()
-                except BaseException:
-                    self._stop()
-                    raise
-            if self._stopped:
-                raise Preempted("interrupted: the same command goes on from there")
+        """All of them. Raises Preempted when it was interrupted: each run saves, and goes on later."""
+        missing = [run for run in runs if results.load(run, self.folder) is None]
+        futures: dict[str, Future] = {}
+        with ThreadPoolExecutor(self.jobs) as pool:
+            for run in in_order(missing):
+                if not (self.workdirs / run.name / "results.json").exists() or run in missing:
+                    futures[run.name] = pool.submit(self._run, run, futures.get(run.start.name) if run.start else None)
+            try:
+                for future in futures.values():
+                    future.result()
+            except BaseException as error:
+                self._stop()
+                if isinstance(error, KeyboardInterrupt):
+                    raise Preempted("interrupted: the same command goes on from there") from error
+                raise
 
-    def _is_needed(self, run: Run, runs: list[Run]) -> bool:
-        """Whether a run that has a result must still be there to start others from."""
-        started = [other for other in runs if run.name in [link.name for link in chain(other)[:-1]]]
-        missing = any(results.load(other, self.folder) is None for other in started)
-        return missing and not (self.workdirs / run.name / "results.json").exists()
-
-    def _run(self, run: Run) -> None:
+    def _run(self, run: Run, start_ends: Future | None) -> None:
         directory, start = self.workdirs / run.name, run.start
+        if start_ends:
+            start_ends.result()  # submitted earlier, so it is running or has ended
         if self._stopped:
             return
         if start and not (self.workdirs / start.name / "results.json").exists():
@@ -94,6 +87,7 @@ class Executor:
                 env=os.environ | self._environment(slot),
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for this program, which passes it on
             )
             self._processes.add(process)
             _, status, usage = os.wait4(process.pid, 0)

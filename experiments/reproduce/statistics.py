@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
-RESAMPLES = 2000
+RESAMPLES = 5000
 
 
 def mean_and_spread(accuracies: Float[np.ndarray, "s"]) -> tuple[float, float | None]:

@@ -7,6 +7,7 @@ python -m experiments.reproduce 2a 2b --plan
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from nl_jax.errors import InputError, Preempted
 
 def main(argv: list[str] | None = None) -> None:
     arguments, rest = parser().parse_known_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # is passed on as Ctrl-C is
     try:
         if unknown := [argument for argument in rest if not argument.startswith("--config.")]:
             raise InputError(f"unexpected argument {unknown[0]!r}; see --help")

@@ -20,7 +20,11 @@ ROOT = Path(__file__).parents[2]
 
 def in_order(runs: Iterable[Run]) -> list[Run]:
     """The runs and those they start from, each once, and after what it starts from."""
-    return list({link.name: link for run in runs for link in chain(run)}.values())
+    found: dict[str, Run] = {}
+    for run in runs:
+        for link in chain(run):
+            found.setdefault(link.name, link)
+    return list(found.values())
 
 
 def command(run: Run, workdirs: Path) -> list[str]:

@@ -230,3 +230,57 @@ def test_groups_by_distance_hold_every_clip_once_and_equal_distances_together():
     assert all(later.low > group.high for group, later in itertools.pairwise(found))
     assert found[0].accuracy == 100 and found[0].interval == (100, 100)
     assert found[-1].accuracy < found[0].accuracy
+
+
+# ------------------------------------------------------------------------------------------------- from end to end
+TINY = [
+    *("--config.steps=2", "--config.batch_size=8", "--config.recipe_batch_size=8", "--config.precise_bn_batches=1"),
+    *("--config.optimizer.warmup_steps=1", "--config.data.test_size=16", "--config.data.validation_size=8"),
+    *("--config.eval_batch_size=8", "--config.model.width=4", "--config.model.blocks_per_stage=(1,1,2,1)"),
+    "--config.start.stage=",
+]
+
+
+def test_a_table_is_run_kept_and_run_no_second_time(tmp_path, capsys):
+    places = [f"--{name}={tmp_path / name}" for name in ("workdirs", "results", "out")]
+    command = ["2a", "--rows=baseline,dot_product", "--laptop", "--seeds=1", "--jobs=2", *places]
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main([*command, *TINY])
+    first = capsys.readouterr()
+    assert not ended.value.code, first.err
+    assert first.out.count("experiments.train --config=configs/table2a.py:") == 2
+    saved = sorted((tmp_path / "results").glob("*.json"))
+    assert len(saved) == 2
+    for path in saved:
+        found = results.Result(**json.loads(path.read_text()))
+        assert found.videos == 16 and found.accuracy == pytest.approx(found.right().mean()) and found.cpu_seconds > 0
+    assert "| dot_product | 1 |" in (tmp_path / "out" / "2a.md").read_text()
+    assert "<td>dot_product</td>" in (tmp_path / "out" / "tables.html").read_text()
+
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main([*command, "--seeds=2", "--show", "--distance", *TINY])
+    again = capsys.readouterr().out
+    assert not ended.value.code and "experiments.train" not in again
+    assert "| dot_product | not enough runs (1 of 2) |" in again and "accuracy by distance" in again
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
+    places = [f"--{name}={tmp_path / name}" for name in ("workdirs", "results", "out")]
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main(["2a", "--rows=baseline", "--laptop", "--seeds=1", *places, *TINY, "--config.steps=0"])
+    assert ended.value.code == 1
+    assert (
+        "failed: configs/table2a.py:baseline,laptop, seed 0: error: steps=0 is out of range" in capsys.readouterr().err
+    )
+
+
+def test_bad_arguments_are_named(capsys):
+    for arguments, message in (
+        (["2z"], "there is no table '2z'"),
+        (["2a", "--rows=x", "--laptop"], "there is no row 'x'"),
+        (["2a", "--seeds=0"], "--seeds=0"),
+        (["2a", "--laptop", "--bogus"], "unexpected argument '--bogus'"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            reproduce.main(arguments)
+        assert ended.value.code == 2 and message in capsys.readouterr().err

@@ -105,7 +105,10 @@ DATA = {"watch": watch, "digits": digits}
 def right_by_fold(kind: str, data: tuple, seeds: int, steps: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """(seed, indices, right) of the held-out part of every fold, for every seed."""
     x, labels, folds = data
-    network = lambda key: flat.split(Network(kind, x.ndim - 2, x.shape[-1], labels.max() + 1, rngs=nnx.Rngs(key)))
+
+    def network(key):
+        return flat.split(Network(kind, x.ndim - 2, x.shape[-1], labels.max() + 1, rngs=nnx.Rngs(key)))
+
     graphdef = network(jax.random.key(0))[0]
     optimizer = optax.adamw(optax.cosine_decay_schedule(RATE, steps), weight_decay=1e-2)
 

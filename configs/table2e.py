@@ -6,6 +6,10 @@
 
 The paper, parameters and FLOPs against C2D (43.2M, 34.2G): I3D 3x3x3 1.5x and 1.8x, I3D 3x1x1 1.2x and 1.5x, non-local
 C2D with five blocks 1.2x and 1.2x (`tests/models/test_summary.py` has the same of ours); and it is the most accurate.
+
+Cost, planned from its operations by `python -m experiments.reproduce 2e --plan` for a TPU v5e at an assumed 40% of
+its published peak: 19.1 to 33.7 device-hours a row, after 19.0 for the images. With the flag `laptop` a row is a
+minute on one core (configs/laptop.py); what came of that is in docs/reproduction.md.
 """
 
 from configs import kinetics

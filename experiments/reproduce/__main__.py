@@ -66,6 +66,8 @@ def reproduce(arguments: argparse.Namespace, changes: list[str]) -> int:
     """0; 1 where a run failed."""
     if arguments.seeds < 1 or (arguments.jobs is not None and arguments.jobs < 1):
         raise InputError(f"--seeds={arguments.seeds}, --jobs={arguments.jobs}: choose 1 or more")
+    if arguments.plan and not arguments.laptop:  # where they are plays no part
+        changes = ["--config.images.train=IMAGES", *changes]
     runs = _runs(arguments, changes)
     if arguments.plan:
         print(describe_costs([of_row[0] for rows in runs.values() for of_row in rows.values()]))

@@ -67,10 +67,13 @@ def test_every_row_has_a_small_counterpart_that_starts_from_images(laptop_runs):
         assert all(link.config.data.name == "long_range" for link in chain)
 
 
+def test_charades_has_no_small_counterpart():
+    with pytest.raises(InputError, match="one label a clip"):
+        rows.make_run("4", "i3d_r101", 0, laptop=True)
+
+
 def test_rows_that_are_one_network_are_one_run(laptop_runs):
-    same = [
-        *(("2a", "embedded_gaussian"), ("2b", "res4"), ("2c", "r50_1")),
-    ]
+    same = [("2a", "embedded_gaussian"), ("2b", "res4"), ("2c", "r50_1")]
     assert len({laptop_runs[at].name for at in same}) == 1
     five = [("2c", "r50_5"), ("2d", "spacetime_r50"), ("2e", "nl_c2d"), ("controls", "five_blocks")]
     assert len({laptop_runs[at].name for at in five}) == 1

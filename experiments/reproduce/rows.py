@@ -75,11 +75,11 @@ def baseline_of(table: str, row: str) -> str | None:
 def make_run(table: str, row: str, seed: int, *, laptop: bool, changes: Sequence[str] = ()) -> Run:
     """The run of a row. `changes` are FIELD=VALUE of its config."""
     spec = f"configs/{TABLES[table]}.py:{row}{',laptop' if laptop else ''}"
-    config = command_line.load_config(spec).unlock()
+    config = command_line.load_config(spec)
     for change in changes:
         _override(config, change)
     config.seed = seed
-    return _run(spec, config.lock())
+    return _run(spec, config)
 
 
 def chain(run: Run) -> list[Run]:

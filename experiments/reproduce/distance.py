@@ -63,8 +63,10 @@ def curves(row: str, runs: Sequence[Run], folder: Path) -> Curves | None:
 
 def bins(right, values) -> tuple[Bin, ...]:
     """Clips in groups of about the same size by distance; equal distances stay together."""
-    edges = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1), method="nearest"))
-    group = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, max(0, len(edges) - 2))
+    edges = np.unique(values)  # the lowest of each group
+    if len(edges) > BINS:
+        edges = np.unique(np.quantile(values, np.arange(BINS) / BINS, method="nearest"))
+    group = np.searchsorted(edges, values, side="right") - 1
     found = []
     for number in np.unique(group):
         of_group = right[:, group == number]
@@ -81,7 +83,7 @@ def markdown(every: Sequence[Curves]) -> str:
     for unit in ("frames", "pixels"):
         of_row = {curve.row: getattr(curve, unit) for curve in every}
         first = next(iter(of_row.values()))
-        head = ["row", *(f"{found.low:.3g} to {found.high:.3g} {unit}, {found.clips} clips" for found in first)]
+        head = ["row", *(f"{_span(found)} {unit}, {found.clips} clips" for found in first)]
         body = [
             [row, *(f"{b.accuracy:.1f} [{b.interval[0]:.1f}, {b.interval[1]:.1f}]" for b in found)]
             for row, found in of_row.items()
@@ -89,6 +91,10 @@ def markdown(every: Sequence[Curves]) -> str:
         lines = [head, ["---"] * len(head), *body]
         parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _span(found: Bin) -> str:
+    return f"{found.low:.3g}" if found.low == found.high else f"{found.low:.3g} to {found.high:.3g}"
 
 
 def plot(every: Sequence[Curves], path: Path) -> None:

@@ -23,7 +23,8 @@ class Result:
       commit: of the code, with "+" where files differed from it.
       accuracy: top-1 of the test videos (mean average precision where a video has several labels).
       macs: multiply-adds of a clip; FLOPs are twice that.
-      seconds, cpu_seconds: that training and testing took on the clock, and on processors.
+      seconds, cpu_seconds: that its process took on the clock, and on processors; of a run that was interrupted, the
+        process that ended it.
       correct: whether each test video was right, as bits; empty where a video has several labels.
       videos, list: how many there are, and their hash.
     """

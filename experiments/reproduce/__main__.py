@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("tables", nargs="+", metavar="TABLE", help=", ".join(TABLES))
     result.add_argument("--rows", type=lambda text: text.split(","), help="of them, by commas; all by default")
+    result.add_argument("--baseline", metavar="ROW", help="compare with this row in place of the table's own baseline")
     result.add_argument("--laptop", action="store_true", help="the small counterparts, on the embedded task")
     result.add_argument("--seeds", type=int, default=5, help="runs a row, of the seeds 0, 1, ..")
     result.add_argument("--jobs", type=int, help="runs at a time; with --laptop one a core by default, else 1")
@@ -99,9 +100,10 @@ def _runs(arguments: argparse.Namespace, changes: list[str]) -> dict[str, dict[s
         }
         for table in arguments.tables
     }
-    if unknown := set(arguments.rows or ()) - {row for rows in runs.values() for row in rows}:
+    asked = {*(arguments.rows or ()), *([arguments.baseline] if arguments.baseline else ())}
+    if unknown := asked - {row for rows in runs.values() for row in rows}:
         valid = "; ".join(f"{table}: {', '.join(table_module(table).ROWS)}" for table in runs)
-        raise InputError(f"--rows: there is no row {sorted(unknown)[0]!r}; valid are {valid}")
+        raise InputError(f"--rows or --baseline: there is no row {sorted(unknown)[0]!r}; valid are {valid}")
     return runs
 
 
@@ -139,7 +141,7 @@ def _row(table: str, row: str, runs: list[Run], arguments: argparse.Namespace) -
     paper = table_module(table).ROWS[row].get("paper")
     return tables.Row(
         name=row,
-        baseline=baseline_of(table, row),
+        baseline=arguments.baseline or baseline_of(table, row),
         paper=paper[0] if paper else None,
         paper_ratios=getattr(table_module(table), "PAPER_RATIOS", {}).get(row),
         results=tuple(found),

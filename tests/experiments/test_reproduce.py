@@ -282,6 +282,7 @@ def test_bad_arguments_are_named(capsys):
     for arguments, message in (
         (["2z"], "there is no table '2z'"),
         (["2a", "--rows=x", "--laptop"], "there is no row 'x'"),
+        (["2a", "--rows=baseline", "--baseline=res2", "--laptop"], "there is no row 'res2'"),
         (["2a", "--seeds=0"], "--seeds=0"),
         (["2a", "--laptop", "--bogus"], "unexpected argument '--bogus'"),
     ):

@@ -9,7 +9,7 @@ of images. A finished one takes its place with `--config.start.workdir=DIR`, and
 scratch. The other tables' rows are these networks with a few changes: configs/table2a.py to configs/table4.py.
 """
 
-from configs import common
+from configs import common, laptop
 
 NL5 = {"model.nonlocal_preset": 5}
 I3D = {"model.inflate": "3x1x1"}
@@ -54,8 +54,10 @@ ROWS = {
 
 
 def row_of(rows: dict[str, dict], argument: str):
-    """The paper's recipe with the changes of a row."""
-    changes, _ = common.choose(argument, rows)
+    """The paper's recipe with the changes of a row, or with the flag `laptop` its small counterpart."""
+    changes, flags = common.choose(argument, rows, ("laptop",))
+    if flags:
+        return laptop.counterpart(changes)
     config = common.base()
     config.data = common.video_folder()
     config.num_classes = 400

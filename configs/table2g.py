@@ -7,6 +7,10 @@
 The paper: all gain from longer clips, and the non-local networks keep their lead. Batch norm is frozen, the batch is 16
 clips and the learning rate 0.0025 (section 4.1). The network of 32 frames is trained first unless
 --config.start.workdir names it.
+
+Cost, planned from its operations by `python -m experiments.reproduce 2g --plan` for a TPU v5e at an assumed 40% of
+its published peak: 11.1 to 29.0 device-hours a row of R50 and 19.1 to 39.0 of R101, after those of table 2f. With the
+flag `laptop` a row is about a minute on one core (configs/laptop.py); what came of that is in docs/reproduction.md.
 """
 
 from configs import kinetics

@@ -10,6 +10,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments import command_line, processes
+from experiments.stages import stage_of
 from nl_jax.errors import InputError
 from nl_jax.training import recipe
 from nl_jax.training import workdir as workdirs
@@ -29,16 +30,7 @@ def run(config: ConfigDict, workdir: Path, profile_steps: tuple[int, int] | None
     start = Path(config.start.workdir) if config.start.workdir else None
     if config.start.stage and not start:
         start = workdir / "start"
-        stage = command_line.load_config(config.start.stage)
-        # What says how a run is carried out holds for the whole chain, and so does what both networks share.
-        for name in (*workdirs.CARRIED_OUT, "seed"):
-            stage[name] = config[name]
-        if stage.data.frames == 1 or stage.data.get("images"):  # an image has no frames to split
-            stage.mesh = ConfigDict(dict(data=-1, fsdp=config.mesh.fsdp, time=1))
-        stage.input = config.input
-        for name in ("depth", "blocks_per_stage", "width"):
-            stage.model[name] = config.model[name]
-        _inherit_videos(stage, config)
+        stage = stage_of(config)
         if (start / "results.json").exists():
             workdirs.check(start, recipe.at_batch_size(stage), make_dataset(stage.data, "train"))
         else:
@@ -48,22 +40,6 @@ def run(config: ConfigDict, workdir: Path, profile_steps: tuple[int, int] | None
             except InputError as error:
                 raise InputError(f"{config.start.stage}, the stage before: {error}") from error
     return train(config, workdir, start, profile_steps)
-
-
-def _inherit_videos(stage: ConfigDict, config: ConfigDict) -> None:
-    """A stage of videos is trained on the same ones, a stage of images on those of `config.images`."""
-    if stage.data.name == config.data.name == "video_folder":
-        stage.images = config.images
-        paths = config.data
-        if stage.data.frames == 1:
-            if not config.images.train:
-                raise InputError(
-                    f"images.train is empty: {config.start.stage} needs a folder of images, one sub-folder per class. "
-                    "start.workdir takes a finished image network in its place, start.stage= starts from scratch"
-                )
-            paths = {"train": config.images.train, "validation": config.images.validation, "test": ""}
-        for name in ("train", "validation", "test"):
-            stage.data[name] = paths[name]
 
 
 def main() -> None:

@@ -1,0 +1,107 @@
+"""The flag `laptop`: a row of the tables as a small network on the embedded task, minutes on one core.
+
+    python -m experiments.train --config=configs/table2a.py:concatenation,laptop --workdir=runs/concatenation
+
+What a row is about stays: the pairwise function, the stage, how many blocks, the axes, the inflated kernels, the longer
+clip, the start from images and from shorter clips. What becomes small:
+
+| full scale | here |
+|---|---|
+| Kinetics; ImageNet for the start | clips of `nl_jax.data.long_range`; its images |
+| 32 frames, 128 in table 2g and 3 | 4 frames, 16 |
+| ResNet-50: residual blocks (3, 4, 6, 3), width 64 | (1, 2, 3, 1), width 8 |
+| ResNet-101: (3, 4, 23, 3) | (1, 2, 6, 1) |
+| 1 block: before the last residual block of res4 | the same |
+| 5 blocks: after every other residual block of res3 and res4 | after every one of res3 and res4: five too |
+| 10 blocks: after every one of res3 and res4 | after every one of the network: seven, ten in the deeper one |
+| a block in one stage, before its last residual block | the same; after it where the stage has only one |
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+BLOCKS_PER_STAGE = {50: (1, 2, 3, 1), 101: (1, 2, 6, 1)}
+FIVE = {50: {"res3": (0, 1), "res4": (0, 1, 2)}, 101: {"res3": (0, 1), "res4": (0, 2, 4)}}
+FRAMES = {32: 4, 128: 16}
+IMAGES = {
+    "data.images": True,
+    "steps": 400,
+    "batch_size": 128,
+    "eval_batch_size": 256,
+    "optimizer.learning_rate": 3e-3,
+    "optimizer.classifier_rate": 1.0,
+    "optimizer.warmup_steps": 30,
+}
+# From the network of short clips, as in table 2g: batch norm frozen, a quarter of the rate, fewer clips.
+LONG = {
+    "steps": 200,
+    "batch_size": 16,
+    "optimizer.learning_rate": 2e-4,
+    "optimizer.classifier_rate": 1.0,
+    "optimizer.warmup_steps": 20,
+    "model.norm": "frozen",
+}
+KEPT = ("model.inflate", "model.nonlocal_options.pairwise", "model.nonlocal_options.axes", "paper")
+
+
+def counterpart(row: dict) -> ConfigDict:
+    """The small config that stands for a row of the tables, given by its changes to the paper's recipe."""
+    depth = row.get("model.depth", 50)
+    blocks = row.get("model.blocks_per_stage") or BLOCKS_PER_STAGE[depth]
+    changes = {name: row[name] for name in KEPT if name in row} | {"model.blocks_per_stage": blocks}
+    if after := _after(row, depth, blocks):
+        changes |= {f"model.nonlocal_blocks.{stage}": positions for stage, positions in after.items()}
+        changes["model.nonlocal_options.scale"] = "rsqrt_d"  # or the softmax of a new block is nearly one-hot
+    if stage := row.get("start.stage"):
+        changes["start.stage"] = f"{stage},laptop"
+    if "model.inflate" in row:  # here every frame shows another thing: a mean over planes would blend them
+        changes["start.planes"] = "center"
+    frames = row.get("data.frames", 32)
+    if frames == 1:
+        changes |= IMAGES
+    else:
+        changes["data.frames"] = FRAMES[frames]
+        changes |= LONG if row.get("model.norm") == "frozen" else {}
+    return common.update(recipe(), changes)
+
+
+def _after(row: dict, depth: int, blocks: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Stage to the residual blocks that a non-local block follows."""
+    named = {f"res{i}": count for i, count in enumerate(blocks, start=2)}
+    before_last = {stage: (max(0, count - 2),) for stage, count in named.items()}
+    preset = row.get("model.nonlocal_preset", 0)
+    if preset == 1:
+        return {"res4": before_last["res4"]}
+    if preset == 5:
+        return FIVE[depth]
+    if preset == 10:
+        return {stage: tuple(range(count)) for stage, count in named.items()}
+    return {stage: before_last[stage] for stage in named if row.get(f"model.nonlocal_blocks.{stage}")}
+
+
+def recipe() -> ConfigDict:
+    config = common.base()
+    config.data = common.long_range()
+    config.data.kinds = 3
+    config.data.digits = 3
+    config.steps = 1000
+    config.batch_size = 32
+    config.eval_batch_size = 50
+    config.eval_every = 0
+    config.checkpoint_every = 500
+    config.precise_bn_batches = 10
+
+    config.model.width = 8
+    config.model.geometry = "small"
+    config.model.dropout = 0.0
+
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 7e-4
+    config.optimizer.classifier_rate = 10.0
+    config.optimizer.clip_norm = 1.0
+    config.optimizer.weight_decay = 1e-2
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 60
+    config.optimizer.warmup_start = 0.0
+    return config

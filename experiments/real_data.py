@@ -1,0 +1,187 @@
+"""The block on real data: movements of people who were held out (1-D), and handwritten digits (2-D).
+
+python -m experiments.real_data watch --seeds=3
+python -m experiments.real_data digits --seeds=3
+
+watch is the shoulder exercises that seglearn ships (`pip install -e .[real_data]`): ten people, seven exercises,
+accelerometer and gyroscope of a smart watch at 50 Hz. Each fold tests on two people and trains on the others. digits is
+scikit-learn's 1797 images of 8 x 8, in five folds.
+
+Three small residual networks with the same steps: `plain`; `non_local`, with a block after the first of two residual
+blocks; `control`, with one more residual block of as many parameters instead.
+"""
+
+import argparse
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from experiments import command_line
+from experiments.reproduce.statistics import mean_and_spread, paired_difference
+from nl_jax.errors import InputError
+from nl_jax.models import NonLocalBlock, flat
+from nl_jax.models.norm import Norm
+
+NETWORKS = ("plain", "non_local", "control")
+WIDTH, BATCH, RATE = 32, 64, 2e-3
+STRIDE, WINDOW, HOP = 4, 64, 32  # of the watch: every fourth sample, 64 of them (5 s), a window every 32
+FOLDS = 5
+
+
+class Residual(nnx.Module):
+    """x + conv(relu(norm(conv(relu(norm x)))), kernels of 3 along each axis of a sequence or an image."""
+
+    def __init__(self, axes: int, width: int, hidden: int, *, rngs: nnx.Rngs):
+        self.norms = nnx.List([Norm(width, kind="global"), Norm(hidden, kind="global")])
+        self.convs = nnx.List(
+            [nnx.Conv(i, o, (3,) * axes, rngs=rngs) for i, o in ((width, hidden), (hidden, width))],
+        )
+
+    def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b *s c"]:
+        y = x
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            y = conv(nnx.relu(norm(y)))
+        return x + y
+
+
+class Network(nnx.Module):
+    """A convolution, two residual blocks, the mean over all positions, a linear classifier."""
+
+    def __init__(self, kind: str, axes: int, channels: int, classes: int, *, rngs: nnx.Rngs):
+        self.stem = nnx.Conv(channels, WIDTH, (3,) * axes, rngs=rngs)
+        layers = [Residual(axes, WIDTH, WIDTH, rngs=rngs) for _ in range(2)]
+        if kind == "non_local":
+            layers.insert(1, NonLocalBlock(WIDTH, scale="rsqrt_d", norm="global", rngs=rngs))
+        if kind == "control":  # a block has about 2 c^2 parameters, this layer 2 c hidden 3^axes
+            layers.insert(1, Residual(axes, WIDTH, max(1, round(WIDTH / 3**axes)), rngs=rngs))
+        self.layers = nnx.List(layers)
+        self.norm = Norm(WIDTH, kind="global")
+        self.classifier = nnx.Linear(WIDTH, classes, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b k"]:
+        x = self.stem(x)
+        for layer in self.layers:
+            x = layer(x)
+        return self.classifier(nnx.relu(self.norm(x)).mean(axis=tuple(range(1, x.ndim - 1))))
+
+
+def watch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Windows (n,t,c) of the watch, their exercise, and the fold of the person."""
+    package = importlib.util.find_spec("seglearn")
+    if package is None:
+        raise InputError("watch needs the recordings that seglearn ships: pip install -e .[real_data]")
+    path = Path(package.submodule_search_locations[0]) / "data" / "watch_dataset.npy"
+    recordings = np.load(path, allow_pickle=True).item()  # read here: importing seglearn needs more packages
+    windows, labels, folds = [], [], []
+    for series, label, person in zip(*(recordings[name] for name in ("X", "y", "subject")), strict=True):
+        series = np.asarray(series, np.float32)[::STRIDE]
+        for start in range(0, len(series) - WINDOW + 1, HOP):
+            windows.append(series[start : start + WINDOW])
+            labels.append(label)
+            folds.append((int(person) - 1) % FOLDS)
+    return np.stack(windows), np.array(labels, np.int32), np.array(folds)
+
+
+def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images (n,h,w,1), their digit, and their fold."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    folds = np.random.default_rng(0).permutation(len(found.target)) % FOLDS
+    return found.images[..., None].astype(np.float32), found.target.astype(np.int32), folds
+
+
+DATA = {"watch": watch, "digits": digits}
+
+
+def right_by_fold(kind: str, data: tuple, seeds: int, steps: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(seed, indices, right) of the held-out part of every fold, for every seed."""
+    x, labels, folds = data
+
+    def network(key):
+        return flat.split(Network(kind, x.ndim - 2, x.shape[-1], labels.max() + 1, rngs=nnx.Rngs(key)))
+
+    graphdef = network(jax.random.key(0))[0]
+    optimizer = optax.adamw(optax.cosine_decay_schedule(RATE, steps), weight_decay=1e-2)
+
+    def apply(params, stats, x, train):
+        model = flat.merge(graphdef, params, stats)
+        model.train() if train else model.eval()
+        logits = model(x)
+        return logits, flat.split(model)[2]
+
+    @jax.jit
+    def step(params, stats, opt_state, x: Float[Array, "b *s c"], label: Int[Array, "b"]):
+        def loss(params):
+            logits, new_stats = apply(params, stats, x, True)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean(), new_stats
+
+        grads, new_stats = jax.grad(loss, has_aux=True)(params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), new_stats, opt_state
+
+    predict = jax.jit(lambda params, stats, x: apply(params, stats, x, False)[0].argmax(-1))
+    for seed in range(seeds):
+        for fold in range(FOLDS):
+            train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+            axes = tuple(range(x.ndim - 1))
+            mean, std = x[train].mean(axes), x[train].std(axes) + 1e-6
+            params, stats = network(jax.random.key(seed))[1:]
+            opt_state = optimizer.init(params)
+            rng = np.random.default_rng([seed, fold])
+            for _ in range(steps):
+                at = rng.choice(train, BATCH, replace=False)
+                params, stats, opt_state = step(params, stats, opt_state, (x[at] - mean) / std, labels[at])
+            yield seed, test, np.asarray(predict(params, stats, jnp.asarray((x[test] - mean) / std))) == labels[test]
+
+
+def parameters(kind: str, data: tuple) -> int:
+    x, labels, _ = data
+    model = nnx.eval_shape(lambda: Network(kind, x.ndim - 2, x.shape[-1], labels.max() + 1, rngs=nnx.Rngs(0)))
+    return sum(array.size for array in flat.split(model)[1].values())
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.real_data", description=__doc__.splitlines()[0])
+    parser.add_argument("data", choices=tuple(DATA))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the JSON file")
+    arguments = parser.parse_args(argv)
+    try:
+        if min(arguments.seeds, arguments.steps) < 1:
+            raise InputError(f"--seeds={arguments.seeds}, --steps={arguments.steps}: choose 1 or more")
+        data = DATA[arguments.data]()
+    except InputError as error:
+        command_line.fail(error, 2)
+    right = {kind: np.zeros((arguments.seeds, len(data[1])), bool) for kind in NETWORKS}
+    for kind in NETWORKS:
+        for seed, indices, found in right_by_fold(kind, data, arguments.seeds, arguments.steps):
+            right[kind][seed, indices] = found
+    found = {}
+    print("| network | parameters | held-out accuracy, % | difference from plain [95%] |\n| --- | --- | --- | --- |")
+    for kind in NETWORKS:
+        mean, spread = mean_and_spread(100 * right[kind].mean(axis=1))
+        difference = [100 * value for value in paired_difference(right[kind], right["plain"])]
+        found[kind] = {"parameters": parameters(kind, data), "accuracy": mean, "spread": spread}
+        found[kind]["difference"] = difference
+        text = "" if kind == "plain" else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*difference)
+        plus = "" if spread is None else f" ± {spread:.1f}"
+        print(f"| {kind} | {found[kind]['parameters']} | {mean:.1f}{plus} | {text} |")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    facts = {"seeds": arguments.seeds, "steps": arguments.steps, "samples": len(data[1]), "networks": found}
+    path = arguments.out / f"real_data_{arguments.data}.json"
+    path.write_text(json.dumps(facts, indent=1) + "\n")
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Runs rows of the paper's tables and sets ours beside the paper's.
+
+python -m experiments.reproduce 2a --laptop --seeds=1
+python -m experiments.reproduce 2a 2b 2c 2d 2e 2f 2g controls --laptop --seeds=3
+python -m experiments.reproduce 2f --rows=c2d_r50,nl5_i3d_r50 --config.data.train=TRAIN --config.images.train=IMAGES ..
+python -m experiments.reproduce 2a 2b --plan
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from experiments import command_line
+from experiments.reproduce import distance, execute, results, tables
+from experiments.reproduce.cost import describe_costs
+from experiments.reproduce.rows import (
+    TABLES,
+    Run,
+    baseline_of,
+    choose_rows,
+    make_run,
+    summary_of,
+    table_module,
+)
+from nl_jax.errors import InputError, Preempted
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments, rest = parser().parse_known_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # is passed on as Ctrl-C is
+    try:
+        if unknown := [argument for argument in rest if not argument.startswith("--config.")]:
+            raise InputError(f"unexpected argument {unknown[0]!r}; see --help")
+        code = reproduce(arguments, rest)
+    except InputError as error:
+        command_line.fail(error, 2)
+    except (Preempted, KeyboardInterrupt):
+        print("interrupted: the same command goes on from there")
+        sys.exit(command_line.PREEMPTED)
+    sys.exit(code)
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="python -m experiments.reproduce",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="--config.FIELD=VALUE changes that field of every row.",
+    )
+    result.add_argument("tables", nargs="+", metavar="TABLE", help=", ".join(TABLES))
+    result.add_argument("--rows", type=lambda text: text.split(","), help="of them, by commas; all by default")
+    result.add_argument("--baseline", metavar="ROW", help="compare with this row in place of the table's own baseline")
+    result.add_argument("--laptop", action="store_true", help="the small counterparts, on the embedded task")
+    result.add_argument("--seeds", type=int, default=5, help="runs a row, of the seeds 0, 1, ..")
+    result.add_argument("--jobs", type=int, help="runs at a time; with --laptop one a core by default, else 1")
+    result.add_argument("--workdirs", type=Path, default=Path("runs/reproduce"), help="folder of the runs' workdirs")
+    result.add_argument("--results", type=Path, default=Path("results"), help="folder of what is kept of each run")
+    result.add_argument("--out", type=Path, default=Path("runs/reproduce/tables"), help="folder of the tables")
+    result.add_argument("--show", action="store_true", help="run nothing, show what results there are")
+    result.add_argument("--distance", action="store_true", help="also accuracy by distance (of --laptop's rows)")
+    result.add_argument("--plan", action="store_true", help="run nothing, show what the runs cost")
+    return result
+
+
+def reproduce(arguments: argparse.Namespace, changes: list[str]) -> int:
+    """0; 1 where a run failed."""
+    if arguments.seeds < 1 or (arguments.jobs is not None and arguments.jobs < 1):
+        raise InputError(f"--seeds={arguments.seeds}, --jobs={arguments.jobs}: choose 1 or more")
+    if arguments.plan and not arguments.laptop:  # where they are plays no part
+        changes = ["--config.images.train=IMAGES", *changes]
+    runs = _runs(arguments, changes)
+    if arguments.plan:
+        print(describe_costs([of_row[0] for rows in runs.values() for of_row in rows.values()]))
+        return 0
+    failed = []
+    if not arguments.show:
+        execute.check_workdirs(arguments.workdirs)
+        jobs = arguments.jobs or execute.default_jobs(arguments.laptop)
+        executor = execute.Executor(jobs, arguments.results, arguments.workdirs.resolve())
+        in_order = [of_row[k] for k in range(arguments.seeds) for rows in runs.values() for of_row in rows.values()]
+        executor(in_order)
+        failed = executor.failed
+    _write(arguments, runs)
+    if arguments.distance:
+        _write_distance(arguments, runs)
+    for line in failed:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _runs(arguments: argparse.Namespace, changes: list[str]) -> dict[str, dict[str, list[Run]]]:
+    """Table to row to its runs, one a seed."""
+    runs = {
+        table: {
+            row: [
+                make_run(table, row, seed, laptop=arguments.laptop, changes=changes) for seed in range(arguments.seeds)
+            ]
+            for row in choose_rows(table, arguments.rows)
+        }
+        for table in arguments.tables
+    }
+    asked = {*(arguments.rows or ()), *([arguments.baseline] if arguments.baseline else ())}
+    if unknown := asked - {row for rows in runs.values() for row in rows}:
+        valid = "; ".join(f"{table}: {', '.join(table_module(table).ROWS)}" for table in runs)
+        raise InputError(f"--rows or --baseline: there is no row {sorted(unknown)[0]!r}; valid are {valid}")
+    return runs
+
+
+def _write(arguments: argparse.Namespace, runs: dict[str, dict[str, list[Run]]]) -> None:
+    sections = []
+    for table, of_table in runs.items():
+        rows = [_row(table, row, of_row, arguments) for row, of_row in of_table.items()]
+        heading = table_module(table).__doc__.partition("\n")[0]
+        picture = f"{table}.png"
+        tables.plot(f"Table {table}" if table[0].isdigit() else table, rows, arguments.out / picture)
+        text = f"**{heading}**\n\n{tables.markdown(rows)}"
+        (arguments.out / f"{table}.md").write_text(text)
+        print(f"\n{text}")
+        sections.append((heading, rows, picture))
+    page = arguments.out / "tables.html"
+    page.write_text(tables.html_page("The tables of the paper", sections))
+    print(f"wrote {page}, and Markdown and pictures beside it")
+
+
+def _write_distance(arguments: argparse.Namespace, runs: dict[str, dict[str, list[Run]]]) -> None:
+    """A table and a picture for each table of the paper, of its rows that have been run."""
+    for table, of_table in runs.items():
+        curves = [distance.curves(row, of_row, arguments.results) for row, of_row in of_table.items()]
+        curves = [curve for curve in curves if curve]
+        if curves:
+            text = distance.markdown(curves)
+            (arguments.out / f"{table}_distance.md").write_text(text)
+            distance.plot(curves, arguments.out / f"{table}_distance.png")
+            print(f"\nTable {table}, accuracy by distance\n\n{text}")
+
+
+def _row(table: str, row: str, runs: list[Run], arguments: argparse.Namespace) -> tables.Row:
+    found = [result for run in runs if (result := results.load(run, arguments.results))]
+    network = summary_of(runs[0].config)
+    paper = table_module(table).ROWS[row].get("paper")
+    return tables.Row(
+        name=row,
+        baseline=arguments.baseline or baseline_of(table, row),
+        paper=paper[0] if paper else None,
+        paper_ratios=getattr(table_module(table), "PAPER_RATIOS", {}).get(row),
+        results=tuple(found),
+        wanted=arguments.seeds,
+        parameters=network.parameters,
+        macs=network.macs,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""What runs will cost, from their operations."""
+
+from collections.abc import Iterable
+
+from experiments.reproduce.rows import Run, chain, summary_of
+from nl_jax.training.chips import CHIPS
+
+CHIP = "v5e"
+EFFICIENCY = 0.4  # of the chip's published bfloat16 peak: assumed, not measured
+
+
+def device_hours(run: Run) -> float:
+    """Of training alone: a multiply-add is two operations, and the gradient twice the forward pass."""
+    config = run.config
+    operations = 6 * summary_of(config).macs * config.batch_size * config.steps
+    return operations / (EFFICIENCY * CHIPS[CHIP].flops) / 3600
+
+
+def describe_costs(runs: Iterable[Run]) -> str:
+    """A line for every run and for each it starts from, once, and their sum."""
+    every = {link.key: link for run in runs for link in chain(run)}.values()
+    hours = {run.spec: device_hours(run) for run in every}
+    width = max(map(len, hours))
+    lines = [f"{spec:{width}}  {value:10,.3g}" for spec, value in hours.items()]
+    return "\n".join(
+        [
+            f"device-hours of one seed, on a {CHIP} at {EFFICIENCY:.0%} of its published peak (an assumption)",
+            *lines,
+            f"{'all':{width}}  {sum(hours.values()):10,.3g}",
+        ]
+    )

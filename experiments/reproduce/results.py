@@ -1,0 +1,86 @@
+"""What is kept of a run: one small JSON file, from which every table and plot is made."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from experiments.reproduce.rows import Run
+from nl_jax.errors import InputError
+from nl_jax.evaluation.metrics import in_top_k
+from nl_jax.training.workdir import write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One finished run.
+
+    Attributes:
+      row: FILE.py:ROW that it was run as; other rows may be the same network.
+      config: hash of what its config computes, but for the seed.
+      commit: of the code, with "+" where files differed from it.
+      accuracy: top-1 of the test videos (mean average precision where a video has several labels).
+      macs: multiply-adds of a clip; FLOPs are twice that.
+      seconds, cpu_seconds: that its process took on the clock, and on processors; of a run that was interrupted, the
+        process that ended it.
+      correct: whether each test video was right, as bits; empty where a video has several labels.
+      videos, list: how many there are, and their hash.
+    """
+
+    row: str
+    config: str
+    seed: int
+    commit: str
+    accuracy: float
+    parameters: int
+    macs: int
+    seconds: float
+    cpu_seconds: float
+    videos: int
+    list: str
+    correct: str
+
+    def right(self) -> Bool[np.ndarray, "n"]:
+        return np.unpackbits(np.frombuffer(bytes.fromhex(self.correct), np.uint8), count=self.videos).astype(bool)
+
+
+def collect(run: Run, workdir: Path, *, commit: str, seconds: float, cpu_seconds: float) -> Result:
+    """The result of a workdir whose run has ended."""
+    found = json.loads((workdir / "results.json").read_text())
+    correct = ""
+    with np.load(workdir / "predictions.npz") as saved:
+        if saved["labels"].ndim == 1:
+            right = in_top_k(saved["scores"], saved["labels"], 1) & ~saved["failed"]
+            correct = np.packbits(right).tobytes().hex()
+    return Result(
+        row=run.spec,
+        config=run.key,
+        seed=run.seed,
+        commit=commit,
+        accuracy=found.get("video_top1", found.get("video_map")),
+        parameters=found["parameters"],
+        macs=found["macs"],
+        seconds=round(seconds, 1),
+        cpu_seconds=round(cpu_seconds, 1),
+        videos=found["videos"],
+        list=found["list"],
+        correct=correct,
+    )
+
+
+def save(result: Result, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{result.config}_{result.seed}.json", dataclasses.asdict(result))
+
+
+def load(run: Run, folder: Path) -> Result | None:
+    """The result of a run, if it has been run."""
+    path = folder / f"{run.name}.json"
+    if not path.exists():
+        return None
+    try:
+        return Result(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is not the result of a run: {error}") from error

@@ -1,0 +1,149 @@
+"""From the name of a table to the runs it needs: rows x seeds, each with the chain it starts from.
+
+Two rows that are the same network with the same recipe have the same hash and are one run, whatever tables they are in.
+"""
+
+import ast
+import dataclasses
+import hashlib
+import importlib
+import json
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import command_line
+from experiments.stages import stage_of
+from nl_jax.errors import InputError
+from nl_jax.models.summary import Summary, summary
+from nl_jax.training.setup import make_dataset, make_resnet_config
+from nl_jax.training.workdir import FREE_FIELDS
+
+TABLES = {name: f"table{name}" for name in ("2a", "2b", "2c", "2d", "2e", "2f", "2g", "3", "4")}
+TABLES["controls"] = "controls"
+DEFAULTS = {"pairwise": "embedded_gaussian", "axes": "spacetime"}  # of NonLocalBlock, which a row may name
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+      spec: FILE.py:ROW of its config.
+      overrides: the flags that make the rest of its config, but for where it starts.
+      key: hash of what the config computes, but for the seed.
+      start: the run it starts from.
+    """
+
+    spec: str
+    overrides: tuple[str, ...]
+    config: ConfigDict
+    key: str
+    start: "Run | None"
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
+
+    @property
+    def name(self) -> str:
+        return f"{self.key}_{self.seed}"
+
+
+def table_module(table: str) -> ModuleType:
+    if table not in TABLES:
+        raise InputError(f"there is no table {table!r}; choose from {', '.join(TABLES)}")
+    return importlib.import_module(f"configs.{TABLES[table]}")
+
+
+def choose_rows(table: str, names: Iterable[str] | None) -> list[str]:
+    """The rows of a table, or those of `names` that it has; all of `names` must be rows of some table."""
+    rows = list(table_module(table).ROWS)
+    return rows if names is None else [row for row in rows if row in names]
+
+
+def baseline_of(table: str, row: str) -> str | None:
+    """The first row of the same depth; None for a table that compares with other networks than its own."""
+    rows = table_module(table).ROWS
+    depth = rows[row].get("model.depth", 50)
+    first = next(name for name, changes in rows.items() if changes.get("model.depth", 50) == depth)
+    return None if table == "3" else first
+
+
+def make_run(table: str, row: str, seed: int, *, laptop: bool, changes: Sequence[str] = ()) -> Run:
+    """The run of a row. `changes` are FIELD=VALUE of its config."""
+    spec = f"configs/{TABLES[table]}.py:{row}{',laptop' if laptop else ''}"
+    config = command_line.load_config(spec)
+    for change in changes:
+        _override(config, change)
+    config.seed = seed
+    return _run(spec, config)
+
+
+def chain(run: Run) -> list[Run]:
+    """The runs that a run needs, the first one first, and itself."""
+    return [*(chain(run.start) if run.start else ()), run]
+
+
+def summary_of(config: ConfigDict) -> Summary:
+    """The network and its cost for one clip, at the size it is trained at."""
+    return summary(make_resnet_config(config.model, _num_classes(config)), _clip(config))
+
+
+def _run(spec: str, config: ConfigDict) -> Run:
+    start = _run(config.start.stage, stage_of(config)) if config.start.stage and not config.start.workdir else None
+    flat = _flatten(config.to_dict())
+    given = _flatten(command_line.load_config(spec).to_dict())
+    overrides = tuple(f"--config.{name}={value}" for name, value in flat.items() if value != given.get(name))
+    what = {
+        name: value
+        for name, value in flat.items()
+        if not {name, name.split(".")[0]} & {*FREE_FIELDS, "model", "seed", "eval_every", "start"}
+    }
+    what |= {"model": _network(config), "start": start.key if start else config.start.workdir}
+    what["start.planes"] = config.start.planes if config.model.inflate else ""
+    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
+    return Run(spec, overrides, config, key, start)
+
+
+def _network(config: ConfigDict) -> str:
+    """The network as text that is the same for all ways to write it."""
+    resnet = make_resnet_config(config.model, _num_classes(config))
+    fields = dataclasses.asdict(resnet) | {"blocks_per_stage": tuple(resnet.stages().values())}
+    fields.pop("depth")
+    if resnet.nonlocal_blocks:
+        fields["nonlocal_options"] = DEFAULTS | dict(resnet.nonlocal_options)
+    return json.dumps(fields, sort_keys=True)
+
+
+def _num_classes(config: ConfigDict) -> int:
+    return config.num_classes or len(make_dataset(config.data, "train").classes)
+
+
+def _clip(config: ConfigDict) -> tuple[int, int, int]:
+    if config.data.name == "video_folder":
+        return config.data.frames, config.data.crop, config.data.crop
+    return make_dataset(config.data, "train").train_clip(0, np.random.default_rng(0))["video"].shape[:3]
+
+
+def _override(config: ConfigDict, change: str) -> None:
+    name, equals, text = change.removeprefix("--config.").partition("=")
+    if not equals:
+        raise InputError(f"{change!r} changes nothing; give --config.FIELD=VALUE")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    try:
+        config.update_from_flattened_dict({name: value})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{change}: {error}") from error
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict[str, object]:
+    flat = {}
+    for name, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

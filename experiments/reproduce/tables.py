@@ -1,0 +1,157 @@
+"""The tables, ours beside the paper's, as Markdown and HTML, and as pictures."""
+
+import dataclasses
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from experiments.reproduce.results import Result
+from experiments.reproduce.statistics import mean_and_spread, paired_difference
+
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+      name: in ROWS of the table's config; baseline: that of the row it is compared with.
+      paper: top-1 that the paper reports, in percent; paper_ratios: its parameters and FLOPs relative to the baseline.
+      results: of the runs that have ended; wanted: how many were asked for.
+      parameters, macs: of the network and of a clip; known before it is run.
+    """
+
+    name: str
+    baseline: str | None
+    paper: float | None
+    paper_ratios: tuple[float, float] | None
+    results: tuple[Result, ...]
+    wanted: int
+    parameters: int
+    macs: int
+
+    def accuracies(self) -> np.ndarray:
+        return np.array([100 * result.accuracy for result in self.results])
+
+    def missing(self) -> str:
+        """ "" or that there are not enough runs."""
+        return "" if len(self.results) >= self.wanted else f"not enough runs ({len(self.results)} of {self.wanted})"
+
+    def difference(self, base: "Row") -> tuple[float, float, float] | None:
+        """From the baseline in points, with the 95% interval, over the seeds that both have."""
+        pairs = [
+            (ours.right(), theirs.right())
+            for ours in self.results
+            for theirs in base.results
+            if ours.seed == theirs.seed and ours.list == theirs.list and ours.correct and theirs.correct
+        ]
+        if not pairs or base is self:
+            return None
+        ours, theirs = (np.stack(part) for part in zip(*pairs, strict=True))
+        return tuple(100 * value for value in paired_difference(ours, theirs))
+
+
+HEAD = (
+    *("row", "runs", "top-1, %", "difference from the baseline [95%]", "parameters", "FLOPs"),
+    *("paper: top-1", "difference", "parameters, FLOPs"),
+)
+
+
+def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The cells of a table, a tuple for each row, under HEAD."""
+    by_name = {row.name: row for row in rows}
+    found = []
+    for row in rows:
+        base = by_name.get(row.baseline)
+        accuracy, difference, paper_difference = "", "", ""
+        if len(row.results):
+            mean, spread = mean_and_spread(row.accuracies())
+            accuracy = f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+        if base is not None and (found_difference := row.difference(base)):
+            mean, low, high = (_signed(value) for value in found_difference)
+            difference = f"{mean} [{low}, {high}]"
+        if base not in (None, row) and row.paper and base.paper:
+            paper_difference = _signed(row.paper - base.paper)
+        ratios = (
+            ("", "") if base is None else (f"{row.parameters / base.parameters:.2f}x", f"{row.macs / base.macs:.2f}x")
+        )
+        found.append(
+            (
+                row.name,
+                row.missing() or str(len(row.results)),
+                accuracy,
+                difference,
+                *ratios,
+                f"{row.paper:.1f}" if row.paper else "",
+                paper_difference,
+                "{}x, {}x".format(*row.paper_ratios) if row.paper_ratios else "",
+            )
+        )
+    return found
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    cells = [HEAD, tuple("---" for _ in HEAD), *lines(rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells) + "\n"
+
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }}
+table {{ border-collapse: collapse }}
+th, td {{ padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd }}
+th:first-child, td:first-child {{ text-align: left }}
+img {{ max-width: 100% }}
+</style>
+<h1>{title}</h1>
+{body}
+</html>
+"""
+
+
+def html_page(title: str, sections: Sequence[tuple[str, Sequence[Row], str]]) -> str:
+    """A page of tables, each a heading, its rows and the picture to show below it."""
+    body = []
+    for heading, rows, picture in sections:
+        body.append(f"<h2>{html.escape(heading)}</h2>\n<table>")
+        body.append("<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in HEAD) + "</tr>")
+        body += ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>" for cells in lines(rows)]
+        body.append(f'</table>\n<p><img src="{html.escape(picture)}" alt="{html.escape(heading)}"></p>')
+    return PAGE.format(title=html.escape(title), body="\n".join(body))
+
+
+def plot(heading: str, rows: Sequence[Row], path: Path) -> None:
+    """Every run a dot, every mean a bar, and beside them the paper's figures, as PNG."""
+    figure = Figure(figsize=(9, 0.9 + 0.35 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    has_paper = any(row.paper for row in rows)
+    ours, *paper = figure.subplots(1, 2 if has_paper else 1, sharey=True, squeeze=False)[0]
+    places = np.arange(len(rows))[::-1]
+    for place, row in zip(places, rows, strict=True):
+        found = row.accuracies()
+        if len(found):
+            ours.plot([found.mean()] * 2, [place - 0.3, place + 0.3], color="C0", linewidth=2)
+            ours.plot(found, np.full(len(found), place), "o", color="C0", alpha=0.5, markeredgewidth=0)
+        else:
+            ours.text(0.02, place, "not run", va="center", color="gray", transform=ours.get_yaxis_transform())
+        if row.paper:
+            paper[0].plot(row.paper, place, "D", color="C1")
+    ours.set(yticks=places, yticklabels=[row.name for row in rows], xlabel="top-1, %", title=f"{heading}: ours")
+    for axes in paper:
+        axes.set(xlabel="top-1, %", title="the paper, Kinetics")
+    for axes in (ours, *paper):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _signed(value: float) -> str:
+    text = f"{abs(value):.1f}"
+    return text if text == "0.0" else f"{'+' if value > 0 else MINUS}{text}"

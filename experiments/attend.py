@@ -111,16 +111,18 @@ def _measure(directory: Path, dataset, normalize) -> None:
             COUNT.value,
             on_batch=lambda clips: progress.update(task, completed=clips),
         )
-    table = Table("block", "from", "to", "positive", "negative", "strongest", "chance")
-    for (block, thing), landed in found.items():
-        counts = (landed.positive, landed.negative, landed.strongest, landed.keys)
-        names = {"relevant": "the digit of its tint" if thing == "cue" else "the cue", "itself": "itself"}
-        names |= {"others": "other digits", "background": "background"}
-        table.add_row(block, f"the {thing}", "in all", *(str(count.total()) for count in counts))
-        for kind, name in names.items():
-            table.add_row("", "", name, *(_share(count, kind) for count in counts))
-        table.add_section()
-    console.print(table)
+    for block in blocks:
+        table = Table("from", "to", "positive", "negative", "strongest", "chance", title=block)
+        for thing in ("cue", "digit"):
+            landed = found[block, thing]
+            counts = (landed.positive, landed.negative, landed.strongest, landed.keys)
+            names = {"relevant": "digit of its tint" if thing == "cue" else "cue", "itself": "itself"}
+            names |= {"others": "other digits", "background": "background"}
+            table.add_row(f"the {thing}", "in all", *(str(count.total()) for count in counts))
+            for kind, name in names.items():
+                table.add_row("", name, *(_share(count, kind) for count in counts))
+            table.add_section()
+        console.print(table)
     print(
         f"{COUNT.value} arrows from the middle of the cue and of the digit of its tint, in {MEASURE.value} clips of "
         f"the {SPLIT.value} split:\nwhere those of positive and of negative weights land, and the strongest of each "

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
     page = render(runs, TITLE.value or " and ".join(run.name for run in runs), SHOW.value, EXAMPLES.value)
     workdir.make_directory(out.parent)
     out.write_text(page, encoding="utf-8", errors="backslashreplace")
-    print(f"wrote {out}: {len(page) / 1e6:.1f} MB, nothing outside it is needed")
+    print(f"wrote {out}: {len(page) / 1e3:.0f} kB, nothing outside it is needed")
 
 
 def render(runs: list[Run], title: str, show: int = 10, examples: int = 2) -> str:
@@ -51,9 +51,7 @@ def render(runs: list[Run], title: str, show: int = 10, examples: int = 2) -> st
         drawing=charts,
         by_class=by_class,
         strips=strips,
-        mistakes={
-            name: (found.hardest(show, examples), found.most_confused(show)) for name, found in by_class.items()
-        },
+        mistakes={name: (found.hardest(show, examples), found.most_confused(show)) for name, found in by_class.items()},
         gains=_gains(runs, by_class),
         same_list=len(lists) <= 1,
         differences=differences(runs) if len(runs) > 1 else {},

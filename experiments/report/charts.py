@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from experiments.report.runs import Run
 
 WIDTH, HEIGHT = 460, 260
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 34  # margins of the axes
+LEFT, RIGHT, TOP, BOTTOM = 52, 22, 10, 34  # margins of the axes
 POINTS = 400  # of a line, at most
 
 

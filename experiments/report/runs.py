@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -45,9 +45,13 @@ class Run:
         return [(step, value) for step, value in points if math.isfinite(value)]
 
     def throughput(self) -> dict[str, float]:
-        """Medians over the rows of the columns of timing; those of no row are left out."""
+        """Means over the rows of the columns of timing, and the median of the clips per second, which a pause spoils."""
         columns = {name: [value for _, value in self.column(name)] for name in TIMING}
-        return {name: median(values) for name, values in columns.items() if values}
+        return {
+            name: (median if name == "clips_per_second" else fmean)(values)
+            for name, values in columns.items()
+            if values
+        }
 
 
 def read_runs(paths: Sequence[str]) -> list[Run]:

@@ -27,12 +27,10 @@ def draw_frames(
     keys, frames = attention.weights.shape[0], len(video)
     strongest = attention.strongest(count) if attention.position is not None else []
     of = "averaged over all positions" if attention.position is None else f"of position {attention.position}"
+    fixed = attention.position and panels.frame_of(attention.position[0], attention.shape[0], frames)
     for frame in range(frames):
         key = min(frame * keys // frames, keys - 1)
-        asked = (
-            frame if attention.position is None else panels.frame_of(attention.position[0], attention.shape[0], frames)
-        )
-        figure, (start, shown, heat) = panels.row(video, (asked, frame, frame))
+        figure, (start, shown, heat) = panels.row(video, (frame if fixed is None else fixed, frame, frame))
         image = panels.add_heat(heat, video[frame], attention.weights[key], attention)
         panels.add_bar(figure, image)
         if attention.position is not None:

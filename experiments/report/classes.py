@@ -128,7 +128,7 @@ class ByClass:
         order = np.argsort(-sure, kind="stable")
         return [
             self._example(
-                rows[i], f"{self.classes[at]}, taken for {self.classes[self._predicted[rows[i]]]} {sure[i]:.1%}"
+                rows[i], f"{self.classes[at]}, taken for {self.classes[self._predicted[rows[i]]]} ({sure[i]:.1%})"
             )
             for i in order
         ]

@@ -45,7 +45,7 @@ class Run:
         return [(step, value) for step, value in points if math.isfinite(value)]
 
     def throughput(self) -> dict[str, float]:
-        """Means over the rows of the columns of timing, and the median of the clips per second, which a pause spoils."""
+        """Means over the rows of the columns of timing; of clips per second the median, which no pause spoils."""
         columns = {name: [value for _, value in self.column(name)] for name in TIMING}
         return {
             name: (median if name == "clips_per_second" else fmean)(values)

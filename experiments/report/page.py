@@ -38,9 +38,9 @@ def render(runs: list[Run], title: str, show: int = 10, examples: int = 2) -> st
 def _gains(runs: list[Run], by_class: dict[str, ByClass]) -> list[dict]:
     """Of every further run over the first, for classes that both have."""
     result = []
-    first, *others = [run for run in runs if run.name in by_class]
-    for run in others:
-        one, two = by_class[first.name], by_class[run.name]
+    tested = [run for run in runs if run.name in by_class]
+    for run in tested[1:]:
+        first, (one, two) = tested[0], (by_class[tested[0].name], by_class[run.name])
         if one.classes != two.classes or one.measure != two.measure:
             result.append({"first": first.name, "second": run.name, "rows": [], "left_out": 0, "largest": 1.0})
             continue

@@ -1,6 +1,8 @@
 """Clips in one pass are those that are read one by one; streams give the frames that they show, in turn."""
 
+import itertools
 import types
+import weakref
 from functools import partial
 
 import numpy as np
@@ -23,7 +25,7 @@ def test_clips_of_a_file_are_its_frames(video_folder, ending, starts, stride):
     assert [clip.number for clip in found] == list(range(5))
     for clip, indices in zip(found, expected, strict=True):
         np.testing.assert_array_equal(clip.video, read_frames(path, indices, short_side=48))
-    assert all(a.seconds <= b.seconds for a, b in zip(found, found[1:], strict=False)) or starts == "caffe2"
+    assert all(a.seconds <= b.seconds for a, b in itertools.pairwise(found)) or starts == "caffe2"
 
 
 def test_frames_are_forgotten_once_no_clip_needs_them(video_folder, monkeypatch):
@@ -35,7 +37,7 @@ def test_frames_are_forgotten_once_no_clip_needs_them(video_folder, monkeypatch)
 
     def counted(array):
         frame = np.array(array).view(Frame)
-        alive.append(__import__("weakref").ref(frame))
+        alive.append(weakref.ref(frame))
         return frame
 
     monkeypatch.setattr(stream.np, "ascontiguousarray", counted)

@@ -3,6 +3,7 @@
 import itertools
 import types
 import weakref
+from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
@@ -54,47 +55,54 @@ def test_a_file_with_fewer_frames_than_promised_says_how_many(video_folder):
     assert error.value.frames == 30
 
 
-def pipe(monkeypatch, path):
-    file = path.open("rb")
-    monkeypatch.setattr(stream.sys, "stdin", types.SimpleNamespace(buffer=file))
+@pytest.fixture
+def pipe(monkeypatch):
+    """pipe(path) makes the bytes of a file standard input."""
+    with ExitStack() as files:
+
+        def put(path):
+            file = files.enter_context(path.open("rb"))
+            monkeypatch.setattr(stream.sys, "stdin", types.SimpleNamespace(buffer=file))
+
+        yield put
 
 
-def test_clips_of_standard_input_follow_one_another(video_folder, tmp_path, monkeypatch):
+def test_clips_of_standard_input_follow_one_another(video_folder, pipe):
     path = video_folder / "pagoda" / "clip.avi"
-    pipe(monkeypatch, path)
-    found = list(clips_of_stream("-", frames=4, stride=2, every=0, short_side=48))
+    pipe(path)
+    found = list(clips_of_stream("-", frames=4, stride=2, every=0.0, short_side=48))
     assert [clip.number for clip in found] == [0, 1, 2]
     for clip in found:
         frames = clip.number * 8 + np.arange(4) * 2
         np.testing.assert_array_equal(clip.video, read_frames(path, frames, short_side=48))
         assert clip.seconds == pytest.approx((clip.number * 8 + 3.5) / 25)
-    pipe(monkeypatch, path)
+    pipe(path)
     overlapping = list(clips_of_stream("-", frames=4, stride=2, every=0.12, short_side=48))
     assert len(overlapping) == 8, "one for every third frame"
     np.testing.assert_array_equal(overlapping[1].video, read_frames(path, 3 + np.arange(4) * 2, short_side=48))
 
 
-def test_a_stream_that_is_shorter_than_a_clip_loops(video_folder, monkeypatch):
+def test_a_stream_that_is_shorter_than_a_clip_loops(video_folder, pipe):
     path = video_folder / "pagoda" / "clip.avi"
-    pipe(monkeypatch, path)
-    (clip,) = clips_of_stream("-", frames=8, stride=5, every=0, short_side=48)
+    pipe(path)
+    (clip,) = clips_of_stream("-", frames=8, stride=5, every=0.0, short_side=48)
     np.testing.assert_array_equal(clip.video, read_frames(path, np.arange(8) * 5 % 30, short_side=48))
 
 
 def test_a_camera_is_left_after_the_seconds_asked_for():
-    source = partial(clips_of_stream, "lavfi:testsrc2=rate=10:size=64x48", frames=4, stride=2, every=0, short_side=24)
+    source = partial(clips_of_stream, "lavfi:testsrc2=rate=10:size=64x48", frames=4, stride=2, every=0.0, short_side=24)
     found = list(source(seconds=2.4))
     assert len(found) == 3 and found[0].video.shape == (4, 24, 32, 3)
     assert not np.array_equal(found[0].video, found[1].video)
 
 
-def test_what_gives_no_frames_is_named(tmp_path, monkeypatch):
+def test_what_gives_no_frames_is_named(tmp_path, pipe):
     with pytest.raises(DecodeError, match="/dev/video99: it cannot be opened"):
-        list(clips_of_stream("/dev/video99", frames=4, stride=2, every=0, short_side=24))
+        list(clips_of_stream("/dev/video99", frames=4, stride=2, every=0.0, short_side=24))
     (tmp_path / "text").write_text("no video " * 100)
-    pipe(monkeypatch, tmp_path / "text")
+    pipe(tmp_path / "text")
     with pytest.raises(DecodeError, match=r"standard input: .*index first"):
-        list(clips_of_stream("-", frames=4, stride=2, every=0, short_side=24))
+        list(clips_of_stream("-", frames=4, stride=2, every=0.0, short_side=24))
 
 
 def test_what_is_a_stream_by_its_name():

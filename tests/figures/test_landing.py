@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from nl_jax.data.long_range import CUE, LongRange
 from nl_jax.figures import attention, landing
+from nl_jax.models import NonLocalBlock
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +45,9 @@ def test_arrows_to_the_relevant_thing_are_counted_as_such(dataset, monkeypatch, 
         return attention.Attention(weights, position, (16, 3, 3), name)
 
     monkeypatch.setattr(attention, "attend_to", attend_to)
+    block = NonLocalBlock(1, rngs=nnx.Rngs(0))
     inputs = lambda videos: {"res3_0_nonlocal": np.zeros((len(videos), 16, 3, 3, 1))}  # noqa: E731
-    found = landing.measure(dataset, inputs, {"res3_0_nonlocal": None}, 10, batch_size=4)["res3_0_nonlocal", thing]
+    found = landing.measure(dataset, inputs, {"res3_0_nonlocal": block}, 10, batch_size=4)["res3_0_nonlocal", thing]
     assert found.positive.keys() == {"relevant"} and found.negative == {"background": 10}
     assert found.strongest == {"background": 10} and found.keys.total() == 10 * 16 * 9
     assert found.positive["relevant"] == found.keys["relevant"], "a thing has fewer keys than there are arrows"

@@ -37,7 +37,7 @@ def test_every_frame_has_the_arrows_that_end_in_it(found, monkeypatch):
 def test_it_can_be_read_back(found, tmp_path, ending):
     pictures = list(moving.draw_frames(FRAMES, found))
     path = tmp_path / f"moving{ending}"
-    moving.save(iter(pictures), path, rate=5)
+    moving.save(iter(pictures), path, rate=5.0)
     if ending == ".gif":
         with Image.open(path) as image:
             assert image.n_frames == 4 and image.info["duration"] == 200
@@ -56,4 +56,4 @@ def test_it_can_be_read_back(found, tmp_path, ending):
 
 def test_another_ending_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"moving\.webp: moving pictures end in one of \.gif, \.mp4"):
-        moving.save([], tmp_path / "moving.webp")
+        moving.save(iter([]), tmp_path / "moving.webp")

@@ -58,7 +58,7 @@ def test_scores_are_those_of_testing(run, video_folder, crop):
     )
     predictor = Predictor.of_workdir(run)
     for index, name in enumerate(dataset.names):
-        found = predictor.file(str(video_folder / name), every=0)
+        found = predictor.file(str(video_folder / name), every=0.0)
         np.testing.assert_allclose(found.scores, tested.scores[index], atol=1e-5)
         views = tested.view_scores[index].reshape(len(found.seconds), found.crops, 2)
         np.testing.assert_allclose(found.clip_scores, views.mean(axis=1), atol=1e-5)
@@ -69,7 +69,7 @@ def test_scores_are_those_of_testing(run, video_folder, crop):
 
 def test_several_labels_take_the_highest_score(run, video_folder):
     (run / "results.json").write_text('{"video_map": 0.5}')
-    found = Predictor.of_workdir(run).file(str(video_folder / "flower" / "clip.mp4"), every=0)
+    found = Predictor.of_workdir(run).file(str(video_folder / "flower" / "clip.mp4"), every=0.0)
     np.testing.assert_array_equal(found.scores, found.clip_scores.max(axis=0))
     assert not np.isclose(found.scores.sum(), 1)
 

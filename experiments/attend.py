@@ -1,18 +1,26 @@
 """Draws what a position of a video looks at through a non-local block, as arrows and as heat over the frames.
 
 python -m experiments.attend --workdir=runs/quickstart --video=5 --block=res3_0_nonlocal --position=1,1,1
+python -m experiments.attend --workdir=runs/quickstart --video=5 --position=1,1,1 --format=gif
+python -m experiments.attend --workdir=runs/quickstart --measure=500
 
 A position is frame, row and column of the block's input, counted from 0; without one the average over all is drawn.
+--measure draws nothing: it counts on what the arrows of so many clips of the embedded task land.
 """
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 from absl import flags
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
 
-from experiments import command_line
+from experiments import command_line, pictures
+from nl_jax.data.long_range import LongRange
 from nl_jax.errors import InputError
-from nl_jax.figures import attention
+from nl_jax.figures import attention, landing
 from nl_jax.models import flat
 from nl_jax.training import sharding, workdir
 from nl_jax.training.setup import SPLITS, make_dataset
@@ -25,14 +33,20 @@ VIEW = flags.DEFINE_integer("view", 0, "which of the video's test views", lower_
 BLOCK = flags.DEFINE_string("block", None, "the block, such as res3_1_nonlocal; the first by default")
 POSITION = flags.DEFINE_list("position", None, "frame,row,column of the block's input")
 COUNT = flags.DEFINE_integer("count", 20, "arrows, to the positions of the largest weights", lower_bound=1)
+FORMAT = flags.DEFINE_enum("format", "png", ("png", "pdf", "svg", "gif", "mp4"), "of the pictures; the last two move")
+MEASURE = flags.DEFINE_integer("measure", None, "clips of the embedded task to count arrows on", lower_bound=1)
 OUT = flags.DEFINE_string("out", None, "where the pictures go; WORKDIR/attention by default")
 
 
 def main() -> None:
     directory = Path(WORKDIR.value)
     config = workdir.read_config(directory)
-    position = _position(POSITION.value)
+    position = pictures.parse_position(POSITION.value)
     dataset = make_dataset(config.data, SPLIT.value, workdir.read_classes(directory))
+    normalize = make_normalize(config.input)
+    if MEASURE.value is not None:
+        _measure(directory, dataset, normalize)
+        return
     index = _index(dataset, VIDEO.value)
     example = dataset.test_views(index)
     if (example["failed"] >= 0).any():
@@ -41,21 +55,21 @@ def main() -> None:
         raise InputError(f"--view={VIEW.value}: the video has views 0 to {len(example['video']) - 1}")
     video = example["video"][VIEW.value]
 
-    model = flat.merge(*workdir.load_network(directory, sharding.make_mesh(data=-1, fsdp=1)))
-    model.eval()
+    model = _load(directory)
     block = BLOCK.value or next(iter(model.nonlocal_blocks()), "")
-    found = attention.attend(model, make_normalize(config.input)(jnp.asarray(video)[None]), block, position)
-
+    found = attention.attend(model, normalize(jnp.asarray(video)[None]), block, position)
+    view = f", view {VIEW.value}" if len(example["video"]) > 1 else ""
+    title = f"{SPLIT.value} video {getattr(dataset, 'names', {index: index})[index]}{view}"
     out = Path(OUT.value) if OUT.value else directory / "attention"
     workdir.make_directory(out)
-    pictures = {"heat": attention.draw_heat(video, found)}
-    if position is not None:
-        pictures["arrows"] = attention.draw_arrows(video, found, COUNT.value)
-    for kind, figure in pictures.items():
-        at = "mean" if position is None else "-".join(map(str, position))
-        path = out / f"video{index}_{block}_{at}_{kind}.png"
-        attention.save(figure, path)
+    for path in pictures.draw(video, found, out / f"video{index}_{block}", FORMAT.value, COUNT.value, title):
         print(f"wrote {path}")
+
+
+def _load(directory: Path):
+    model = flat.merge(*workdir.load_network(directory, sharding.make_mesh(data=-1, fsdp=1)))
+    model.eval()
+    return model
 
 
 def _index(dataset, text: str) -> int:
@@ -68,12 +82,56 @@ def _index(dataset, text: str) -> int:
     return int(text)
 
 
-def _position(numbers: list[str] | None) -> tuple[int, int, int] | None:
-    if numbers is None:
-        return None
-    if len(numbers) != 3 or not all(number.strip().isdecimal() for number in numbers):
-        raise InputError(f"--position={','.join(numbers)}: valid are three numbers, frame,row,column, counted from 0")
-    return tuple(map(int, numbers))
+def _measure(directory: Path, dataset, normalize) -> None:
+    if not isinstance(dataset, LongRange) or dataset.images:
+        raise InputError(f"--measure: only the clips of the embedded task say where things are; {directory} has others")
+    if MEASURE.value > len(dataset):
+        raise InputError(f"--measure={MEASURE.value}: the {SPLIT.value} split has {len(dataset)} clips")
+    model = _load(directory)
+    blocks = model.nonlocal_blocks()
+    if not blocks:
+        raise InputError(f"--measure: the network of {directory} has no non-local block")
+    graphdef, *arrays = flat.split(model)
+
+    @jax.jit
+    def inputs(arrays, videos):
+        model = flat.merge(graphdef, *arrays)
+        model.eval()
+        _, out = model(normalize(videos))
+        return {name: out[name.removesuffix("_nonlocal")] for name in blocks}
+
+    console = Console(highlight=False)
+    with Progress(console=console) as progress:
+        task = progress.add_task("clips", total=MEASURE.value)
+        found = landing.measure(
+            dataset,
+            lambda videos: inputs(arrays, jnp.asarray(videos)),
+            blocks,
+            MEASURE.value,
+            COUNT.value,
+            on_batch=lambda clips: progress.update(task, completed=clips),
+        )
+    for block in blocks:
+        table = Table("from", "to", "positive", "negative", "strongest", "chance", title=block)
+        for thing in ("cue", "digit"):
+            landed = found[block, thing]
+            counts = (landed.positive, landed.negative, landed.strongest, landed.keys)
+            names = {"relevant": "digit of its tint" if thing == "cue" else "cue", "itself": "itself"}
+            names |= {"others": "other digits", "background": "background"}
+            table.add_row(f"the {thing}", "in all", *(str(count.total()) for count in counts))
+            for kind, name in names.items():
+                table.add_row("", name, *(_share(count, kind) for count in counts))
+            table.add_section()
+        console.print(table)
+    print(
+        f"{COUNT.value} arrows from the middle of the cue and of the digit of its tint, in {MEASURE.value} clips of "
+        f"the {SPLIT.value} split:\nwhere those of positive and of negative weights land, and the strongest of each "
+        "clip. Chance is the share of all keys."
+    )
+
+
+def _share(counts, kind: str) -> str:
+    return f"{counts[kind] / counts.total():.1%}" if counts.total() else ""
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,10 +19,12 @@ from nl_jax.training import hosts, sharding
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the flags, runs `main` and exits.
+def run(main: Callable[..., None], arguments: str = "") -> None:
+    """Parses the flags, runs `main`.
 
-    With 0; 1 for a run that could not go on; 2 for bad input; 75 for one that was asked to end and has saved.
+    With `arguments`, which names them for the message that there are none, `main` takes what is given besides flags.
+
+    Exits with 0; 1 for a run that could not go on; 2 for bad input; 75 for one that was asked to end and has saved.
     """
     for stream in (sys.stdout, sys.stderr):  # names of files need not be text
         stream.reconfigure(errors="backslashreplace")
@@ -29,7 +32,10 @@ def run(main: Callable[[], None]) -> None:
     if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "nl_jax" / "compiled"))
-    app.run(lambda _: _guarded(main), flags_parser=_parse)
+    flags.FLAGS.set_gnu_getopt(bool(arguments))  # flags may follow arguments
+    app.run(
+        lambda argv: _guarded(partial(main, argv[1:]) if arguments else main), flags_parser=partial(_parse, arguments)
+    )
 
 
 def load_config(name: str) -> ConfigDict:
@@ -87,12 +93,14 @@ def _guarded(main: Callable[[], None]) -> None:
         hosts.end(1, at_once=True)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(arguments: str, argv: list[str]) -> list[str]:
     try:
         if "config" in flags.FLAGS:
             _check_fields(argv)
         rest = flags.FLAGS(argv)
-        if rest[1:]:
+        if arguments and not rest[1:]:
+            raise InputError(f"nothing is given; valid: {arguments}, and the flags {_valid_flags()}")
+        if rest[1:] and not arguments:
             raise InputError(f"unexpected argument {rest[1]!r}; valid flags: {_valid_flags()}")
         return rest
     except flags.UnrecognizedFlagError as error:

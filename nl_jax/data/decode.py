@@ -28,7 +28,7 @@ _TEXT_CODECS = frozenset({"ansi", "bintext", "idf", "xbin"})
 _SEEKABLE_CODECS = frozenset({"h264", "hevc", "vp9", "libdav1d", "av1"})
 
 # What PyAV raises on damaged files: libav's own errors and, where streams come and go, errors of its own lists.
-_LIBAV_ERRORS = (av.FFmpegError, OSError, LookupError, ValueError)
+LIBAV_ERRORS = (av.FFmpegError, OSError, LookupError, ValueError)
 
 
 Source = str | os.PathLike | bytes
@@ -168,22 +168,27 @@ def open_video(path: Source) -> Iterator[tuple[av.container.InputContainer, av.V
     try:
         # `file:` and the whitelist: neither a name nor a play list inside the file may reach out to the network.
         container = av.open(file, options={"protocol_whitelist": "file"}, metadata_errors="replace")
-    except _LIBAV_ERRORS as error:
+    except LIBAV_ERRORS as error:
         raise DecodeError(path, f"not a video that can be opened ({getattr(error, 'strerror', error)})") from error
     with container:
-        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams:
-            raise DecodeError(path, "the file has no video stream")
-        stream = streams[0]
-        codec = stream.codec_context
-        if codec is None:
-            raise DecodeError(path, "there is no decoder for its video codec")
-        if codec.name in _TEXT_CODECS:
-            raise DecodeError(path, "the file is text, not a video")
-        if not codec.width or not codec.height:
-            raise DecodeError(path, "its video stream states no frame size")
-        stream.thread_type = "NONE"  # measured on 2 cores: threads gain nothing here, and loader processes share them
-        yield container, stream
+        yield container, first_video_stream(container, path)
+
+
+def first_video_stream(container: av.container.InputContainer, path: Source) -> av.VideoStream:
+    """That of an open container; raises DecodeError if it has none that can be decoded."""
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        raise DecodeError(path, "the file has no video stream")
+    stream = streams[0]
+    codec = stream.codec_context
+    if codec is None:
+        raise DecodeError(path, "there is no decoder for its video codec")
+    if codec.name in _TEXT_CODECS:
+        raise DecodeError(path, "the file is text, not a video")
+    if not codec.width or not codec.height:
+        raise DecodeError(path, "its video stream states no frame size")
+    stream.thread_type = "NONE"  # measured on 2 cores: threads gain nothing here, and loader processes share them
+    return stream
 
 
 def decode_frames(
@@ -207,7 +212,7 @@ def decode_frames(
                 continue
             stream.codec_context.skip_frame = "NONREF" if packet.pts in unneeded else "DEFAULT"
             yield from packet.decode()
-    except _LIBAV_ERRORS as error:
+    except LIBAV_ERRORS as error:
         if damage is not None:
             damage.append(str(getattr(error, "strerror", None) or error))
 
@@ -239,23 +244,24 @@ def _read_from_key_frame(path: Source, wanted: list[int], to_rgb: ToRgb) -> list
         if stream.codec_context.name not in _SEEKABLE_CODECS:
             return None
         try:
-            packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
-        except _LIBAV_ERRORS:
+            # Not the packets themselves: together they are the whole file.
+            packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size and not p.is_discard]
+        except LIBAV_ERRORS:
             return None
-        if not packets or any(packet.pts is None for packet in packets):
+        if not packets or any(time is None for time, _ in packets):
             return None
-        times = sorted(packet.pts for packet in packets)
+        times = sorted(time for time, _ in packets)
         number = {time: i for i, time in enumerate(times)}
-        keys = [number[packet.pts] for packet in packets if packet.is_keyframe]
+        keys = [number[time] for time, is_key in packets if is_key]
         # Times must tell frames apart, and the first packet must be a key frame and shown first, else what precedes
         # it is not decoded and the numbers are off.
-        if len(number) < len(times) or packets[0].pts != times[0] or 0 not in keys or wanted[-1] >= len(times):
+        if len(number) < len(times) or packets[0][0] != times[0] or 0 not in keys or wanted[-1] >= len(times):
             return None
         key = max(k for k in keys if k <= wanted[0])
         unneeded = {time for time, i in number.items() if i not in needed}
         try:
             container.seek(times[key], stream=stream)
-        except _LIBAV_ERRORS:
+        except LIBAV_ERRORS:
             return None
         previous = None
         for frame in decode_frames(container, stream, unneeded=unneeded):

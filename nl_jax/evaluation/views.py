@@ -107,7 +107,7 @@ def predict(
     with closing(batches):
         for batch in watch(batches):
             if variable_size:
-                view_scores.append(_scores_of_one(forward, put, batch["video"][0], at_once)[None])
+                view_scores.append(scores_of_views(forward, put, batch["video"][0], at_once)[None])
             else:
                 views = [forward(put({"video": view})["video"]) for view in np.moveaxis(batch["video"], 1, 0)]
                 view_scores.append(np.stack([np.asarray(view) for view in views], axis=1))
@@ -117,11 +117,8 @@ def predict(
             on_batch(min(len(labels) * batch_size, len(dataset)))
     view_scores = np.concatenate(view_scores)[: len(dataset)]
     labels = np.concatenate(labels)[: len(dataset)]
-    # One label is what most of the video shows; of several, each is somewhere in it.
-    several = labels.ndim == 2
-    scores = view_scores.max(axis=1) if several else view_scores.mean(axis=1, dtype=np.float64).astype(np.float32)
     return Predictions(
-        scores=scores,
+        scores=combine(view_scores, several=labels.ndim == 2),
         view_scores=view_scores,
         labels=labels,
         failed=np.concatenate(failed)[: len(dataset)],
@@ -135,7 +132,14 @@ def check_views(dataset) -> None:
         raise InputError("whole frames (test_crop=0) differ in size, and several processes need equal ones; use one")
 
 
-def _scores_of_one(forward, put, views: np.ndarray, at_once: int) -> Float[np.ndarray, "v k"]:
+def combine(view_scores: Float[np.ndarray, "*n v k"], *, several: bool) -> Float[np.ndarray, "*n k"]:
+    """The scores of a video. One label is what most of it shows; of several, each is somewhere in it."""
+    if several:
+        return view_scores.max(axis=-2)
+    return view_scores.mean(axis=-2, dtype=np.float64).astype(np.float32)
+
+
+def scores_of_views(forward, put, views: np.ndarray, at_once: int) -> Float[np.ndarray, "v k"]:
     """Scores of all views (v,t,h,w,3) of one video, in groups of one size: the last is filled up with its last view."""
     count = len(views)
     devices = math.gcd(at_once, jax.device_count())

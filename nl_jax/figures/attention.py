@@ -12,17 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Float, UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
 
 from nl_jax.errors import InputError
-from nl_jax.models import VideoResNet
+from nl_jax.figures import panels
+from nl_jax.models import NonLocalBlock, VideoResNet
 
-POSITIVE, NEGATIVE = "#0072b2", "#d55e00"  # told apart by the colour-blind, and on photographs
 QUERIES = 64  # rows at a time, where all of them are averaged
-COLUMNS = 8  # frames in a row of a picture
-PANEL = 1.6  # inches that a frame is high
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +66,18 @@ def attend(
     if block not in blocks:
         raise InputError(f"block={block!r} is unknown; the network has {', '.join(blocks) or 'no non-local block'}")
     _, out = model(video)
-    x = out[block.removesuffix("_nonlocal")]
+    return attend_to(blocks[block], out[block.removesuffix("_nonlocal")], block, position)
+
+
+def attend_to(
+    block: NonLocalBlock, x: Float[jax.Array, "1 t h w c"], name: str, position: tuple[int, int, int] | None
+) -> Attention:
+    """The same of a block by itself, which `name` names, and its input."""
     shape = x.shape[1:4]
     if position is not None and not all(0 <= at < size for at, size in zip(position, shape, strict=True)):
-        raise InputError(f"position={position} lies outside the {shape} positions of {block}; count from 0")
-    weights = _mean_weights(blocks[block], x) if position is None else _weights(blocks[block], x, position)
-    name = f"{block} ({blocks[block].pairwise})"
-    return Attention(np.asarray(weights, np.float32), position, shape, name)
+        raise InputError(f"position={position} lies outside the {shape} positions of {name}; count from 0")
+    weights = _mean_weights(block, x) if position is None else _weights(block, x, position)
+    return Attention(np.asarray(weights, np.float32), position, shape, f"{name} ({block.pairwise})")
 
 
 def _weights(block, x, position):
@@ -115,69 +116,49 @@ def _mean_weights(block, x):
     return total.reshape(t, *keys[1:]) / (t // keys[0])
 
 
-def draw_arrows(video: UInt8[np.ndarray, "f y x 3"], attention: Attention, count: int = 20) -> Figure:
+def draw_arrows(video: UInt8[np.ndarray, "f y x 3"], attention: Attention, count: int = 20, title: str = "") -> Figure:
     """The clip's frames in a row, with an arrow from the position to each of its `count` strongest keys (figure 3).
 
     Arrows are the thicker the larger the weight; negative weights are dashed and of another colour. Shown are the
-    frames where the arrows start and end.
+    frames where the arrows start and end. `title` says which clip it is.
     """
     if attention.position is None:
         raise InputError("arrows need a position to start from; draw_heat shows the average")
     strongest = attention.strongest(count)
     frames = video.shape[0]
-    t, h, w = attention.shape
-    start = (_frame_of(attention.position[0], t, frames), *attention.position[1:])
-    shown = sorted({start[0], *(_frame_of(place[0], attention.weights.shape[0], frames) for place, _ in strongest)})
-    figure, panels = _strip(video, shown)
-    tail = _pixel(start[1:], (h, w), video.shape[1:3])
-    largest = max((abs(weight) for _, weight in strongest), default=1.0)
-    for place, weight in reversed(strongest):  # the strongest on top
-        frame = _frame_of(place[0], attention.weights.shape[0], frames)
-        head = _pixel(place[1:], attention.weights.shape[1:], video.shape[1:3])
-        size = abs(weight) / largest
-        arrow = FancyArrowPatch(
-            _across(figure, panels[start[0]], tail),
-            _across(figure, panels[frame], head),
-            transform=figure.transFigure,
-            arrowstyle="-|>",
-            mutation_scale=6 + 6 * size,
-            linewidth=0.6 + 2.0 * size,
-            linestyle="-" if weight > 0 else (0, (4, 2)),
-            color=POSITIVE if weight > 0 else NEGATIVE,
-            alpha=0.35 + 0.65 * size,
-        )
-        figure.add_artist(arrow)
-    panels[start[0]].plot(*tail, "o", markersize=9, markerfacecolor="white", markeredgecolor="black", zorder=5)
+    start = panels.frame_of(attention.position[0], attention.shape[0], frames)
+    shown = sorted({start, *(panels.frame_of(place[0], attention.weights.shape[0], frames) for place, _ in strongest)})
+    figure, by_frame = panels.strip(video, shown)
+    panels.add_arrows(figure, by_frame[start], by_frame, video, attention, strongest)
+    panels.mark(figure, by_frame[start], video, attention)
     share = sum(abs(weight) for _, weight in strongest) / max(np.abs(attention.weights).sum(), 1e-30)
-    sign = "; dashed: negative" if attention.signed else ""
-    _caption(
+    panels.caption(
         figure,
+        title,
         f"{attention.block}: the {len(strongest)} strongest of {attention.weights.size} keys "
-        f"({share:.0%} of the weight) for position {attention.position} of {attention.shape}{sign}",
+        f"({share:.0%} of the weight) for position {attention.position} of {attention.shape}",
     )
+    panels.legend(figure, attention, arrows=True)
     return figure
 
 
-def draw_heat(video: UInt8[np.ndarray, "f y x 3"], attention: Attention) -> Figure:
-    """A heat map over every key frame: where the weights of one position, or of the average one, lie."""
+def draw_heat(video: UInt8[np.ndarray, "f y x 3"], attention: Attention, title: str = "") -> Figure:
+    """Every key frame, and below it a heat map: where the weights of one position, or of the average one, lie."""
     keys = attention.weights.shape[0]
-    frames = [_frame_of(key, keys, video.shape[0]) for key in range(keys)]
-    figure, panels = _strip(video, frames)
-    largest = float(np.abs(attention.weights).max()) or 1.0
-    low, colours = (-largest, "PuOr_r") if attention.signed else (0.0, "viridis")
-    for panel, weights in zip(panels.values(), attention.weights, strict=True):
-        extent = (-0.5, video.shape[2] - 0.5, video.shape[1] - 0.5, -0.5)
-        image = panel.imshow(weights, colours, vmin=low, vmax=largest, alpha=0.6, extent=extent)
+    frames = [panels.frame_of(key, keys, video.shape[0]) for key in range(keys)]
+    figure, by_frame = panels.strip(video, frames, lines=2)
+    heats = figure.axes[1::2]
+    for panel, frame, weights in zip(heats, frames, attention.weights, strict=True):
+        image = panels.add_heat(panel, video[frame], weights, attention)
     if attention.position is not None:
-        t, h, w = attention.shape
-        tail = _pixel(attention.position[1:], (h, w), video.shape[1:3])
-        panel = panels[min(panels, key=lambda frame: abs(frame - _frame_of(attention.position[0], t, video.shape[0])))]
-        panel.plot(*tail, "o", markersize=9, markerfacecolor="white", markeredgecolor="black")
-    bar = figure.colorbar(image, ax=list(panels.values()), fraction=0.02, pad=0.01)
-    bar.set_label("weight", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+        asked = panels.frame_of(attention.position[0], attention.shape[0], video.shape[0])
+        nearest = min(by_frame, key=lambda frame: abs(frame - asked))
+        panels.mark(figure, by_frame[nearest], video, attention)
+        panels.mark(figure, heats[frames.index(nearest)], video, attention)
+    panels.add_bar(figure, image)
     of = "averaged over all positions" if attention.position is None else f"of position {attention.position}"
-    _caption(figure, f"{attention.block}: weights {of} of {attention.shape}")
+    panels.caption(figure, title, f"{attention.block}: weights {of} of {attention.shape}")
+    panels.legend(figure, attention, arrows=False)
     return figure
 
 
@@ -187,44 +168,3 @@ def save(figure: Figure, path: Path) -> None:
     if path.suffix.lower() not in endings:
         raise InputError(f"{path}: pictures end in one of {', '.join(endings)}")
     figure.savefig(path, dpi=150, facecolor="white")
-
-
-def _strip(video, frames):
-    """A figure with the frames in rows of eight, and {frame: its axes}."""
-    columns = min(len(frames), COLUMNS)
-    rows = -(-len(frames) // columns)
-    height, width = video.shape[1:3]
-    size = (max(PANEL * columns * width / height + 0.6, 6.0), (PANEL + 0.2) * rows + 0.3)  # inches
-    figure = Figure(figsize=size)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    top = 1 - 0.45 / size[1]
-    figure.subplots_adjust(left=0.01, right=1 - 0.6 / size[0], bottom=0.02, top=top, wspace=0.04, hspace=0.14)
-    for ax in axes[len(frames) :]:
-        ax.remove()
-    for ax, frame in zip(axes, frames, strict=False):
-        ax.imshow(video[frame])
-        ax.set_title(f"frame {frame}", fontsize=8, pad=2)
-        ax.set_axis_off()
-    return figure, dict(zip(frames, axes, strict=False))
-
-
-def _across(figure, axes, point):
-    """A point of one panel in the coordinates of the figure, where arrows between panels live."""
-    figure.draw_without_rendering()  # the panels keep the frames' shape only once they are laid out
-    return tuple(figure.transFigure.inverted().transform(axes.transData.transform(point)))
-
-
-def _caption(figure, text):
-    figure.suptitle(text, x=0.01, y=1 - 0.04 / figure.get_figheight(), va="top", ha="left", fontsize=8)
-
-
-def _frame_of(at: int, count: int, frames: int) -> int:
-    """The frame of the clip in the middle of the at-th of `count` steps of time."""
-    return min(int((at + 0.5) * frames / count), frames - 1)
-
-
-def _pixel(place, grid, size) -> tuple[float, float]:
-    """(x, y) of the middle of a cell (row, column)."""
-    (row, column), (rows, columns), (height, width) = place, grid, size
-    return ((column + 0.5) * width / columns - 0.5, (row + 0.5) * height / rows - 0.5)

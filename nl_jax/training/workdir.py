@@ -35,14 +35,14 @@ def check(workdir: Path, config: ConfigDict, train_set) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    found = _flatten(_read_json(path))
+    found = flatten(_read_json(path))
     trained_on, now = _read_json(workdir / "train_list.json"), _list_of(train_set)
     if trained_on is None:
         raise InputError(
             f"{workdir} holds imported weights; to start from them choose another --workdir, and "
             f"--config.start.workdir={workdir}"
         )
-    asked = _flatten(json.loads(config.to_json()))
+    asked = flatten(json.loads(config.to_json()))
     differing = [
         f"{name} was {found.get(name)!r} and is now {asked.get(name)!r}"
         for name in sorted(found.keys() | asked.keys())
@@ -151,8 +151,9 @@ def _with_tuples(value):
     return tuple(_with_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _flatten(tree: dict, prefix: str = "") -> dict[str, object]:
+def flatten(tree: dict, prefix: str = "") -> dict[str, object]:
+    """{"optimizer.learning_rate": 0.1, ..} of a config as a tree."""
     result = {}
     for key, value in tree.items():
-        result |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        result |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return result

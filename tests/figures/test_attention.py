@@ -1,5 +1,6 @@
 """Rows drawn are rows of the naive n x m matrix, and arrows point at the pixels they name."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -84,6 +85,8 @@ CASES = [
     {"pairwise": "dot_product", "axes": "time"},
     {"pairwise": "embedded_gaussian", "subsample": "before"},
     {"pairwise": "dot_product", "axes": "space", "subsample": "before"},
+    {"pairwise": "concatenation", "axes": "space"},
+    {"pairwise": "gaussian", "axes": "time"},
     {"pairwise": "embedded_gaussian", "time_group": 2},
 ]
 
@@ -137,10 +140,27 @@ def test_arrows_go_from_the_position_to_the_middle_of_each_key():
 def test_heat_lies_over_every_key_frame():
     figure = attention.draw_heat(FRAMES, made_up())
     *panels, bar = figure.axes
-    assert len(panels) == 4 and bar.get_ylabel() == "weight"
-    for panel, weights in zip(panels, made_up().weights, strict=True):
+    frames, heats = panels[::2], panels[1::2]
+    assert bar.get_ylabel().startswith("weight")
+    for frame, number in zip(frames, (1, 3, 5, 7), strict=True):
+        np.testing.assert_array_equal(frame.images[0].get_array(), FRAMES[number])
+    for panel, weights in zip(heats, made_up().weights, strict=True):
         np.testing.assert_array_equal(panel.images[1].get_array(), weights)
         assert panel.images[1].get_clim() == (-1, 1), "zero is the middle of the colours"
+
+
+def test_legend_and_caption_say_what_was_asked():
+    def texts(figure):
+        return [text.get_text() for text in figure.legends[0].get_texts()]
+
+    signed, positive = made_up(), dataclasses.replace(made_up(), weights=np.abs(made_up().weights))
+    assert texts(attention.draw_arrows(FRAMES, signed)) == ["position asked for", "positive weight", "negative weight"]
+    assert len(texts(attention.draw_arrows(FRAMES, positive))) == 2
+    figure = attention.draw_heat(FRAMES, positive, "clip 7")
+    assert figure.get_suptitle() == "clip 7\nres3_0_nonlocal (dot_product): weights of position (2, 1, 0) of (4, 2, 2)"
+    assert figure.axes[1].images[1].get_clim() == (0, 1)
+    average = dataclasses.replace(positive, position=None)
+    assert not attention.draw_heat(FRAMES, average).legends
 
 
 @pytest.mark.parametrize("draw", [attention.draw_arrows, attention.draw_heat])

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.predictor import Predictor
+
 ROOT = Path(__file__).parents[2]
 NETWORK = [
     *("--config=configs/quickstart.py", "--config.model.width=4", "--config.model.geometry=slowfast"),
@@ -60,6 +62,20 @@ def test_imported_weights_are_tested_and_exported(tmp_path, checkpoint):
     before, after = (torch.load(path, weights_only=True)["model_state"] for path in (checkpoint, tmp_path / "out.pyth"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before if "tracked" not in name)
+
+
+def test_a_video_is_told_by_the_file_itself_as_by_the_workdir_made_of_it(tmp_path, checkpoint, video_folder):
+    (tmp_path / "classes.txt").write_text("zero\none\ntwo\nthree\nfour\n")
+    network = ["--source=slowfast", "--config=configs/folder.py:i3d", *NETWORK[1:4], "--config.data.num_clips=2"]
+    network += ["--config.model.nonlocal_blocks.res3=(1,)", f"--classes={tmp_path / 'classes.txt'}"]
+    video = video_folder / "flower" / "clip.mp4"
+    done = run("predict", f"--checkpoint={checkpoint}", *network, "--json", video)
+    assert done.returncode == 0 and "left at initialisation: none" in done.stderr, done.stderr
+    told = {entry["class"]: entry["score"] for entry in json.loads(done.stdout)["top"]}
+    done = run("import_weights", f"--path={checkpoint}", *network, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    found = Predictor.of_workdir(tmp_path / "run").file(str(video), every=0.0)
+    assert told == pytest.approx(dict(zip(found.classes, found.scores.tolist(), strict=True)), abs=1e-4)
 
 
 def test_inputs_are_those_the_weights_were_trained_on(tmp_path, peers, write):

@@ -1,0 +1,62 @@
+"""A network with the weights of another program: the flags that describe it, for the programs that take such files."""
+
+from pathlib import Path
+
+from absl import flags
+from flax import nnx
+from ml_collections import ConfigDict, config_flags
+
+from nl_jax.errors import InputError
+from nl_jax.models import ResNetConfig, VideoResNet
+from nl_jax.training.setup import make_resnet_config
+from nl_jax.weights import SOURCES, Report, load
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of the network", lock_config=True)
+SOURCE = flags.DEFINE_enum("source", None, SOURCES, "whose file it is; torchvision reads timm's too")
+NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "classes of the network; the config's by default", 1)
+CLASSES = flags.DEFINE_string("classes", None, "a text file of class names, one a line; 0, 1, .. by default")
+CHECK_GEOMETRY = flags.DEFINE_bool("check_geometry", True, "refuse weights that were trained with another geometry")
+INFLATE_2D = flags.DEFINE_bool("inflate_2d", False, "inflate kernels of one plane in time, as torchvision's always are")
+
+
+def load_network(path: str) -> tuple[VideoResNet, ConfigDict, tuple[str, ...], Report]:
+    """The network of --config with the weights of a file of --source, its config and its classes."""
+    config = CONFIG.value
+    classes = _classes(config.num_classes)
+    config.num_classes = len(classes)
+    config.input.mean, config.input.std = SOURCES[SOURCE.value].mean, SOURCES[SOURCE.value].std
+    model, report = _load(path, make_resnet_config(config.model, len(classes)), config.seed)
+    return model, config, classes, report
+
+
+def _load(path: str, config: ResNetConfig, seed: int) -> tuple[VideoResNet, Report]:
+    """The network with the weights of the file, initialised only if the file leaves something to initialise."""
+
+    def build():
+        return VideoResNet(config, rngs=nnx.Rngs(seed))
+
+    options = {"check_geometry": CHECK_GEOMETRY.value, "inflate_2d": INFLATE_2D.value}
+    model = nnx.eval_shape(build)
+    report = load(model, path, SOURCE.value, **options)
+    if report.left_at_init:
+        model = build()
+        load(model, path, SOURCE.value, **options)
+    return model, report
+
+
+def _classes(in_config: int) -> tuple[str, ...]:
+    """The names of --classes, or as many numbers as --num_classes or else the config say."""
+    count = NUM_CLASSES.value
+    if CLASSES.value is None:
+        if not (count or in_config):
+            raise InputError("--num_classes: how many? The config does not say")
+        return tuple(map(str, range(count or in_config)))
+    path = Path(CLASSES.value)
+    if not path.is_file():
+        raise InputError(f"--classes: there is no file {path}")
+    names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"--classes: {path} has {len(names)} names, {len(set(names))} of them different")
+    if count not in (None, len(names)):
+        raise InputError(f"--num_classes={count}, but {path} has {len(names)} names")
+    return names

@@ -1,0 +1,172 @@
+r"""What a trained network sees in videos: the five likeliest classes of each, and on request pictures or JSON.
+
+python -m experiments.predict --workdir=runs/folder VIDEO.mp4 FOLDER 'VIDEOS/*.webm' --out=predictions
+python -m experiments.predict --checkpoint=I3D_NLN_8x8_R50.pyth --source=slowfast \
+    --config=configs/kinetics.py:nl5_i3d_r50 --config.model.geometry=slowfast --config.data.frames=8 \
+    --config.data.stride=8 --classes=kinetics_classes.txt VIDEO.mp4
+python -m experiments.predict --workdir=runs/folder /dev/video0 --seconds=60
+
+A video is a file, a folder, a pattern, "-" for standard input, or a camera: /dev/video0, avfoundation:0 or
+dshow:video=NAME. Clips and crops are those of testing, and more clips for videos that last longer. The exit code is 0,
+1 if a video could not be read, 2 if none could.
+"""
+
+import glob
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from rich.bar import Bar
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from experiments import command_line, foreign, pictures
+from experiments.predictor import Prediction, Predictor
+from nl_jax.data.decode import DecodeError
+from nl_jax.data.sources.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from nl_jax.data.stream import is_stream
+from nl_jax.errors import InputError
+from nl_jax.figures import attention
+from nl_jax.figures.scores import draw_scores
+from nl_jax.training import workdir
+
+WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "weights of another program; with --source and --config")
+BEST = flags.DEFINE_bool("best", False, "the checkpoint that was best in validation, not the newest")
+EVERY = flags.DEFINE_float(
+    "every", None, "seconds from clip to clip; 10 where that is more clips than in testing, no gap in a stream", 0
+)
+SECONDS = flags.DEFINE_float("seconds", 0.0, "after which a camera or standard input is left; 0 is at its end", 0)
+TOP = flags.DEFINE_integer("top", 5, "classes shown", lower_bound=1)
+MULTI_LABEL = flags.DEFINE_bool("multi_label", None, "sigmoids, the highest of all clips; as in the run by default")
+JSON = flags.DEFINE_bool("json", False, "a line of JSON for every video, and nothing else, on standard output")
+OUT = flags.DEFINE_string("out", None, "a directory for pictures: scores over time, and what the surest clip looks at")
+BLOCK = flags.DEFINE_string("block", None, "of the picture, such as res3_1_nonlocal; the last by default")
+POSITION = flags.DEFINE_list("position", None, "frame,row,column of the block's input; by default the average")
+flags.adopt_module_key_flags(foreign)
+
+
+def main(arguments: list[str]) -> None:
+    position = pictures.parse_position(POSITION.value)
+    predictor = _predictor()
+    if OUT.value:
+        workdir.make_directory(Path(OUT.value))
+        predictor.check_block(BLOCK.value)
+    console = Console(highlight=False, soft_wrap=False, quiet=JSON.value)
+    done, failed, stems = 0, 0, Counter()
+    for name, problem in _videos(arguments):
+        if not problem:
+            try:
+                found = _predict(predictor, name, console)
+            except DecodeError as error:
+                problem = error.reason
+        if problem:
+            failed += 1
+            print(f"passed over: {name}: {problem}", file=sys.stderr)
+            if JSON.value:
+                _print_json({"video": name, "error": problem})
+            continue
+        done += 1
+        _show(found, console)
+        if OUT.value:
+            stem = Path(name).stem if not is_stream(name) else "stream"
+            stems[stem] += 1
+            _draw(predictor, found, f"{stem}-{stems[stem]}" if stems[stem] > 1 else stem, position)
+    if failed:
+        command_line.fail(f"{failed} of {done + failed} videos could not be read", 1 if done else 2)
+
+
+def _predictor() -> Predictor:
+    if (WORKDIR.value is None) == (CHECKPOINT.value is None):
+        raise InputError("give one of --workdir and --checkpoint, the network to use")
+    if WORKDIR.value is not None:
+        if foreign.CONFIG.value is not None or foreign.SOURCE.value is not None:
+            raise InputError("--config and --source go with --checkpoint; a workdir has its own")
+        return Predictor.of_workdir(Path(WORKDIR.value), best=BEST.value, multi_label=MULTI_LABEL.value)
+    if foreign.CONFIG.value is None or foreign.SOURCE.value is None:
+        raise InputError("--checkpoint needs --config, the network in the file, and --source, whose file it is")
+    model, config, classes, report = foreign.load_network(CHECKPOINT.value)
+    print(f"{CHECKPOINT.value}: {report}", file=sys.stderr)
+    return Predictor(model, config, classes, multi_label=bool(MULTI_LABEL.value))
+
+
+def _videos(arguments: list[str]):
+    """(video, "") for every one that is named, or (what is named, why it is none)."""
+    endings = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    for argument in arguments:
+        if is_stream(argument) or os.path.isfile(argument):
+            yield argument, ""
+            continue
+        if os.path.isdir(argument):
+            found = sorted(str(file) for file in Path(argument).rglob("*") if file.suffix.lower() in endings)
+            found = [file for file in found if os.path.isfile(file) and not Path(file).name.startswith(".")]
+            problem = "the folder has no videos"
+        else:
+            found = sorted(file for file in glob.glob(argument, recursive=True) if os.path.isfile(file))
+            problem = "nothing fits the pattern" if glob.has_magic(argument) else "there is no such file"
+        yield from ((file, "") for file in found)
+        if not found:
+            yield argument, problem
+
+
+def _predict(predictor: Predictor, name: str, console: Console) -> Prediction:
+    with console.status(escape(name)) as status:
+
+        def on_clip(seconds: float, scores: np.ndarray) -> None:
+            best = int(scores.argmax())
+            line = f"{seconds:8.1f} s  {predictor.classes[best]} {scores[best]:.1%}"
+            if is_stream(name):
+                console.print(escape(line))  # as it comes
+            else:
+                status.update(escape(f"{name}  {line}"))
+
+        if is_stream(name):
+            return predictor.stream(name, every=EVERY.value or 0.0, seconds=SECONDS.value, on_clip=on_clip)
+        return predictor.file(name, every=10.0 if EVERY.value is None else EVERY.value, on_clip=on_clip)
+
+
+def _show(found: Prediction, console: Console) -> None:
+    top = found.top(TOP.value)
+    if JSON.value:
+        clips = [
+            {"seconds": round(float(seconds), 3), "top": found.top(TOP.value, scores)}
+            for seconds, scores in zip(found.seconds, found.clip_scores, strict=True)
+        ]
+        _print_json({"video": found.name, "top": top, "clips": clips})
+        return
+    console.print(f"[bold]{escape(found.name)}[/bold]  {len(found.seconds)} clips x {found.crops} crops")
+    table = Table.grid(padding=(0, 2))
+    for entry in top:
+        bar = Bar(1.0, 0.0, max(0.0, min(1.0, entry["score"])), width=30, color="bright_blue")
+        table.add_row(f"  {entry['score']:6.1%}", bar, escape(entry["class"]))
+    console.print(table)
+
+
+def _draw(predictor: Predictor, found: Prediction, stem: str, position: tuple[int, int, int] | None) -> None:
+    out = Path(OUT.value)
+    say = (lambda path: None) if JSON.value else (lambda path: print(f"wrote {path}"))
+    if len(found.seconds) > 1:
+        shown = [entry["label"] for entry in found.top(min(5, TOP.value))]
+        figure = draw_scores(found.seconds, found.clip_scores, predictor.classes, shown, found.name)
+        path = out / f"{stem}_scores.png"
+        attention.save(figure, path)
+        say(path)
+    if predictor.blocks:
+        seen = predictor.attend(found.surest.video, BLOCK.value, position)
+        best = found.top(1, found.clip_scores[found.surest.number])[0]
+        title = f"{found.name}, the clip around {found.surest.seconds:.1f} s: {best['class']} {best['score']:.1%}"
+        for path in pictures.draw(found.surest.video, seen, out / f"{stem}_{seen.block.split()[0]}", "png", 20, title):
+            say(path)
+
+
+def _print_json(content: dict) -> None:
+    print(json.dumps(content, ensure_ascii=False), flush=True)
+
+
+if __name__ == "__main__":
+    command_line.run(main, "videos, folders, patterns, cameras or - for standard input")

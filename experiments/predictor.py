@@ -1,0 +1,170 @@
+"""A network that says what a video shows: its clips as in testing, one at a time, and their scores together."""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from nl_jax.data.clips import test_crops, test_indices
+from nl_jax.data.decode import DecodeError, ShortVideoError
+from nl_jax.data.stream import Clip, clips_of_file, clips_of_stream
+from nl_jax.errors import InputError
+from nl_jax.evaluation.views import combine, scores_of_views
+from nl_jax.figures import attention
+from nl_jax.models import VideoResNet, flat
+from nl_jax.training import sharding, workdir
+from nl_jax.training.step import make_forward, make_normalize
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Scores of one video (k) and of each of its clips (v,k), in time; those of a clip are of all its crops.
+
+    Attributes:
+        seconds: (v,) the middle of each clip.
+        surest: the clip with the highest score of any class, in its middle crop, whose number is its row.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    scores: np.ndarray
+    clip_scores: np.ndarray
+    seconds: np.ndarray
+    crops: int
+    surest: Clip
+
+    def top(self, count: int, scores: np.ndarray | None = None) -> list[dict[str, str | float | int]]:
+        """The likeliest classes of the video, or of `scores`: class, score and label of each."""
+        scores = self.scores if scores is None else scores
+        order = np.argsort(-scores, kind="stable")[:count]
+        return [{"class": self.classes[i], "score": float(scores[i]), "label": int(i)} for i in order]
+
+
+class Predictor:
+    """A network, its classes, and how the config that it was trained with tests.
+
+    Args:
+      multi_label: whether a video has any number of classes: sigmoids, of which the highest of all clips counts.
+    """
+
+    def __init__(self, model: VideoResNet, config: ConfigDict, classes: tuple[str, ...], *, multi_label: bool):
+        if config.data.name != "video_folder":
+            raise InputError(
+                f"the network was trained on data.name={config.data.name!r}, not on videos; "
+                "--config=configs/folder.py trains one on yours"
+            )
+        model.eval()
+        self.classes, self._data, self._multi_label = classes, config.data, multi_label
+        self._model, self.blocks = model, model.nonlocal_blocks()
+        self._normalize = make_normalize(config.input)
+        self._mesh = sharding.make_mesh(data=-1, fsdp=1)
+        graphdef, *arrays = flat.split(model)
+        forward = make_forward(graphdef, self._normalize, self._mesh, multi_label=multi_label)
+        arrays = jax.device_put(arrays, sharding.replicated(self._mesh))
+        self._forward = lambda video: forward(*arrays, video)
+
+    @classmethod
+    def of_workdir(cls, directory: Path, *, best: bool = False, multi_label: bool | None = None) -> "Predictor":
+        """That of a run, whose results say whether its videos have several labels unless `multi_label` does."""
+        config, classes = workdir.read_config(directory), workdir.read_classes(directory)
+        model = flat.merge(*workdir.load_network(directory, sharding.make_mesh(data=-1, fsdp=1), best=best))
+        if multi_label is None:
+            results = directory / "results.json"
+            multi_label = results.exists() and "video_map" in json.loads(results.read_text())
+        return cls(model, config, classes, multi_label=multi_label)
+
+    def check_block(self, block: str | None) -> None:
+        """Raises InputError for a block that the network does not have."""
+        if block is not None and block not in self.blocks:
+            raise InputError(f"--block={block}: the network has {', '.join(self.blocks) or 'no non-local block'}")
+
+    def file(self, path: str, *, every: float, on_clip: Callable = lambda seconds, scores: None) -> Prediction:
+        """The test clips of a file, and one for every so many seconds if those are more; 0 is as in testing.
+
+        Raises DecodeError for a file that gives no frame.
+        """
+        data = self._data
+
+        def sample(frames: int, rate: float) -> np.ndarray:
+            seconds = frames / rate if rate else 0.0
+            count = max(data.num_clips, math.ceil(seconds / every) if every else 0)
+            return test_indices(frames, data.frames, data.stride, count, data.starts, rate)
+
+        promised = None
+        while True:
+            try:
+                clips = clips_of_file(path, sample, data.test_short_side, promised)
+                return self._predict(path, clips, on_clip)
+            except ShortVideoError as error:
+                if promised is not None and error.frames >= promised:
+                    raise
+                promised = error.frames
+
+    def stream(
+        self, name: str, *, every: float, seconds: float, on_clip: Callable = lambda seconds, scores: None
+    ) -> Prediction:
+        """Clips of a camera or of standard input; Ctrl-C ends it, too. See `clips_of_stream`."""
+        data = self._data
+        clips = clips_of_stream(
+            name,
+            frames=data.frames,
+            stride=data.stride,
+            every=every,
+            short_side=data.test_short_side,
+            seconds=seconds,
+        )
+        return self._predict(name, clips, on_clip, interruptible=True)
+
+    def attend(
+        self, video: np.ndarray, block: str | None, position: tuple[int, int, int] | None
+    ) -> attention.Attention:
+        """What a position of a clip looks at in a block, the last by default."""
+        return attention.attend(
+            self._model, self._normalize(jnp.asarray(video)[None]), block or list(self.blocks)[-1], position
+        )
+
+    def _predict(self, name: str, clips: Iterable[Clip], on_clip: Callable, interruptible: bool = False) -> Prediction:
+        numbers, seconds, view_scores, surest = [], [], [], None
+        try:
+            for clip in clips:
+                views = self._views(clip.video)
+                scores = scores_of_views(self._forward, self._put, views, self._at_once(len(views)))
+                if not np.isfinite(scores).all():
+                    raise DecodeError(name, "the network's scores of it are not finite")
+                of_clip = combine(scores, several=self._multi_label)
+                if surest is None or of_clip.max() > surest[0]:
+                    surest = of_clip.max(), clip.number, clip.seconds, views[len(views) // 2]
+                numbers.append(clip.number)
+                seconds.append(clip.seconds)
+                view_scores.append(scores)
+                on_clip(clip.seconds, of_clip)
+        except KeyboardInterrupt:
+            if not interruptible or not numbers:
+                raise
+        order = np.argsort(numbers)
+        scores = np.stack(view_scores)[order]  # (v, crops, k)
+        return Prediction(
+            name=name,
+            classes=self.classes,
+            scores=combine(scores.reshape(-1, scores.shape[-1]), several=self._multi_label),
+            clip_scores=np.stack([combine(of_clip, several=self._multi_label) for of_clip in scores]),
+            seconds=np.array(seconds)[order],
+            crops=scores.shape[1],
+            surest=Clip(*surest[1:]),
+        )
+
+    def _views(self, video: np.ndarray) -> np.ndarray:
+        size = self._data.test_crop
+        return test_crops(video, size, self._data.num_crops) if size else video[None]
+
+    def _at_once(self, views: int) -> int:
+        return -(-views // jax.device_count()) * jax.device_count()
+
+    def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        return sharding.put_batch(batch, self._mesh)

@@ -1,0 +1,103 @@
+"""Curves as the places of lines and ticks in a drawing; the template draws them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from experiments.report.runs import Run
+
+WIDTH, HEIGHT = 460, 260
+LEFT, RIGHT, TOP, BOTTOM = 52, 22, 10, 34  # margins of the axes
+POINTS = 400  # of a line, at most
+
+
+@dataclass(frozen=True)
+class Line:
+    """`run` counts the runs; `points` are those of an SVG polyline, `dots` the places of single values."""
+
+    run: int
+    label: str
+    dashed: bool
+    points: str
+    dots: list[tuple[float, float, str]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines in a drawing of WIDTH x HEIGHT; `x_ticks` and `y_ticks` are (place, text)."""
+
+    title: str
+    unit: str
+    lines: list[Line]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+
+
+def curves(runs: Sequence[Run]) -> list[Chart]:
+    """Loss, accuracy, learning rate and throughput of the runs, where they have any."""
+    wanted = (
+        ("Loss in training", "nats", 1.0, None, (("train_loss", "training"),)),
+        (
+            "Accuracy",
+            "%",
+            100.0,
+            100.0,
+            (
+                ("train_top1", "training clips, top-1"),
+                ("validation_video_top1", "validation videos, top-1"),
+                ("validation_video_map", "validation videos, mean average precision"),
+            ),
+        ),
+        ("Learning rate", "", 1.0, None, (("learning_rate", "learning rate"),)),
+        ("Throughput", "clips per second", 1.0, None, (("clips_per_second", "training"),)),
+    )
+    charts = []
+    for title, unit, scale, top, columns in wanted:
+        series = []
+        for number, run in enumerate(runs):
+            for column, label in columns:
+                if points := run.column(column, scale):
+                    series.append((number, label, column.startswith("validation"), points))
+        if series:
+            charts.append(_chart(title, unit, series, top))
+    return charts
+
+
+def _chart(title: str, unit: str, series, top: float | None) -> Chart:
+    points = [point for *_, line in series for point in line]
+    last = max(step for step, _ in points)
+    highest = top or max(max(value for _, value in points), 1e-12)
+    lowest = min(0.0, min(value for _, value in points))
+    # Both axes end at a tick.
+    x_ticks = MaxNLocator(5, integer=True).tick_values(0, last)
+    y_ticks = MaxNLocator(5).tick_values(lowest, highest)
+
+    def x_of(step: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (step - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
+
+    def y_of(value: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+
+    lines = []
+    for number, label, is_dotted, line in series:
+        thin = _thinned(np.array(line, float))
+        dots = [(x_of(step), y_of(value), f"step {step}: {value:.4g}") for step, value in line] if is_dotted else []
+        lines.append(
+            Line(number, label, is_dotted, " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in thin), dots[-POINTS:])
+        )
+    return Chart(
+        title,
+        unit,
+        lines,
+        [(x_of(tick), f"{tick:,.0f}") for tick in x_ticks],
+        [(y_of(tick), f"{tick:g}" if abs(tick) > 1e-9 else "0") for tick in y_ticks],
+    )
+
+
+def _thinned(points: np.ndarray) -> np.ndarray:
+    """(n,2) as at most POINTS means of neighbours."""
+    if len(points) <= POINTS:
+        return points
+    return np.array([part.mean(axis=0) for part in np.array_split(points, POINTS)])

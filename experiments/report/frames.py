@@ -1,0 +1,53 @@
+"""Film strips of videos, as pictures inside the page."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from experiments.report.runs import Run
+from nl_jax.errors import InputError
+from nl_jax.training.setup import make_dataset
+
+HEIGHT, FRAMES = 64, 5  # of a strip
+
+
+class Strips:
+    """Those of the videos that a run was tested on, read where they lie; `reason` says why there are none, if so."""
+
+    def __init__(self, run: Run):
+        self.reason, self._dataset = "", None
+        config = run.config.copy_and_resolve_references().unlock()
+        if "num_clips" in config.data:
+            config.data.num_clips = config.data.num_crops = 1
+        measured_on = str(run.results.get("measured_on", ""))
+        if "test" in config.data and Path(measured_on).exists():  # evaluate --data
+            config.data.test = measured_on
+        try:
+            dataset = make_dataset(config.data, "test", run.classes)
+            if dataset.list_hash() != run.results.get("list"):
+                raise InputError("they are no longer the videos that were tested")
+            self._dataset = dataset
+        except (InputError, OSError) as error:
+            self.reason = f"no frames of {run.name}: {error}"
+
+    def __call__(self, index: int) -> str:
+        """A strip as a data URL; empty if the video gives no frames."""
+        if self._dataset is None:
+            return ""
+        example = self._dataset.test_views(index)
+        if (example["failed"] >= 0).any():
+            return ""
+        clip = example["video"][0]
+        chosen = clip[np.linspace(0, len(clip) - 1, min(FRAMES, len(clip))).round().astype(int)]
+        height, width = chosen.shape[1:3]
+        size = (max(1, round(HEIGHT * width / height)), HEIGHT)
+        way = Image.Resampling.NEAREST if height < HEIGHT else Image.Resampling.BOX
+        strip = Image.new("RGB", ((size[0] + 2) * len(chosen) - 2, HEIGHT), "white")
+        for place, frame in enumerate(chosen):
+            strip.paste(Image.fromarray(frame).resize(size, way), (place * (size[0] + 2), 0))
+        file = io.BytesIO()
+        strip.save(file, "JPEG", quality=80)
+        return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

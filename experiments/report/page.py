@@ -1,0 +1,54 @@
+"""The page, from what is known of the runs."""
+
+from pathlib import Path
+
+import jinja2
+
+from experiments.report import charts
+from experiments.report.classes import ByClass, gains
+from experiments.report.frames import Strips
+from experiments.report.runs import Run, differences
+
+ALL_GAINS = 30  # classes whose gains are all shown; of more, the highest and the lowest
+
+
+def render(runs: list[Run], title: str, show: int = 10, examples: int = 2) -> str:
+    """The page, as HTML."""
+    by_class = {run.name: ByClass(run) for run in runs if run.predictions}
+    strips = {run.name: Strips(run) for run in runs if run.name in by_class}
+    lists = {run.results["list"] for run in runs if run.results}
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("template.html").render(
+        title=title,
+        runs=runs,
+        charts=charts.curves(runs),
+        drawing=charts,
+        by_class=by_class,
+        strips=strips,
+        mistakes={name: (found.hardest(show, examples), found.most_confused(show)) for name, found in by_class.items()},
+        gains=_gains(runs, by_class),
+        same_list=len(lists) <= 1,
+        differences=differences(runs) if len(runs) > 1 else {},
+    )
+
+
+def _gains(runs: list[Run], by_class: dict[str, ByClass]) -> list[dict]:
+    """Of every further run over the first, for classes that both have."""
+    result = []
+    tested = [run for run in runs if run.name in by_class]
+    for run in tested[1:]:
+        first, (one, two) = tested[0], (by_class[tested[0].name], by_class[run.name])
+        if one.classes != two.classes or one.measure != two.measure:
+            result.append({"first": first.name, "second": run.name, "rows": [], "left_out": 0, "largest": 1.0})
+            continue
+        rows = gains(one, two)
+        shown = rows if len(rows) <= ALL_GAINS else rows[: ALL_GAINS // 2] + rows[-ALL_GAINS // 2 :]
+        largest = max((abs(gain) for *_, gain in rows), default=0) or 1.0
+        left_out = len(rows) - len(shown)
+        result.append(
+            {"first": first.name, "second": run.name, "rows": shown, "left_out": left_out, "largest": largest}
+        )
+    return result

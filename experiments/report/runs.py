@@ -1,0 +1,118 @@
+"""What a workdir tells of its run."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from nl_jax.errors import InputError
+from nl_jax.training import workdir
+from nl_jax.training.logs import TIMING, read_metrics
+
+# Of the config, what is no difference between two runs.
+SAID_ELSEWHERE = ("expect", "paper")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as its workdir has it.
+
+    Attributes:
+      name: short, and no other run's.
+      results: of results.json, of the run's own test or else of `evaluate`; empty if it was not tested.
+      predictions: the arrays of predictions.npz beside it; empty if there are none.
+      metrics: the rows of metrics.csv.
+    """
+
+    name: str
+    path: Path
+    config: ConfigDict
+    classes: tuple[str, ...]
+    versions: dict[str, str]
+    results: dict
+    predictions: dict[str, np.ndarray]
+    metrics: list[dict[str, str]]
+
+    def column(self, name: str, scale: float = 1.0) -> list[tuple[int, float]]:
+        """(step, value) of a column of the metrics, where it has one that is finite."""
+        points = [(int(row["step"]), float(row[name]) * scale) for row in self.metrics if row.get(name)]
+        return [(step, value) for step, value in points if math.isfinite(value)]
+
+    def throughput(self) -> dict[str, float]:
+        """Means over the rows of the columns of timing; of clips per second the median, which no pause spoils."""
+        columns = {name: [value for _, value in self.column(name)] for name in TIMING}
+        return {
+            name: (median if name == "clips_per_second" else fmean)(values)
+            for name, values in columns.items()
+            if values
+        }
+
+
+def read_runs(paths: Sequence[str]) -> list[Run]:
+    """Raises InputError for a path that is no workdir, or is named twice."""
+    directories = [Path(path) for path in paths]
+    real = [os.path.realpath(path) for path in directories]
+    if twice := [str(path) for path, at in zip(directories, real, strict=True) if real.count(at) > 1]:
+        raise InputError(f"{' and '.join(twice)} are the same workdir; name each once")
+    names = [path.resolve().name for path in directories]
+    return [
+        _read(path, name if names.count(name) == 1 else str(path))
+        for path, name in zip(directories, names, strict=True)
+    ]
+
+
+def _read(path: Path, name: str) -> Run:
+    config, classes = workdir.read_config(path), workdir.read_classes(path)
+    tested = next((at for at in (path, path / "evaluate") if (at / "results.json").exists()), None)
+    results, predictions = {}, {}
+    if tested is not None:
+        results = _json(tested / "results.json")
+        if (tested / "predictions.npz").exists():
+            predictions = _arrays(tested / "predictions.npz")
+            if predictions["scores"].shape[1] != len(classes):
+                raise InputError(
+                    f"{tested / 'predictions.npz'} has {predictions['scores'].shape[1]} classes, and "
+                    f"{path / 'classes.json'} {len(classes)}"
+                )
+    versions = _json(path / "versions.json") if (path / "versions.json").exists() else {}
+    return Run(name, path, config, classes, versions, results, predictions, read_metrics(path / "metrics.csv"))
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path) as arrays:
+            return {name: arrays[name] for name in ("scores", "labels", "failed", "names")}
+    except Exception as error:  # a damaged archive fails in many ways: zip's, NumPy's, or a name that is missing
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[tuple[str, list[str]]]]:
+    """What differs between the runs, of their configs and of the versions they ran with: (field, values by run)."""
+    configs = [workdir.flatten(run.config.to_dict()) for run in runs]
+    return {
+        "config": _differing([{k: v for k, v in config.items() if k not in SAID_ELSEWHERE} for config in configs]),
+        "versions": _differing([run.versions for run in runs]),
+    }
+
+
+def _differing(tables: list[dict]) -> list[tuple[str, list[str]]]:
+    fields = sorted({field for table in tables for field in table})
+    rows = [(field, [_text(table.get(field, "")) for table in tables]) for field in fields]
+    return [(field, values) for field, values in rows if len(set(values)) > 1]
+
+
+def _text(value) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,183 @@
+"""The clips of one video in one pass over it, a clip at a time: memory does not grow with its length.
+
+Those of a file are the test clips of `Videos.test_views`, frame by frame. A stream, from a camera or a pipe, has no end
+that could be known before: its clips follow one another.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import av
+import numpy as np
+
+from nl_jax.data.clips import test_indices
+from nl_jax.data.decode import (
+    LIBAV_ERRORS,
+    DecodeError,
+    ShortVideoError,
+    Source,
+    decode_frames,
+    first_video_stream,
+    header_of,
+    open_video,
+)
+from nl_jax.data.to_rgb import ToRgb
+
+STDIN = "-"
+# What libav calls cameras on Linux, macOS and Windows; lavfi makes pictures up, and stands in for a camera that is
+# not there (lavfi:testsrc2).
+DEVICES = ("v4l2", "avfoundation", "dshow", "lavfi")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of a video.
+
+    Attributes:
+        number: its place among the clips of a video, in time.
+        seconds: from the start of the video to the middle of the clip.
+        video: uint8 (t, h, w, 3).
+    """
+
+    number: int
+    seconds: float
+    video: np.ndarray
+
+
+def clips_of_file(
+    path: Source,
+    sample: Callable[[int, float], np.ndarray],
+    short_side: int,
+    promised: int | None = None,
+) -> Iterator[Clip]:
+    """The clips of a file, each as soon as its last frame is decoded.
+
+    Args:
+        path: a video, or an image (a video of one frame).
+        sample: from a number of frames and their rate to frame numbers (clips, t).
+        short_side: pixels of the shorter side, to which frames are scaled.
+        promised: the number of frames, where it is known better than its header knows it.
+
+    Raises:
+        ShortVideoError: there are fewer frames than promised, after the clips that do not reach beyond; asked again
+            with what it says, `sample` gets the true number.
+        DecodeError: the file gives no frame at all.
+    """
+    with open_video(path) as (container, stream):
+        header = header_of(container, stream)
+        rate = header.rate
+        indices = sample(promised or header.frames, rate)
+        # Those that end first come first; a clip may run over the end of the video and start over.
+        waiting = sorted(range(len(indices)), key=lambda clip: indices[clip].max(), reverse=True)
+        uses = dict(zip(*np.unique(indices, return_counts=True), strict=True))
+        images: dict[int, np.ndarray] = {}
+        to_rgb, count = ToRgb(short_side), 0
+        for frame in decode_frames(container, stream):
+            if count in uses:
+                images[count] = np.ascontiguousarray(to_rgb(frame))
+            while waiting and indices[waiting[-1]].max() <= count:
+                clip = waiting.pop()
+                yield Clip(clip, _middle(indices[clip], rate), np.stack([images[i] for i in indices[clip]]))
+                for i in indices[clip]:
+                    uses[i] -= 1
+                    if not uses[i]:
+                        images.pop(i, None)
+            count += 1
+            if not waiting:
+                return
+    if not count:
+        raise DecodeError(path, "no frame of its video stream can be decoded")
+    raise ShortVideoError(path, count)
+
+
+def is_stream(name: str) -> bool:
+    """Whether it names standard input or a camera, and no file."""
+    device = name.partition(":")[0] in DEVICES and ":" in name and not os.path.exists(name)
+    return name == STDIN or name.startswith("/dev/video") or device
+
+
+def clips_of_stream(
+    name: str, *, frames: int, stride: int, every: float, short_side: int, seconds: float = 0.0
+) -> Iterator[Clip]:
+    """Clips of `frames` frames, every stride-th, of what a camera or standard input shows, for as long as it does.
+
+    Args:
+        name: "-" for standard input, /dev/videoN, or DEVICE:NAME with one of DEVICES.
+        every: seconds from one clip to the next; 0 lets them follow one another.
+        seconds: after which to end; 0 is never.
+
+    Raises:
+        DecodeError: it cannot be opened or gives no frame at all. Damage after that is its end.
+    """
+    with _open_stream(name) as (container, stream):
+        rate = header_of(container, stream).rate or 25.0
+        span = (frames - 1) * stride + 1
+        step = max(1, round(every * rate)) if every else frames * stride
+        to_rgb, count, number = ToRgb(short_side), 0, 0
+        started: list[tuple[int, list[np.ndarray]]] = []  # (first frame, its frames) of the clips under way
+        first: list[np.ndarray] = []  # all frames, until a clip is whole: a stream that is shorter loops
+        for frame in decode_frames(container, stream):
+            if seconds and count >= seconds * rate:
+                break
+            if count % step == 0:
+                started.append((count, []))
+            if not number or any((count - start) % stride == 0 for start, _ in started):
+                image = np.ascontiguousarray(to_rgb(frame))
+                if not number:
+                    first.append(image)
+                for start, images in started:
+                    if (count - start) % stride == 0:
+                        images.append(image)
+            if started and len(started[0][1]) == frames:
+                start, images = started.pop(0)
+                yield Clip(number, (start + span / 2) / rate, np.stack(images))
+                number, first = number + 1, []
+            count += 1
+        if not count:
+            raise DecodeError(_shown(name), "it gives no frame" + _hint(name))
+        if not number:
+            indices = test_indices(count, frames, stride, 1)[0]
+            yield Clip(0, count / 2 / rate, np.stack([first[i] for i in indices]))
+
+
+@contextmanager
+def _open_stream(name: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    form, _, device = name.partition(":")
+    try:
+        if name == STDIN:
+            container = av.open(_Pipe(sys.stdin.buffer), options={"protocol_whitelist": "file"})
+        elif name.startswith("/dev/"):
+            container = av.open(name, format="v4l2")
+        else:
+            container = av.open(device, format=form)
+    except LIBAV_ERRORS as error:
+        raise DecodeError(
+            _shown(name), f"it cannot be opened ({getattr(error, 'strerror', error)}){_hint(name)}"
+        ) from error
+    with container:
+        yield container, first_video_stream(container, _shown(name))
+
+
+class _Pipe:
+    """What can only be read; libav would seek in anything that has a `seek`."""
+
+    def __init__(self, file: io.BufferedIOBase):
+        self.read = file.read1 if hasattr(file, "read1") else file.read
+
+
+def _shown(name: str) -> str:
+    return "standard input" if name == STDIN else name
+
+
+def _hint(name: str) -> str:
+    return "; an MP4 can be piped only with its index first (-movflags faststart)" if name == STDIN else ""
+
+
+def _middle(indices: np.ndarray, rate: float) -> float:
+    """Seconds; of a clip that starts over at the end of the video, those of its first frame."""
+    middle = (indices[0] + indices[-1]) / 2 if indices[-1] >= indices[0] else indices[0]
+    return float(middle) / rate if rate else 0.0

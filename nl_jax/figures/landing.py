@@ -1,0 +1,107 @@
+"""How often arrows land where they should, on the embedded task, which knows where things are.
+
+Asked is what a position in the middle of the cue looks at, and one in the middle of the digit of its tint. Relevant to
+the one is the other: the label can be found by nothing else.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from nl_jax.data.long_range import CUE, GLYPH, LongRange, Shot
+from nl_jax.figures import attention, panels
+from nl_jax.models import NonLocalBlock
+
+KINDS = ("relevant", "itself", "others", "background")
+
+
+@dataclass
+class Landing:
+    """Where the arrows of one block from one kind of thing land: counts by KINDS, over all clips.
+
+    Attributes:
+      positive, negative: arrows of positive and of negative weights.
+      strongest: the first arrow of each clip.
+      keys: all keys, wherever they lie: the arrows of a block that knows nothing land in these proportions.
+    """
+
+    positive: Counter = field(default_factory=Counter)
+    negative: Counter = field(default_factory=Counter)
+    strongest: Counter = field(default_factory=Counter)
+    keys: Counter = field(default_factory=Counter)
+
+
+def measure(
+    dataset: LongRange,
+    inputs: Callable[[np.ndarray], Mapping[str, Float[jax.Array, "b t h w c"]]],
+    blocks: Mapping[str, NonLocalBlock],
+    clips: int,
+    count: int = 20,
+    batch_size: int = 50,
+    on_batch: Callable[[int], None] = lambda clips: None,
+) -> dict[tuple[str, str], Landing]:
+    """{(block, cue or digit): where its arrows land} over the first `clips` clips.
+
+    Args:
+      inputs: from clips, uint8 (b,t,h,w,3), to the input of every block.
+      count: arrows from a position, to the keys of the largest weights by size.
+    """
+    found = {(block, thing): Landing() for block in blocks for thing in ("cue", "digit")}
+    for start in range(0, clips, batch_size):
+        indices = range(start, min(start + batch_size, clips))
+        at = np.minimum(np.arange(start, start + batch_size), clips - 1)  # of one shape, so compiled once
+        by_block = inputs(np.stack([dataset.train_clip(int(index))["video"] for index in at]))
+        for name, block in blocks.items():
+            for place, index in enumerate(indices):
+                shots, _ = dataset.compose(index)
+                cue = next(shot for shot in shots if shot.kind == CUE)
+                digit = next(shot for shot in shots if shot.tint == cue.tint and shot.kind != CUE)
+                x = by_block[name][place : place + 1]
+                for thing, asked, relevant in (("cue", cue, digit), ("digit", digit, cue)):
+                    position = _middle(asked, x.shape[1:4], dataset)
+                    seen = attention.attend_to(block, x, name, position)
+                    owner = owners(shots, seen.weights.shape, dataset)
+                    kinds = {-1: "background", shots.index(relevant): "relevant", shots.index(asked): "itself"}
+                    _count(found[name, thing], seen.strongest(count), owner, kinds)
+        on_batch(indices.stop)
+    return found
+
+
+def owners(shots: list[Shot], keys: tuple[int, int, int], dataset: LongRange) -> Int[np.ndarray, "T H W"]:
+    """Which shot's square of pixels the middle of each key lies in; -1 for none."""
+    times, rows, columns = keys
+    y, x = ((np.arange(size) + 0.5) * dataset.side / size for size in (rows, columns))
+    result = np.full(keys, -1)
+    for key in range(times):
+        frame = panels.frame_of(key, times, dataset.frames)
+        for number, shot in enumerate(shots):
+            if frame in shot.frames:
+                top, left = shot.places[shot.frames.index(frame)]
+                inside = ((y >= top) & (y < top + GLYPH))[:, None] & ((x >= left) & (x < left + GLYPH))
+                result[key][inside] = number
+    return result
+
+
+def _middle(shot: Shot, grid: tuple[int, int, int], dataset: LongRange) -> tuple[int, int, int]:
+    """The position whose cell has the middle of a shot in it, in the middle of its frames."""
+    times, rows, columns = grid
+    at = len(shot.frames) // 2
+    top, left = shot.places[at]
+    return (
+        shot.frames[at] * times // dataset.frames,
+        int((top + GLYPH / 2) * rows / dataset.side),
+        int((left + GLYPH / 2) * columns / dataset.side),
+    )
+
+
+def _count(landing: Landing, strongest, owner, kinds: dict[int, str]) -> None:
+    landing.keys.update(kinds.get(int(number), "others") for number in owner.ravel())
+    for rank, (place, weight) in enumerate(strongest):
+        kind = kinds.get(int(owner[place]), "others")
+        (landing.positive if weight > 0 else landing.negative)[kind] += 1
+        if rank == 0:
+            landing.strongest[kind] += 1

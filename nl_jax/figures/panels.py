@@ -1,0 +1,160 @@
+"""The parts that pictures of attention are put together from: frames side by side, arrows, heat, legend, caption.
+
+`attention` is an Attention of nl_jax/figures/attention.py, `video` its clip, uint8 (f,y,x,3).
+"""
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch
+from matplotlib.patheffects import withStroke
+
+POSITIVE, NEGATIVE = "#e66100", "#5d3a9b"  # told apart by the colour-blind; the ends of the heat maps' colours
+SIGNED, UNSIGNED = "PuOr_r", "Oranges"  # colours of weights around 0 and from 0: white is no weight
+COLUMNS = 8  # frames in a row of a picture
+PANEL = 1.6  # inches that a frame is high
+TOP, BOTTOM, RIGHT = 0.6, 0.35, 0.9  # inches for the caption, the legend and the colour bar
+RING = dict(marker="o", markersize=9, markerfacecolor="white", markeredgecolor="black")
+
+
+def add_arrows(figure: Figure, start, panels: dict, video, attention, strongest) -> None:
+    """Arrows from the position in the axes `start` to each of the strongest keys that lies in a panel, by frame."""
+    tail = _pixel(attention.position[1:], attention.shape[1:], video.shape[1:3])
+    keys, largest = attention.weights.shape, float(np.abs(attention.weights).max()) or 1.0
+    for place, weight in reversed(strongest):  # the strongest on top
+        frame = frame_of(place[0], keys[0], len(video))
+        if frame not in panels:
+            continue
+        size = abs(weight) / largest
+        arrow = FancyArrowPatch(
+            _across(figure, start, tail),
+            _across(figure, panels[frame], _pixel(place[1:], keys[1:], video.shape[1:3])),
+            transform=figure.transFigure,
+            arrowstyle="-|>",
+            mutation_scale=6 + 6 * size,
+            linewidth=0.8 + 2.0 * size,
+            linestyle="-" if weight > 0 else (0, (4, 2)),
+            color=POSITIVE if weight > 0 else NEGATIVE,
+            path_effects=[withStroke(linewidth=2.2 + 2.0 * size, foreground="white", alpha=0.7)],  # seen on any frame
+        )
+        figure.add_artist(arrow)
+
+
+def add_heat(panel, frame: UInt8[np.ndarray, "y x 3"], weights: Float[np.ndarray, "H W"], attention):
+    """The weights in colour over a pale grey frame; colours are those of all weights of the clip."""
+    panel.imshow(frame.mean(axis=-1), "gray", vmin=-250, vmax=255)
+    largest = float(np.abs(attention.weights).max()) or 1.0
+    extent = (-0.5, frame.shape[1] - 0.5, frame.shape[0] - 0.5, -0.5)
+    low, colours = (-largest, SIGNED) if attention.signed else (0.0, UNSIGNED)
+    return panel.imshow(weights, colours, vmin=low, vmax=largest, alpha=0.8, extent=extent)
+
+
+def add_bar(figure: Figure, image) -> None:
+    """What the colours of the heat mean, in the margin right of the panels."""
+    width, height = figure.get_size_inches()
+    bottom, top = BOTTOM + 0.1, min(height - TOP - 0.1, BOTTOM + 2.5)
+    ax = figure.add_axes((1 - 0.78 / width, bottom / height, 0.1 / width, (top - bottom) / height))
+    bar = figure.colorbar(image, cax=ax)
+    bar.set_label("weight f(x_i, x_j) / C(x)", fontsize=7, labelpad=2)
+    ax.tick_params(labelsize=7, pad=2)
+    bar.formatter.set_powerlimits((-2, 3))
+    ax.yaxis.offsetText.set_fontsize(7)
+
+
+def legend(figure: Figure, attention, *, arrows: bool) -> None:
+    """Below the panels, the lines and marks there are."""
+    entries = []
+    if attention.position is not None:
+        entries.append(Line2D([], [], linestyle="", **RING, label="position asked for"))
+    if arrows:
+        label = "arrow to a key, thicker for a larger weight" if not attention.signed else "positive weight"
+        entries.append(Line2D([], [], color=POSITIVE, linewidth=2, label=label))
+        if attention.signed:
+            entries.append(Line2D([], [], color=NEGATIVE, linewidth=2, linestyle=(0, (4, 2)), label="negative weight"))
+    if entries:
+        figure.legend(handles=entries, loc="lower left", ncols=len(entries), fontsize=8, frameon=False, handlelength=3)
+
+
+def mark(figure: Figure, panel, video, attention) -> None:
+    """A ring where the position lies that was asked for, over the arrows that start there."""
+    at = _across(figure, panel, _pixel(attention.position[1:], attention.shape[1:], video.shape[1:3]))
+    figure.add_artist(Line2D(*([coordinate] for coordinate in at), transform=figure.transFigure, zorder=9, **RING))
+
+
+def strip(video, frames, lines: int = 1):
+    """A figure with the frames in rows of eight, each with `lines` panels one above the other, and {frame: its axes}.
+
+    The axes of the figure are in the order of the frames, and for each from top to bottom.
+    """
+    columns = min(len(frames), COLUMNS)
+    rows = -(-len(frames) // columns)
+    height, width = video.shape[1:3]
+    size = (max(PANEL * columns * width / height + RIGHT, 6.5), (PANEL * lines + 0.25) * rows + TOP + BOTTOM)
+    figure = Figure(figsize=size)
+    FigureCanvasAgg(figure)
+    outer = figure.add_gridspec(
+        rows,
+        columns,
+        **_margins(*size),
+        wspace=0.04,
+        hspace=0.25 / (PANEL * lines),
+    )
+    panels = {}
+    for place, frame in zip(outer, frames, strict=False):
+        inner = place.subgridspec(lines, 1, hspace=0.03)
+        for line in range(lines):
+            figure.add_subplot(inner[line]).set_axis_off()
+        panels[frame] = figure.axes[-lines]
+        panels[frame].imshow(video[frame])
+        panels[frame].set_title(f"frame {frame}", fontsize=8, pad=2)
+    return figure, panels
+
+
+def row(video, frames):
+    """A figure with these frames side by side, large, and its axes; what the last one shows is drawn over it."""
+    height, width = video.shape[1:3]
+    side = 1.6 * PANEL
+    size = (max(side * len(frames) * width / height + RIGHT, 6.5), side + TOP + BOTTOM)
+    figure = Figure(figsize=size, dpi=100, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(frames), gridspec_kw=dict(**_margins(*size), wspace=0.05))
+    for ax, frame in zip(axes, frames, strict=True):
+        ax.imshow(video[frame])
+        ax.set_title(f"frame {frame}", fontsize=8, pad=2)
+        ax.set_axis_off()
+    return figure, axes
+
+
+def _margins(width: float, height: float) -> dict[str, float]:
+    return dict(left=0.01, right=1 - RIGHT / width, bottom=BOTTOM / height, top=1 - TOP / height)
+
+
+def _across(figure, axes, point):
+    """A point of one panel in the coordinates of the figure, where arrows between panels live."""
+    axes.apply_aspect()  # a panel keeps the frame's shape only once it is laid out
+    return tuple(figure.transFigure.inverted().transform(axes.transData.transform(point)))
+
+
+def caption(figure: Figure, title: str, text: str) -> None:
+    """What was asked, above the panels."""
+    figure.suptitle(
+        f"{title}\n{text}" if title else text,
+        x=0.01,
+        y=1 - 0.05 / figure.get_figheight(),
+        va="top",
+        ha="left",
+        fontsize=8,
+    )
+
+
+def frame_of(at: int, count: int, frames: int) -> int:
+    """The frame of the clip in the middle of the at-th of `count` steps of time."""
+    return min(int((at + 0.5) * frames / count), frames - 1)
+
+
+def _pixel(place, grid, size) -> tuple[float, float]:
+    """(x, y) of the middle of a cell (row, column)."""
+    (row, column), (rows, columns), (height, width) = place, grid, size
+    return ((column + 0.5) * width / columns - 0.5, (row + 0.5) * height / rows - 0.5)

@@ -1,0 +1,35 @@
+"""The scores of one video over its time as a picture."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Told apart by the colour-blind (Okabe and Ito), and by their marks where there is no colour.
+STYLES = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#56b4e9", "v"))
+
+
+def draw_scores(
+    seconds: Float[np.ndarray, "v"],
+    scores: Float[np.ndarray, "v k"],
+    classes: Sequence[str],
+    shown: Sequence[int],
+    title: str = "",
+) -> Figure:
+    """The scores of the classes `shown`, at most five, of every clip, against the time of its middle; white ground."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    order = np.argsort(seconds, kind="stable")
+    every = max(1, len(seconds) // 60)  # a mark
+    for of_class, (colour, mark) in zip(shown, STYLES, strict=False):
+        style = dict(color=colour, marker=mark, markersize=4, markevery=every)
+        axes.plot(seconds[order], 100 * scores[order, of_class], label=classes[of_class], **style)
+    axes.set(title=title, xlabel="middle of the clip, seconds", ylabel="score, %", ylim=(-2, 102))
+    axes.title.set_fontsize(9)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return figure

@@ -1,0 +1,126 @@
+"""Scores of a video are those of testing, by name of the program and in it; bad files are passed over."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from configs import folder
+from experiments.predictor import Predictor
+from nl_jax.data.video_folder import VideoFolder
+from nl_jax.errors import InputError
+from nl_jax.evaluation.views import predict
+from nl_jax.models import VideoResNet, flat
+from nl_jax.training import sharding, workdir
+from nl_jax.training.checkpoint import Checkpoints
+from nl_jax.training.setup import make_resnet_config
+from nl_jax.training.state import TrainState
+from nl_jax.training.step import make_forward, make_normalize
+
+ROOT = Path(__file__).parents[2]
+CLASSES = ("flower", "pagoda")
+
+
+@pytest.fixture
+def run(tmp_path, randomise):
+    """The workdir of a small network with numbers at random."""
+    config = folder.get_config().unlock()
+    config.model.width, config.data.frames, config.data.num_clips, config.data.num_crops = 4, 4, 3, 3
+    model = randomise(lambda: VideoResNet(make_resnet_config(config.model, 2), rngs=nnx.Rngs(0)))
+    _, params, batch_stats = flat.split(model)
+    state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optax.identity().init(params))
+    workdir.write(tmp_path / "run", config, CLASSES)
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(state, {})
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("crop", [64, 0])
+def test_scores_are_those_of_testing(run, video_folder, crop):
+    config = workdir.read_config(run).unlock()
+    config.data.test_crop, config.data.num_crops = crop, 3 if crop else 1
+    workdir.write(run, config, CLASSES)
+    fields = {name: value for name, value in config.data.to_dict().items() if name not in ("name", "train", "test")}
+    fields = {name: value for name, value in fields.items() if not name.startswith("validation")}
+    dataset = VideoFolder(video_folder, **fields)
+    mesh = sharding.make_mesh(data=-1, fsdp=1)
+    graphdef, *arrays = workdir.load_network(run, mesh)
+    forward = make_forward(graphdef, make_normalize(config.input), mesh)
+    tested = predict(
+        lambda video: forward(*arrays, video), lambda batch: sharding.put_batch(batch, mesh), dataset, batch_size=8
+    )
+    predictor = Predictor.of_workdir(run)
+    for index, name in enumerate(dataset.names):
+        found = predictor.file(str(video_folder / name), every=0.0)
+        np.testing.assert_allclose(found.scores, tested.scores[index], atol=1e-5)
+        views = tested.view_scores[index].reshape(len(found.seconds), found.crops, 2)
+        np.testing.assert_allclose(found.clip_scores, views.mean(axis=1), atol=1e-5)
+        assert found.clip_scores[found.surest.number].max() == found.clip_scores.max()
+    longer = predictor.file(str(video_folder / name), every=0.1)
+    assert len(longer.seconds) == 12, "a clip for each tenth of 1.2 seconds"
+
+
+def test_several_labels_take_the_highest_score(run, video_folder):
+    (run / "results.json").write_text('{"video_map": 0.5}')
+    found = Predictor.of_workdir(run).file(str(video_folder / "flower" / "clip.mp4"), every=0.0)
+    np.testing.assert_array_equal(found.scores, found.clip_scores.max(axis=0))
+    assert not np.isclose(found.scores.sum(), 1)
+
+
+def test_a_network_of_another_kind_of_data_is_refused(run):
+    config = workdir.read_config(run).unlock()
+    config.data.name = "long_range"
+    workdir.write(run, config, CLASSES)
+    with pytest.raises(InputError, match=r"data.name='long_range', not on videos; .*configs/folder\.py"):
+        Predictor.of_workdir(run)
+
+
+def program(*arguments, stdin=None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "experiments.predict", *map(str, arguments)]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "COLUMNS": "120"}
+    return subprocess.run(command, cwd=ROOT, env=environment, stdin=stdin, capture_output=True, text=True, timeout=600)
+
+
+def test_a_folder_a_pattern_and_a_pipe(run, video_folder_with_broken_files, tmp_path):
+    videos, broken = video_folder_with_broken_files
+    out = tmp_path / "out"
+    with (videos / "flower" / "clip.mp4").open("rb") as stdin:
+        done = program(
+            *(f"--workdir={run}", videos / "flower", f"{videos}/pagoda/*.mp4", "/no/such.mp4", "-", "--json"),
+            *(f"--out={out}", "--block=res3_0_nonlocal", "--position=1,1,1"),
+            stdin=stdin,
+        )
+    assert done.returncode == 1, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    bad = {line["video"] for line in lines if "error" in line}
+    assert bad == {*(str(videos / name) for name in broken), "/no/such.mp4"}
+    assert all(f"passed over: {name}" in done.stderr for name in bad)
+    assert done.stderr.splitlines()[-1] == "error: 3 of 7 videos could not be read"
+    for line in lines:
+        if "error" not in line:
+            scores = [entry["score"] for entry in line["top"]]
+            assert sum(scores) == pytest.approx(1, abs=1e-5) and scores == sorted(scores, reverse=True)
+            assert len(line["clips"]) == (2 if line["video"] == "-" else 3)
+    stems = ("clip", "clip-2", "clip-3", "stream")
+    kinds = ("scores", "res3_0_nonlocal_1-1-1_heat", "res3_0_nonlocal_1-1-1_arrows")
+    assert {path.name for path in out.iterdir()} == {f"{stem}_{kind}.png" for stem in stems for kind in kinds}
+
+
+def test_a_stream_is_told_clip_by_clip_and_what_cannot_be_used_is_one_line(run, tmp_path):
+    done = program(f"--workdir={run}", "lavfi:testsrc2=rate=25:size=160x120", "--seconds=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" s  ") == 3 and "3 clips x 3 crops" in done.stdout and "█" in done.stdout
+    for arguments, code, message in (
+        (["video.mp4"], 2, "one of --workdir and --checkpoint"),
+        ([f"--workdir={run}", tmp_path / "none"], 2, "1 of 1 videos could not be read"),
+    ):
+        done = program(*arguments)
+        assert done.returncode == code and message in done.stderr.splitlines()[-1], done.stderr
+        assert "Traceback" not in done.stderr

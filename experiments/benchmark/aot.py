@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nl_jax.errors import InputError
+from nl_jax.ops import devices
 from nl_jax.training.sharding import make_mesh
 
 
@@ -41,7 +42,9 @@ def compile_and_show(programs, topology: str) -> list[dict[str, object]]:
             row = {"case": case, "program": name}
             print(f"compiling {case}, {name}", file=sys.stderr)
             try:
-                compiled = (_lower(program, shapes[0], mesh) if shapes else program(mesh)).compile()
+                with devices.compiling_for("tpu", 1):
+                    lowered = _lower(program, shapes[0], mesh) if shapes else program(mesh)
+                compiled = lowered.compile()
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise

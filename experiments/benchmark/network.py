@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from functools import partial
 from unittest import mock
 
 import jax
@@ -52,8 +53,7 @@ def programs(arguments: argparse.Namespace):
 
         return on
 
-    def chunked(*args):  # what a TPU runs when the batch is spread over chips
-        return attention(*args, form="chunked")
+    chunked = partial(attention, form="chunked")  # what a TPU runs when the batch is spread over chips
 
     return {
         f"{CASES[arguments.subject]}, {frames} frames": (lower(frames, chunked), lower(frames, naive_gaussian))

@@ -32,10 +32,10 @@ def programs(arguments: argparse.Namespace):
     result = {}
     for function in FUNCTIONS:
         for n in arguments.positions:
-            shapes = _shapes(function, n, arguments)
-            for direction in ("forward", "forward+backward"):
-                pair = [_jax_program(f, direction) for f in (getattr(nonlocal_op, function), NAIVE[function])]
-                result[f"{function} {direction}, n={n}"] = (*pair, shapes)
+            of_arrays = _shapes(function, n, arguments)
+            for direction in DIRECTIONS:
+                pair = [jax_program(f, direction) for f in (getattr(nonlocal_op, function), NAIVE[function])]
+                result[f"{function} {direction}, n={n}"] = (*pair, of_arrays)
     return result
 
 
@@ -50,11 +50,16 @@ NAIVE = {
     "concatenation": lambda a, p, g: nonlocal_op.concatenation_rows(a, p).astype(g.dtype) @ g,
 }
 FUNCTIONS = tuple(NAIVE)
+DIRECTIONS = ("forward", "forward+backward")
+
+
+def shapes(function, b, n, m, d):
+    """Those of queries, keys and values."""
+    return [(b, n), (b, m), (b, m, d)] if function == "concatenation" else [(b, n, d), (b, m, d), (b, m, d)]
 
 
 def _shapes(function, n, arguments):
-    b, d, m = arguments.batch, arguments.channels, n if arguments.keys == "all" else n // 4
-    return [(b, n), (b, m), (b, m, d)] if function == "concatenation" else [(b, n, d), (b, m, d), (b, m, d)]
+    return shapes(function, arguments.batch, n, n if arguments.keys == "all" else n // 4, arguments.channels)
 
 
 def _operations(function, shapes, ours: bool, backward: bool) -> float:
@@ -69,7 +74,7 @@ def _operations(function, shapes, ours: bool, backward: bool) -> float:
     return 3 * forward + recomputed if backward else forward
 
 
-def _jax_program(f, direction):
+def jax_program(f, direction):
     if direction == "forward":
         return jax.jit(f)
 
@@ -111,14 +116,14 @@ def _torch_program(function, arrays, direction):
 
 def _measure(function, n, arguments):
     rng = np.random.default_rng(0)
-    shapes = _shapes(function, n, arguments)
+    of_arrays = _shapes(function, n, arguments)
     # Small numbers: a softmax over one key each would be an easy case.
-    arrays = [(0.25 * rng.normal(size=shape)).astype(np.float32) for shape in shapes]
+    arrays = [(0.25 * rng.normal(size=shape)).astype(np.float32) for shape in of_arrays]
     peer = "torch sdpa" if function == "gaussian" else "torch einsum"
-    for direction in ("forward", "forward+backward"):
-        step = _jax_program(getattr(nonlocal_op, function), direction)
+    for direction in DIRECTIONS:
+        step = jax_program(getattr(nonlocal_op, function), direction)
         ours = jax.tree.map(jnp.asarray, arrays)
-        operations = [_operations(function, shapes, who, direction != "forward") for who in (True, False)]
+        operations = [_operations(function, of_arrays, who, direction != "forward") for who in (True, False)]
         yield from compare(
             f"{function} {direction}",
             n,

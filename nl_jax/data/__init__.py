@@ -1,0 +1,1 @@
+"""Videos to batches; nothing here imports JAX."""

@@ -23,7 +23,9 @@ class TrainBatches(Iterator[Batch]):
     processes and of hosts, and the state of the iterator is one number, the batch that comes next.
 
     Args:
+      dataset: as above.
       batch_size: clips over all hosts.
+      seed: of the order and of every random crop and flip.
       rows: the places in a batch whose clips this host makes, in this order; all of them by default.
       num_workers: processes that decode; 0 decodes in threads of this one.
     """
@@ -52,9 +54,11 @@ class TrainBatches(Iterator[Batch]):
             self._iterator.close()
 
     def get_state(self) -> dict[str, int]:
+        """{"next_batch": ..}, which a checkpoint keeps."""
         return {"next_batch": self._next_batch}
 
     def set_state(self, state: dict[str, int]) -> None:
+        """Goes on, or back, to where `get_state` was asked."""
         self._next_batch = state["next_batch"]
         self._iterator = None
 

@@ -55,11 +55,12 @@ class LongRange:
         a run draws never repeats itself.
       seed: another seed, other clips from the same handwriting.
       images: one thing on one frame, to be told by kind and tint; the task to train on first.
-      frames, side: of a clip; an image has one frame.
+      frames: of a clip; an image has one.
+      side: of a frame, in pixels.
       kinds: the digits there are, 0 to kinds - 1; the classes. More are slower to learn.
       digits: how many of them a clip shows next to the cue, each of another kind and tint.
       drift: largest motion, in pixels per frame along each axis.
-      noise: the background is uniform noise from 0 to this, 0 to 255.
+      noise: the background is uniform noise of grey levels from 0 to this, of 255.
 
     Raises:
       InputError: for a value that no clip can be made with.

@@ -80,6 +80,7 @@ class Inspection:
         return Finding(line, found.sha256, pictures[0] if wrong else None)
 
     def unreadable(self, item: Item, reason: str) -> Finding:
+        """The finding on an item whose file gives no frame, or crashed the process that tried."""
         return Finding(Line(item.path, item.split, label_text(item, self.classes), "unreadable", reason=reason))
 
 

@@ -37,6 +37,7 @@ class ToRgb:
         self._graph: av.filter.Graph | None = None
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        """The image of a decoded frame, uint8 (h, w, 3)."""
         if self._size is None:
             self._decide(frame)
         if self._format != (frame.width, frame.height, frame.format.name):

@@ -47,6 +47,7 @@ class Scan:
 
     @property
     def frames(self) -> int:
+        """How many frames really decode."""
         return len(self.times)
 
 

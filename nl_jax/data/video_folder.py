@@ -61,6 +61,11 @@ _Row = tuple[str, str, str]
 
 
 def list_folder(root: Path) -> tuple[list[str], list[_Row], list[str]]:
+    """(files that are not taken, a (path, label, where it stands) for every video, classes) of a folder of classes.
+
+    Raises:
+        InputError: it has no sub-folder, or no video in one.
+    """
     ignored, rows = [], []
     folders = sorted(d.name for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
     if not folders:
@@ -79,6 +84,11 @@ def list_folder(root: Path) -> tuple[list[str], list[_Row], list[str]]:
 
 
 def list_csv(file: Path) -> tuple[list[_Row], list[str]]:
+    """(a (path, label, line) for every video, their labels) of a CSV of path,label lines.
+
+    Raises:
+        InputError: not such a text, a line that is not path,label, or a file that does not exist or is listed twice.
+    """
     rows, lines = [], {}
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
@@ -112,6 +122,11 @@ def _relative(path: str, root: Path) -> str:
 
 
 def class_names(labels: list[str], path: str | os.PathLike) -> tuple[str, ...]:
+    """The sorted labels or, when all are integers, "0" to the highest; `path` is for messages.
+
+    Raises:
+        InputError: a negative integer, or one so high that it can be no label.
+    """
     found = set(labels)
     if negative := sorted(label for label in found if label.startswith("-") and label[1:].isdecimal()):
         raise InputError(f"{path}: found the label {negative[0]}, valid are class names or integers from 0")

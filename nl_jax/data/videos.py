@@ -32,7 +32,9 @@ class Videos:
         starts: whose convention places the test clips: see `nl_jax.data.clips.test_indices`.
 
     Attributes:
-        names, labels, classes: as given.
+        names: as given.
+        labels: as given.
+        classes: as given.
         multi_label: whether a label is (k,) of 0 and 1, for any number of classes in a clip.
         variable_size: whether test views differ in size from video to video.
 

@@ -1,0 +1,1 @@
+"""Multi-view testing and its figures."""

@@ -23,6 +23,13 @@ class Predictions:
     """Scores of every video of a list (n): the mean over its views (v), or of several labels (n,k) the highest.
 
     A video that could not be decoded is counted as wrong in every figure.
+
+    Attributes:
+      scores: of a video, softmax or sigmoid.
+      view_scores: of every view of it.
+      labels: (n,), or (n,k) of 0 and 1 where videos have several.
+      failed: whether it could not be decoded.
+      list_hash: names the list of videos and labels; figures of the same hash were measured on the same.
     """
 
     scores: Float[np.ndarray, "n k"]

@@ -17,6 +17,13 @@ class Classifier(nnx.Module):
     With `window` the average runs over all of time and a window x window patch of space, at stride 1, and the softmax
     of every place is averaged, as the released code tests crops larger than those trained on: the logits are then the
     logarithm of that mean, so that their softmax is the average itself.
+
+    Args:
+      channels: c of its input.
+      num_classes: k.
+      dropout: probability, after the pool.
+      window: side of the patch, in positions of res5; None pools all of space.
+      dtype: of the product; pools and softmax are float32.
     """
 
     def __init__(

@@ -14,7 +14,13 @@ from nl_jax.ops.pool import max_pool
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """A max pool over (t, h, w)."""
+    """A max pool over (t, h, w).
+
+    Attributes:
+      kernel: of its window.
+      strides: from one window to the next.
+      padding: on either side of each axis.
+    """
 
     kernel: tuple[int, int, int]
     strides: tuple[int, int, int]
@@ -24,17 +30,29 @@ class Pool:
         return max_pool(x, self.kernel, self.strides, self.padding)
 
     def frames(self, frames: int) -> int:
+        """How many of so many frames it leaves."""
         return (frames + 2 * self.padding[0] - self.kernel[0]) // self.strides[0] + 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """Strides and pools of the backbone, and the defaults of its non-local blocks (see `NonLocalBlock`)."""
+    """Strides and pools of the backbone, and the defaults of its non-local blocks.
+
+    Attributes:
+      conv1_stride: over (t, h, w).
+      pool1: after conv1.
+      pool2: after res2.
+      conv1_kernel: side in space; in time it is 5 where the network is inflated, else 1.
+      subsample: see `NonLocalBlock`, and so for the others.
+      scale: of the scores.
+      out_bias: whether W_z has one.
+      init: of the blocks' weights.
+    """
 
     conv1_stride: tuple[int, int, int]
     pool1: Pool | None
     pool2: Pool | None
-    conv1_kernel: int = 7  # in space; in time 5 where the network is inflated, else 1
+    conv1_kernel: int = 7
     subsample: str | None = "after"
     scale: str | None = None
     out_bias: bool = True

@@ -39,7 +39,8 @@ class NonLocalBlock(nnx.Module):
       scale: multiplies the scores of the two Gaussians; None is 1 as in the paper, "rsqrt_d" is 1/sqrt(d) as in the
         released code.
       norm: "batch" after W_z as in the paper, "affine", "global", "frozen" (see `Norm`) or "none".
-      bias: whether theta, phi and g have one; out_bias: whether W_z has one.
+      bias: whether theta, phi and g have one.
+      out_bias: whether W_z has one.
       init: "he" as in the paper, or "normal" for N(0, 0.01) as in the released code.
       group_size: clips per batch norm group.
       dtype: of the computation; parameters, statistics and softmax are float32.
@@ -112,6 +113,7 @@ class NonLocalBlock(nnx.Module):
         self.norm = None if norm == "none" else Norm(channels, kind=norm, scale_init=0.0, group_size=group_size)
 
     def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b *s c"]:
+        """z, for x of any of the three kinds; *s are the axes of its positions."""
         theta, phi, g = self._embed(x)
         # Where frames are split the keys of others are gathered; those of a linear operation are summed in their place.
         across = by_query if self.axes != "space" and not self.time_group else lambda operation: operation

@@ -17,14 +17,26 @@ class Norm(nnx.Module):
     """y = scale (x - mean) / sqrt(var + epsilon) + bias, per channel.
 
     Where mean and variance come from depends on `kind`:
-      batch:  in training from groups of `group_size` clips, as on the paper's GPUs with 8 clips each (section 4.1),
-              whatever the number of devices; otherwise the running statistics.
-      global: the same with the whole batch as one group.
-      frozen: always the running statistics; scale and bias get no gradient (section 4.1, long clips).
-      affine: no statistics, mean 0 and variance 1: what remains of a frozen norm once it is folded.
+
+    - batch: in training from groups of `group_size` clips, as on the paper's GPUs with 8 clips each (section 4.1),
+      whatever the number of devices; otherwise the running statistics.
+    - global: the same with the whole batch as one group.
+    - frozen: always the running statistics; scale and bias get no gradient (section 4.1, long clips).
+    - affine: no statistics, mean 0 and variance 1: what remains of a frozen norm once it is folded.
 
     The running statistics follow mean and variance over the whole batch, groups pooled:
     running = momentum running + (1 - momentum) batch.
+
+    Args:
+      channels: c.
+      kind: one of these.
+      group_size: clips per group.
+      scale_init: the scale that it starts with; 0 makes a new non-local block the identity.
+      momentum: of the running statistics.
+      epsilon: added to the variance.
+
+    Raises:
+      InputError: for an unknown kind, or, when called, a batch that does not divide into groups.
     """
 
     def __init__(

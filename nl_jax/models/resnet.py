@@ -37,10 +37,12 @@ class ResNetConfig:
       width: channels of conv1; 64 in the paper.
       inflate: None (C2D), "3x1x1" or "3x3x3": which kernel of every second residual block reaches over time.
       geometry: a name in `GEOMETRIES` or a Geometry.
+      num_classes: k.
       nonlocal_blocks: stage to the residual blocks, counted from 0, that a non-local block follows.
       nonlocal_options: keywords of NonLocalBlock, which override the geometry's; under the name of a stage, a dict of
         those for the blocks of that stage alone.
-      norm, group_size: of every normalisation, see `Norm`.
+      norm: kind of every normalisation, see `Norm`.
+      group_size: clips per group of batch norm.
       dropout: probability, before fc.
       head_window: see `Classifier`; 7 tests larger crops as the released code does.
       dtype: of the computation, "float32" or "bfloat16"; "float64" to check others, where JAX is told to have it.
@@ -243,6 +245,7 @@ class VideoResNet(nnx.Module):
     def __call__(
         self, video: Float[Array, "b t h w 3"], dropout_key: Key[Array, ""] | None = None
     ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
+        """The logits and the dict of intermediates. Training draws its dropout from `dropout_key`."""
         out = {}
 
         def apply(name, layer, *arguments):

@@ -32,6 +32,7 @@ class Summary:
 
     @property
     def parameters(self) -> int:
+        """Numbers that are learnt; running statistics are not counted."""
         return sum(layer.parameters for layer in self.layers)
 
     @property

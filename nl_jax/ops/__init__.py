@@ -1,0 +1,1 @@
+"""Operations: arrays in, arrays out; no Flax, no configuration."""

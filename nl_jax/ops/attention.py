@@ -2,10 +2,10 @@
 
 Three forms of the same function; `choose` is the one place that says which is taken where:
 
-  chunked: any platform, any shape. Queries in chunks; of the forward pass only the log-sum-exp of every query is kept,
-           and the backward pass computes the chunk's scores again (the scheme of FlashAttention, Dao et al. 2022).
-  cudnn:   JAX's fused kernel for NVIDIA GPUs; bfloat16 or float16, channels up to 128 in multiples of 8.
-  pallas:  JAX's flash attention kernel for TPUs, positions padded to its blocks and masked.
+- chunked: any platform, any shape. Queries in chunks; of the forward pass only the log-sum-exp of every query is kept,
+  and the backward pass computes the chunk's scores again (the scheme of FlashAttention, Dao et al. 2022).
+- cudnn: JAX's fused kernel for NVIDIA GPUs; bfloat16 or float16, channels up to 128 in multiples of 8.
+- pallas: JAX's flash attention kernel for TPUs, positions padded to its blocks and masked.
 """
 
 import dataclasses
@@ -17,12 +17,9 @@ from jax.experimental.pallas.ops.tpu import flash_attention
 from jaxtyping import Array, Float
 
 from nl_jax.ops import devices
+from nl_jax.ops.chunks import join, product, split
 from nl_jax.ops.precision import wide, widen
 
-# Pairwise values of one clip at once. They stay in a CPU's last-level cache, and leave a TPU's products large.
-MAX_PAIRS = 2**20
-MIN_CHUNK = 128
-CHUNK_MULTIPLE = 16  # rows of a bfloat16 tile on a TPU
 # Positions per block of the Pallas kernel.
 BLOCK = 512
 
@@ -73,17 +70,17 @@ def _chunked(theta, phi, g, scale):
 
 def _forward(theta, phi, g, scale):
     def one_chunk(queries: Float[Array, "b q d"]):
-        scores = scale * _product("bqd,bmd->bqm", queries, phi)
+        scores = scale * product("bqd,bmd->bqm", queries, phi)
         largest = scores.max(axis=-1, keepdims=True)
         weights = jnp.exp(scores - largest)
         total = weights.sum(axis=-1, keepdims=True)
         # Divided after the product: c values a query instead of m.
-        y = _product("bqm,bmc->bqc", weights.astype(g.dtype), g) / total
+        y = product("bqm,bmc->bqc", weights.astype(g.dtype), g) / total
         return y.astype(g.dtype), largest + jnp.log(total)
 
     n = theta.shape[1]
-    y, lse = jax.lax.map(one_chunk, _split(theta, phi.shape[1]))
-    y, lse = _join(y, n), _join(lse, n)
+    y, lse = jax.lax.map(one_chunk, split(theta, phi.shape[1]))
+    y, lse = join(y, n), join(lse, n)
     return y, (theta, phi, g, y, lse)
 
 
@@ -96,40 +93,19 @@ def _backward(scale, residuals, dy):
     def one_chunk(sums, chunk):
         dphi, dg = sums  # over the chunks, in float32
         queries, dy, lse, inner = chunk
-        weights = jnp.exp(scale * _product("bqd,bmd->bqm", queries, phi) - lse)
-        dg = dg + _product("bqm,bqc->bmc", weights.astype(dy.dtype), dy)
-        dscores = (scale * weights * (_product("bqc,bmc->bqm", dy, g) - inner)).astype(theta.dtype)
-        dphi = dphi + _product("bqm,bqd->bmd", dscores, queries)
-        return (dphi, dg), _product("bqm,bmd->bqd", dscores, phi).astype(theta.dtype)
+        weights = jnp.exp(scale * product("bqd,bmd->bqm", queries, phi) - lse)
+        dg = dg + product("bqm,bqc->bmc", weights.astype(dy.dtype), dy)
+        dscores = (scale * weights * (product("bqc,bmc->bqm", dy, g) - inner)).astype(theta.dtype)
+        dphi = dphi + product("bqm,bqd->bmd", dscores, queries)
+        return (dphi, dg), product("bqm,bmd->bqd", dscores, phi).astype(theta.dtype)
 
     sums = jnp.zeros(phi.shape, wide(phi)), jnp.zeros(g.shape, wide(g))
-    chunks = tuple(_split(x, m) for x in (theta, dy, lse, inner))
+    chunks = tuple(split(x, m) for x in (theta, dy, lse, inner))
     (dphi, dg), dtheta = jax.lax.scan(one_chunk, sums, chunks)
-    return _join(dtheta, n), dphi.astype(phi.dtype), dg.astype(g.dtype)
+    return join(dtheta, n), dphi.astype(phi.dtype), dg.astype(g.dtype)
 
 
 _chunked.defvjp(_forward, _backward)
-
-
-def _product(subscripts, a, b):
-    return jnp.einsum(subscripts, a, b, preferred_element_type=wide(a))
-
-
-def _split(x: Float[Array, "b n d"], m: int) -> Float[Array, "k b q d"]:
-    """k chunks of queries as even as can be. Zeros fill the last: they add nothing to a gradient.
-
-    Their size depends on one clip alone: b may be the batch of a whole pod, of which a device sees a part.
-    """
-    b, n, d = x.shape
-    chunks = -(-n // max(MIN_CHUNK, MAX_PAIRS // m))
-    size = -(-n // chunks)
-    size = -(-size // CHUNK_MULTIPLE) * CHUNK_MULTIPLE if chunks > 1 else size
-    padded = jnp.pad(x, ((0, 0), (0, chunks * size - n), (0, 0)))
-    return padded.reshape(b, chunks, size, d).swapaxes(0, 1)
-
-
-def _join(x: Float[Array, "k b q d"], n: int) -> Float[Array, "b n d"]:
-    return x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1])[:, :n]
 
 
 def _pallas(theta, phi, g, scale):

@@ -29,6 +29,7 @@ def compiling_for(platform: str, count: int) -> Iterator[None]:
 
 
 def platform() -> str:
+    """This machine's, "cpu", "gpu" or "tpu", or the one that `compiling_for` names."""
     return _target[0] if _target else jax.default_backend()
 
 

@@ -9,18 +9,13 @@ linear in its key, so its sum over j can be done first; concatenation is a hinge
 and prefix sums replace the pairs. All forms are exact.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nl_jax.ops.attention import attention
-from nl_jax.ops.fusion import materialize
+from nl_jax.ops.hinge import hinge
 from nl_jax.ops.precision import wide, widen
-
-# The sorted form of concatenation pays a sort and four gathers; below this many keys the pairs are cheaper.
-MIN_SORTED_KEYS = 512
 
 
 def gaussian_rows(
@@ -49,11 +44,21 @@ def gaussian(
     scale: float = 1.0,
     form: str | None = None,
 ) -> Float[Array, "b n c"]:
-    """y_i = sum_j softmax_j(scale theta_i . phi_j) g_j.
+    """y_i = sum_j softmax_j(scale theta_i . phi_j) g_j (equations 2 and 3).
 
     Memory is linear in n + m, backward too: see `attention`, which has several forms of this and takes the one that
     suits the platform unless `form` names another. Scores and softmax are float32 whatever the inputs are; the result
     has the type of `g`.
+
+    Args:
+      theta: theta(x) of the positions that ask; x itself for the Gaussian.
+      phi: phi(x) of the positions that are summed over; x itself for the Gaussian.
+      g: g(x) of these.
+      scale: 1 in the paper; 1/sqrt(d) in the released code.
+      form: one of `nl_jax.ops.attention.FORMS`.
+
+    Raises:
+      ValueError: for shapes that do not go together, or m = 0; so do the other two.
     """
     _check_shapes(theta.shape, phi.shape, g.shape)
     return attention(theta, phi, g, scale, form)
@@ -62,7 +67,11 @@ def gaussian(
 def dot_product(
     theta: Float[Array, "b n d"], phi: Float[Array, "b m d"], g: Float[Array, "b m c"]
 ) -> Float[Array, "b n c"]:
-    """y_i = 1/m sum_j (theta_i . phi_j) g_j, taken as theta_i (sum_j phi_j g_j^T) / m wherever that is cheaper."""
+    """y_i = 1/m sum_j (theta_i . phi_j) g_j (equation 4).
+
+    Taken as theta_i (sum_j phi_j g_j^T) / m wherever that is cheaper. Sums are float32 whatever the inputs are; the
+    result has the type of `g`.
+    """
     _check_shapes(theta.shape, phi.shape, g.shape)
     n, d = theta.shape[1:]
     m, c = g.shape[1:]
@@ -72,70 +81,17 @@ def dot_product(
     return jnp.einsum("bnd,bdc->bnc", widen(theta), summed).astype(g.dtype)
 
 
-def concatenation(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
-    """y_i = 1/m sum_j relu(a_i + p_j) g_j.
+def concatenation(
+    a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"], form: str | None = None
+) -> Float[Array, "b n c"]:
+    """y_i = 1/m sum_j relu(a_i + p_j) g_j (equation 5).
 
-    The two halves of w_f are applied outside: w_f . [theta_i, phi_j] = a_i + p_j. With the keys sorted by p, those with
-    a_i + p_j > 0 are a prefix that ends where a_i falls among them, so two prefix sums, of g_j and of p_j g_j, give
-    every y_i: cost m log m + n log n. The gradients are sums of the same kind with a and p in each other's place.
+    The two halves of w_f are applied outside: w_f . [theta_i, phi_j] = a_i + p_j. Memory is linear in n + m, backward
+    too, and on a CPU so is the cost, but for sorting: see `hinge`, which takes the form that suits the platform unless
+    `form` names another.
     """
     _check_shapes((*a.shape, 1), (*p.shape, 1), g.shape)
-    if p.shape[1] < MIN_SORTED_KEYS:
-        return _weighted_sum(concatenation_rows(a, p), g)
-    y = _hinge(widen(a), widen(p), widen(g))
-    return (y / p.shape[1]).astype(g.dtype)
-
-
-@jax.custom_vjp
-def _hinge(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
-    """sum_j relu(a_i + p_j) g_j."""
-    return _hinge_forward(a, p, g)[0]
-
-
-def _hinge_forward(a, p, g):
-    # The queries are sorted too: neighbours then read neighbouring sums, and only the result is read in random order.
-    by_a, by_p = jnp.argsort(-a, axis=1), jnp.argsort(-p, axis=1)
-    a, p, g = _take(a, by_a), _take(p, by_p), _take(g, by_p)
-    active, hinge = _hinge_sums(a, p, g)
-    return _take(materialize(hinge), jnp.argsort(by_a, axis=1)), (a, p, g, by_a, by_p, active)
-
-
-def _hinge_backward(residuals, dy):
-    a, p, g, by_a, by_p, active = residuals
-    dy = _take(dy, by_a)
-    active_dy, dg = _hinge_sums(p, a, dy)
-    da, dp = jnp.einsum("bnc,bnc->bn", active, dy), jnp.einsum("bmc,bmc->bm", active_dy, g)
-    to_a, to_p = jnp.argsort(by_a, axis=1), jnp.argsort(by_p, axis=1)
-    return _take(da, to_a), _take(dp, to_p), _take(materialize(dg), to_p)
-
-
-_hinge.defvjp(_hinge_forward, _hinge_backward)
-
-
-def _hinge_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]):
-    """sum_j [a_i + p_j > 0] g_j and sum_j relu(a_i + p_j) g_j, both (b, n, c); p must fall with j.
-
-    a_i sum g_j + sum p_j g_j would be a small difference of large sums wherever a and p are large. Instead, with
-    G_k = g_1 + .. + g_k over the keys from the largest p down, the hinge at key k, H_k = sum_{j<k} (p_j - p_k) g_j,
-    grows from key to key by a gap times G: H_k = H_{k-1} + (p_{k-1} - p_k) G_{k-1}. Nothing cancels that would not in
-    the sum over pairs itself.
-    """
-    sum_g = jnp.cumsum(g, axis=1)
-    gaps = p[:, :-1] - p[:, 1:]
-    hinge = jnp.pad(jnp.cumsum(gaps[..., None] * sum_g[:, :-1], axis=1), ((0, 0), (1, 0), (0, 0)))
-    # The number of keys with -p_j < a_i, that is a_i + p_j > 0.
-    count = jax.vmap(partial(jnp.searchsorted, side="left"))(-p, a)
-    last = jnp.maximum(count - 1, 0)
-    beyond = jnp.where(count > 0, a + _take(p, last), 0)
-    sum_g, hinge = _take(sum_g, last), _take(hinge, last)
-    any_key = (count > 0)[..., None]
-    return jnp.where(any_key, sum_g, 0), jnp.where(any_key, hinge + beyond[..., None] * sum_g, 0)
-
-
-def _take(x, order):
-    """Rows `order` (b,k) of every x (b,n) or (b,n,c)."""
-    order = order.reshape(*order.shape, *(1,) * (x.ndim - 2))
-    return jnp.take_along_axis(x, order, axis=1, mode="promise_in_bounds")
+    return hinge(a, p, g, form)
 
 
 def _weighted_sum(rows: Float[Array, "b n m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:

@@ -48,6 +48,7 @@ class MetricsLog:
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        """A row of metrics.csv, and the same for TensorBoard; names are those of COLUMNS."""
         if self._enabled:
             self._writer.writerow({"step": step, **values})
             for name, value in values.items():

@@ -40,12 +40,15 @@ def train(
     """Trains `config` in `directory`, or goes on where an earlier call stopped, and returns the test metrics.
 
     Args:
+      config: as those under `configs`; `configs/common.py` explains every field.
+      directory: the workdir.
       start_from: the workdir of the network to start from, inflated in time where this one has temporal kernels.
       profile_steps: the first step to trace into `directory`/profile, and the one after the last.
 
     Raises:
-      InputError: for a config that cannot be run; TrainingError: when the loss is not finite or a checkpoint cannot be
-        saved; Preempted: on SIGTERM or Ctrl-C, once the state is saved.
+      InputError: for a config that cannot be run.
+      TrainingError: when the loss is not finite or a checkpoint cannot be saved.
+      Preempted: on SIGTERM or Ctrl-C, once the state is saved.
     """
     is_main = jax.process_index() == 0
     console = Console(quiet=not is_main, highlight=False, markup=False, soft_wrap=True)

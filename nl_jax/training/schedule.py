@@ -66,4 +66,5 @@ def decayed(params: FlatParams) -> dict[str, bool]:
 
 
 def classifier(params: FlatParams) -> dict[str, bool]:
+    """Which parameters are the classifier's."""
     return {name: name.startswith("classifier/") for name in params}

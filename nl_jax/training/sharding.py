@@ -1,5 +1,6 @@
-"""Every rule of what lives where. Axes of the mesh: `data` splits the batch, `fsdp` the batch and the state, `time` the
-frames of every clip.
+"""Every rule of what lives where.
+
+Axes of the mesh: `data` splits the batch, `fsdp` the batch and the state, `time` the frames of every clip.
 
 An array of the state is split over `fsdp` along its largest axis that divides, and gathered by XLA where it is used;
 small ones are kept whole, since gathering them costs more than they weigh. Of a clip each device of `time` has its
@@ -66,6 +67,7 @@ def check_frames(frames: Mapping[str, int], mesh: Mesh) -> None:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -76,6 +78,7 @@ def batch_sharding(mesh: Mesh, ndim: int = 1, accumulate: int = 1) -> NamedShard
 
 
 def state_shardings(mesh: Mesh, state: PyTree) -> PyTree[NamedSharding]:
+    """Of every array of a state, or of its shapes, by the rule above."""
     return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape["fsdp"])), state)
 
 

@@ -20,6 +20,7 @@ class Times:
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
+        """Counts what happens within it as time of that one of PARTS."""
         began = time.perf_counter()
         try:
             yield
@@ -58,6 +59,7 @@ class Profile:
             self.close()
 
     def close(self) -> None:
+        """Ends a trace that is still going on."""
         if self._running:
             self._running = False
             jax.profiler.stop_trace()

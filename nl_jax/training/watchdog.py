@@ -35,6 +35,7 @@ class Watchdog:
 
     @contextmanager
     def waiting_for(self, what: str) -> Iterator[None]:
+        """What happens within it is a wait; messages name it so."""
         self._wait = (what, time.monotonic())
         try:
             yield

@@ -104,6 +104,7 @@ def _read_json(path: Path):
 
 
 def read_config(workdir: Path) -> ConfigDict:
+    """The resolved config of a run, locked. Raises InputError where there is none."""
     path = workdir / "config.json"
     if not path.exists():
         raise InputError(f"{workdir} holds no config.json: it is not the workdir of a run")
@@ -111,6 +112,7 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def read_classes(workdir: Path) -> tuple[str, ...]:
+    """The classes of a run in label order. Raises InputError where they cannot be read."""
     return tuple(_read_json(workdir / "classes.json"))
 
 
@@ -128,6 +130,7 @@ def load_network(
 
 
 def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide what a run computes, and the devices it runs on."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for package in PACKAGES:
         try:

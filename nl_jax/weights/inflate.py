@@ -19,7 +19,8 @@ class Report:
     """What a start from another network did, by array name.
 
     Attributes:
-      loaded: ours that were taken over; inflated: those of them that were inflated in time.
+      loaded: ours that were taken over.
+      inflated: those of them that were inflated in time.
       left_at_init: ours that the source does not have.
       unused: names in a file that are known not to be weights.
       norms: how batch norm and affine were converted into each other, if they were.

@@ -26,7 +26,8 @@ class Source:
       geometries: those whose weights these files hold; () says nothing, as an image network does not.
       geometries_2d: the same for files with 2-D kernels.
       images: whether these are image networks, whose kernels are inflated.
-      mean, std: of the inputs they were trained on, by channel of RGB in [0, 1].
+      mean: of the inputs they were trained on, by channel of RGB in [0, 1].
+      std: the same.
       epsilon: of the batch norms.
       affine: whether a file may have norms without statistics.
     """
@@ -53,6 +54,7 @@ class Source:
         return _renamer([(ours, theirs) for theirs, ours in self.rows], words)
 
     def is_ignored(self, name: str) -> bool:
+        """Whether a name of theirs is known not to be a weight."""
         return any(re.fullmatch(pattern, name) for pattern in self.ignored)
 
 

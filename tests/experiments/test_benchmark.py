@@ -1,15 +1,19 @@
 """The benchmark with tiny sizes: what it measures, writes and says when it cannot."""
 
+import argparse
 import json
 import warnings
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
 
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import network, op
+from experiments.benchmark import growth, network, op
 from experiments.benchmark.measure import Program, compare, peak_bytes
+from nl_jax.ops import devices
+from nl_jax.training.sharding import make_mesh
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch and mmcv warn while they are imported
@@ -38,6 +42,33 @@ def test_subject(subject, tmp_path, capsys):
         assert ours["gflops"] > 0
     assert (tmp_path / f"{subject}.png").stat().st_size > 1000
     assert "ours is faster" in capsys.readouterr().out
+
+
+def test_growth_is_measured_with_both_allocators(tmp_path, monkeypatch, capsys):
+    command = ["growth", "--positions", "64", "--channels", "8", "--repeats", "1", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["benchmark", *command])  # from which the processes are started
+    benchmark.main(command)
+    rows = json.loads((tmp_path / "growth.json").read_text())
+    cases = {f"{f} {d}" for f in ("dot_product", "concatenation") for d in op.DIRECTIONS}
+    assert {(row["case"], row["allocator"]) for row in rows} == {(c, a) for c in cases for a in growth.ALLOCATORS}
+    for row in rows:
+        assert row["growth"] == pytest.approx(row["seconds"][1] / row["seconds"][0])
+    assert "concatenation forward+backward" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("subject", ["network", "train_step"])
+def test_programs_to_compile_for_a_tpu(subject):
+    """Both lower; ours without the pairs of all positions, n of res3 with its keys pooled."""
+    parser = argparse.ArgumentParser()
+    network.add_arguments(parser)
+    arguments = parser.parse_args("--frames 256 --side 64 --width 2 --batch 1 --norm frozen".split())
+    arguments.subject = subject
+    mesh = make_mesh(data=1, fsdp=1, devices=jax.devices()[:1])
+    (programs,) = network.programs(arguments).values()
+    with devices.compiling_for("tpu", 1):
+        ours, naive = (program(mesh).as_text() for program in programs)
+    pairs = "x8192x2048xf32"  # 128 frames of 8 x 8
+    assert pairs in naive and pairs not in ours
 
 
 def test_operations_of_the_programs_are_those_of_the_formulas():

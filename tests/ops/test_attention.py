@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from nl_jax.ops import attention
+from nl_jax.ops import attention, chunks
 
 
 def arguments(n, m, d, c=None, b=2, dtype=jnp.float32):
@@ -65,7 +65,7 @@ def test_chunks_depend_on_one_clip_alone(b):
     sizes = [jax.ShapeDtypeStruct((b, s, 256), jnp.float32) for s in (12544, 3136, 3136)]
     jaxpr = str(jax.make_jaxpr(attention.attention)(*sizes))
     (chunk,) = {int(q) for q in re.findall(rf"f32\[{b},(\d+),3136\]", jaxpr)}
-    assert 128 <= chunk <= attention.MAX_PAIRS // 3136 + attention.CHUNK_MULTIPLE
+    assert 128 <= chunk <= chunks.MAX_PAIRS // 3136 + chunks.CHUNK_MULTIPLE
 
 
 def test_backward_keeps_no_pairs(monkeypatch):
@@ -85,9 +85,9 @@ def test_backward_keeps_no_pairs(monkeypatch):
         jax.clear_caches()
         return step.lower(*args).compile().memory_analysis().temp_size_in_bytes
 
-    monkeypatch.setattr(attention, "MAX_PAIRS", n * m)
+    monkeypatch.setattr(chunks, "MAX_PAIRS", n * m)
     assert temporary_bytes() > 4 * n * m  # one chunk
-    monkeypatch.setattr(attention, "MAX_PAIRS", 128 * m)
+    monkeypatch.setattr(chunks, "MAX_PAIRS", 128 * m)
     assert temporary_bytes() < 4 * n * m / 2
 
 

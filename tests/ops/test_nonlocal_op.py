@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from nl_jax.ops import attention, nonlocal_op
+from nl_jax.ops import chunks, devices, hinge, nonlocal_op
 
 B, N, M, D, C = 2, 11, 7, 5, 3
 FUNCTIONS = ("gaussian", "dot_product", "concatenation")
@@ -51,13 +51,16 @@ def naive(function, q, k, g):
     return jnp.einsum("bnm,bmc->bnc", rows, g)
 
 
-@pytest.fixture(params=["direct", "other"])
+@pytest.fixture(params=["whole", "chunks", "sorted"])
 def form(request, monkeypatch):
-    """Each function has two internal forms. The dot product picks by shape alone: see n_m below."""
-    monkeypatch.setattr(attention, "MAX_PAIRS", 2**24 if request.param == "direct" else M * 4)  # 11 = 4 + 4 + 3
-    monkeypatch.setattr(attention, "MIN_CHUNK", 1)
-    monkeypatch.setattr(attention, "CHUNK_MULTIPLE", 2)
-    monkeypatch.setattr(nonlocal_op, "MIN_SORTED_KEYS", 10**9 if request.param == "direct" else 1)
+    """The forms of the functions: pairs of all queries at once or of a few, and concatenation by sorting.
+
+    The dot product picks by shape alone: see n_m below.
+    """
+    monkeypatch.setattr(chunks, "MAX_PAIRS", 2**24 if request.param == "whole" else M * 4)  # 11 = 4 + 4 + 3
+    monkeypatch.setattr(chunks, "MIN_CHUNK", 1)
+    monkeypatch.setattr(chunks, "CHUNK_MULTIPLE", 2)
+    monkeypatch.setattr(hinge, "MIN_SORTED_KEYS", 1 if request.param == "sorted" else 10**9)
     return request.param
 
 
@@ -111,6 +114,31 @@ def test_sorted_concatenation_forms_no_pairs():
     jaxpr = str(jax.make_jaxpr(gradient)(*args))
     assert "sort" in jaxpr
     assert not re.search(rf"\[({B},)?({n},{m}|{m},{n})[,\]]", jaxpr)
+
+
+def test_blockwise_concatenation_forms_the_pairs_of_a_few_queries():
+    args = arguments("concatenation", n := 12544, m := 3136)
+    gradient = jax.grad(lambda *a: nonlocal_op.concatenation(*a, form="blockwise").sum(), argnums=(0, 1, 2))
+    jaxpr = str(jax.make_jaxpr(gradient)(*args))
+    sizes = [int(q) for q in re.findall(rf"\[{B},(\d+),{m}\]", jaxpr)]
+    assert "sort" not in jaxpr and 128 <= max(sizes) <= n / 8
+
+
+@pytest.mark.parametrize("platform, m, expected", [
+    ("cpu", 511, "blockwise"), ("cpu", 512, "sorted"), ("cpu", 100_000, "sorted"),
+    ("tpu", 12544, "blockwise"), ("tpu", 50176, "sorted"), ("gpu", 3136, "blockwise"),
+])  # fmt: skip
+def test_form_of_concatenation(platform, m, expected):
+    assert hinge.choose(platform, m) == expected
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 64), (1, m), (1, m, 4))]
+    with devices.compiling_for(platform, 1):
+        jaxpr = str(jax.make_jaxpr(nonlocal_op.concatenation)(*shapes))
+    assert ("sort" in jaxpr) == (expected == "sorted")
+
+
+def test_unknown_form_of_concatenation():
+    with pytest.raises(ValueError, match="form='pairs' is unknown; choose one of sorted, blockwise"):
+        nonlocal_op.concatenation(*arguments("concatenation"), form="pairs")
 
 
 def values(kind, size, rng):

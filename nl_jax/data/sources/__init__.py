@@ -1,0 +1,1 @@
+"""What data sets list, read from their annotations as distributed."""

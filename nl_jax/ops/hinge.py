@@ -1,0 +1,141 @@
+"""1/m sum_j relu(a_i + p_j) g_j, the sum of concatenation, with memory linear in the positions, forward and backward.
+
+Two forms of the same function; `choose` is the one place that says which is taken where:
+
+  sorted:    with the keys sorted by p, those with a_i + p_j > 0 are a prefix that ends where a_i falls among them, so
+             two prefix sums, of g_j and of p_j g_j, give every y_i: cost m log m + n log n. The gradients are sums of
+             the same kind with a and p in each other's place.
+  blockwise: the pairs of a few queries at a time, computed again in the backward pass: two products of cost n m c.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nl_jax.ops import devices
+from nl_jax.ops.chunks import join, product, split
+from nl_jax.ops.fusion import materialize
+from nl_jax.ops.precision import wide, widen
+
+# The sorted form pays sorts and gathers; below this many keys the pairs are cheaper on a CPU.
+MIN_SORTED_KEYS = 512
+# Products are what an accelerator is fast at, memory traffic what it is slow at: at n = m the sorted form moves some 50
+# float32 per position and channel, the pairs cost 2 m operations. At the published peaks of a v5e (197 TFLOP/s, 819
+# GB/s) these take the same time at 13,000 keys, at those of an H100 (1000, 3350) at 17,000. Neither has been timed.
+MIN_SORTED_KEYS_ON_ACCELERATORS = 16384
+
+
+def choose(platform: str, m: int) -> str:
+    """The form for m keys on "cpu", "gpu" or "tpu"."""
+    return "sorted" if m >= (MIN_SORTED_KEYS if platform == "cpu" else MIN_SORTED_KEYS_ON_ACCELERATORS) else "blockwise"
+
+
+def hinge(
+    a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"], form: str | None = None
+) -> Float[Array, "b n c"]:
+    """y_i = 1/m sum_j relu(a_i + p_j) g_j; sums in float32, the result in the type of `g`.
+
+    `form` forces one of FORMS; without it the platform and the number of keys decide.
+    """
+    form = form or choose(devices.platform(), p.shape[1])
+    if form not in FORMS:
+        raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
+    return FORMS[form](a, p, g)
+
+
+def _sorted(a, p, g):
+    return (_sum_sorted(widen(a), widen(p), widen(g)) / p.shape[1]).astype(g.dtype)
+
+
+@jax.custom_vjp
+def _sum_sorted(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
+    """sum_j relu(a_i + p_j) g_j."""
+    return _sorted_forward(a, p, g)[0]
+
+
+def _sorted_forward(a, p, g):
+    # The queries are sorted too: neighbours then read neighbouring sums, and only the result is read in random order.
+    by_a, by_p = jnp.argsort(-a, axis=1), jnp.argsort(-p, axis=1)
+    a, p, g = _take(a, by_a), _take(p, by_p), _take(g, by_p)
+    active, hinge = _prefix_sums(a, p, g)
+    return _take(materialize(hinge), jnp.argsort(by_a, axis=1)), (a, p, g, by_a, by_p, active)
+
+
+def _sorted_backward(residuals, dy):
+    a, p, g, by_a, by_p, active = residuals
+    dy = _take(dy, by_a)
+    active_dy, dg = _prefix_sums(p, a, dy)
+    da, dp = jnp.einsum("bnc,bnc->bn", active, dy), jnp.einsum("bmc,bmc->bm", active_dy, g)
+    to_a, to_p = jnp.argsort(by_a, axis=1), jnp.argsort(by_p, axis=1)
+    return _take(da, to_a), _take(dp, to_p), _take(materialize(dg), to_p)
+
+
+_sum_sorted.defvjp(_sorted_forward, _sorted_backward)
+
+
+def _prefix_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]):
+    """sum_j [a_i + p_j > 0] g_j and sum_j relu(a_i + p_j) g_j, both (b, n, c); p must fall with j.
+
+    a_i sum g_j + sum p_j g_j would be a small difference of large sums wherever a and p are large. Instead, with
+    G_k = g_1 + .. + g_k over the keys from the largest p down, the hinge at key k, H_k = sum_{j<k} (p_j - p_k) g_j,
+    grows from key to key by a gap times G: H_k = H_{k-1} + (p_{k-1} - p_k) G_{k-1}. Nothing cancels that would not in
+    the sum over pairs itself.
+    """
+    sum_g = jnp.cumsum(g, axis=1)
+    gaps = p[:, :-1] - p[:, 1:]
+    hinge = jnp.pad(jnp.cumsum(gaps[..., None] * sum_g[:, :-1], axis=1), ((0, 0), (1, 0), (0, 0)))
+    # The number of keys with -p_j < a_i, that is a_i + p_j > 0.
+    count = jax.vmap(partial(jnp.searchsorted, side="left"))(-p, a)
+    last = jnp.maximum(count - 1, 0)
+    beyond = jnp.where(count > 0, a + _take(p, last), 0)
+    sum_g, hinge = _take(sum_g, last), _take(hinge, last)
+    any_key = (count > 0)[..., None]
+    return jnp.where(any_key, sum_g, 0), jnp.where(any_key, hinge + beyond[..., None] * sum_g, 0)
+
+
+def _take(x, order):
+    """Rows `order` (b,k) of every x (b,n) or (b,n,c)."""
+    order = order.reshape(*order.shape, *(1,) * (x.ndim - 2))
+    return jnp.take_along_axis(x, order, axis=1, mode="promise_in_bounds")
+
+
+@jax.custom_vjp
+def _blockwise(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
+    return _blockwise_forward(a, p, g)[0]
+
+
+def _blockwise_forward(a, p, g):
+    m = p.shape[1]
+
+    def one_chunk(queries):
+        rows = jax.nn.relu(widen(queries) + widen(p)[:, None]) / m
+        return product("bqm,bmc->bqc", rows.astype(g.dtype), g).astype(g.dtype)
+
+    y = jax.lax.map(one_chunk, split(a[..., None], m))
+    return join(y, a.shape[1]), (a, p, g)
+
+
+def _blockwise_backward(residuals, dy):
+    a, p, g = residuals
+    n, m = a.shape[1], p.shape[1]
+
+    def one_chunk(sums, chunk):
+        dp, dg = sums  # over the chunks, in float32
+        queries, dy = chunk
+        pairs = widen(queries) + widen(p)[:, None]
+        dg = dg + product("bqm,bqc->bmc", (jax.nn.relu(pairs) / m).astype(dy.dtype), dy)
+        dpairs = jnp.where(pairs > 0, product("bqc,bmc->bqm", dy, g), 0) / m
+        # As products, which XLA:CPU sums faster than over a last axis.
+        da = product("bqm,mo->bqo", dpairs, jnp.ones((m, 1), dpairs.dtype))
+        return (dp + dpairs.sum(axis=1), dg), da
+
+    sums = jnp.zeros(p.shape, wide(p)), jnp.zeros(g.shape, wide(g))
+    (dp, dg), da = jax.lax.scan(one_chunk, sums, (split(a[..., None], m), split(dy, m)))
+    return join(da, n)[..., 0].astype(a.dtype), dp.astype(p.dtype), dg.astype(g.dtype)
+
+
+_blockwise.defvjp(_blockwise_forward, _blockwise_backward)
+
+FORMS = {"sorted": _sorted, "blockwise": _blockwise}

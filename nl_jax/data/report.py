@@ -27,7 +27,7 @@ STATUSES = {
     "duration": "another duration than the annotations or its header say",
     "unlisted": "in the copy, and in no list",
 }
-_THUMBNAILS = 200  # on the page, at most
+_SHOWN = 50  # files of a status on the page, at most
 _THUMBNAIL_SIDE = 90  # pixels of the shorter side
 
 
@@ -62,26 +62,36 @@ class Inspection:
     classes: tuple[str, ...]
 
     def __call__(self, item: Item) -> Finding:
-        pictures: list[np.ndarray] = []
-        to_rgb = ToRgb(_THUMBNAIL_SIDE)
-
-        def keep_first(frame: av.VideoFrame) -> None:
-            if not pictures:
-                pictures.append(np.ascontiguousarray(to_rgb(frame)))
-
+        picture = _Thumbnail()
         try:
-            found = scan(self.source / item.path, keep_first)
+            found = scan(self.source / item.path, picture)
         except DecodeError as error:
             return self.unreadable(item, error.reason)
         wrong = dict(_wrong(item, found))
         status = next(iter(wrong), "ok")
         facts = found.frames, round(found.rate, 3), round(found.duration, 3)
         line = Line(item.path, item.split, label_text(item, self.classes), status, *facts, "; ".join(wrong.values()))
-        return Finding(line, found.sha256, pictures[0] if wrong else None)
+        return Finding(line, found.sha256, picture.image if wrong else None)
 
     def unreadable(self, item: Item, reason: str) -> Finding:
         """The finding on an item whose file gives no frame, or crashed the process that tried."""
         return Finding(Line(item.path, item.split, label_text(item, self.classes), "unreadable", reason=reason))
+
+
+class _Thumbnail:
+    """Keeps the frame of the highest contrast among frames 0, 1, 3, 7, 15 ..: many a video begins in black."""
+
+    def __init__(self):
+        self.image: np.ndarray | None = None
+        self._to_rgb, self._count, self._contrast = ToRgb(_THUMBNAIL_SIDE), 0, -1.0
+
+    def __call__(self, frame: av.VideoFrame) -> None:
+        self._count += 1
+        if self._count & (self._count - 1):
+            return
+        image = np.ascontiguousarray(self._to_rgb(frame))
+        if image.std() > self._contrast:
+            self.image, self._contrast = image, float(image.std())
 
 
 def check(listing: Listing, source: Path, *, num_workers: int, timeout: float) -> Iterator[Finding]:
@@ -157,33 +167,38 @@ def _wrong(item: Item, found: Scan) -> Iterator[tuple[str, str]]:
 
 
 def _page(title: str, findings: list[Finding], thumbnails: Path) -> str:
-    table = summary(findings)
-    used = [status for status in STATUSES if any(status in counts for counts in table.values())]
-    head = "".join(f"<th title='{STATUSES[status]}'>{status}</th>" for status in used)
-    rows = "".join(
-        f"<tr><th>{split or 'no split'}</th>{''.join(f'<td>{counts[status]}</td>' for status in used)}</tr>"
-        for split, counts in table.items()
-    )
-    wrong = [found for found in findings if found.line.status not in ("ok", "missing", "unlisted")]
-    cards = []
-    for number, found in enumerate(wrong[:_THUMBNAILS]):
-        picture = "<div class=none>no picture</div>"
-        if found.thumbnail is not None:
-            thumbnails.mkdir(exist_ok=True)
-            name = f"{number:04d}.jpg"
-            av.VideoFrame.from_ndarray(found.thumbnail, format="rgb24").save(str(thumbnails / name))
-            picture = f"<img src='thumbnails/{name}' alt=''>"
-        line = found.line
-        text = f"<b>{line.status}</b> {line.split}: {html.escape(line.path)}<br>{html.escape(line.reason)}"
-        cards.append(f"<figure>{picture}<figcaption>{text}</figcaption></figure>")
-    more = f"<p>and {len(wrong) - _THUMBNAILS} more in report.csv</p>" if len(wrong) > _THUMBNAILS else ""
+    counts = summary(findings)
+    head = "".join(f"<th>{split or 'no split'}</th>" for split in counts)
+    rows, parts = [], []
+    for status, meaning in STATUSES.items():
+        if any(status in row for row in counts.values()):
+            numbers = "".join(f"<td>{row[status]}</td>" for row in counts.values())
+            rows.append(f"<tr><th>{status}</th>{numbers}<td class=text>{meaning}</td></tr>")
+        wrong = [found for found in findings if found.line.status == status]
+        if wrong and status not in ("ok", "missing", "unlisted"):
+            cards = "".join(_card(found, thumbnails, f"{status}_{i:02d}.jpg") for i, found in enumerate(wrong[:_SHOWN]))
+            more = f"<p>and {len(wrong) - _SHOWN} more in report.csv</p>" if len(wrong) > _SHOWN else ""
+            parts.append(f"<h2>{status}: {meaning}</h2><div class=cards>{cards}</div>{more}")
     return (
-        f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
         f"<h1>{html.escape(title)}</h1><p>Every file is one line of <a href=report.csv>report.csv</a>.</p>"
-        f"<table><tr><th></th>{head}</tr>{rows}</table>"
-        f"<h2>What is wrong</h2>{''.join(cards) or '<p>nothing</p>'}{more}"
-        f"<h2>Videos of each class that decode</h2>{_histogram(findings)}"
+        f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
+        f"{''.join(parts) or '<h2>All that is there decodes</h2>'}"
+        f"<h2>Videos of each class that decode</h2>{_histogram(findings)}</html>"
     )
+
+
+def _card(found: Finding, thumbnails: Path, name: str) -> str:
+    """A file with its picture, which is saved under `name`."""
+    picture = ""
+    if found.thumbnail is not None:
+        thumbnails.mkdir(exist_ok=True)
+        av.VideoFrame.from_ndarray(found.thumbnail, format="rgb24").save(str(thumbnails / name))
+        picture = f"<img src='thumbnails/{name}' alt=''>"
+    line = found.line
+    text = f"{line.split}: <b>{html.escape(line.path)}</b><br>{html.escape(line.reason)}"
+    return f"<figure>{picture}<figcaption>{text}</figcaption></figure>"
 
 
 def _histogram(findings: list[Finding]) -> str:
@@ -194,15 +209,17 @@ def _histogram(findings: list[Finding]) -> str:
     highest = max(counts.values(), default=0) or 1
     rows = "".join(
         f"<tr><th>{html.escape(label)}</th><td>{count}</td>"
-        f"<td><div class=bar style='width:{300 * count / highest:.0f}px'></div></td></tr>"
+        f"<td class=room><div class=bar style='width:{100 * count / highest:.1f}%'></div></td></tr>"
         for label, count in sorted(counts.items())
     )
     return f"<table>{rows}</table>"
 
 
 _STYLE = (
-    "body{font:14px sans-serif;margin:2em;max-width:70em}th{text-align:left;font-weight:normal;padding-right:1em}"
-    "td{text-align:right;padding-right:1em}figure{display:inline-block;width:14em;vertical-align:top;"
-    "margin:0 1em 1em 0;overflow-wrap:anywhere}.none{height:90px;background:#ddd;text-align:center;line-height:90px}"
-    ".bar{height:.8em;background:#47a}"
+    ":root{color-scheme:light dark}body{font:14px sans-serif;margin:1.5em}h1,figcaption{overflow-wrap:anywhere}"
+    "h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}th{font-weight:normal;text-align:right}th:first-child,"
+    ".text{text-align:left}th,td{padding:.1em 1em .1em 0;vertical-align:top}td{text-align:right}.text{color:gray}"
+    ".cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(12em,1fr));gap:1em}figure{margin:0}"
+    "img{height:90px;max-width:100%;object-fit:contain;object-position:left;margin-bottom:.3em}"
+    ".room{width:18em}.bar{height:1em;background:#58b}"
 )

@@ -98,14 +98,22 @@ def test_the_files_of_a_report(found, tmp_path):
     assert "<h1>a &lt;copy&gt;</h1>" in page and "walk &lt;b&gt;" in page and "<b>walk" not in page
     assert page.count("<figure>") == 7 and page.count("<img") == 3
     assert len(list((tmp_path / "report/thumbnails").iterdir())) == 3
-    assert "<th title='listed, and not in the copy'>missing</th>" in page
+    assert "<tr><th>missing</th><td>0</td><td>1</td><td>0</td><td class=text>listed, and not in the copy</td>" in page
 
 
 def test_the_page_stays_short(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "_THUMBNAILS", 2)
+    monkeypatch.setattr(report, "_SHOWN", 2)
     findings = [Finding(Line(f"{i}.mp4", "train", "walk", "unreadable")) for i in range(5)]
     write_report(tmp_path, "title", findings)
     assert "and 3 more in report.csv" in (tmp_path / "index.html").read_text()
+
+
+def test_the_picture_is_not_the_black_that_a_video_begins_with(tmp_path, pan, encode):
+    encode(tmp_path / "a.mp4", np.concatenate([np.zeros((20, 48, 64, 3), np.uint8), pan(20)]))
+    listing = Listing((Item("a", "a.mp4", "train", 0, duration=10.0),), ("walk",))
+    (finding,) = check(listing, tmp_path, num_workers=0, timeout=60.0)
+    assert finding.line.status == "duration"
+    assert finding.thumbnail.std() > 20
 
 
 def test_a_crash_is_an_unreadable_file(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 A video is a file, given by its path, or the bytes of one.
 
 Frame i of a video is the i-th frame that comes out when the file is decoded from its start (presentation order).
-Damage in the middle of a stream is the end of the video.
+What is damaged is passed over, as FFmpeg's own program does; what decodes after it counts on.
 """
 
 import io
@@ -198,23 +198,29 @@ def decode_frames(
     unneeded: Container[int] = (),
     damage: list[str] | None = None,
 ) -> Iterator[av.VideoFrame]:
-    """Frames from where the container stands to the end of the stream or its first damage.
+    """Frames from where the container stands to the end of the stream; a packet that does not decode is passed over.
 
     Args:
         container: as `open_video` gives it.
         stream: its video stream.
         unneeded: times; frames that are shown then are left out unless another frame is predicted from them.
-        damage: to which libav's words for the damage are added, if there is any.
+        damage: to which libav's words for every damage are added.
     """
-    try:
-        for packet in container.demux(stream):
+    damage = [] if damage is None else damage
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
             if packet.size == 0 and packet.dts is not None:  # "repeat the last frame", which libav refuses to be sent
                 continue
             stream.codec_context.skip_frame = "NONREF" if packet.pts in unneeded else "DEFAULT"
-            yield from packet.decode()
-    except LIBAV_ERRORS as error:
-        if damage is not None:
+            frames = packet.decode()
+        except LIBAV_ERRORS as error:  # where it is the container that cannot be read, nothing comes after it
             damage.append(str(getattr(error, "strerror", None) or error))
+        else:
+            yield from frames
 
 
 def _read_from_start(path: Source, wanted: list[int], to_rgb: ToRgb) -> list[np.ndarray]:
@@ -263,9 +269,11 @@ def _read_from_key_frame(path: Source, wanted: list[int], to_rgb: ToRgb) -> list
             container.seek(times[key], stream=stream)
         except LIBAV_ERRORS:
             return None
-        previous = None
-        for frame in decode_frames(container, stream, unneeded=unneeded):
+        previous, damage = None, []
+        for frame in decode_frames(container, stream, unneeded=unneeded, damage=damage):
             current = number.get(frame.pts)
+            if damage:
+                return None
             if previous is None:
                 if frame.pict_type != PictureType.I:  # shown before the key frame, decoded after it: not whole
                     continue

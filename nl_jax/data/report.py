@@ -21,7 +21,7 @@ STATUSES = {
     "missing": "listed, and not in the copy",
     "unreadable": "no frame can be decoded",
     "duplicate": "the same bytes as a file of another split",
-    "truncated": "fewer frames than its header promises",
+    "truncated": "fewer frames than its header promises, or damage",
     "image": "a still image named as a video",
     "rate": "another frame rate than its header says",
     "duration": "another duration than the annotations or its header say",

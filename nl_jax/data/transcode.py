@@ -31,7 +31,7 @@ class Scan:
         times: seconds at which its frames are shown, from 0, ascending.
         rate: mean frames per second (0 if unknown).
         duration: seconds, the last frame included (0 if unknown).
-        damage: libav's words for what ended decoding early; empty if nothing did.
+        damage: libav's words for the first damage, and how often there is any; empty if there is none.
         image: whether the file is a still image.
         sha256: of the bytes of the file.
     """
@@ -52,7 +52,7 @@ class Scan:
 
 
 def scan(path: str | os.PathLike, on_frame: Callable[[av.VideoFrame], None] = lambda frame: None) -> Scan:
-    """Decodes every frame up to the first damage.
+    """Decodes every frame.
 
     Raises:
         DecodeError: the file gives no frame at all.
@@ -81,8 +81,9 @@ def scan(path: str | os.PathLike, on_frame: Callable[[av.VideoFrame], None] = la
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     duration = len(times) / rate if rate else 0.0
+    words = f"{damage[0]}, {len(damage)} times" if len(damage) > 1 else "".join(damage)
     return Scan(
-        header, counted or round(header.duration * rate), tuple(times), rate, duration, "".join(damage), image, sha256
+        header, counted or round(header.duration * rate), tuple(times), rate, duration, words, image, sha256
     )
 
 

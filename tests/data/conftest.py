@@ -71,7 +71,7 @@ def encode() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def decode_all() -> Callable[..., np.ndarray]:
-    """decode_all(path, (w, h)) -> uint8 (t, h, w, 3): every frame from the start, until the end or the first damage."""
+    """decode_all(path, (w, h)) -> uint8 (t, h, w, 3): every frame from the start that decodes."""
 
     def read(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
         images = []
@@ -79,8 +79,12 @@ def decode_all() -> Callable[..., np.ndarray]:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"  # how libav patches up a broken frame depends on threads
             graph = None
-            try:
-                for frame in container.decode(stream):
+            for packet in container.demux(stream):
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError:
+                    continue
+                for frame in frames:
                     if graph is None:
                         graph = Graph()
                         steps = [("scale", f"{size[0]}:{size[1]}:flags=bilinear")] if size else []
@@ -89,8 +93,6 @@ def decode_all() -> Callable[..., np.ndarray]:
                         graph.configure()
                     graph.push(frame)
                     images.append(graph.pull().to_ndarray())
-            except av.FFmpegError:
-                pass
         return np.stack(images)
 
     return read

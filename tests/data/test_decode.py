@@ -214,17 +214,26 @@ def test_a_broken_tail_is_the_end(tmp_path, pan, encode, decode_all, cut):
         assert str(error.value) == f"{path}: the video ends after {len(expected)} frames"
 
 
-def test_damage_in_the_middle_is_the_end(tmp_path, pan, encode):
-    path = encode(tmp_path / "video.avi", pan(30), codec="mjpeg", pixels="yuvj420p")
+def test_damage_in_the_middle_costs_its_own_frames(tmp_path, pan, encode):
+    path = encode(tmp_path / "video.mkv", pan(30), codec="mjpeg", pixels="yuvj420p")
+    whole = read_frames(path, range(30))
     with av.open(str(path)) as container:
-        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
-    data = bytearray(path.read_bytes())
-    position, size = packets[20]
-    data[position + 8 : position + 8 + size] = bytes(size)
-    path.write_bytes(data)
+        damaged = [bytes(p) for p in container.demux(video=0) if p.size][20]
+    path.write_bytes(path.read_bytes().replace(damaged, bytes(len(damaged))))
     with pytest.raises(ShortVideoError) as error:
         read_frames(path, [29])
-    assert error.value.frames == 20
+    assert error.value.frames == 29
+    np.testing.assert_array_equal(read_frames(path, range(29)), np.delete(whole, 20, axis=0))
+
+
+def test_damage_is_passed_over_alike_from_a_key_frame_and_from_the_start(tmp_path, pan, encode, decode_all):
+    path = encode(tmp_path / "video.mkv", pan(48, 160, 120), g=12, bf=0)
+    with av.open(str(path)) as container:
+        packets = [bytes(p) for p in container.demux(video=0) if p.size]
+    path.write_bytes(path.read_bytes().replace(packets[30], b"\xff" * len(packets[30])))
+    expected = decode_all(path)
+    assert len(expected) == 47
+    np.testing.assert_array_equal(read_frames(path, [24, 46]), expected[[24, 46]])
 
 
 def _bad_files(folder, pan, encode, cut):

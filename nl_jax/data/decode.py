@@ -3,7 +3,9 @@
 A video is a file, given by its path, or the bytes of one.
 
 Frame i of a video is the i-th frame that comes out when the file is decoded from its start (presentation order).
-What is damaged is passed over, as FFmpeg's own program does; what decodes after it counts on.
+Where a stream is damaged, what follows up to the next key frame is left out: libav predicts it from memory that it has
+never written, differently in every run. Only a clip whose key frame lies behind the damage is numbered as if there were
+none: nobody has looked.
 """
 
 import io
@@ -198,7 +200,7 @@ def decode_frames(
     unneeded: Container[int] = (),
     damage: list[str] | None = None,
 ) -> Iterator[av.VideoFrame]:
-    """Frames from where the container stands to the end of the stream; a packet that does not decode is passed over.
+    """Frames from where the container stands to the end of the stream, without those from a damage to a key frame.
 
     Args:
         container: as `open_video` gives it.
@@ -208,17 +210,23 @@ def decode_frames(
     """
     damage = [] if damage is None else damage
     packets = container.demux(stream)
+    whole = True
     while True:
         try:
             packet = next(packets, None)
             if packet is None:
                 return
-            if packet.size == 0 and packet.dts is not None:  # "repeat the last frame", which libav refuses to be sent
+            last = packet.dts is None and packet.size == 0  # asks for what the decoder still has
+            if packet.size == 0 and not last:  # "repeat the last frame", which libav refuses to be sent
+                continue
+            whole = whole or packet.is_keyframe
+            if not whole and not last:
                 continue
             stream.codec_context.skip_frame = "NONREF" if packet.pts in unneeded else "DEFAULT"
             frames = packet.decode()
         except LIBAV_ERRORS as error:  # where it is the container that cannot be read, nothing comes after it
             damage.append(str(getattr(error, "strerror", None) or error))
+            whole = False
         else:
             yield from frames
 

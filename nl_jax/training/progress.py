@@ -5,6 +5,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def make_progress(console: Console) -> Progress:
+    """Bars with the time left, in a line that fits a terminal of 80 columns; nothing where there is no terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=14),  # the line fits a terminal of 80 columns

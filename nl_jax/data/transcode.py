@@ -82,9 +82,7 @@ def scan(path: str | os.PathLike, on_frame: Callable[[av.VideoFrame], None] = la
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     duration = len(times) / rate if rate else 0.0
     words = f"{damage[0]}, {len(damage)} times" if len(damage) > 1 else "".join(damage)
-    return Scan(
-        header, counted or round(header.duration * rate), tuple(times), rate, duration, words, image, sha256
-    )
+    return Scan(header, counted or round(header.duration * rate), tuple(times), rate, duration, words, image, sha256)
 
 
 def transcode(path: str | os.PathLike, short_side: int | None) -> tuple[Scan, bytes]:

@@ -11,7 +11,6 @@ import fcntl
 import io
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,10 +22,9 @@ from rich.table import Table
 
 from experiments import command_line
 from nl_jax.data import report
-from nl_jax.data.builders import BUILDERS, config_of, found_by_split, root_of
+from nl_jax.data.builders import BUILDERS, SECONDS_PER_VIDEO, config_of, found_by_split, root_of
 from nl_jax.data.prepared import write_index
 from nl_jax.data.sources.listing import Listing
-from nl_jax.data.workers import Crash, map_unordered
 from nl_jax.errors import InputError
 
 DATASET = flags.DEFINE_enum("dataset", None, list(BUILDERS), "which data set", required=True)
@@ -35,7 +33,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "where the prepared data set go
 SPLIT = flags.DEFINE_integer("split", 1, "of ucf101 and hmdb51: 1, 2 or 3")
 SHORT_SIDE = flags.DEFINE_integer("short_side", None, "pixels, 0 keeps the size; 256 by default, for charades 320")
 NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "processes that decode", 0)
-TIMEOUT = flags.DEFINE_float("timeout", 600, "seconds after which a file is given up", 1)
+TIMEOUT = flags.DEFINE_float("timeout", SECONDS_PER_VIDEO, "seconds after which a file is given up", 1)
 CHECK = flags.DEFINE_bool("check", False, "decode every file and say what is wrong, prepare nothing")
 REPORT = flags.DEFINE_string("report", None, "where --check writes report.csv and index.html")
 BEAM_RUNNER = flags.DEFINE_string(
@@ -47,7 +45,6 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:
-    sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be UTF-8
     source = Path(SOURCE.value)
     if not source.exists():
         raise InputError(f"--source: there is no {source}")
@@ -73,8 +70,8 @@ def main() -> None:
         if Path(builder.data_path).exists():
             console.print(f"{builder.data_path} is prepared already; remove it to prepare it anew")
         else:
+            builder.cache = unfinished.resolve()  # of Beam's workers, too
             if BEAM_RUNNER.value is None:
-                builder.cache = unfinished
                 _make_records(
                     builder.preparation(root_of(source)), [item for items in found.values() for item in items]
                 )
@@ -91,12 +88,10 @@ def _make_records(preparation, items) -> None:
     with _progress() as progress:
         task = progress.add_task("videos", total=len(left), failed=0)
         failed = 0
-        for index, reason in map_unordered(preparation.run, left, num_workers=NUM_WORKERS.value, timeout=TIMEOUT.value):
-            if isinstance(reason, Crash):
-                preparation.give_up(left[index], reason)
+        for item, reason in preparation.keep_all(left, num_workers=NUM_WORKERS.value, timeout=TIMEOUT.value):
             if reason:
                 failed += 1
-                console.print(f"cannot be decoded: {left[index].path}: {reason}")
+                console.print(f"cannot be decoded: {item.path}: {reason}")
             progress.update(task, advance=1, failed=failed)
 
 

@@ -188,8 +188,10 @@ def _decord(path: str, rng: np.random.Generator, threads: int) -> np.ndarray:
 
 
 def _torchcodec(path: str, rng: np.random.Generator) -> np.ndarray:
+    import torch
     from torchcodec.decoders import VideoDecoder
 
+    torch.set_num_threads(1)  # its frames are made RGB in them: with more than one, processes wait for each other
     decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
     indices = train_indices(len(decoder), FRAMES, STRIDE, rng)
     return _scaled_and_cropped(decoder.get_frames_at(indices.tolist()).data.numpy(), rng)

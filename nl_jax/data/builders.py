@@ -24,6 +24,7 @@ from nl_jax.data.sources.splits import hmdb51, ucf101
 from nl_jax.errors import InputError
 
 VIDEOS_PER_SHARD = 256  # some 100 MB of Kinetics
+SECONDS_PER_VIDEO = 600.0  # after which decoding is given up
 
 
 @dataclass(eq=False)
@@ -131,6 +132,10 @@ class _Shard:
     multi_label: bool
 
     def __call__(self) -> Iterator[tuple[str, Record]]:
+        if self.prepare.cache is not None:  # else a file that crashes the decoder would take a worker of Beam with it
+            left = [item for item in self.items if not self.prepare.done(item)]
+            for _ in self.prepare.keep_all(left, num_workers=1, timeout=SECONDS_PER_VIDEO):
+                pass
         for item in self.items:
             record = self.prepare(item)
             if not self.multi_label:

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 from nl_jax.data.decode import DecodeError
 from nl_jax.data.sources.listing import Item
 from nl_jax.data.transcode import Scan, transcode
-from nl_jax.data.workers import Crash
+from nl_jax.data.workers import Crash, map_unordered
 
 Record = dict[str, Any]
 
@@ -48,13 +50,19 @@ class Preparation:
         """Whether the record is in the cache."""
         return self._kept(item).exists()
 
-    def run(self, item: Item) -> str:
-        """Makes and keeps the record and returns why it has no video, if it has none."""
-        return self(item)["reason"]
+    def keep_all(self, items: Sequence[Item], *, num_workers: int, timeout: float) -> Iterator[tuple[Item, str]]:
+        """Puts the record of every item into the cache, in processes of their own, as `map_unordered` has them.
 
-    def give_up(self, item: Item, crash: Crash) -> None:
-        """Keeps a record without a video for an item whose process crashed."""
-        self._keep(self._kept(item), _without_video(str(crash)))
+        Returns:
+            an iterator of every item, as they are finished, and why it has no video, if it has none.
+        """
+        for index, reason in map_unordered(self._run, items, num_workers=num_workers, timeout=timeout):
+            if isinstance(reason, Crash):
+                self._keep(self._kept(items[index]), _without_video(str(reason)))
+            yield items[index], str(reason)
+
+    def _run(self, item: Item) -> str:
+        return self(item)["reason"]
 
     def _make(self, item: Item) -> Record:
         path = self.source / item.path
@@ -88,7 +96,7 @@ class Preparation:
     def _keep(self, path: Path, record: Record) -> None:
         """Whole or not at all, whenever this process is killed."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")  # workers of Beam may make the same one at a time
         head = json.dumps({key: value for key, value in record.items() if key != "video"})
         partial.write_bytes(head.encode() + b"\n" + record["video"])
         partial.replace(path)

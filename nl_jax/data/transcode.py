@@ -27,7 +27,7 @@ class Scan:
     Attributes:
         header: what the header promises.
         promised: how many frames the header promises, without those that an edit list hides; where it does not count
-            them, those of its duration at the rate found.
+            them, those of its duration at the rate found, or of a damaged file at the rate that it states.
         times: seconds at which its frames are shown, from 0, ascending.
         rate: mean frames per second (0 if unknown).
         duration: seconds, the last frame included (0 if unknown).
@@ -82,7 +82,8 @@ def scan(path: str | os.PathLike, on_frame: Callable[[av.VideoFrame], None] = la
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     duration = len(times) / rate if rate else 0.0
     words = f"{damage[0]}, {len(damage)} times" if len(damage) > 1 else "".join(damage)
-    return Scan(header, counted or round(header.duration * rate), tuple(times), rate, duration, words, image, sha256)
+    promised = counted or round(header.duration * (header.rate if damage else rate))  # damage leaves gaps
+    return Scan(header, promised, tuple(times), rate, duration, words, image, sha256)
 
 
 def transcode(path: str | os.PathLike, short_side: int | None) -> tuple[Scan, bytes]:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from nl_jax.data import builders
+from nl_jax.data import builders, preparation
 from nl_jax.data.builders import BUILDERS, config_of
 from nl_jax.data.decode import DecodeError, read_frames
 from nl_jax.data.loader import TrainBatches
 from nl_jax.data.prepared import PreparedVideos, open_videos, read_index, write_index
 from nl_jax.data.sources.listing import Action, Item, Listing
 from nl_jax.data.video_folder import VideoFolder
+from nl_jax.data.workers import Crash
 from nl_jax.errors import InputError
 
 # The protobuf that Apache Beam needs warns of what TFDS calls.
@@ -232,6 +233,29 @@ def test_records_from_beam_equal_those_made_here(prepared, folder, tmp_path, mon
     assert builder.info.splits["train"].shard_lengths == prepared.info.splits["train"].shard_lengths
     for ours, theirs in zip(builder.as_data_source("train"), prepared.as_data_source("train"), strict=True):
         assert ours == theirs
+
+
+def test_finished_records_are_not_made_again_on_beam(prepared, folder, tmp_path, monkeypatch):
+    pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
+    builder = BUILDERS["video_folder"](config=config_of("video_folder"), data_dir=tmp_path)
+    builder.source, builder.cache = folder, tmp_path / "cache"
+    items = builders.found_by_split(builder.list_source(folder, 1))["train"]
+    keep = builder.preparation(folder)
+    assert sum(bool(reason) for _, reason in keep.keep_all(items, num_workers=0, timeout=60.0)) == 1
+    monkeypatch.setattr(preparation, "transcode", None)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(beam_runner="DirectRunner"))
+    for ours, theirs in zip(builder.as_data_source("train"), prepared.as_data_source("train"), strict=True):
+        assert ours == theirs
+
+
+def test_a_crash_costs_one_record(folder, tmp_path, monkeypatch):
+    crash = Crash("the decoder crashed (exit code -11)")
+    monkeypatch.setattr(preparation, "map_unordered", lambda function, items, **_: iter([(0, crash)]))
+    keep = preparation.Preparation(folder, 32, tmp_path)
+    item = Item("bend/a.mp4", "bend/a.mp4", "train", 0)
+    shard = builders._Shard(keep, (item,), multi_label=False)
+    (found,) = shard()
+    assert found[0] == "bend/a.mp4" and found[1]["video"] == b"" and found[1]["reason"] == str(crash)
 
 
 def test_a_missing_reason_is_not_invented(prepared):

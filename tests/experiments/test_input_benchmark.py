@@ -1,5 +1,3 @@
-import importlib.util
-
 import numpy as np
 import pytest
 
@@ -18,14 +16,16 @@ def test_a_run_measures_every_contestant_that_is_asked_for():
     assert 0 < ours["wait"] <= 1
 
 
-def test_contestants_do_the_same(tmp_path):
+@pytest.mark.parametrize("name", ["decord, one thread", "torchcodec"])
+def test_contestants_do_the_same(name, tmp_path):
     """The same frames, of the same scale, at the same place: what differs is how samples are interpolated."""
-    if importlib.util.find_spec("decord") is None:
-        pytest.skip("decord is not installed")
+    module, make = benchmark.CONTESTANTS[name]
+    if not benchmark._works(module):
+        pytest.skip(f"{module} is not installed, or it cannot be loaded")
     (tmp_path / "class").mkdir()
     path = tmp_path / "class" / "video.mp4"
     benchmark.make_video(path)
-    theirs = benchmark._decord(str(path), np.random.default_rng(0), threads=1)
+    theirs = make(str(path), np.random.default_rng(0))
     rng = np.random.default_rng(0)
     indices = benchmark.train_indices(300, 32, 2, rng)
     side = int(rng.integers(256, 321))

@@ -19,7 +19,7 @@ from experiments.stages import stage_of
 from nl_jax.errors import InputError
 from nl_jax.models.summary import Summary, summary
 from nl_jax.training.setup import make_dataset, make_resnet_config
-from nl_jax.training.workdir import FREE_FIELDS
+from nl_jax.training.workdir import FREE_FIELDS, flatten
 
 TABLES = {name: f"table{name}" for name in ("2a", "2b", "2c", "2d", "2e", "2f", "2g", "3", "4")}
 TABLES["controls"] = "controls"
@@ -94,8 +94,8 @@ def summary_of(config: ConfigDict) -> Summary:
 
 def _run(spec: str, config: ConfigDict) -> Run:
     start = _run(config.start.stage, stage_of(config)) if config.start.stage and not config.start.workdir else None
-    flat = _flatten(config.to_dict())
-    given = _flatten(command_line.load_config(spec).to_dict())
+    flat = flatten(config.to_dict())
+    given = flatten(command_line.load_config(spec).to_dict())
     overrides = tuple(f"--config.{name}={value}" for name, value in flat.items() if value != given.get(name))
     what = {
         name: value
@@ -140,10 +140,3 @@ def _override(config: ConfigDict, change: str) -> None:
         config.update_from_flattened_dict({name: value})
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{change}: {error}") from error
-
-
-def _flatten(tree: dict, prefix: str = "") -> dict[str, object]:
-    flat = {}
-    for name, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat

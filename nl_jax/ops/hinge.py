@@ -21,9 +21,10 @@ from nl_jax.ops.precision import wide, widen
 
 # The sorted form pays sorts and gathers; below this many keys the pairs are cheaper on a CPU.
 MIN_SORTED_KEYS = 512
-# Products are what an accelerator is fast at, memory traffic what it is slow at: at n = m the sorted form moves some 50
-# float32 per position and channel, the pairs cost 2 m operations. At the published peaks of a v5e (197 TFLOP/s, 819
-# GB/s) these take the same time at 13,000 keys, at those of an H100 (1000, 3350) at 17,000. Neither has been timed.
+# Products are what an accelerator is fast at, memory traffic what it is slow at. Compiled for a v5e, the sorted form
+# moved 34 float32 per position and channel (forward, n = 12544, m = 3136); pairs cost 2 m operations each. For n = m
+# these take the same time at 33,000 keys at the published peaks of a v5e (197 TFLOP/s, 819 GB/s), at 20,000 at those of
+# an H100 (495 in TF32, 3350), and at fewer where products fall short of their peak. Neither has been timed there.
 MIN_SORTED_KEYS_ON_ACCELERATORS = 16384
 
 

@@ -109,7 +109,11 @@ def predict(
             if variable_size:
                 view_scores.append(scores_of_views(forward, put, batch["video"][0], at_once)[None])
             else:
-                views = [forward(put({"video": view})["video"]) for view in np.moveaxis(batch["video"], 1, 0)]
+                views = []
+                for view in np.moveaxis(batch["video"], 1, 0):
+                    video = put({"video": view})["video"]
+                    jax.block_until_ready(views[-1:])  # one at a time, as in `precise_batch_stats`
+                    views.append(forward(video))
                 view_scores.append(np.stack([np.asarray(view) for view in views], axis=1))
             facts = _gather({"label": batch["label"], "failed": (batch["failed"] >= 0).any(axis=1)}, rows)
             labels.append(facts["label"])

@@ -37,6 +37,11 @@ def precise_batch_stats(
     """The moments of all clips together."""
     if not batch_stats:
         return batch_stats
-    batches = [moments(params, batch_stats, video) for video in videos]
+    batches = []
+    for video in videos:  # made while the batch before it is computed
+        # One at a time: videos would wait on the device, and programs that run at once on CPUs of several processes may
+        # exchange their sums in another order on each, and wait for one another for ever.
+        jax.block_until_ready(batches[-1:])
+        batches.append(moments(params, batch_stats, video))
     stacked = {name: jnp.stack([batch[name] for batch in batches]) for name in batch_stats}
     return pooled(stacked)

@@ -1,5 +1,8 @@
 """Listings from annotation files as they are distributed, of copies with holes in them."""
 
+import csv
+import json
+
 import pytest
 
 from nl_jax.data.builders import config_of
@@ -64,6 +67,42 @@ def test_kinetics(source):
 def test_wrong_kinetics(change, message, source):
     with pytest.raises(InputError, match=message):
         kinetics(source(KINETICS | change), 2)
+
+
+def as_json(table: str) -> str:
+    """A list of Kinetics as DeepMind's JSON of it."""
+    videos = {}
+    for row in csv.DictReader(table.splitlines()):
+        segment = {"segment": [float(row["time_start"]), float(row["time_end"])]}
+        videos[row["youtube_id"]] = {
+            "annotations": segment | ({"label": row["label"]} if "label" in row else {}),
+            "subset": row["split"],
+        }
+    return json.dumps(videos)
+
+
+def test_kinetics_by_its_json_lists(source):
+    root = source(KINETICS)
+    by_csv = kinetics(root, 2)
+    for file in list(root.rglob("*.csv")):
+        file.with_suffix(".json").write_text(as_json(file.read_text()))
+        file.unlink()
+    assert kinetics(root, 2) == by_csv
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"train\.json: not a JSON text"),
+        ("[]", r"train\.json: found a list"),
+        ('{"aaa": {"annotations": {"label": "zumba", "segment": [1]}}}', r"train\.json, video aaa: found .*segment"),
+        ('{"aaa": {"annotations": {"label": "zumba"}}}', r"train\.json, video aaa: found .*zumba"),
+        ('{"aaa": 3}', r"train\.json, video aaa: found 3"),
+    ],
+)
+def test_wrong_json_of_kinetics(text, message, source):
+    with pytest.raises(InputError, match=message):
+        kinetics(source({"train.json": text}), 2)
 
 
 def test_a_copy_without_lists_says_what_is_missing(source):

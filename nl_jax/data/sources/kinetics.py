@@ -1,5 +1,10 @@
-"""Kinetics-400, -600 and -700: `train.csv`, `validate.csv` or `val.csv`, and `test.csv` as DeepMind and CVDF do it."""
+"""Kinetics-400, -600 and -700: `train.csv`, `validate.csv` or `val.csv`, and `test.csv` as DeepMind and CVDF do it.
 
+Without a `train.csv`, the JSON lists that DeepMind distributes beside them are read.
+"""
+
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from nl_jax.data.sources.listing import Files, Item, Listing, annotation_file, number, read_table, required_file
@@ -7,9 +12,9 @@ from nl_jax.errors import InputError
 
 # Several releases of the same lists, and the names that they carry.
 _LISTS = {
-    "train": ("train.csv", "kinetics_train.csv", "kinetics-*_train.csv", "kinetics*train*.csv"),
-    "validation": ("validate.csv", "val.csv", "kinetics_val.csv", "kinetics-*_val.csv", "kinetics*val*.csv"),
-    "test": ("test.csv", "kinetics_test.csv", "kinetics-*_test.csv", "kinetics*test*.csv"),
+    "train": ("train", "kinetics_train", "kinetics-*_train", "kinetics*train*"),
+    "validation": ("validate", "val", "kinetics_val", "kinetics-*_val", "kinetics*val*"),
+    "test": ("test", "kinetics_test", "kinetics-*_test", "kinetics*test*"),
 }
 _FOLDERS = {"train": ("train",), "validation": ("val", "validate", "validation"), "test": ("test",)}
 
@@ -23,23 +28,12 @@ def kinetics(source: Path, num_classes: int) -> Listing:
     Raises:
         InputError: there is no training list, a list is not one, or it has another number of classes.
     """
+    csvs, jsons = ({split: [stem + end for stem in _LISTS[split]] for split in _LISTS} for end in (".csv", ".json"))
+    is_json = required_file(source, *csvs["train"], *jsons["train"]).suffix == ".json"
     rows: dict[str, list[tuple[str, str, float, float]]] = {}
-    for split, names in _LISTS.items():
-        file = required_file(source, *names) if split == "train" else annotation_file(source, *names)
-        if file is None:
-            continue
-        columns = ("youtube_id", "time_start", "time_end")
-        lines = list(read_table(file, columns if split == "test" else ("label", *columns)))
-        rows[split] = [
-            (
-                row["label"].strip().strip('"'),
-                row["youtube_id"],
-                number(row["time_start"], where, "time_start"),
-                number(row["time_end"], where, "time_end"),
-            )
-            for where, row in lines
-            if row.get("label", "").strip()
-        ]
+    for split, names in (jsons if is_json else csvs).items():
+        if file := annotation_file(source, *names):
+            rows[split] = list(_of_json(file) if is_json else _of_csv(file, labelled=split != "test"))
     classes = tuple(sorted({label for label, *_ in rows["train"]}))
     if len(classes) != num_classes:
         raise InputError(f"{source}: the training list has {len(classes)} classes, valid is {num_classes}")
@@ -54,3 +48,31 @@ def kinetics(source: Path, num_classes: int) -> Listing:
             path = files.find(name, video, near=_FOLDERS[split])
             items.append(Item(name, path, split, index[label], duration=end - start))
     return Listing(tuple(items), classes, files.rest())
+
+
+def _of_csv(file: Path, labelled: bool) -> Iterator[tuple[str, str, float, float]]:
+    """(label, YouTube's ID, start, end) of the lines with a label; `labelled`: the column must be there."""
+    columns = ("youtube_id", "time_start", "time_end")
+    for where, row in read_table(file, ("label", *columns) if labelled else columns):
+        start, end = (number(row[column], where, column) for column in columns[1:])
+        if label := row.get("label", "").strip().strip('"'):
+            yield label, row["youtube_id"], start, end
+
+
+def _of_json(file: Path) -> Iterator[tuple[str, str, float, float]]:
+    """As `_of_csv`, of {ID: {"annotations": {"label": .., "segment": [start, end]}, ..}, ..}."""
+    try:
+        videos = json.loads(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise InputError(f"{file}: not a JSON text in UTF-8 ({error})") from error
+    if not isinstance(videos, dict):
+        raise InputError(f"{file}: found a {type(videos).__name__}, valid is an object with a video's ID as each key")
+    for video, fields in videos.items():
+        try:
+            annotations = fields.get("annotations", {})
+            if label := annotations.get("label", "").strip():
+                start, end = annotations["segment"]
+                yield label, video, float(start), float(end)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            valid = '{"annotations": {"label": .., "segment": [start, end]}}'
+            raise InputError(f"{file}, video {video}: found {json.dumps(fields)[:200]}, valid is {valid}") from None

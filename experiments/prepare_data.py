@@ -11,6 +11,7 @@ import fcntl
 import io
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +86,7 @@ def _make_records(preparation, items) -> None:
     left = [item for item in items if not preparation.done(item)]
     if len(left) < len(items):
         console.print(f"{len(items) - len(left)} of {len(items)} videos were done already")
+    began = time.monotonic()
     with _progress() as progress:
         task = progress.add_task("videos", total=len(left), failed=0)
         failed = 0
@@ -93,6 +95,7 @@ def _make_records(preparation, items) -> None:
                 failed += 1
                 console.print(f"cannot be decoded: {item.path}: {reason}")
             progress.update(task, advance=1, failed=failed)
+    _tell_pace("videos", len(left), began)
 
 
 def _write(builder, unfinished: Path) -> None:
@@ -123,10 +126,20 @@ def _tell(builder, rows) -> None:
     console.print(f"wrote {builder.data_path}; train on it with --config.data.train={builder.data_path}:{first}")
 
 
+def _tell_pace(what: str, count: int, began: float) -> None:
+    seconds = time.monotonic() - began
+    if count:
+        thousand = seconds / count * 1000 / 60
+        console.print(
+            f"{count} {what} in {seconds:.1f} s, {NUM_WORKERS.value} processes: a thousand take {thousand:.1f} min"
+        )
+
+
 def _check(listing: Listing, root: Path) -> None:
     if not REPORT.value:
         raise InputError("--report is not given: where does --check write?")
     findings = []
+    began = time.monotonic()
     with _progress() as progress:
         task = progress.add_task("files", total=len(listing.items) + len(listing.unlisted), failed=0)
         failed = 0
@@ -134,6 +147,7 @@ def _check(listing: Listing, root: Path) -> None:
             findings.append(found)
             failed += found.line.status == "unreadable"
             progress.update(task, advance=1, failed=failed)
+    _tell_pace("files", len(findings), began)
     findings = report.finish(findings)
     report.write_report(Path(REPORT.value), f"{DATASET.value}: {SOURCE.value}", findings)
     counts = report.summary(findings)

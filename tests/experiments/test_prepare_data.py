@@ -56,6 +56,7 @@ def test_killed_twice_and_finished_equals_uninterrupted(source, tmp_path):
     assert whole.returncode == 0, whole.stderr
     assert "train: 17 videos, 1 of them undecodable" in whole.stdout
     assert "cannot be decoded: flower/empty.mp4: the file is empty" in whole.stdout
+    assert re.search(r"17 videos in \d+\.\d s, \d+ processes: a thousand take \d+\.\d min", whole.stdout)
 
     moments = random.Random(0)
     killed = program(f"--source={source}", f"--data_dir={tmp_path / 'killed'}", "--num_workers=1")

@@ -1,5 +1,7 @@
 """How every program here starts: bad input is one clear line and exit code 2, never a traceback."""
 
+import atexit
+import gc
 import importlib.util
 import itertools
 import os
@@ -32,6 +34,7 @@ def run(main: Callable[..., None], arguments: str = "") -> None:
     if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "nl_jax" / "compiled"))
+    atexit.register(gc.collect)  # batches in shared memory, which Grain cannot free once Python is going down
     flags.FLAGS.set_gnu_getopt(bool(arguments))  # flags may follow arguments
     app.run(
         lambda argv: _guarded(partial(main, argv[1:]) if arguments else main), flags_parser=partial(_parse, arguments)

@@ -49,9 +49,10 @@ class TrainBatches(Iterator[Batch]):
         return batch
 
     def close(self) -> None:
-        """Ends the worker processes."""
+        """Ends the worker processes; whoever asks for another batch starts them again."""
         if self._iterator is not None:
             self._iterator.close()
+            self._iterator = None  # with the last batch of each worker, which lies in shared memory
 
     def get_state(self) -> dict[str, int]:
         """{"next_batch": ..}, which a checkpoint keeps."""

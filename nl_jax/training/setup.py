@@ -33,19 +33,9 @@ RANGES = {
     "0 or more": (
         lambda value: value >= 0,
         (
-            *(
-                "seed",
-                "num_classes",
-                "eval_every",
-                "num_workers",
-                "keep_every",
-                "skip_nonfinite",
-                "input_timeout",
-                "model.head_window",
-                "optimizer.learning_rate",
-            ),
-            *("optimizer.weight_decay", "optimizer.clip_norm", "optimizer.classifier_rate", "optimizer.decay_rate"),
-            *("optimizer.warmup_steps", "optimizer.warmup_start"),
+            *("seed", "num_classes", "eval_every", "num_workers", "keep_every", "skip_nonfinite", "input_timeout"),
+            *("model.head_window", "optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm"),
+            *("optimizer.classifier_rate", "optimizer.decay_rate", "optimizer.warmup_steps", "optimizer.warmup_start"),
         ),
     ),
     "more than 0": (lambda value: value > 0, ("input_warning",)),

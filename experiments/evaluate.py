@@ -13,9 +13,11 @@ from rich.progress import Progress
 
 from experiments import command_line, processes
 from nl_jax.data import clips
+from nl_jax.errors import Preempted
 from nl_jax.evaluation.views import predict
 from nl_jax.training import sharding, workdir
 from nl_jax.training.loop import describe_results
+from nl_jax.training.preemption import Preemption
 from nl_jax.training.setup import SPLITS, make_dataset, make_resnet_config, measured_on
 from nl_jax.training.step import make_forward, make_normalize
 
@@ -61,17 +63,23 @@ def main() -> None:
     graphdef, params, batch_stats = workdir.load_network(directory, mesh, best=CHECKPOINT.value == "best")
     forward = make_forward(graphdef, make_normalize(config.input), mesh, multi_label=dataset.multi_label)
 
-    with Progress(disable=jax.process_index() != 0) as progress:
-        task = progress.add_task("testing", total=len(dataset))
-        predictions = predict(
-            lambda video: forward(params, batch_stats, video),
-            lambda batch: sharding.put_batch(batch, mesh),
-            dataset,
-            batch_size=batch_size,
-            num_workers=config.num_workers,
-            rows=sharding.local_rows(mesh, batch_size),
-            on_batch=lambda videos: progress.update(task, completed=videos),
-        )
+    try:
+        with Preemption() as preemption, Progress(disable=jax.process_index() != 0) as progress:
+            if jax.process_index() == 0:
+                print(f"testing {len(dataset)} videos on {mesh.size} device(s)", flush=True)
+            task = progress.add_task("testing", total=len(dataset))
+            predictions = predict(
+                lambda video: forward(params, batch_stats, video),
+                lambda batch: sharding.put_batch(batch, mesh),
+                dataset,
+                batch_size=batch_size,
+                num_workers=config.num_workers,
+                rows=sharding.local_rows(mesh, batch_size),
+                on_batch=lambda videos: progress.update(task, completed=videos),
+                watch=preemption.over,
+            )
+    except Preempted:
+        raise Preempted("asked to end: nothing is written; the same command tests again from the first video") from None
     results = predictions.metrics() | {
         "measured_on": DATA.value or measured_on(config.data, SPLIT.value),
         "chance": 1 / len(dataset.classes),

@@ -14,7 +14,7 @@ from configs import kinetics, quickstart, table2g
 from experiments import train
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig, VideoResNet, flat
-from nl_jax.training.setup import make_resnet_config
+from nl_jax.training.setup import check_run, make_resnet_config
 
 # Parameters in M of the networks without blocks, and of a block by stage (section 6 of the paper's counts; a block has
 # four products of c x c/2 with their biases, and a norm).
@@ -157,6 +157,23 @@ def test_a_finished_stage_is_compared_with_the_recipe_at_its_batch_size(stages, 
     monkeypatch.setattr(train.workdirs, "check", lambda _, config, __: compared.append(config.steps))
     train.run(config, tmp_path / "W")
     assert compared == [1200]  # what `train` wrote into its workdir
+
+
+@pytest.mark.parametrize("field, value", [("name", "adam"), ("schedule", "cosin"), ("warmup_steps", 10**6)])
+def test_a_wrong_optimizer_of_any_stage_is_refused_before_the_first_is_trained(
+    stages, tmp_path, monkeypatch, field, value
+):
+    monkeypatch.setattr(train, "check_run", check_run)
+    stage = tmp_path / "stage.py"  # which itself starts from images
+    stage.write_text(
+        "from configs import quickstart\n\ndef get_config(_):\n    config = quickstart.get_config().unlock()\n"
+        f"    config.optimizer.{field} = {value!r}\n    return config\n"
+    )
+    config = quickstart.get_config().unlock()
+    config.start.stage = str(stage)
+    with pytest.raises(InputError, match=f"the stage before: .*{field}="):
+        train.run(config, tmp_path / "W")
+    assert not stages and not (tmp_path / "W").exists()
 
 
 def test_a_finished_network_takes_the_place_of_the_stage(stages):

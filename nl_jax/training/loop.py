@@ -13,10 +13,9 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from nl_jax.data.loader import TrainBatches
-from nl_jax.errors import InputError, Preempted
+from nl_jax.errors import Preempted
 from nl_jax.evaluation.views import predict
 from nl_jax.models import VideoResNet, flat
-from nl_jax.models.summary import summary
 from nl_jax.training import recipe, sharding, start, state, workdir
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.chips import peak_flops
@@ -62,7 +61,7 @@ def train(
     config, given = recipe.at_batch_size(config), config
     if note := recipe.describe(given, config):
         say(note)
-    mesh, (train_set, validation_set, test_set) = check_run(config, directory)
+    mesh, (train_set, validation_set, test_set), description = check_run(config, directory)
     if ignored := getattr(train_set, "ignored", ()):
         say(f"{len(ignored)} files under {config.data.train} are not taken for videos: {', '.join(ignored[:10])}")
 
@@ -74,13 +73,6 @@ def train(
 
     # ------------------------------------------------------------------------------------------------- network
     resnet = make_resnet_config(config.model, len(train_set.classes))
-    example = train_set.train_clip(0, np.random.default_rng(0))["video"]
-    try:
-        description = summary(resnet, example.shape[:3])
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"the network does not fit clips of shape {example.shape[:3]}: {error}") from error
     schedule = make_schedule(config.optimizer, config.steps)
     optimizer = make_optimizer(config.optimizer, schedule)
     if is_main:

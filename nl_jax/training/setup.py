@@ -13,8 +13,10 @@ from nl_jax.errors import InputError
 from nl_jax.evaluation.views import check_views
 from nl_jax.models import ResNetConfig
 from nl_jax.models.resnet import nonlocal_preset
+from nl_jax.models.summary import summary
 from nl_jax.training import sharding, workdir
 from nl_jax.training.accumulate import check_parts
+from nl_jax.training.schedule import make_optimizer, make_schedule
 from nl_jax.training.step import make_normalize
 from nl_jax.weights.inflate import PLANES
 
@@ -31,19 +33,9 @@ RANGES = {
     "0 or more": (
         lambda value: value >= 0,
         (
-            *(
-                "seed",
-                "num_classes",
-                "eval_every",
-                "num_workers",
-                "keep_every",
-                "skip_nonfinite",
-                "input_timeout",
-                "model.head_window",
-                "optimizer.learning_rate",
-            ),
-            *("optimizer.weight_decay", "optimizer.clip_norm", "optimizer.classifier_rate", "optimizer.decay_rate"),
-            *("optimizer.warmup_steps", "optimizer.warmup_start"),
+            *("seed", "num_classes", "eval_every", "num_workers", "keep_every", "skip_nonfinite", "input_timeout"),
+            *("model.head_window", "optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm"),
+            *("optimizer.classifier_rate", "optimizer.decay_rate", "optimizer.warmup_steps", "optimizer.warmup_start"),
         ),
     ),
     "more than 0": (lambda value: value > 0, ("input_warning",)),
@@ -53,7 +45,10 @@ RANGES = {
 
 
 def check_run(config: ConfigDict, directory: Path):
-    """The mesh and the data sets by split of a run, or InputError for what cannot be run; nothing is written."""
+    """The mesh, the data sets by split and the network's summary, or InputError for what cannot be run.
+
+    Nothing is written, and nothing trained: of a chain every stage is checked before the first one begins.
+    """
     for valid, (is_valid, names) in RANGES.items():
         for name in names:
             if not is_valid(value := attrgetter(name)(config)):
@@ -61,6 +56,7 @@ def check_run(config: ConfigDict, directory: Path):
     if config.keep_every % config.checkpoint_every:
         raise InputError(f"keep_every={config.keep_every} is no multiple of checkpoint_every={config.checkpoint_every}")
     make_normalize(config.input)
+    make_optimizer(config.optimizer, make_schedule(config.optimizer, config.steps))
     mesh = sharding.make_mesh(**config.mesh)
     check_batch_size(config, mesh)
     sharding.check_batch("eval_batch_size", config.eval_batch_size, mesh)
@@ -72,14 +68,20 @@ def check_run(config: ConfigDict, directory: Path):
         raise InputError(f"num_classes={config.num_classes}, but the training data has {len(classes)} classes")
     resnet = make_resnet_config(config.model, len(classes))
     check_parts(config.batch_size, config.accumulate_steps, resnet)
+    clip = train_set.train_clip(0, np.random.default_rng(0))["video"].shape[:3]
+    try:
+        description = summary(resnet, clip)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"the network does not fit clips of shape {clip}: {error}") from error
     if config.mesh.time > 1:
-        frames = len(train_set.train_clip(0, np.random.default_rng(0))["video"])
-        sharding.check_frames(resnet.frames(frames), mesh)
+        sharding.check_frames(resnet.frames(clip[0]), mesh)
     workdir.check(directory, config, train_set)
     tested = [make_dataset(config.data, split, classes) for split in SPLITS[1:]]
     for dataset in tested:
         check_views(dataset)
-    return mesh, (train_set, *tested)
+    return mesh, (train_set, *tested), description
 
 
 def check_batch_size(config: ConfigDict, mesh: Mesh) -> None:

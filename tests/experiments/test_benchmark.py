@@ -10,9 +10,11 @@ import pytest
 from flax import nnx
 
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import growth, network, op
+from experiments.benchmark import growth, loop, network, op
 from experiments.benchmark.measure import Program, compare, peak_bytes
+from nl_jax.models import ResNetConfig, VideoResNet, flat
 from nl_jax.ops import devices
+from nl_jax.training.setup import make_resnet_config
 from nl_jax.training.sharding import make_mesh
 
 with warnings.catch_warnings():
@@ -56,6 +58,29 @@ def test_growth_is_measured_with_both_allocators(tmp_path, monkeypatch, capsys):
     assert "concatenation forward+backward" in capsys.readouterr().out
 
 
+def test_the_loop_is_measured_with_the_arrays_of_a_network(tmp_path, monkeypatch, capsys):
+    config = loop._config(argparse.Namespace(steps=6, depth=50))
+    assert _arrays(config) == 540  # of the R50 with five blocks
+    config.model.update({"blocks_per_stage": (1,), "nonlocal_preset": 0, "nonlocal_blocks": {"res2": (0,)}})
+    monkeypatch.setattr(loop, "_config", lambda _: config)
+    monkeypatch.setattr(loop, "WARM_UP", 2)
+    monkeypatch.setattr(loop, "STEP_SECONDS", 0.01)
+    benchmark.main(["loop", "--steps", "6", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "loop.json").read_text())
+    assert found["step_ms"] > 5 and found["alone_ms"] > 5  # no step is over before its wait
+    assert found["loop_ms"] == pytest.approx(found["step_ms"] - found["input_ms"] - found["alone_ms"])
+    assert found["call_ms"] > 0 and found["thread_ms"] > 0
+    assert found["arrays"] == _arrays(config)
+    assert f"call the compiled step with {found['arrays']:.0f} arrays" in capsys.readouterr().out.replace("\n", " ")
+
+
+def _arrays(config) -> int:
+    """Parameters and their momentum, statistics, and the counters of the state and of its schedule."""
+    resnet = make_resnet_config(config.model, 5)
+    _, params, batch_stats = flat.abstract(lambda: VideoResNet(resnet, rngs=nnx.Rngs(0)))
+    return 2 * len(params) + len(batch_stats) + 2
+
+
 @pytest.mark.parametrize("subject", ["network", "train_step"])
 def test_programs_to_compile_for_a_tpu(subject):
     """Both lower; ours without the pairs of all positions, n of res3 with its keys pooled."""
@@ -95,7 +120,6 @@ def test_programs_are_compared_in_turns():
 def test_the_peer_has_our_parameters():
     """The same network: as many parameters, layer by layer, whatever their order."""
     from experiments.benchmark.torch_network import I3D
-    from nl_jax.models import ResNetConfig, VideoResNet, flat
 
     blocks = network.NONLOCAL_BLOCKS[50]
     config = ResNetConfig(width=8, inflate="3x1x1", geometry="slowfast", nonlocal_blocks=blocks)

@@ -1,6 +1,8 @@
 """One run on other devices, and as two processes of four devices each: what it gives, and what one leaves behind."""
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -108,3 +110,24 @@ def test_a_checkpoint_of_eight_devices_is_tested_alike_on_two_and_by_two_process
         found = scores(tmp_path / name)
         np.testing.assert_allclose(found.pop("scores"), expected["scores"], atol=1e-6)
         assert all((found[name] == expected[name]).all() for name in found)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_sigterm_of_one_process_ends_the_testing_of_all(on_eight, tmp_path, count):
+    workdir = tmp_path / "run"
+    shutil.copytree(on_eight, workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["test_size"] = 100000  # longer than anybody waits
+    (workdir / "config.json").write_text(json.dumps(config))
+    arguments = ("evaluate", f"--workdir={workdir}")
+    processes = start_two(*arguments) if count == 2 else [start(*arguments, devices=8)]
+    try:
+        assert "testing 100000 videos on 8 device(s)\n" in processes[0].stdout  # up to this line, which is the last
+        processes[-1].send_signal(signal.SIGTERM)
+        output = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [75] * count, output
+    assert all("asked to end: nothing is written" in printed for printed, _ in output)
+    assert not (workdir / "evaluate").exists()

@@ -228,6 +228,7 @@ TRAIN = ["train", "--config=configs/quickstart.py", "--workdir=W"]
         ),
         ([*TRAIN, "--config.mesh.data=3"], "number of devices, 1"),
         ([*TRAIN, "--config.start.stage=x.py"], "no config file x.py"),
+        ([*TRAIN, "--config.steps=20"], "warmup_steps=120 must be fewer than steps=20"),  # before its stage is trained
         (["train", "--config=configs/quickstart.py", "--workdir="], "--workdir is empty"),
         ([*TRAIN, "--config.model.nonlocal_blocks.res3=('a',)"], "after residual block 'a' of res3"),
         (["evaluate", "--workdir=/no/such"], "/no/such holds no config.json"),
@@ -239,7 +240,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(tmp_path, arguments, me
     assert re.search(message, done.stderr), done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("error: ")
     assert "Traceback" not in done.stdout + done.stderr
-    assert not (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

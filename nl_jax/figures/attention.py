@@ -5,6 +5,7 @@ position lies, and T H W of its keys, which subsampling leaves fewer of.
 """
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -65,8 +66,8 @@ def attend(
     blocks = model.nonlocal_blocks()
     if block not in blocks:
         raise InputError(f"block={block!r} is unknown; the network has {', '.join(blocks) or 'no non-local block'}")
-    _, out = model(video)
-    return attend_to(blocks[block], out[block.removesuffix("_nonlocal")], block, position)
+    x = _input(*nnx.split(model), video, block.removesuffix("_nonlocal"))
+    return attend_to(blocks[block], x, block, position)
 
 
 def attend_to(
@@ -91,7 +92,7 @@ def _weights(block, x, position):
         "space": (row * w + column, frame),
         "time": (frame, row * w + column),
     }[block.axes]
-    found = block.attention_rows(x, jnp.array([at]))[element, 0].reshape(block.key_shape(x.shape))
+    found = _rows(*nnx.split(block), x, np.array([at]))[element, 0].reshape(block.key_shape(x.shape))
     if block.axes == "space":
         return jnp.zeros((t, *found.shape)).at[frame].set(found)
     if block.axes == "time":
@@ -104,9 +105,8 @@ def _mean_weights(block, x):
     """The average row over all positions, a few at a time."""
     count = int(np.prod([x.shape[a] for a in {"spacetime": (1, 2, 3), "space": (2, 3), "time": (1,)}[block.axes]]))
     count //= x.shape[1] // block.time_group if block.time_group else 1
-    graphdef, state = nnx.split(block)
-    rows = jax.jit(lambda state, x, at: nnx.merge(graphdef, state).attention_rows(x, at).sum(axis=1))
-    total = sum(rows(state, x, jnp.arange(at, min(at + QUERIES, count))) for at in range(0, count, QUERIES)) / count
+    asked = np.arange(-(-count // QUERIES) * QUERIES).reshape(-1, QUERIES)  # all of one shape, so compiled once
+    total = sum(_sum_of_rows(*nnx.split(block), x, np.minimum(at, count - 1), at < count) for at in asked) / count
     t, h, w = x.shape[1:4]
     keys = block.key_shape(x.shape)
     if block.axes == "time":
@@ -114,6 +114,23 @@ def _mean_weights(block, x):
     if block.axes == "space":
         return total.reshape(t, *keys) / t
     return total.reshape(t, *keys[1:]) / (t // keys[0])
+
+
+# Compiled once for a network and a shape, whatever the position: weights and positions are arguments.
+@partial(jax.jit, static_argnames=("graphdef", "name"))
+def _input(graphdef, state, video, name):
+    return nnx.merge(graphdef, state)(video)[1][name]
+
+
+@partial(jax.jit, static_argnames="graphdef")
+def _rows(graphdef, state, x, positions):
+    return nnx.merge(graphdef, state).attention_rows(x, positions)
+
+
+@partial(jax.jit, static_argnames="graphdef")
+def _sum_of_rows(graphdef, state, x, positions, counted):
+    rows = nnx.merge(graphdef, state).attention_rows(x, positions)
+    return jnp.where(counted[None, :, None], rows, 0).sum(axis=1)
 
 
 def draw_arrows(video: UInt8[np.ndarray, "f y x 3"], attention: Attention, count: int = 20, title: str = "") -> Figure:

@@ -23,7 +23,8 @@ def add_arrows(figure: Figure, start, panels: dict, video, attention, strongest)
     """Arrows from the position in the axes `start` to each of the strongest keys that lies in a panel, by frame."""
     tail = _pixel(attention.position[1:], attention.shape[1:], video.shape[1:3])
     keys, largest = attention.weights.shape, float(np.abs(attention.weights).max()) or 1.0
-    for place, weight in reversed(strongest):  # the strongest on top
+    # The nearest on top: of arrows in one direction the longer would hide the head of the shorter.
+    for place, weight in sorted(strongest, key=lambda found: -abs(found[0][0] - attention.position[0])):
         frame = frame_of(place[0], keys[0], len(video))
         if frame not in panels:
             continue

@@ -64,6 +64,10 @@ class ResNetConfig:
     dtype: str = "float32"
     remat: tuple[str, ...] = ()
 
+    def __hash__(self) -> int:
+        # Mappings have no hash; without this a network's graphdef could not be a static argument of jit.
+        return hash((self.depth, self.width, self.inflate, self.geometry, self.num_classes))
+
     def stages(self) -> dict[str, int]:
         """Stage name to number of residual blocks: {"res2": 3, ...}."""
         if self.blocks_per_stage is None and self.depth not in BLOCKS_PER_STAGE:

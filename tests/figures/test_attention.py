@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +15,11 @@ from PIL import Image
 
 from nl_jax.errors import InputError
 from nl_jax.figures import attention
-from nl_jax.models import ResNetConfig, VideoResNet
+from nl_jax.models import NonLocalBlock, ResNetConfig, VideoResNet
+from nl_jax.models.nonlocal_block import PAIRWISE, SUBSAMPLE
 
 BLOCK = "res3_0_nonlocal"
-T, H, W = 4, 4, 3  # positions of the block; keys are 2 x 1 in space where subsampled
+T, H, W, C = 4, 5, 3, 6  # positions of the block; an odd height and width leave some without a partner to pool with
 
 
 @pytest.fixture(scope="module")
@@ -42,65 +45,111 @@ def network(randomise):
     return build
 
 
-def naive_matrix(model, video):
+def naive_matrix(block, x, axes, subsample, time_group, scale):
     """Every f(x_i, x_j) / C(x), (t, h, w, T, H, W), by a plain loop over positions i and j."""
-    block = model.res3[0].nonlocal_block
-    x = np.asarray(model(video)[1]["res3_0"][0], np.float64)
-    t, h, w, c = x.shape
-    keys = x
-    if block.subsample == "before":
-        keys = x.reshape(t, h, w, c)[:, : h // 2 * 2, : w // 2 * 2].reshape(t, h // 2, 2, w // 2, 2, c).max((2, 4))
 
-    def linear(layer, vector):
-        return vector @ np.asarray(layer.kernel[...], np.float64) + np.asarray(layer.bias[...], np.float64)
+    def linear(name, of):
+        layer = getattr(block, name)
+        return of @ np.asarray(layer.kernel[...], np.float64) + np.asarray(layer.bias[...], np.float64)
 
-    result = np.zeros((t, h, w, *keys.shape[:3]))
-    for i in itertools.product(range(t), range(h), range(w)):
+    def pool(of):
+        t, h, w, c = of.shape
+        return of[:, : h // 2 * 2, : w // 2 * 2].reshape(t, h // 2, 2, w // 2, 2, c).max((2, 4))
+
+    x = np.asarray(x[0], np.float64)
+    theta, phi = x, pool(x) if subsample == "before" else x
+    if block.pairwise != "gaussian":
+        theta, phi = linear("theta", theta), linear("phi", phi)
+    if subsample == "after":
+        phi = pool(phi)
+    if block.pairwise == "concatenation":
+        w_f = np.asarray(block.w_f.kernel[:, 0], np.float64)
+    scale = {"rsqrt_d": theta.shape[-1] ** -0.5, None: 1.0}.get(scale, scale)
+
+    def f(i, j):
+        if block.pairwise == "concatenation":
+            return max(0.0, w_f @ np.concatenate([theta[i], phi[j]]))
+        if block.pairwise == "dot_product":
+            return theta[i] @ phi[j]
+        return np.exp(scale * theta[i] @ phi[j])
+
+    result = np.zeros((*x.shape[:3], *phi.shape[:3]))
+    for i in np.ndindex(x.shape[:3]):
         seen = [
             j
-            for j in itertools.product(*map(range, keys.shape[:3]))
-            if (block.axes != "space" or j[0] == i[0])
-            and (block.axes != "time" or j[1:] == i[1:])
-            and (not block.time_group or j[0] // block.time_group == i[0] // block.time_group)
+            for j in np.ndindex(phi.shape[:3])
+            if (axes != "space" or j[0] == i[0])
+            and (axes != "time" or j[1:] == i[1:])
+            and (not time_group or j[0] // time_group == i[0] // time_group)
         ]
-        theta, phis = x[i], [keys[j] for j in seen]
-        if block.pairwise != "gaussian":
-            theta, phis = linear(block.theta, theta), [linear(block.phi, phi) for phi in phis]
-        if block.pairwise == "concatenation":
-            w_f = np.asarray(block.w_f.kernel[:, 0], np.float64)
-            f = np.array([max(0.0, w_f @ np.concatenate([theta, phi])) for phi in phis]) / len(seen)
-        elif block.pairwise == "dot_product":
-            f = np.array([theta @ phi for phi in phis]) / len(seen)
-        else:
-            scores = np.array([theta @ phi for phi in phis])
-            f = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
-        for j, value in zip(seen, f, strict=True):
-            result[(*i, *j)] = value
+        values = [f(i, j) for j in seen]
+        total = sum(values) if block.pairwise.endswith("gaussian") else len(seen)
+        for j, value in zip(seen, values, strict=True):
+            result[(*i, *j)] = value / total
     return result
 
 
-CASES = [
-    *({"pairwise": pairwise} for pairwise in ("gaussian", "embedded_gaussian", "dot_product", "concatenation")),
-    {"pairwise": "embedded_gaussian", "axes": "space"},
-    {"pairwise": "dot_product", "axes": "time"},
-    {"pairwise": "embedded_gaussian", "subsample": "before"},
-    {"pairwise": "dot_product", "axes": "space", "subsample": "before"},
-    {"pairwise": "concatenation", "axes": "space"},
-    {"pairwise": "gaussian", "axes": "time"},
-    {"pairwise": "embedded_gaussian", "time_group": 2},
+SUMS = [("spacetime", how, group) for how in SUBSAMPLE for group in (None, 2)]
+SUMS += [("space", how, None) for how in SUBSAMPLE] + [("time", None, None)]
+CASES = [(pairwise, *of, None) for pairwise in PAIRWISE for of in SUMS]
+CASES += [
+    (pairwise, *of, scale)
+    for pairwise in ("gaussian", "embedded_gaussian")
+    for of in (SUMS[0], SUMS[-2])
+    for scale in ("rsqrt_d", 0.7)
 ]
 
 
-@pytest.mark.parametrize("options", CASES, ids=lambda options: "-".join(map(str, options.values())))
-def test_rows_are_those_of_the_naive_matrix(options, network, video):
-    model = network(**options)
-    matrix = naive_matrix(model, video)
-    for position in ((0, 0, 0), (2, 1, 2), (3, 3, 1)):
-        found = attention.attend(model, video, BLOCK, position)
+@pytest.mark.parametrize("pairwise, axes, subsample, time_group, scale", CASES)
+def test_rows_are_those_of_the_naive_matrix(pairwise, axes, subsample, time_group, scale, randomise):
+    options = {"axes": axes, "subsample": subsample, "time_group": time_group, "scale": scale}
+    block = randomise(lambda: NonLocalBlock(C, pairwise=pairwise, **options, rngs=nnx.Rngs(0)))
+    x = jax.random.normal(jax.random.key(4), (1, T, H, W, C))
+    matrix = naive_matrix(block, x, **options)
+    for position in itertools.islice(np.ndindex(T, H, W), 0, None, 7):
+        found = attention.attend_to(block, x, BLOCK, position)
         assert found.shape == (T, H, W)
-        np.testing.assert_allclose(found.weights, matrix[position], rtol=1e-3, atol=1e-5)
-    mean = attention.attend(model, video, BLOCK, None)
-    np.testing.assert_allclose(mean.weights, matrix.mean((0, 1, 2)), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(found.weights, matrix[position], rtol=1e-4, atol=1e-6)
+    mean = attention.attend_to(block, x, BLOCK, None)
+    np.testing.assert_allclose(mean.weights, matrix.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
+
+
+def test_a_block_of_a_network_is_given_what_it_sees_there(network, video):
+    model = network(pairwise="embedded_gaussian")
+    x = jax.jit(lambda video: model(video)[1]["res3_0"])(video)
+    for position in ((2, 4, 2), None):
+        found = attention.attend(model, video, BLOCK, position)
+        expected = attention.attend_to(model.nonlocal_blocks()[BLOCK], x, BLOCK, position)
+        np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-4)
+
+
+def test_it_is_compiled_once_whatever_the_position_and_the_weights(network, video, monkeypatch):
+    traced = []
+    for owner, name in ((VideoResNet, "__call__"), (NonLocalBlock, "attention_rows")):
+        plain = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, name=name, plain=plain: (traced.append(name), plain(*args))[1])
+    model = network(pairwise="gaussian", scale=0.3)
+    rows = []
+    for position in ((0, 0, 0), (3, 4, 2), (1, 2, 1), None, None):
+        rows.append(attention.attend(model, video, BLOCK, position).weights)
+        model.conv1.kernel[...] *= 1.1
+    assert sorted(traced) == ["__call__", "attention_rows", "attention_rows"]  # of a position, and of the average
+    assert not np.array_equal(rows[-1], rows[-2]), "the weights are those of the call"
+
+
+def test_the_matrix_is_never_formed(randomise):
+    t, h, w = 4, 16, 16
+    block = randomise(lambda: NonLocalBlock(2, pairwise="concatenation", rngs=nnx.Rngs(0)))
+    graphdef, state = nnx.split(block)
+    x, at = jnp.zeros((1, t, h, w, 2)), jnp.arange(attention.QUERIES)
+
+    def largest(function, *args):
+        program = str(jax.make_jaxpr(partial(function, graphdef))(state, x, *args))
+        sizes = re.findall(r"(?:f32|bool)\[([\d,]+)\]", program)
+        return max(int(np.prod(list(map(int, size.split(","))))) for size in sizes)
+
+    assert largest(attention._rows, at[:1]) <= 2 * t * h * w
+    assert largest(attention._sum_of_rows, at, at < 3) == attention.QUERIES * t * h * w
 
 
 def made_up():
@@ -174,8 +223,8 @@ def test_what_does_not_exist_is_named(network, video, tmp_path):
     model = network(pairwise="dot_product")
     with pytest.raises(InputError, match=r"block='res4_0_nonlocal' is unknown; the network has res3_0_nonlocal"):
         attention.attend(model, video, "res4_0_nonlocal", (0, 0, 0))
-    with pytest.raises(InputError, match=r"position=\(0, 4, 0\) lies outside the \(4, 4, 3\) positions"):
-        attention.attend(model, video, BLOCK, (0, 4, 0))
+    with pytest.raises(InputError, match=r"position=\(0, 5, 0\) lies outside the \(4, 5, 3\) positions"):
+        attention.attend(model, video, BLOCK, (0, 5, 0))
     with pytest.raises(InputError, match="arrows need a position"):
         attention.draw_arrows(FRAMES, attention.attend(model, video, BLOCK, None))
     with pytest.raises(InputError, match=r"picture\.bmp: pictures end in one of \.png"):

@@ -52,6 +52,8 @@ class Reference:
 
     def pool(self, x):
         t, h, w, c = x.shape
+        if h == w == 1:  # a sequence
+            return x[: t // 2 * 2].reshape(t // 2, 2, 1, 1, c).max(1)
         return x[:, : h // 2 * 2, : w // 2 * 2].reshape(t, h // 2, 2, w // 2, 2, c).max((2, 4))
 
     def groups(self, x):
@@ -101,6 +103,22 @@ def test_output_and_rows_equal_the_formula(pairwise, axes, subsample, randomise)
     positions = jnp.array([0, 2, rows.shape[1] - 1])
     np.testing.assert_allclose(jitted(block, "attention_rows")(x, positions), rows[:, positions], atol=1e-6)
     assert np.prod(block.key_shape(SHAPE)) == rows.shape[2]
+
+
+@pytest.mark.parametrize("shape, as_video", [((2, 5, 4), (1, 5, 4)), ((2, 7), (7, 1, 1))], ids=["image", "sequence"])
+@pytest.mark.parametrize("subsample", [None, "before", "after"])
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_rows_of_images_and_sequences_equal_the_formula(pairwise, subsample, shape, as_video, randomise):
+    block = randomise(lambda: NonLocalBlock(CHANNELS, pairwise=pairwise, subsample=subsample, rngs=nnx.Rngs(0)))
+    x = video((*shape, CHANNELS))
+    expected = [_rows_of_clip(block, pairwise, subsample, clip.reshape(*as_video, CHANNELS)) for clip in x]
+    found = jitted(block, "attention_rows")(x, jnp.arange(np.prod(shape[1:])))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.prod(block.key_shape(x.shape)) == found.shape[2]
+
+
+def _rows_of_clip(block, pairwise, subsample, clip):
+    return Reference(block, pairwise, "spacetime", subsample, 1.0)(clip)[0][0]
 
 
 MMCV = {1: NonLocal1d, 2: NonLocal2d, 3: NonLocal3d}

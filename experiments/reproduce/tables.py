@@ -57,7 +57,7 @@ class Row:
 
 
 HEAD = (
-    *("row", "runs", "top-1, %", "difference from the baseline [95%]", "parameters", "FLOPs"),
+    *("row", "runs", "top-1, %", "each run", "difference from the baseline [95%]", "parameters", "FLOPs"),
     *("paper: top-1", "difference", "parameters, FLOPs"),
 )
 
@@ -73,10 +73,10 @@ def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
             mean, spread = mean_and_spread(row.accuracies())
             accuracy = f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
         if base is not None and (found_difference := row.difference(base)):
-            mean, low, high = (_signed(value) for value in found_difference)
+            mean, low, high = (signed(value) for value in found_difference)
             difference = f"{mean} [{low}, {high}]"
         if base not in (None, row) and row.paper and base.paper:
-            paper_difference = _signed(row.paper - base.paper)
+            paper_difference = signed(row.paper - base.paper)
         ratios = (
             ("", "") if base is None else (f"{row.parameters / base.parameters:.2f}x", f"{row.macs / base.macs:.2f}x")
         )
@@ -85,6 +85,7 @@ def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
                 row.name,
                 row.missing() or str(len(row.results)),
                 accuracy,
+                " ".join(f"{value:.0f}" for value in row.accuracies()),
                 difference,
                 *ratios,
                 f"{row.paper:.1f}" if row.paper else "",
@@ -97,7 +98,7 @@ def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 def markdown(rows: Sequence[Row]) -> str:
     cells = [HEAD, tuple("---" for _ in HEAD), *lines(rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells) + "\n"
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
 
 
 PAGE = """<!doctype html>
@@ -152,6 +153,6 @@ def plot(heading: str, rows: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _signed(value: float) -> str:
-    text = f"{abs(value):.1f}"
-    return text if text == "0.0" else f"{'+' if value > 0 else MINUS}{text}"
+def signed(value: float, digits: int = 1) -> str:
+    text = f"{abs(value):.{digits}f}"
+    return text if not float(text) else f"{'+' if value > 0 else MINUS}{text}"

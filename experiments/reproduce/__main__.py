@@ -150,7 +150,7 @@ def _write_distance(arguments: argparse.Namespace, runs: dict[str, dict[str, lis
 
 def _row(table: str, row: str, runs: list[Run], arguments: argparse.Namespace) -> tables.Row:
     found = [result for run in runs if (result := results.load(run, arguments.results))]
-    network = summary_of(runs[0].config)
+    network = found[0] if found else summary_of(runs[0].config)  # both know its size
     paper = table_module(table).ROWS[row].get("paper")
     return tables.Row(
         name=row,

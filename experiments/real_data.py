@@ -1,6 +1,6 @@
 """The block on real data: movements of people who were held out (1-D), and images of clothes (2-D).
 
-python -m experiments.real_data watch --seeds=5
+python -m experiments.real_data watch --seeds=3
 python -m experiments.real_data fashion --seeds=5 --steps=1000
 
 watch is the shoulder exercises that seglearn ships (`pip install -e .[real_data]`): ten people, seven exercises,
@@ -31,6 +31,7 @@ from jaxtyping import Array, Float, Int
 
 from experiments import command_line
 from experiments.reproduce.statistics import mean_and_spread, paired_difference
+from experiments.reproduce.tables import signed
 from nl_jax.errors import InputError
 from nl_jax.models import NonLocalBlock, flat
 from nl_jax.models.norm import Norm
@@ -184,6 +185,20 @@ def parameters(kind: str, data: tuple) -> int:
     return sum(array.size for array in flat.split(model)[1].values())
 
 
+def markdown(networks: dict[str, dict]) -> str:
+    """A line for every network of a JSON file of results."""
+    lines = [
+        "| network | parameters | held-out accuracy, % | difference from plain [95%] |",
+        "| --- | --- | --- | --- |",
+    ]
+    for kind, found in networks.items():
+        mean, low, high = (signed(value) for value in found["difference"])
+        spread = "" if found["spread"] is None else f" ± {found['spread']:.1f}"
+        difference = "" if kind == "plain" else f"{mean} [{low}, {high}]"
+        lines.append(f"| {kind} | {found['parameters']} | {found['accuracy']:.1f}{spread} | {difference} |")
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.real_data", description=__doc__.splitlines()[0])
     parser.add_argument("data", choices=tuple(DATA))
@@ -204,15 +219,12 @@ def main(argv: list[str] | None = None) -> None:
             right[kind][seed, indices] = found
         right[kind] = right[kind][:, data[2] >= 0]
     found = {}
-    print("| network | parameters | held-out accuracy, % | difference from plain [95%] |\n| --- | --- | --- | --- |")
     for kind in NETWORKS:
         mean, spread = mean_and_spread(100 * right[kind].mean(axis=1))
         difference = [100 * value for value in paired_difference(right[kind], right["plain"])]
         found[kind] = {"parameters": parameters(kind, data), "accuracy": mean, "spread": spread}
         found[kind]["difference"] = difference
-        text = "" if kind == "plain" else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*difference)
-        plus = "" if spread is None else f" ± {spread:.1f}"
-        print(f"| {kind} | {found[kind]['parameters']} | {mean:.1f}{plus} | {text} |")
+    print(markdown(found))
     arguments.out.mkdir(parents=True, exist_ok=True)
     facts = {"seeds": arguments.seeds, "steps": arguments.steps, "samples": right["plain"].shape[1], "networks": found}
     path = arguments.out / f"real_data_{arguments.data}.json"

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from experiments import command_line
-from experiments.reproduce import distance, execute, results, tables
+from experiments.reproduce import dip, distance, execute, results, tables
 from experiments.reproduce.cost import describe_costs
 from experiments.reproduce.rows import (
     TABLES,
@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--out", type=Path, default=Path("runs/reproduce/tables"), help="folder of the tables")
     result.add_argument("--show", action="store_true", help="run nothing, show what results there are")
     result.add_argument("--distance", action="store_true", help="also accuracy by distance (of --laptop's rows)")
+    result.add_argument("--dip", action="store_true", help="also how far a loss rises above the baseline's")
     result.add_argument("--plan", action="store_true", help="run nothing, show what the runs cost")
     return result
 
@@ -81,7 +82,9 @@ def reproduce(arguments: argparse.Namespace, changes: list[str]) -> int:
         in_order = [of_row[k] for k in range(arguments.seeds) for rows in runs.values() for of_row in rows.values()]
         executor(in_order)
         failed = executor.failed
-    _write(arguments, runs)
+    written = _write(arguments, runs)
+    if arguments.dip:
+        _write_dips(arguments, written)
     if arguments.distance:
         _write_distance(arguments, runs)
     for line in failed:
@@ -107,10 +110,11 @@ def _runs(arguments: argparse.Namespace, changes: list[str]) -> dict[str, dict[s
     return runs
 
 
-def _write(arguments: argparse.Namespace, runs: dict[str, dict[str, list[Run]]]) -> None:
-    sections = []
+def _write(arguments: argparse.Namespace, runs: dict[str, dict[str, list[Run]]]) -> dict[str, list[tables.Row]]:
+    """Table to its rows, as written."""
+    sections, written = [], {}
     for table, of_table in runs.items():
-        rows = [_row(table, row, of_row, arguments) for row, of_row in of_table.items()]
+        rows = written[table] = [_row(table, row, of_row, arguments) for row, of_row in of_table.items()]
         heading = table_module(table).__doc__.partition("\n")[0]
         picture = f"{table}.png"
         tables.plot(f"Table {table}" if table[0].isdigit() else table, rows, arguments.out / picture)
@@ -121,6 +125,15 @@ def _write(arguments: argparse.Namespace, runs: dict[str, dict[str, list[Run]]])
     page = arguments.out / "tables.html"
     page.write_text(tables.html_page("The tables of the paper", sections))
     print(f"wrote {page}, and Markdown and pictures beside it")
+    return written
+
+
+def _write_dips(arguments: argparse.Namespace, written: dict[str, list[tables.Row]]) -> None:
+    """A table for each table of the paper, of its rows whose runs kept their losses, as their baseline's did."""
+    for table, rows in written.items():
+        if found := dip.dips(rows):
+            (arguments.out / f"{table}_dip.md").write_text(dip.markdown(found))
+            print(f"\nTable {table}, training loss above the baseline's\n\n{dip.markdown(found)}")
 
 
 def _write_distance(arguments: argparse.Namespace, runs: dict[str, dict[str, list[Run]]]) -> None:
@@ -137,7 +150,7 @@ def _write_distance(arguments: argparse.Namespace, runs: dict[str, dict[str, lis
 
 def _row(table: str, row: str, runs: list[Run], arguments: argparse.Namespace) -> tables.Row:
     found = [result for run in runs if (result := results.load(run, arguments.results))]
-    network = summary_of(runs[0].config)
+    network = found[0] if found else summary_of(runs[0].config)  # both know its size
     paper = table_module(table).ROWS[row].get("paper")
     return tables.Row(
         name=row,

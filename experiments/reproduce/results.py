@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from experiments.reproduce.rows import Run
 from nl_jax.errors import InputError
 from nl_jax.evaluation.metrics import in_top_k
+from nl_jax.training.logs import read_metrics
 from nl_jax.training.workdir import write_json
 
 
@@ -27,6 +28,8 @@ class Result:
         process that ended it.
       correct: whether each test video was right, as bits; empty where a video has several labels.
       videos, list: how many there are, and their hash.
+      losses: step to the mean training loss of the steps up to it since the one before; results of before they were
+        kept have none.
     """
 
     row: str
@@ -41,6 +44,7 @@ class Result:
     videos: int
     list: str
     correct: str
+    losses: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def right(self) -> Bool[np.ndarray, "n"]:
         return np.unpackbits(np.frombuffer(bytes.fromhex(self.correct), np.uint8), count=self.videos).astype(bool)
@@ -67,6 +71,7 @@ def collect(run: Run, workdir: Path, *, commit: str, seconds: float, cpu_seconds
         videos=found["videos"],
         list=found["list"],
         correct=correct,
+        losses={row["step"]: round(float(row["train_loss"]), 4) for row in read_metrics(workdir / "metrics.csv")},
     )
 
 

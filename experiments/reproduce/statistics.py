@@ -1,5 +1,7 @@
 """What several runs of two rows say of their difference."""
 
+import functools
+
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -23,11 +25,19 @@ def paired_difference(
     Args:
       ours, theirs: whether test clip i was right in the run of seed k.
     """
-    difference = ours.astype(np.float32) - theirs.astype(np.float32)
-    seeds, clips = difference.shape
+    difference = ours.astype(np.float64) - theirs
+    of_seeds, of_clips = _draws(*difference.shape, seed, resamples)
+    drawn = ((of_clips @ difference.T) * of_seeds).sum(axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(difference.mean()), float(low), float(high)
+
+
+@functools.lru_cache(maxsize=2)  # a table asks for the same ones for every row
+def _draws(
+    seeds: int, clips: int, seed: int, resamples: int
+) -> tuple[Float[np.ndarray, "r s"], Float[np.ndarray, "r n"]]:
+    """The weight of every seed and of every clip in each resample."""
     rng = np.random.default_rng(seed)
     of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
     of_clips = rng.multinomial(clips, np.full(clips, 1 / clips), resamples) / clips
-    drawn = np.einsum("rs,sn,rn->r", of_seeds, difference, of_clips, optimize=True)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(difference.mean()), float(low), float(high)
+    return of_seeds, of_clips

@@ -42,8 +42,8 @@ class Row:
         """ "" or that there are not enough runs."""
         return "" if len(self.results) >= self.wanted else f"not enough runs ({len(self.results)} of {self.wanted})"
 
-    def difference(self, base: "Row") -> tuple[float, float, float] | None:
-        """From the baseline in points, with the 95% interval, over the seeds that both have."""
+    def difference(self, base: "Row") -> "Difference | None":
+        """From the baseline, over the seeds that both have."""
         pairs = [
             (ours.right(), theirs.right())
             for ours in self.results
@@ -53,12 +53,27 @@ class Row:
         if not pairs or base is self:
             return None
         ours, theirs = (np.stack(part) for part in zip(*pairs, strict=True))
-        return tuple(100 * value for value in paired_difference(ours, theirs))
+        better = int((ours.mean(axis=1) > theirs.mean(axis=1)).sum())
+        return Difference(*(100 * value for value in paired_difference(ours, theirs)), better, len(ours))
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Between two rows in points, its 95% interval, and in how many of the seeds the first is the better."""
+
+    mean: float
+    low: float
+    high: float
+    better: int
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{signed(self.mean)} [{signed(self.low)}, {signed(self.high)}], {self.better} of {self.seeds}"
 
 
 HEAD = (
-    *("row", "runs", "top-1, %", "difference from the baseline [95%]", "parameters", "FLOPs"),
-    *("paper: top-1", "difference", "parameters, FLOPs"),
+    *("row", "runs", "top-1, %", "each run", "difference from the baseline [95%], seeds better"),
+    *("parameters", "FLOPs", "paper: top-1", "difference", "parameters, FLOPs"),
 )
 
 
@@ -73,10 +88,9 @@ def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
             mean, spread = mean_and_spread(row.accuracies())
             accuracy = f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
         if base is not None and (found_difference := row.difference(base)):
-            mean, low, high = (_signed(value) for value in found_difference)
-            difference = f"{mean} [{low}, {high}]"
+            difference = str(found_difference)
         if base not in (None, row) and row.paper and base.paper:
-            paper_difference = _signed(row.paper - base.paper)
+            paper_difference = signed(row.paper - base.paper)
         ratios = (
             ("", "") if base is None else (f"{row.parameters / base.parameters:.2f}x", f"{row.macs / base.macs:.2f}x")
         )
@@ -85,6 +99,7 @@ def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
                 row.name,
                 row.missing() or str(len(row.results)),
                 accuracy,
+                " ".join(f"{value:.0f}" for value in row.accuracies()),
                 difference,
                 *ratios,
                 f"{row.paper:.1f}" if row.paper else "",
@@ -97,7 +112,7 @@ def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 def markdown(rows: Sequence[Row]) -> str:
     cells = [HEAD, tuple("---" for _ in HEAD), *lines(rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells) + "\n"
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
 
 
 PAGE = """<!doctype html>
@@ -152,6 +167,6 @@ def plot(heading: str, rows: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _signed(value: float) -> str:
-    text = f"{abs(value):.1f}"
-    return text if text == "0.0" else f"{'+' if value > 0 else MINUS}{text}"
+def signed(value: float, digits: int = 1) -> str:
+    text = f"{abs(value):.{digits}f}"
+    return text if not float(text) else f"{'+' if value > 0 else MINUS}{text}"

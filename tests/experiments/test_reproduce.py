@@ -1,5 +1,6 @@
 """The tables: their runs, their statistics, and one of them run to its end at the smallest size there is."""
 
+import dataclasses
 import itertools
 import json
 
@@ -8,7 +9,7 @@ import pytest
 import scipy.stats
 
 from experiments.reproduce import __main__ as reproduce
-from experiments.reproduce import distance, results, rows, tables
+from experiments.reproduce import dip, distance, results, rows, tables
 from experiments.reproduce.cost import device_hours
 from experiments.reproduce.execute import in_order
 from experiments.reproduce.statistics import mean_and_spread, paired_difference
@@ -191,11 +192,14 @@ def test_a_table_has_ours_beside_the_papers():
     ]
     text = tables.markdown(table).splitlines()
     assert len(text) == 2 + 4
-    assert text[2].startswith("| base | 2 | 25.0 ± 0.0 |  | 1.00x | 1.00x | 71.8 |  |")
-    assert text[3].startswith("| better | 2 | 50.0 ± 0.0 | +25.0 [+") and "| 1.20x | 1.50x | 72.7 | +0.9 |" in text[3]
+    assert text[2].startswith("| base | 2 | 25.0 ± 0.0 | 25 25 |  | 1.00x | 1.00x | 71.8 |  |")
+    assert (
+        text[3].startswith("| better | 2 | 50.0 ± 0.0 | 50 50 | +25.0 [+")
+        and "| 1.20x | 1.50x | 72.7 | +0.9 |" in text[3]
+    )
     assert text[3].endswith("| 1.2x, 1.5x |")
-    assert "| half | not enough runs (1 of 2) | 50.0 |" in text[4]
-    assert "| none | not enough runs (0 of 2) |  |  |" in text[5]
+    assert "| half | not enough runs (1 of 2) | 50.0 | 50 |" in text[4]
+    assert "| none | not enough runs (0 of 2) |  |  |  |" in text[5]
     page = tables.html_page("T", [("Table 2a: <f>", table, "2a.png")])
     assert page.count("<tr>") == 5 and "Table 2a: &lt;f&gt;" in page
 
@@ -210,6 +214,32 @@ def test_what_was_right_survives_the_file(tmp_path):
     results.save(result(3, right), tmp_path)
     saved = json.loads((tmp_path / f"{'0' * 10}_3.json").read_text())
     assert np.array_equal(results.Result(**saved).right(), right)
+
+
+def test_results_of_before_losses_were_kept_are_read(tmp_path):
+    run = rows.make_run("2a", "gaussian", 0, laptop=True)
+    fields = dataclasses.asdict(result(0, np.ones(8, bool)))
+    del fields["losses"]
+    (tmp_path / f"{run.name}.json").write_text(json.dumps(fields))
+    assert results.load(run, tmp_path).losses == {}
+
+
+# -------------------------------------------------------------------------------------------------------------- dip
+def test_a_dip_is_the_largest_loss_above_that_of_the_baseline_with_the_same_seed():
+    """Losses at steps 50 to 500, of which 100 are early; seed 1 of the baseline has none, and is no pair."""
+    steps = [str(50 * i) for i in range(1, 11)]
+    base, ours = a_row("base", [np.ones(8, bool)] * 3), a_row("ours", [np.ones(8, bool)] * 3)
+    for row, of_seed in ((base, ([1.0] * 10, [], [2.0] * 10)), (ours, ([0.9] * 10, [9.0] * 10, [1.5] * 10))):
+        for found, losses in zip(row.results, of_seed, strict=True):
+            found.losses.update(zip(steps, losses, strict=False))
+    ours.results[0].losses.update({"100": 1.02, "150": 1.3})
+    ours.results[2].losses["500"] = 2.4
+    found = dip.dips([base, ours])
+    assert len(found) == 1 and (found[0].row, found[0].baseline, found[0].runs) == ("ours", "base", 2)
+    assert (found[0].until, found[0].steps) == (100, 500)
+    assert (found[0].early, found[0].all) == pytest.approx((0.02, 0.4))
+    assert dip.markdown(found).splitlines()[-1] == "| ours | base | 2 | +0.020 (100) | +0.400 (500) |"
+    assert dip.dips([base, a_row("none", [])]) == []
 
 
 # --------------------------------------------------------------------------------------------------------- distance
@@ -262,10 +292,11 @@ def test_a_table_is_run_kept_and_run_no_second_time(tmp_path, capsys):
     assert "<td>dot_product</td>" in (tmp_path / "out" / "tables.html").read_text()
 
     with pytest.raises(SystemExit) as ended:
-        reproduce.main([*command, "--seeds=2", "--show", "--distance", *TINY])
+        reproduce.main([*command, "--seeds=2", "--show", "--distance", "--dip", *TINY])
     again = capsys.readouterr().out
     assert not ended.value.code and "experiments.train" not in again
     assert "| dot_product | not enough runs (1 of 2) |" in again and "accuracy by distance" in again
+    assert "| dot_product | baseline | 1 | " in (tmp_path / "out" / "2a_dip.md").read_text()
 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):

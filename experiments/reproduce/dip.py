@@ -1,0 +1,67 @@
+"""How far training losses rise above the baseline's: whether new blocks disturb the network they are put in."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.reproduce.tables import Row, signed
+
+EARLY = 0.2  # of the steps: before either network leaves the plateau of the embedded task
+
+
+@dataclasses.dataclass(frozen=True)
+class Dip:
+    """Of one row, the largest loss above its baseline's with the same seed, which has the same clips, in nats.
+
+    `early` is over the means of the first steps, up to `until`; `all` over those of all steps, up to `steps`. Where the
+    network is better throughout they are negative.
+    """
+
+    row: str
+    baseline: str
+    runs: int
+    early: float
+    until: int
+    all: float
+    steps: int
+
+
+def dips(rows: Sequence[Row]) -> list[Dip]:
+    """Of the rows that have runs with losses, for seeds of which their baseline has too."""
+    by_name = {row.name: row for row in rows}
+    found = []
+    for row in rows:
+        base = by_name.get(row.baseline, row)
+        pairs = [
+            (ours.losses, theirs.losses)
+            for ours in row.results
+            for theirs in base.results
+            if ours.seed == theirs.seed and ours.losses and ours.losses.keys() == theirs.losses.keys()
+        ]
+        if base is row or not pairs:
+            continue
+        steps = np.array([int(step) for step in pairs[0][0]])
+        above = np.array([[ours[str(step)] - theirs[str(step)] for step in steps] for ours, theirs in pairs])
+        early = steps <= max(steps[0], EARLY * steps[-1])
+        found.append(
+            Dip(
+                row=row.name,
+                baseline=base.name,
+                runs=len(pairs),
+                early=float(above[:, early].max()),
+                until=int(steps[early][-1]),
+                all=float(above.max()),
+                steps=int(steps[-1]),
+            )
+        )
+    return found
+
+
+def markdown(found: Sequence[Dip]) -> str:
+    head = ("row", "above", "runs", "most in the first steps, nats", "most in all steps, nats")
+    body = [
+        (d.row, d.baseline, str(d.runs), f"{signed(d.early, 3)} ({d.until})", f"{signed(d.all, 3)} ({d.steps})")
+        for d in found
+    ]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ("---",) * len(head), *body))

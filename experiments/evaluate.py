@@ -20,6 +20,7 @@ from nl_jax.training.loop import describe_results
 from nl_jax.training.preemption import Preemption
 from nl_jax.training.setup import SPLITS, make_dataset, make_resnet_config, measured_on
 from nl_jax.training.step import make_forward, make_normalize
+from nl_jax.training.watchdog import Watchdog
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to test", required=True)
 SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which videos of the run's own data")
@@ -63,8 +64,9 @@ def main() -> None:
     graphdef, params, batch_stats = workdir.load_network(directory, mesh, best=CHECKPOINT.value == "best")
     forward = make_forward(graphdef, make_normalize(config.input), mesh, multi_label=dataset.multi_label)
 
+    watchdog = Watchdog(print, warn_after=config.input_warning, end_after=config.input_timeout)
     try:
-        with Preemption() as preemption, Progress(disable=jax.process_index() != 0) as progress:
+        with Preemption() as preemption, watchdog, Progress(disable=jax.process_index() != 0) as progress:
             if jax.process_index() == 0:
                 print(f"testing {len(dataset)} videos on {mesh.size} device(s)", flush=True)
             task = progress.add_task("testing", total=len(dataset))
@@ -76,7 +78,7 @@ def main() -> None:
                 num_workers=config.num_workers,
                 rows=sharding.local_rows(mesh, batch_size),
                 on_batch=lambda videos: progress.update(task, completed=videos),
-                watch=preemption.over,
+                watch=lambda batches: preemption.over(watchdog.over(batches, "batch for testing")),
             )
     except Preempted:
         raise Preempted("asked to end: nothing is written; the same command tests again from the first video") from None

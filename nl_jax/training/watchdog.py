@@ -74,7 +74,7 @@ class Watchdog:
             if self._end_after and seconds >= self._end_after:
                 print(
                     f"error: waited {seconds:.0f} s for {what}, and input_timeout={self._end_after:g}: the input "
-                    "pipeline hangs. The same command goes on from the last checkpoint",
+                    "pipeline hangs. The same command goes on from what is saved",
                     file=sys.stderr,
                     flush=True,
                 )

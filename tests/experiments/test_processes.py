@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from nl_jax.training.sharding import make_mesh
 from nl_jax.training.workdir import load_network
@@ -112,13 +113,18 @@ def test_a_checkpoint_of_eight_devices_is_tested_alike_on_two_and_by_two_process
         assert all((found[name] == expected[name]).all() for name in found)
 
 
+def changed(workdir: Path, copy: Path, changes: dict) -> Path:
+    """A copy of a workdir whose config has these changes."""
+    shutil.copytree(workdir, copy)
+    config = ConfigDict(json.loads((copy / "config.json").read_text()))
+    config.update_from_flattened_dict(changes)
+    (copy / "config.json").write_text(config.to_json())
+    return copy
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_sigterm_of_one_process_ends_the_testing_of_all(on_eight, tmp_path, count):
-    workdir = tmp_path / "run"
-    shutil.copytree(on_eight, workdir)
-    config = json.loads((workdir / "config.json").read_text())
-    config["data"]["test_size"] = 100000  # longer than anybody waits
-    (workdir / "config.json").write_text(json.dumps(config))
+    workdir = changed(on_eight, tmp_path / "run", {"data.test_size": 100000})  # longer than anybody waits
     arguments = ("evaluate", f"--workdir={workdir}")
     processes = start_two(*arguments) if count == 2 else [start(*arguments, devices=8)]
     try:
@@ -130,4 +136,12 @@ def test_sigterm_of_one_process_ends_the_testing_of_all(on_eight, tmp_path, coun
             process.kill()
     assert [process.returncode for process in processes] == [75] * count, output
     assert all("asked to end: nothing is written" in printed for printed, _ in output)
+    assert not (workdir / "evaluate").exists()
+
+
+def test_testing_ends_where_its_input_hangs(on_eight, tmp_path):
+    workdir = changed(on_eight, tmp_path / "run", {"input_warning": 1e-3, "input_timeout": 1e-3})
+    process = start("evaluate", f"--workdir={workdir}", devices=8)
+    _, error = process.communicate(timeout=400)
+    assert process.returncode == 1 and "for batch for testing 0, and input_timeout=0.001: the input" in error
     assert not (workdir / "evaluate").exists()

@@ -150,7 +150,7 @@ def _show(found: Prediction, console: Console) -> None:
 def _draw(predictor: Predictor, found: Prediction, stem: str, position: tuple[int, int, int] | None) -> None:
     out = Path(OUT.value)
     say = (lambda path: None) if JSON.value else (lambda path: print(f"wrote {path}"))
-    if np.ptp(found.seconds) > 0:
+    if len(found.seconds) > 1:
         shown = [entry["label"] for entry in found.top(min(5, TOP.value))]
         figure = draw_scores(found.seconds, found.clip_scores, predictor.classes, shown, found.name)
         path = out / f"{stem}_scores.png"

@@ -54,7 +54,9 @@ def save(pictures: Iterable[UInt8[np.ndarray, "Y X 3"]], path: Path, rate: float
     if path.suffix.lower() not in ENDINGS:
         raise InputError(f"{path}: moving pictures end in one of {', '.join(ENDINGS)}")
     if path.suffix.lower() == ".gif":
-        first, *rest = (Image.fromarray(picture) for picture in pictures)
+        # An octree keeps rare colours, such as that of negative weights; Pillow's default merges them with others.
+        tree = Image.Quantize.FASTOCTREE
+        first, *rest = (Image.fromarray(picture).quantize(method=tree) for picture in pictures)
         first.save(path, save_all=True, append_images=rest, duration=round(1000 / rate), loop=0)
         return
     with av.open(str(path), "w") as container:

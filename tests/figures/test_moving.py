@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 from matplotlib.patches import FancyArrowPatch
-from PIL import Image
+from PIL import Image, ImageColor
 
 from nl_jax.errors import InputError
 from nl_jax.figures import attention, moving, panels
@@ -52,6 +52,9 @@ def test_it_can_be_read_back(found, tmp_path, ending):
     assert len(read) == 4
     for picture, again in zip(pictures, read, strict=True):
         assert np.abs(picture - again).mean() < 12
+        for colour in (panels.POSITIVE, panels.NEGATIVE) if ending == ".gif" else ():  # of arrows and legend
+            drawn = (picture == ImageColor.getrgb(colour)).all(axis=-1)
+            assert drawn.sum() >= 20 and np.abs(picture - again)[drawn].mean() < 25, colour
 
 
 def test_another_ending_is_refused(tmp_path):

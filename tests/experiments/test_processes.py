@@ -56,6 +56,13 @@ def done(*processes) -> str:
     return output[0][0]
 
 
+def wait_for_rows(count: int, workdir: Path, process: subprocess.Popen) -> None:
+    """Until so many steps are logged, or the process has ended."""
+    csv = workdir / "metrics.csv"
+    while process.poll() is None and not (csv.exists() and len(csv.read_text().splitlines()) > count):
+        time.sleep(0.01)
+
+
 def losses(workdir: Path) -> list[float]:
     lines = [line.split(",") for line in (workdir / "metrics.csv").read_text().splitlines()]
     return [float(line[lines[0].index("train_loss")]) for line in lines[1:]]
@@ -82,9 +89,7 @@ def on_eight(tmp_path_factory):
 def test_a_lost_process_ends_the_other_and_other_devices_go_on(on_eight, tmp_path):
     arguments = (*SMALL, f"--workdir={tmp_path}")
     first, second = start_two("train", *arguments)
-    csv = tmp_path / "metrics.csv"
-    while first.poll() is None and not (csv.exists() and len(csv.read_text().splitlines()) > 3):
-        time.sleep(0.01)
+    wait_for_rows(3, tmp_path, first)
     second.send_signal(signal.SIGKILL)
     second.communicate()
     output, error = first.communicate(timeout=MINUTE)
@@ -98,6 +103,20 @@ def test_a_lost_process_ends_the_other_and_other_devices_go_on(on_eight, tmp_pat
     for name, value in statistics(on_eight).items():
         found, scale = statistics(tmp_path)[name], np.abs(value).max()
         np.testing.assert_allclose(found, value, rtol=0, atol=1e-5 * scale, err_msg=name)
+
+
+def test_a_process_that_falls_silent_ends_the_other(tmp_path):
+    """As where a machine is gone: no connection is broken, nothing comes."""
+    first, second = start_two("train", *SMALL, "--config.steps=100000", f"--workdir={tmp_path}")
+    try:
+        wait_for_rows(1, tmp_path, first)
+        second.send_signal(signal.SIGSTOP)
+        _, error = first.communicate(timeout=MINUTE)
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
+    assert first.returncode == -signal.SIGABRT and "another task died" in error, error  # JAX's words
 
 
 def test_a_checkpoint_of_eight_devices_is_tested_alike_on_two_and_by_two_processes(on_eight, tmp_path):

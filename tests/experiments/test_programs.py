@@ -265,11 +265,13 @@ def test_worker_processes_end_with_a_run_that_is_killed(tmp_path):
         program("train", *flags, f"--workdir={tmp_path}"), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
     )
     csv = tmp_path / "metrics.csv"
-    wait_for(lambda: csv.exists() and len(csv.read_text().splitlines()) > 2)
-    workers = children(process.pid)
-    assert len(workers) >= 2
-    process.kill()
-    process.wait()
+    try:
+        wait_for(lambda: csv.exists() and len(csv.read_text().splitlines()) > 2)
+        workers = children(process.pid)
+        assert len(workers) >= 2
+    finally:
+        process.kill()
+        process.wait()
     wait_for(lambda: not any(map(is_running, workers)))
 
 
@@ -285,7 +287,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def wait_for(condition, seconds: float = 120) -> None:
+def wait_for(condition, seconds: float = 400) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

@@ -29,23 +29,25 @@ SMALL = [
 MINUTE = 60
 
 
-def start(name, *arguments, devices) -> subprocess.Popen:
+def start(name, *arguments, devices, **environment) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "COLUMNS": "200"},
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "COLUMNS": "200"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def start_two(name, *arguments) -> list[subprocess.Popen]:
+def start_two(name, *arguments, lowered: Path | None = None) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
+    # Where they write what they compile, if anywhere.
+    dumps = [{} if lowered is None else {"JAX_DUMP_IR_TO": str(lowered / str(i))} for i in range(2)]
     joined = [f"--coordinator=localhost:{port}", "--num_processes=2"]
-    return [start(name, *arguments, *joined, f"--process_id={i}", devices=4) for i in range(2)]
+    return [start(name, *arguments, *joined, f"--process_id={i}", devices=4, **dumps[i]) for i in range(2)]
 
 
 def done(*processes) -> str:
@@ -73,6 +75,12 @@ def statistics(workdir: Path) -> dict[str, np.ndarray]:
     return jax.device_get(load_network(workdir, make_mesh(-1, 1))[2])
 
 
+def assert_same_statistics(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    """To 1e-5 of the largest of their array."""
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-5 * np.abs(value).max(), err_msg=name)
+
+
 def scores(directory: Path) -> dict[str, np.ndarray]:
     with np.load(directory / "predictions.npz") as predictions:
         return {name: predictions[name] for name in ("scores", "labels", "failed")}
@@ -84,6 +92,14 @@ def on_eight(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("eight") / "run"
     done(start("train", *SMALL, f"--workdir={workdir}", devices=8))
     return workdir
+
+
+def test_two_processes_are_one_run_and_compile_its_step_once(on_eight, tmp_path):
+    workdir, lowered = tmp_path / "run", tmp_path / "lowered"
+    done(*start_two("train", *SMALL, f"--workdir={workdir}", lowered=lowered))
+    np.testing.assert_allclose(losses(workdir), losses(on_eight), rtol=1e-5)
+    assert_same_statistics(statistics(workdir), statistics(on_eight))
+    assert [len(list((lowered / process).glob("*_jit_train_step_*"))) for process in "01"] == [1, 1]
 
 
 def test_a_lost_process_ends_the_other_and_other_devices_go_on(on_eight, tmp_path):
@@ -100,9 +116,7 @@ def test_a_lost_process_ends_the_other_and_other_devices_go_on(on_eight, tmp_pat
     resumed = done(start("train", *arguments, "--config.mesh.fsdp=2", devices=2))
     assert "resumed at step 2" in resumed or "resumed at step 4" in resumed
     np.testing.assert_allclose(losses(tmp_path), losses(on_eight), rtol=1e-5)
-    for name, value in statistics(on_eight).items():
-        found, scale = statistics(tmp_path)[name], np.abs(value).max()
-        np.testing.assert_allclose(found, value, rtol=0, atol=1e-5 * scale, err_msg=name)
+    assert_same_statistics(statistics(tmp_path), statistics(on_eight))
 
 
 def test_a_process_that_falls_silent_ends_the_other(tmp_path):

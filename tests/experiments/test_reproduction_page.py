@@ -50,7 +50,7 @@ def test_its_tables_are_what_its_commands_print(tmp_path, monkeypatch):
         "2a": "embedded_gaussian-gaussian embedded_gaussian-dot_product embedded_gaussian-concatenation",
         "2b": "res4-res2 res4-res3 res5-res4",
         "2c": "r50_5-r50_1 r101_5-r101_1 r50_10-r50_5 r101_10-r101_5",
-        "2d": "spacetime_r50-space_r50 spacetime_r50-time_r50",
+        "2d": "spacetime_r50-space_r50 spacetime_r50-time_r50 spacetime_r101-time_r101",
         "2e": "nl_c2d-i3d_3x1x1 nl_c2d-i3d_3x3x3",
         "2f": "nl5_i3d_r50-i3d_r50 nl5_i3d_r101-i3d_r101",
         "2g": "nl5_i3d_r50-i3d_r50 nl5_i3d_r101-i3d_r101",

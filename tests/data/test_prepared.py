@@ -225,6 +225,7 @@ def test_a_list_of_actions_has_a_hash(actions):
 
 
 def test_records_from_beam_equal_those_made_here(prepared, folder, tmp_path, monkeypatch):
+    pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
     monkeypatch.setattr(builders, "VIDEOS_PER_SHARD", 2)
     builder = BUILDERS["video_folder"](config=config_of("video_folder"), data_dir=tmp_path)
     builder.source = folder
@@ -235,6 +236,7 @@ def test_records_from_beam_equal_those_made_here(prepared, folder, tmp_path, mon
 
 
 def test_finished_records_are_not_made_again_on_beam(prepared, folder, tmp_path, monkeypatch):
+    pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
     builder = BUILDERS["video_folder"](config=config_of("video_folder"), data_dir=tmp_path)
     builder.source, builder.cache = folder, tmp_path / "cache"
     items = builders.found_by_split(builder.list_source(folder, 1))["train"]

@@ -54,6 +54,11 @@ def test_kinetics(source):
     assert not listing.multi_label
 
 
+def test_lines_without_a_label_need_no_times(source):
+    without = {"annotations/test.csv": "youtube_id,time_start,time_end,split\neeeeeeeeeee,,,test\n"}
+    assert kinetics(source(KINETICS | without), 2) == kinetics(source(KINETICS), 2)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

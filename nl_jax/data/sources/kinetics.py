@@ -28,12 +28,12 @@ def kinetics(source: Path, num_classes: int) -> Listing:
     Raises:
         InputError: there is no training list, a list is not one, or it has another number of classes.
     """
-    csvs, jsons = ({split: [stem + end for stem in _LISTS[split]] for split in _LISTS} for end in (".csv", ".json"))
-    is_json = required_file(source, *csvs["train"], *jsons["train"]).suffix == ".json"
+    train = required_file(source, *(stem + ending for ending in (".csv", ".json") for stem in _LISTS["train"]))
     rows: dict[str, list[tuple[str, str, float, float]]] = {}
-    for split, names in (jsons if is_json else csvs).items():
-        if file := annotation_file(source, *names):
-            rows[split] = list(_of_json(file) if is_json else _of_csv(file, labelled=split != "test"))
+    for split, stems in _LISTS.items():
+        file = train if split == "train" else annotation_file(source, *(stem + train.suffix for stem in stems))
+        if file is not None:
+            rows[split] = list(_of_json(file) if file.suffix == ".json" else _of_csv(file, labelled=split != "test"))
     classes = tuple(sorted({label for label, *_ in rows["train"]}))
     if len(classes) != num_classes:
         raise InputError(f"{source}: the training list has {len(classes)} classes, valid is {num_classes}")
@@ -54,8 +54,8 @@ def _of_csv(file: Path, labelled: bool) -> Iterator[tuple[str, str, float, float
     """(label, YouTube's ID, start, end) of the lines with a label; `labelled`: the column must be there."""
     columns = ("youtube_id", "time_start", "time_end")
     for where, row in read_table(file, ("label", *columns) if labelled else columns):
-        start, end = (number(row[column], where, column) for column in columns[1:])
         if label := row.get("label", "").strip().strip('"'):
+            start, end = (number(row[column], where, column) for column in columns[1:])
             yield label, row["youtube_id"], start, end
 
 

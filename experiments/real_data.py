@@ -101,15 +101,14 @@ def watch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def fashion(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images (n,h,w,1), what they show, and fold 0 for those of the official test part, -1 for the others."""
-    parts = [
-        (read_idx(folder / f"{part}-images-idx3-ubyte.gz", 3), read_idx(folder / f"{part}-labels-idx1-ubyte.gz", 1))
-        for part in ("train", "t10k")
-    ]
-    for part, (images, labels) in zip(("train", "t10k"), parts, strict=True):
+    parts = []
+    for part, fold in (("train", -1), ("t10k", 0)):
+        images = read_idx(folder / f"{part}-images-idx3-ubyte.gz", 3)
+        labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz", 1)
         if len(images) != len(labels):
             raise InputError(f"{folder}: {part} has {len(images)} images, {len(labels)} labels: must be equal")
-    images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-    folds = np.repeat([-1, 0], [len(part[1]) for part in parts])
+        parts.append((images, labels, np.full(len(labels), fold)))
+    images, labels, folds = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return images[..., None].astype(np.float32), labels.astype(np.int32), folds
 
 

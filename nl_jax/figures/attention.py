@@ -106,7 +106,8 @@ def _mean_weights(block, x):
     count = int(np.prod([x.shape[a] for a in {"spacetime": (1, 2, 3), "space": (2, 3), "time": (1,)}[block.axes]]))
     count //= x.shape[1] // block.time_group if block.time_group else 1
     asked = np.arange(-(-count // QUERIES) * QUERIES).reshape(-1, QUERIES)  # all of one shape, so compiled once
-    total = sum(_sum_of_rows(*nnx.split(block), x, np.minimum(at, count - 1), at < count) for at in asked) / count
+    graphdef, state = nnx.split(block)
+    total = sum(_sum_of_rows(graphdef, state, x, np.minimum(at, count - 1), at < count) for at in asked) / count
     t, h, w = x.shape[1:4]
     keys = block.key_shape(x.shape)
     if block.axes == "time":

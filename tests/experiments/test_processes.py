@@ -1,6 +1,5 @@
 """One run on other devices, and as two processes of four devices each: what it gives, and what one leaves behind."""
 
-import json
 import os
 import shutil
 import signal
@@ -13,10 +12,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from nl_jax.training.sharding import make_mesh
-from nl_jax.training.workdir import load_network
+from nl_jax.training.workdir import load_network, read_config
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -149,7 +147,7 @@ def test_a_checkpoint_of_eight_devices_is_tested_alike_on_two_and_by_two_process
 def changed(workdir: Path, copy: Path, changes: dict) -> Path:
     """A copy of a workdir whose config has these changes."""
     shutil.copytree(workdir, copy)
-    config = ConfigDict(json.loads((copy / "config.json").read_text()))
+    config = read_config(copy).unlock()
     config.update_from_flattened_dict(changes)
     (copy / "config.json").write_text(config.to_json())
     return copy

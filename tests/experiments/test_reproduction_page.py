@@ -5,14 +5,10 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from experiments import real_data
 from experiments.reproduce import __main__ as reproduce
-from experiments.reproduce import results, rows
-from experiments.reproduce.statistics import paired_difference
-from experiments.reproduce.tables import signed
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reproduction.md").read_text()
@@ -59,16 +55,12 @@ def test_its_tables_are_what_its_commands_print(tmp_path, monkeypatch):
 )
 def test_its_differences_between_two_rows_are_those_of_the_results(table, pairs):
     """What the command prints with --baseline, without drawing it."""
+    arguments = reproduce.parser().parse_args([table, "--laptop", "--seeds=5"])
+    runs = reproduce._runs(arguments, [])[table]
     for pair in pairs.split():
-        of_rows = [
-            [results.load(rows.make_run(table, row, seed, laptop=True), ROOT / "results") for seed in range(5)]
-            for row in pair.split("-")
-        ]
-        of_seeds = [(ours.right(), theirs.right()) for ours, theirs in zip(*of_rows, strict=True) if ours and theirs]
-        ours, theirs = (np.stack(part) for part in zip(*of_seeds, strict=True))
-        mean, low, high = (signed(100 * value) for value in paired_difference(ours, theirs))
-        better = sum(ours.mean(axis=1) > theirs.mean(axis=1))
-        assert f"{mean} [{low}, {high}], {better} of {len(ours)}" in PAGE, f"{table} {pair}"
+        ours, theirs = (reproduce._row(table, row, runs[row], arguments) for row in pair.split("-"))
+        difference = ours.difference(theirs)
+        assert difference is not None and str(difference) in PAGE, f"{table} {pair}"
 
 
 def test_its_figures_of_real_data_are_those_of_the_results():

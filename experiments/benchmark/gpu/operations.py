@@ -19,7 +19,7 @@ from nl_jax.ops.hinge import hinge, hinge_form
 SIZES = {"res3 of 32 frames": (8, 12544, 3136, 256), "res4 of 32 frames": (8, 3136, 784, 512)}
 LONG = {"res3 of 128 frames": (1, 50176, 12544, 256)}
 SMALL = {"small": (1, 64, 16, 8)}
-DIRECTIONS = ("forward+backward", "forward")
+BOTH = "forward+backward"
 
 
 def forms(function: str, shapes: list[tuple[int, ...]], dtype: str) -> dict[str, object]:
@@ -39,16 +39,15 @@ def forms(function: str, shapes: list[tuple[int, ...]], dtype: str) -> dict[str,
 def measure(record: Record, small: bool) -> None:
     """Times of every form and of PyTorch's, eager and compiled: the ratio is the better of them over ours."""
     theirs.prepare(small)
-    for size, (b, n, m, d) in (SMALL if small else SIZES).items():
-        for dtype in ("bfloat16", "float32"):
-            for direction in DIRECTIONS if dtype == "bfloat16" else DIRECTIONS[:1]:
-                for function in op.FUNCTIONS:
-                    what = f"{function} {direction}, {size}, {dtype}"
-                    if record.left() < 12:
-                        record.note(f"{what}: skipped, no time is left")
-                        continue
-                    with record.attempt(what):
-                        _time(record, what, function, direction, op.shapes(function, b, n, m, d), dtype)
+    for dtype, direction in (("bfloat16", BOTH), ("bfloat16", "forward"), ("float32", BOTH)):
+        for size, (b, n, m, d) in (SMALL if small else SIZES).items():
+            for function in op.FUNCTIONS:
+                what = f"{function} {direction}, {size}, {dtype}"
+                if record.left() < 12:
+                    record.note(f"{what}: skipped, no time is left")
+                    continue
+                with record.attempt(what):
+                    _time(record, what, function, direction, op.shapes(function, b, n, m, d), dtype)
 
 
 def memory(record: Record, small: bool) -> None:
@@ -61,10 +60,10 @@ def memory(record: Record, small: bool) -> None:
             ours = {}
             for name, form in forms(function, shapes, "bfloat16").items():
                 with record.attempt(f"{function} {name}"):
-                    step = op.jax_program(form, DIRECTIONS[0])
+                    step = op.jax_program(form, BOTH)
                     ours[name] = compiled_bytes(step, *arrays)
                     jax.block_until_ready(step(*arrays))  # it runs, too
-            peers = {"torch": op.torch_program(function, tensors, DIRECTIONS[0])}
+            peers = {"torch": op.torch_program(function, tensors, BOTH)}
             if function == "gaussian":  # through the matrix, as the published networks have it
                 peers["torch einsum"] = partial(_gaussian_by_einsum, tensors)
             found = {}
@@ -89,7 +88,7 @@ def chunk_sizes(record: Record, small: bool) -> None:
                 if record.left() < 8:
                     break
                 chunks.MAX_PAIRS_ON_GPUS = 2**size
-                step = op.jax_program(partial(getattr(nonlocal_op, function), form=form), DIRECTIONS[0])
+                step = op.jax_program(partial(getattr(nonlocal_op, function), form=form), BOTH)
                 step = step.lower(*arrays).compile()
                 programs[f"2^{size}"] = _looped(step, arrays)
         finally:

@@ -19,7 +19,7 @@ from nl_jax.ops import devices
 
 # Of a section: seconds that it may take, and the fewest with which it is begun.
 LIMITS = {
-    **{"machine": (40, 5), "forms": (90, 20), "steps": (90, 30), "smoke": (120, 30), "operations": (120, 20)},
+    **{"machine": (40, 5), "forms": (90, 20), "steps": (90, 30), "smoke": (120, 30), "operations": (100, 20)},
     **{"networks": (330, 50), "memory": (60, 15), "convolutions": (60, 15), "chunks": (60, 20)},
 }
 

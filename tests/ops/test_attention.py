@@ -160,3 +160,24 @@ def test_cudnn_is_asked_for_the_same_function(monkeypatch):
     y = inspect.unwrap(attention.attention)(*args, 0.3, "cudnn")
     assert asked == ["cudnn"] and y.dtype == jnp.float32
     np.testing.assert_allclose(y, reference(*args, 0.3), atol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_cudnn_lowers_for_a_gpu_that_is_not_here(monkeypatch, masked):
+    """JAX's own conditions hold for what is chosen on Hopper: it would raise where they do not."""
+    from jax._src.cudnn import fused_attention_stablehlo as fused
+
+    monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91200)
+    monkeypatch.setattr(fused, "check_compute_capability", lambda capability: float(capability) <= 9)
+    monkeypatch.setattr(devices, "knows_cudnn", lambda: True)
+
+    def step(valid, *args):
+        return value_and_gradients(lambda *a: attention.attention(*a, valid=valid), args)
+
+    sizes = [jax.ShapeDtypeStruct((2, s, 256), jnp.bfloat16) for s in (600, 150, 150)]
+    valid = jax.ShapeDtypeStruct((2, 150), jnp.bool_) if masked else None
+    with devices.compiling_for("gpu", 1, (9, 0)):
+        module = jax.jit(step).trace(valid, *sizes).lower(lowering_platforms=("cuda",)).as_text()
+    assert module.count("custom_call @__cudnn$fmhaSoftmax(") == 1
+    assert module.count("custom_call @__cudnn$fmhaSoftmaxBackward(") == 1
+    assert "2x600x150x" not in module  # the pairs

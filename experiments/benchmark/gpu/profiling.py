@@ -13,21 +13,25 @@ STEPS = 3
 SHOWN = 40  # kernels
 
 
-def profile(record: Record, what: str, run, program: str) -> None:
+def profile(record: Record, what: str, run, program: str | None = None) -> None:
     """Traces STEPS steps of `run`, and lists the kernels by what they take in one.
 
     `program` is the optimised HLO of the step, in which a kernel's instruction is found; it is written next to the
     results, as is every kernel's time.
     """
     slug = what.replace(" ", "_").replace(",", "")
-    with gzip.open(record.out / f"{slug}.hlo.txt.gz", "wt") as file:
-        file.write(program)
+    if program:
+        with gzip.open(record.out / f"{slug}.hlo.txt.gz", "wt") as file:
+            file.write(program)
     options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = options.host_tracer_level = 0
+    options.python_tracer_level = 0
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder, profiler_options=options):
             run(STEPS)
         (space,) = Path(folder).rglob("*.xplane.pb")
+        if program:
+            with gzip.open(record.out / f"{slug}.xplane.pb.gz", "wb") as file:
+                file.write(space.read_bytes())
         kernels, names = _kernels(jax.profiler.ProfileData.from_file(str(space)))
     rows = sorted(((sum(times), len(times), key) for key, times in kernels.items()), reverse=True)
     with gzip.open(record.out / f"{slug}.kernels.tsv.gz", "wt") as file:

@@ -1,6 +1,6 @@
 """Forms that may replace those of the training step on a GPU, timed alone, and the step itself in several settings."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from unittest import mock
 
@@ -59,7 +59,10 @@ def measure(record: Record, small: bool, products) -> None:
     _pieces(record, small)
 
     def old(**settings):
-        with mock.patch.object(norm.Norm, "__call__", lambda self, x, r=False: jax.nn.relu(self._apply(x)) if r else self._apply(x)):
+        def call(self, x, rectified=False):
+            return jax.nn.relu(self._apply(x)) if rectified else self._apply(x)
+
+        with mock.patch.object(norm.Norm, "__call__", call):
             return step(8, b, small, **settings)
 
     variants = {
@@ -80,7 +83,7 @@ def measure(record: Record, small: bool, products) -> None:
             share = operations / seconds / products["bfloat16"]
             record.add(f"{name}: {1e3 * seconds:.2f} ms, {share:.1%}", what=name, seconds=seconds)
             if name in ("64 clips", "32 frames, 16 clips"):
-                profile(record, name, run, compiled.as_text())
+                profile(record, name, run)
             del run, compiled
 
 
@@ -129,6 +132,8 @@ def _pieces(record, small):
 
     with ThreadPoolExecutor(2 if small else 8) as pool:
         jobs = {name: {form: pool.submit(compile_one, which, shapes, f) for form, f in forms.items()} for name, (which, shapes, forms) in groups.items()}
+        wait([job for forms in jobs.values() for job in forms.values()])  # nothing is tuned while others are timed
+        record.note('compiled')
         for name, forms in jobs.items():
             programs = {}
             for form, job in forms.items():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nl_jax.ops.devices import platform
+from nl_jax.ops.fusion import materialize
 
 
 def max_pool(
@@ -49,10 +50,12 @@ def _max_pool_axis_on_gpus(x, axis, kernel, stride, padding):
 
 
 def _forward(x, axis, kernel, stride, padding):
+    x = materialize(x)
     return _max_pool_axis(x, axis, kernel, stride, padding), x
 
 
 def _backward(axis, kernel, stride, padding, x, dy):
+    x = materialize(x)  # or XLA would keep every tap of the forward pass
     taps = _taps(x, axis, kernel, stride, padding)
     largest = [taps[0]]  # of the taps so far
     for tap in taps[1:]:

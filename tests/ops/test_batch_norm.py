@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
+from nl_jax.models import flat
 from nl_jax.models.norm import Norm
 from nl_jax.ops import devices
 from nl_jax.ops.batch_norm import batch_norm
@@ -68,10 +68,10 @@ def test_norm_is_the_same_on_a_gpu(rectified, randomise):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2, 3, 4, 3)) + 1, jnp.bfloat16)
     found = {}
     for platform in ("cpu", "gpu"):
-        graphdef, state = nnx.split(randomise(lambda: Norm(3, group_size=2)))
+        parts = flat.split(randomise(lambda: Norm(3, group_size=2)))
 
-        def apply(x, graphdef=graphdef, state=state):
-            norm = nnx.merge(graphdef, state)
+        def apply(x, parts=parts):
+            norm = flat.merge(*parts)
             return norm(x, rectified), (norm.mean[...], norm.var[...])
 
         with devices.compiling_for(platform, 1):

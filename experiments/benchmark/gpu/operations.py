@@ -16,8 +16,12 @@ from nl_jax.ops import chunks, devices, nonlocal_op
 from nl_jax.ops.attention import attention, attention_form
 from nl_jax.ops.hinge import hinge, hinge_form
 
-# Batch, queries, keys and channels of a block: res3 and res4 of 32 frames in PySlowFast's geometry, 8 clips.
-SIZES = {"res3 of 32 frames": (8, 12544, 3136, 256), "res4 of 32 frames": (8, 3136, 784, 512)}
+# Batch, queries, keys and channels of a block in PySlowFast's geometry: res3 and res4 of 32 frames, res3 of 8.
+SIZES = {
+    "res3 of 32 frames": (8, 12544, 3136, 256),
+    "res4 of 32 frames": (8, 3136, 784, 512),
+    "res3 of 8 frames": (16, 3136, 784, 256),
+}
 LONG = {"res3 of 128 frames": (1, 50176, 12544, 256)}
 SMALL = {"small": (1, 64, 16, 8)}
 BOTH = "forward+backward"

@@ -1,5 +1,15 @@
 """What can end a program without being a defect of ours."""
 
+import importlib.util
+
+# Packages that an extra of pyproject.toml installs, by the names they are imported with.
+EXTRAS = {
+    "train": (
+        "absl", "av", "grain", "jinja2", "matplotlib", "ml_collections", "optax", "orbax", "PIL", "rich", "sklearn",
+        "tensorboardX", "tensorflow_datasets",
+    ),
+}  # fmt: skip
+
 
 class InputError(ValueError):
     """Bad input: a config value, a file or a flag.
@@ -18,3 +28,21 @@ class TrainingError(RuntimeError):
 
 class Preempted(Exception):
     """A run that was asked to end has saved its state; the same command goes on from there."""
+
+
+class MissingExtra(InputError, ImportError):
+    """A part of `nl_jax` needs packages that are not installed. Its message gives the command that installs them."""
+
+
+def require(extra: str) -> None:
+    """Finds the packages of an extra, and imports none.
+
+    Raises:
+      MissingExtra: for those that are not installed.
+    """
+    missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtra(
+            f'not installed: {", ".join(missing)}; install with pip install "nl_jax[{extra}]", '
+            f'or in a clone with pip install -e ".[{extra}]"'
+        )

@@ -6,10 +6,14 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.extend.core import jaxprs_in_params
 
 from nl_jax.models import flat
 from nl_jax.models.resnet import ResNetConfig, VideoResNet
+
+try:
+    from jax.extend.core import jaxprs_in_params
+except ImportError:  # its place before JAX 0.8
+    from jax.core import jaxprs_in_params
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ EXTRAS = {
         "absl", "av", "grain", "jinja2", "matplotlib", "ml_collections", "optax", "orbax", "PIL", "rich", "sklearn",
         "tensorboardX", "tensorflow_datasets",
     ),
+    "detection": ("pycocotools",),
 }  # fmt: skip
 
 

@@ -2,15 +2,6 @@
 
 import importlib.util
 
-# Packages that an extra of pyproject.toml installs, by the names they are imported with.
-EXTRAS = {
-    "train": (
-        "absl", "av", "grain", "jinja2", "matplotlib", "ml_collections", "optax", "orbax", "PIL", "rich", "sklearn",
-        "tensorboardX", "tensorflow_datasets",
-    ),
-    "detection": ("pycocotools",),
-}  # fmt: skip
-
 
 class InputError(ValueError):
     """Bad input: a config value, a file or a flag.
@@ -35,13 +26,13 @@ class MissingExtra(InputError, ImportError):
     """A part of `nl_jax` needs packages that are not installed. Its message gives the command that installs them."""
 
 
-def require(extra: str) -> None:
-    """Finds the packages of an extra, and imports none.
+def require(extra: str, *packages: str) -> None:
+    """Looks for packages that an extra of pyproject.toml installs, by the names they are imported with; imports none.
 
     Raises:
       MissingExtra: for those that are not installed.
     """
-    missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtra(
             f'not installed: {", ".join(missing)}; install with pip install "nl_jax[{extra}]", '

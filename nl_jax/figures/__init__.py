@@ -2,4 +2,4 @@
 
 from nl_jax.errors import require
 
-require("train")
+require("train", "av", "matplotlib", "PIL")

@@ -1,1 +1,43 @@
-"""Non-local Neural Networks (Wang, Girshick, Gupta, He, CVPR 2018) in JAX and Flax."""
+"""Non-local Neural Networks (Wang, Girshick, Gupta, He, CVPR 2018) in JAX and Flax.
+
+`nl_jax.NonLocalBlock` and `nl_jax.weights.load` need no other import. A name is loaded when it is first used, so
+`nl_jax.data` still loads no JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nl_jax import data, evaluation, figures, models, ops, training, weights
+    from nl_jax.models import NonLocalBlock, ResNetConfig, VideoResNet
+
+__version__ = "0.2.0"
+
+PACKAGES = ("data", "evaluation", "figures", "models", "ops", "training", "weights")
+# Name to the module that defines it.
+NAMES = {"NonLocalBlock": "nl_jax.models", "ResNetConfig": "nl_jax.models", "VideoResNet": "nl_jax.models"}
+
+__all__ = [
+    "NonLocalBlock",
+    "ResNetConfig",
+    "VideoResNet",
+    "data",
+    "evaluation",
+    "figures",
+    "models",
+    "ops",
+    "training",
+    "weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in NAMES:
+        return getattr(importlib.import_module(NAMES[name]), name)
+    if name in PACKAGES:
+        return importlib.import_module(f"nl_jax.{name}")
+    raise AttributeError(f"module 'nl_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *NAMES, *PACKAGES})

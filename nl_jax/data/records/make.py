@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nl_jax.data.decode import DecodeError
+from nl_jax.data.failure import DecodeError
 from nl_jax.data.sources.listing import Item
 from nl_jax.data.transcode import Scan, transcode
 from nl_jax.data.workers import Crash, map_unordered

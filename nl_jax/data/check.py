@@ -11,7 +11,8 @@ import av
 import numpy as np
 
 from nl_jax.data.failure import DecodeError
-from nl_jax.data.sources.listing import IMAGE_SUFFIXES, Item, Listing
+from nl_jax.data.picture_folder import IMAGE_SUFFIXES
+from nl_jax.data.sources.listing import Item, Listing
 from nl_jax.data.to_rgb import ToRgb
 from nl_jax.data.transcode import Scan, scan
 from nl_jax.data.workers import Crash, map_unordered

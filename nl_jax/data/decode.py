@@ -252,17 +252,19 @@ def _seek(
     container: av.container.InputContainer, stream: av.VideoStream, index: VideoIndex, start: int
 ) -> Iterator[av.Packet] | None:
     """The packets from number `start` on, to which the container seeks by time or by place; None if it does not."""
+    position, size, time = index.facts[start].tolist()
+    alone = np.count_nonzero((index.facts[:, :2] == (position, size)).all(axis=1)) == 1
     earlier = index.keys[index.keys < start][-1:].tolist()
-    targets = [(index.seek_times[place], False) for place in [start, *earlier]] + [(index.facts[start, 0], True)]
+    targets = [(index.seek_times[place], False) for place in [start, *earlier]] + [(position, True)]
     for target, by_byte in targets:
         try:
             container.seek(int(target), stream=stream, unsupported_byte_offset=by_byte)
             packets = packets_of(container, stream)
             for packet in packets:
-                if packet.pos is None or packet.pos > index.facts[start, 0]:
-                    break  # beyond it
-                if (packet.pos, packet.size, packet.pts) == tuple(index.facts[start].tolist()):
+                if (packet.pos, packet.size) == (position, size) and (alone or packet.pts == time):
                     return itertools.chain([packet], packets)
+                if packet.pos is not None and packet.pos > position:
+                    break  # beyond it
         except (av.FFmpegError, OSError):  # it cannot seek so
             continue
     return None

@@ -109,7 +109,7 @@ def index_of(path: Source) -> VideoIndex:
 def stamp(path: Source) -> tuple:
     """What changes when a video does: its path, and the sizes and times of its files."""
     stats = [os.stat(file) for file in files_of(path)]
-    return os.fspath(path), sum(s.st_size for s in stats), len(stats), max(s.st_mtime_ns for s in stats)
+    return os.fspath(path), len(stats), sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
 
 
 _cache: OrderedDict[tuple, VideoIndex] = OrderedDict()

@@ -5,7 +5,7 @@ import re
 
 from nl_jax.data.failure import DecodeError, Source
 
-PICTURE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
+IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
 
 
@@ -24,7 +24,7 @@ def picture_files(names: list[str]) -> list[str]:
 
 def is_picture(name: str) -> bool:
     """Whether a file is a picture, by its ending, and is not hidden."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def is_folder(path: Source) -> bool:

@@ -12,8 +12,9 @@ from nl_jax.data.failure import DecodeError, Source, words_of
 
 # Libav happily draws a text file as a video of a terminal; these are the codecs that do so.
 _TEXT_CODECS = frozenset({"ansi", "bintext", "idf", "xbin"})
-# A larger picture is refused before memory is allocated for it: 8192 x 8192, twice the pictures of an 8K video.
-MAX_PIXELS = 2**26
+# Larger pictures are refused before memory is allocated for them. A decoder keeps up to 17 frames of a video, and 8K is
+# 8192 x 4320; of still pictures it keeps one, and the largest cameras have 200 million pixels.
+MAX_PIXELS, MAX_PIXELS_OF_STILL = 36_000_000, 200_000_000
 CORRUPT = "a picture is damaged"  # among damages, the word for a frame that libav marks so
 # PyAV before version 19 raises an error on a title that is not UTF-8 unless it is told not to.
 _METADATA = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
@@ -49,7 +50,7 @@ def open_video(path: Source) -> Iterator[tuple[av.container.InputContainer, av.V
 
 def open_container(file, **options) -> av.container.InputContainer:
     """As `av.open`, for reading: neither a name nor a play list inside the file may reach out to the network."""
-    limits = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+    limits = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS_OF_STILL)}
     return av.open(file, options=limits, **_METADATA, **options)
 
 
@@ -65,14 +66,19 @@ def first_video_stream(container: av.container.InputContainer, path: Source) -> 
     if codec.name in _TEXT_CODECS:
         raise DecodeError(path, "the file is text, not a video")
     if not codec.width or not codec.height:
-        raise DecodeError(path, "its video stream states no frame size")
-    if codec.width * codec.height > MAX_PIXELS:
-        raise DecodeError(
-            path, f"its pictures are {codec.width} x {codec.height}, valid are at most {MAX_PIXELS} pixels"
-        )
-    codec.options = {"max_pixels": str(MAX_PIXELS)}
+        largest = f"{MAX_PIXELS_OF_STILL} pixels"
+        raise DecodeError(path, f"its video stream states no frame size, or one of more than {largest}")
+    most = MAX_PIXELS_OF_STILL if is_picture_format(container) else MAX_PIXELS
+    if codec.width * codec.height > most:
+        raise DecodeError(path, f"its pictures are {codec.width} x {codec.height}, valid are at most {most} pixels")
+    codec.options = {"max_pixels": str(most)}
     stream.thread_type = "NONE"  # measured on 2 cores: threads gain nothing here, and loader processes share them
     return stream
+
+
+def is_picture_format(container: av.container.InputContainer) -> bool:
+    """Whether the container is that of a picture file, or of several behind each other."""
+    return container.format.name.endswith("_pipe") or container.format.name == "image2"
 
 
 def packets_of(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:

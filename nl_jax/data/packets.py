@@ -18,7 +18,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from nl_jax.data.container import open_video, packets_of
+from nl_jax.data.container import is_picture_format, open_video, packets_of
 from nl_jax.data.failure import Source, failures_of
 from nl_jax.data.picture_folder import files_of, frames_of_folder, is_folder
 
@@ -199,11 +199,6 @@ def _stated(container: av.container.InputContainer, stream: av.VideoStream) -> t
     if stream.duration is not None:
         return frames, max(0.0, float(stream.duration * stream.time_base))
     return frames, max(0.0, (container.duration or 0) / av.time_base)
-
-
-def is_picture_format(container: av.container.InputContainer) -> bool:
-    """Whether the container is that of a picture file, or of several behind each other."""
-    return container.format.name.endswith("_pipe") or container.format.name == "image2"
 
 
 def _row(packet: av.Packet, codec: str) -> tuple[int, ...]:

@@ -190,8 +190,8 @@ class Bottleneck(nnx.Module):
         self.nonlocal_block = nonlocal_block  # applied by VideoResNet, which names its output
 
     def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b t h2 w2 o"]:
-        y = nnx.relu(self.norm1(self.conv1(x)))
-        y = nnx.relu(self.norm2(self.conv2(y)))
+        y = self.norm1(self.conv1(x), rectified=True)
+        y = self.norm2(self.conv2(y), rectified=True)
         y = self.norm3(self.conv3(y))
         if self.shortcut is not None:
             x = self.shortcut_norm(self.shortcut(x))
@@ -258,7 +258,7 @@ class VideoResNet(nnx.Module):
             return out[name]
 
         pool1, pool2 = self.pools
-        x = apply("conv1", lambda video: nnx.relu(self.norm1(self.conv1(video))), video)
+        x = apply("conv1", lambda video: self.norm1(self.conv1(video), rectified=True), video)
         if pool1:
             x = apply("pool1", pool1, x)
         for stage in self.config.stages():

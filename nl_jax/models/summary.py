@@ -6,11 +6,15 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.extend.core import jaxprs_in_params
 
 from nl_jax.models import flat
 from nl_jax.models.resnet import ResNetConfig, VideoResNet
 from nl_jax.ops import devices
+
+try:
+    from jax.extend.core import jaxprs_in_params
+except ImportError:  # its place before JAX 0.8
+    from jax.core import jaxprs_in_params
 
 
 @dataclasses.dataclass(frozen=True)

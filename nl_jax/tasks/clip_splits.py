@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from nl_jax.data.dataset import ClipDataset
 from nl_jax.data.long_range import LongRange
-from nl_jax.data.prepared import open_videos
+from nl_jax.data.open import open_videos
 from nl_jax.errors import InputError
 from nl_jax.training.task import SPLITS
 

@@ -243,7 +243,7 @@ class VideoResNet(nnx.Module):
                 features = 4 * width * 2**index
             setattr(self, stage, nnx.List(blocks))
         self.classifier = Classifier(
-            features, config.num_classes, dropout=config.dropout, window=config.head_window, dtype=dtype, rngs=rngs
+            features, config.num_classes, dropout=config.dropout, window=config.head_window, rngs=rngs
         )
 
     def __call__(

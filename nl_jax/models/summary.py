@@ -60,7 +60,7 @@ class Summary:
         return "\n".join([self.title, *table, *(self.blocks or ("non-local blocks: none",))])
 
 
-def summary(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summary:
+def summarize(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summary:
     """The summary of the network that `config` gives, for clips of (t, h, w).
 
     Multiply-adds are those of the matrix products and convolutions that run, counted in the traced computation, so a

@@ -26,16 +26,16 @@ def is_larger(boxes: Num[Array, "*n 4"], side: float) -> Bool[Array, "*n"]:
     return ((sides >= side) & (sides > 0)).all(-1)
 
 
-def intersection(a: Num[Array, "*n 4"], b: Num[Array, "*n 4"]) -> Float[Array, "*n"]:
-    """The area that a and b share, box by box; both broadcast."""
-    low = jnp.maximum(widen(a[..., :2]), widen(b[..., :2]))
-    sides = jnp.maximum(jnp.minimum(widen(a[..., 2:]), widen(b[..., 2:])) - low, 0)
+def intersection(a: Num[Array, "n 4"], b: Num[Array, "m 4"]) -> Float[Array, "n m"]:
+    """The area that every pair shares."""
+    a, b = widen(a)[:, None], widen(b)[None]
+    sides = jnp.maximum(jnp.minimum(a[..., 2:], b[..., 2:]) - jnp.maximum(a[..., :2], b[..., :2]), 0)
     return sides[..., 0] * sides[..., 1]
 
 
 def iou(a: Num[Array, "n 4"], b: Num[Array, "m 4"]) -> Float[Array, "n m"]:
     """Intersection over union of every pair, in [0, 1]; 0 where both have no area."""
-    shared = intersection(a[:, None], b[None])
+    shared = intersection(a, b)
     union = area(a)[:, None] + area(b)[None] - shared
     return shared / jnp.where(union > 0, union, 1)
 
@@ -43,7 +43,7 @@ def iou(a: Num[Array, "n 4"], b: Num[Array, "m 4"]) -> Float[Array, "n m"]:
 def covered(a: Num[Array, "n 4"], b: Num[Array, "m 4"]) -> Float[Array, "n m"]:
     """The part of every a that lies in every b, in [0, 1]."""
     whole = area(a)[:, None]
-    return intersection(a[:, None], b[None]) / jnp.where(whole > 0, whole, 1)
+    return intersection(a, b) / jnp.where(whole > 0, whole, 1)
 
 
 def encode(

@@ -131,7 +131,7 @@ def _axis(low, high, length, size, samples, aligned):
     before = jnp.floor(at)
     part = at - before
     places = jnp.stack([before, jnp.minimum(before + 1, length - 1)], axis=-1).astype(jnp.int32)
-    weights = jnp.stack([1 - part, part], axis=-1) * (counts / samples).astype(at.dtype)[..., None]
+    weights = jnp.stack([1 - part, part], axis=-1) * (counts.astype(at.dtype) / samples)[..., None]
     return tuple(a.reshape(*a.shape[:3], 2 * samples) for a in (places, weights))
 
 
@@ -168,7 +168,7 @@ def _gather_backward(residuals, dy):
         return total.at[taps.ravel()].add(updates.reshape(-1, c), mode="promise_in_bounds"), None
 
     total, _ = jax.lax.scan(add_chunk, jnp.zeros((p, c), weights.dtype), _chunks(taps, weights, dy))
-    return total.astype(shape.dtype), None, jnp.zeros_like(weights)
+    return total.astype(shape.dtype), None, None
 
 
 _gather.defvjp(_gather_forward, _gather_backward)
@@ -197,7 +197,7 @@ def _einsum(features, level, y_axis, x_axis):
 
 def _matrix(places, weights, length):
     """(n,s,t) places and weights as a matrix (n,s,length)."""
-    hits = places[..., None] == jnp.arange(length, dtype=places.dtype)
+    hits = places[..., None] == jnp.arange(length, dtype=places.dtype)[None, None, None]
     return jnp.sum(jnp.where(hits, weights[..., None], 0), axis=-2)
 
 

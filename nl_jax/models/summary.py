@@ -9,7 +9,8 @@ from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
 from nl_jax.models import flat
-from nl_jax.models.resnet import ResNetConfig, VideoResNet
+from nl_jax.models.resnet import VideoResNet
+from nl_jax.models.resnet_config import ResNetConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 The greedy choice takes boxes from the highest score down and drops each that overlaps one taken before. As an equation:
 keep_j = no i before j is kept and overlaps it. Applied again and again from all true, the equation gets the first box
-right at once and with every round at least the next, so its only fixpoint is the greedy choice. A round is one pass over an
-n x n matrix, and 2 to 9 rounds are typical.
+right at once, and with every round at least the next. So its only fixpoint is the greedy choice. A round is one pass
+over an n x n matrix, and 2 to 9 rounds are typical.
 """
 
 import jax
@@ -41,7 +41,7 @@ def best_by_class(
 ) -> tuple[Int[Array, "k"], Bool[Array, "k"]]:
     """The k = `count` highest scores that `nms` by class keeps: their indices, highest first, and which of them exist.
 
-    Scores must fall; one of -inf is no box. What comes after the k-th box that is kept cannot change the result, so the boxes are
+    Scores must fall; one of -inf is no box. Boxes after the k-th that is kept cannot change the result. So boxes are
     taken a chunk at a time until there are enough, and there never is a matrix of all pairs.
     """
     n = scores.shape[0]

@@ -1,12 +1,12 @@
 """RoIAlign: the features of a box as a grid of fixed size (He et al. 2017, section 3), from one map or from a pyramid.
 
-Every bin of the grid is the mean of samples x samples values, each interpolated between the four places of the map around it.
-Two forms of the same function; `choose` is the one place that says which is taken where:
+Every bin of the grid is the mean of samples x samples values. Each value is interpolated between the four places of the
+map around it. Two forms of the same function; `choose` is the one place that says which is taken where:
 
-- gather: all that a bin reads is at most (2 samples)^2 places with a weight each. A few boxes at a time, those rows of the map are
-  read and added up; backward they are added to. A CPU does this about as fast as it reads memory, and a GPU may.
-- einsum: the weights over height and those over width are two matrices a box, so the grid is a product of three. It costs a
-  product over every place of the map, which is what a TPU is fast at; a gather is not.
+- gather: a bin reads at most (2 samples)^2 places, with a weight each. A few boxes at a time, those rows of the map are
+  read and added up; backward they are added to. Suits a CPU and a GPU.
+- einsum: the weights over height and those over width are two matrices a box, so the grid is a product of three. It
+  costs a product over every place of the map. Suits a TPU, which is fast at products and slow at gathers.
 
 Boxes get no gradient.
 """
@@ -56,7 +56,8 @@ def roi_align(
       form: one of FORMS; without it the platform decides.
 
     Returns:
-      The bins, row by row, in the type of `features`; sums are float32. A value outside the map by more than one place is 0.
+      The bins, row by row, in the type of `features`; sums are float32. A value more than one place outside the map
+      is 0.
     """
     return roi_align_pyramid([features[None]], boxes[None], (scale,), size, samples, aligned, form)[0]
 

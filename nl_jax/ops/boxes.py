@@ -62,11 +62,14 @@ def encode(
 
 
 def decode(
-    deltas: Float[Array, "*n 4"],
-    references: Num[Array, "*n 4"],
+    deltas: Float[Array, "*#n 4"],
+    references: Num[Array, "*#n 4"],
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
-) -> Float[Array, "*n 4"]:
-    """The boxes onto which deltas move references: undoes `encode`, but for a growth of more than 62.5 times."""
+) -> Float[Array, "*#n 4"]:
+    """The boxes onto which deltas move references: undoes `encode`, but for a growth of more than 62.5 times.
+
+    Both may broadcast.
+    """
     reference, reference_side = _centre_and_side(references)
     deltas = widen(deltas)
     deltas = deltas / _by_coordinate(weights, deltas)
@@ -75,8 +78,8 @@ def decode(
     return jnp.concatenate([centre - half, centre + half], axis=-1)
 
 
-def clip(boxes: Num[Array, "*n 4"], size: Num[Array, "*n 2"]) -> Float[Array, "*n 4"]:
-    """The parts of boxes inside images of size (h, w); a box outside has no area afterwards."""
+def clip(boxes: Num[Array, "*#n 4"], size: Num[Array, "*#n 2"]) -> Float[Array, "*#n 4"]:
+    """The parts of boxes inside images of size (h, w), which may broadcast; a box outside has no area afterwards."""
     limits = jnp.concatenate([size[..., ::-1], size[..., ::-1]], axis=-1)
     boxes = widen(boxes)
     return jnp.clip(boxes, 0, limits.astype(boxes.dtype))

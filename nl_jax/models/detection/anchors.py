@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nl_jax.models.detection.config import STRIDES, DetectorConfig
 
 
-def cell(side: float, ratios: tuple[float, ...], rounded: bool) -> np.ndarray:
+def cell(side: float | int, ratios: tuple[float | int, ...], rounded: bool) -> np.ndarray:
     """The anchors (a,4) of one place, about its corner: of area side^2 and height / width in `ratios`."""
     heights = np.sqrt(np.asarray(ratios, np.float32))
     sides = side * np.stack([1 / heights, heights], axis=1)

@@ -57,8 +57,8 @@ class DetectorConfig:
     fpn_channels: int = 256
     box_channels: int = 1024
     mask_channels: int = 256
-    anchor_sides: tuple[float, ...] = (32, 64, 128, 256, 512)
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchor_sides: tuple[float | int, ...] = (32, 64, 128, 256, 512)
+    anchor_ratios: tuple[float | int, ...] = (0.5, 1.0, 2.0)
     round_anchors: bool = True
     floor_strides: bool = False
     pre_nms: int = 1000

@@ -62,7 +62,7 @@ def _best(objectness, deltas, anchors, size, most):
     objectness, deltas = jax.lax.stop_gradient((objectness, deltas))
     objectness = jnp.where(valid, objectness, -jnp.inf)
     scores, index = jax.lax.top_k(objectness, min(most, objectness.shape[0]))
-    boxes = box_ops.clip(box_ops.decode(deltas[index], anchors[index].astype(deltas.dtype)), size)
+    boxes = box_ops.clip(box_ops.decode(deltas[index], anchors[index].astype(deltas.dtype)), size[None])
     scores = jnp.where(box_ops.is_larger(boxes, MIN_SIDE), scores, -jnp.inf)
     missing = most - scores.shape[0]
     return jnp.pad(boxes, ((0, missing), (0, 0))), jnp.pad(scores, (0, missing), constant_values=-jnp.inf)

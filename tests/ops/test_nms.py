@@ -15,7 +15,7 @@ def some(n, spread, seed=0):
 
 
 def greedy(boxes, scores, threshold, valid=None, classes=None):
-    """The indices that are kept, highest score first, as C++ and Python would compute them: a float32 IoU, compared in float64."""
+    """The indices that are kept, highest score first: a float32 IoU, compared in float64 as C++ would."""
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept = []
     for i in np.argsort(-scores, kind="stable"):

@@ -28,8 +28,8 @@ class DetectorConfig:
       anchor_sides: of P2 to P6, in pixels.
       anchor_ratios: height / width.
       round_anchors: whether the corners of anchors are whole pixels.
-      floor_strides: whether anchors lie floor(side of the image / places of the map) apart, as torchvision has it: at P6
-        of an image 800 pixels high this is 61 and not 64.
+      floor_strides: whether anchors lie floor(side of the image / places of the map) apart, as torchvision has it. At
+        P6 of an image 800 pixels high this is 61 and not 64.
       pre_nms: best anchors of a level that NMS sees; train_pre_nms in training.
       proposals: of an image after NMS; train_proposals in training.
       rpn_nms: IoU above which the RPN's NMS drops a proposal.

@@ -223,7 +223,7 @@ def _binary_cross_entropy(logits, label):
 
 
 def _box_distance(deltas, targets, references, counts, weights, beta):
-    """Smooth L1 between deltas and those that move references onto targets, summed over the four; 0 where not `counts`."""
+    """Smooth L1 of deltas from those that move references onto targets, over all four; 0 where not `counts`."""
     # A box of ones where there is none: its logarithm and quotients, and their gradients, are finite.
     targets, references = (jnp.where(counts[..., None], a, _ones(a)) for a in (targets, references))
     apart = jnp.abs(deltas - box_ops.encode(targets.astype(deltas.dtype), references.astype(deltas.dtype), weights))

@@ -27,7 +27,7 @@ class Truth(NamedTuple):
 
 
 class Match(NamedTuple):
-    """What n boxes are: positive, negative or, where both are false, neither; and the true box that each overlaps most."""
+    """What n boxes are: positive, negative or neither; and the true box that each overlaps most."""
 
     positive: Bool[Array, "n"]
     negative: Bool[Array, "n"]
@@ -89,9 +89,9 @@ def match(
 
 
 def sample(random: Float[Array, "n"], match: Match, count: int, most_positive: int) -> Sample:
-    """Up to `most_positive` positive boxes, and negative ones until there are `count`: those of the largest random numbers.
+    """Up to `most_positive` positive boxes, and negative ones until there are `count`.
 
-    The random numbers are above 0.
+    They are those of the largest random numbers, which are above 0.
     """
     positive, index = jax.lax.top_k(jnp.where(match.positive, random, 0), min(most_positive, random.shape[0]))
     negative, other = jax.lax.top_k(jnp.where(match.negative, random, 0), min(count, random.shape[0]))

@@ -77,7 +77,12 @@ def build(network, frozen=True, dtype="float64"):
     counts, groups, width_per_group = NETWORKS[network]
     norm = FrozenBatchNorm2d if frozen else nn.BatchNorm2d
     body = nn.ModuleDict(
-        {"conv1": nn.Conv2d(3, WIDTH, 7, 2, 3, bias=False), "bn1": norm(WIDTH), "relu": nn.ReLU(), "maxpool": nn.MaxPool2d(3, 2, 1)}
+        {
+            "conv1": nn.Conv2d(3, WIDTH, 7, 2, 3, bias=False),
+            "bn1": norm(WIDTH),
+            "relu": nn.ReLU(),
+            "maxpool": nn.MaxPool2d(3, 2, 1),
+        }
     )
     features = WIDTH
     for stage, count in enumerate(counts):
@@ -246,7 +251,7 @@ def case(request):
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """checkpoint(network, reference) is the path of a file with the weights of that network, as torchvision writes it."""
+    """checkpoint(network, reference) is the path of a file with the weights of that network."""
     torch = pytest.importorskip("torch")
 
     def write(network, reference):

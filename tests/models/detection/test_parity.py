@@ -172,14 +172,21 @@ def test_losses_and_gradients_with_its_samples(dtype, tolerance, case, checkpoin
         key = name.removeprefix("gradient/")
         assert to_ours(key)
         atol = max(tolerance, 1e-7) * np.abs(theirs[key]).max()  # float32 labels enter their gradients
-        np.testing.assert_allclose(oracle.some_of(key, theirs[key], 6), reference[name], rtol=1e-3 if dtype == "float32" else 1e-6, atol=atol, err_msg=key)
+        np.testing.assert_allclose(
+            oracle.some_of(key, theirs[key], 6),
+            reference[name],
+            rtol=1e-3 if dtype == "float32" else 1e-6,
+            atol=atol,
+            err_msg=key,
+        )
 
 
 def _matched(model, images, sizes, boxes, found):
     """The true box that each sampled anchor overlaps most."""
     from nl_jax.ops.boxes import iou
 
-    shapes = {f"P{i}": jnp.zeros((2, -(-images.shape[1] // s), -(-images.shape[2] // s), 1)) for i, s in zip(range(2, 7), (4, 8, 16, 32, 64))}
+    strides = zip(range(2, 7), (4, 8, 16, 32, 64), strict=True)
+    shapes = {f"P{i}": jnp.zeros((2, -(-images.shape[1] // s), -(-images.shape[2] // s), 1)) for i, s in strides}
     anchors = jnp.concatenate([a for a, _ in model.anchors(shapes, sizes)], axis=1).astype(boxes.dtype)
     best = jax.vmap(lambda a, b: iou(a, b).argmax(1))(anchors, boxes)
     return jax.vmap(lambda b, at, i: b[at[i]])(boxes, best, found.index)

@@ -105,7 +105,9 @@ def detector_summary(config: DetectorConfig, image_shape: tuple[int, int], rois:
         # One line for the pyramid and one for the RPN: their layers run on every level.
         out["fpn"], out["rpn"] = out["P2"], out["objectness_P2"]
         names = [
-            name for name in out if not name.startswith(("P", "objectness", "deltas", "fpn", "rpn", "box", "mask"))
+            name
+            for name in out
+            if not name.startswith(("P", "sizes", "objectness", "deltas", "fpn", "rpn", "box", "mask"))
         ]
         names += ["fpn", "rpn", "box_head"] + ["mask_head"] * (model.mask_head is not None)
         return {name: out[name] for name in names}

@@ -70,8 +70,12 @@ def roi_align_pyramid(
     samples: int = 2,
     aligned: bool = False,
     form: str | None = None,
+    image_sizes: Int[Array, "b 2"] | None = None,
 ) -> Float[Array, "b n s s c"]:
-    """`roi_align` of every box on the one map of the pyramid that suits its size, see `levels`."""
+    """`roi_align` of every box on the one map of the pyramid that suits its size, see `levels`.
+
+    With `image_sizes`, the h and w of images that are padded below and on the right, a map ends where its image does.
+    """
     form = form or choose(devices.platform())
     if form not in FORMS:
         raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
@@ -81,6 +85,10 @@ def roi_align_pyramid(
     boxes = jax.lax.stop_gradient(boxes).astype(dtype)
     level = levels(boxes, scales)
     lengths = jnp.asarray([f.shape[1:3] for f in features], dtype)[level]  # (b,n,2), height and width
+    widths = lengths[..., 1].astype(jnp.int32)
+    if image_sizes is not None:
+        ends = image_sizes[:, None].astype(dtype) * jnp.asarray(scales, dtype)[level][..., None]
+        lengths = jnp.minimum(lengths, jnp.ceil(ends))
     scaled = boxes * jnp.asarray(scales, dtype)[level][..., None]
     axes = [
         _axis(scaled[..., i], scaled[..., i + 2], lengths[..., 1 - i], size, samples, aligned) for i in (1, 0)
@@ -89,9 +97,9 @@ def roi_align_pyramid(
         return jax.vmap(_einsum)(tuple(features), level, *axes)
     starts = np.cumsum([0, *(f.shape[1] * f.shape[2] for f in features)])
     rows = jnp.concatenate([f.reshape(f.shape[0], -1, f.shape[-1]) for f in features], axis=1)
-    start, width = jnp.asarray(starts[:-1], jnp.int32)[level], lengths[..., 1].astype(jnp.int32)
+    start = jnp.asarray(starts[:-1], jnp.int32)[level]
     (y, y_weight), (x, x_weight) = axes
-    taps = y[..., :, None, :, None] * width[..., None, None, None, None] + x[..., None, :, None, :]
+    taps = y[..., :, None, :, None] * widths[..., None, None, None, None] + x[..., None, :, None, :]
     taps = taps + start[..., None, None, None, None]
     weights = y_weight[..., :, None, :, None] * x_weight[..., None, :, None, :]
     taps, weights = (a.reshape(*a.shape[:4], -1) for a in (taps, weights))  # (b,n,s,s,t*t)

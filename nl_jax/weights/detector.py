@@ -59,8 +59,11 @@ def load(model: MaskRCNN, path: Path, source: str) -> Report:
     return Report(loaded=list(found), left_at_init=left, unused=unused, norms=norms.folded(folded))
 
 
-def save(model: MaskRCNN, path: str | Path) -> None:
+def save(model: MaskRCNN, path: str | Path) -> str:
     """Writes the state of a torchvision `MaskRCNN` of the same layers: it loads there with strict=True.
+
+    Returns:
+      The arguments that differ from those of torchvision, to compute the same there.
 
     Raises:
       InputError: for a network with non-local blocks or without masks, or where PyTorch is not installed.
@@ -88,6 +91,17 @@ def save(model: MaskRCNN, path: str | Path) -> None:
     part = path.with_name(path.name + ".part")
     torch.save(state, part)
     os.replace(part, path)
+    config, backbone = model.config, model.backbone.config
+    text = (
+        f"torchvision's MaskRCNN with num_classes={config.num_classes + 1}, box_score_thresh={config.score_threshold}, "
+        f"a ResNet of the blocks {tuple(backbone.stages().values())} with groups={backbone.groups} and "
+        f"width_per_group={backbone.width_per_group}, and norms with eps={backbone.norm_epsilon}"
+    )
+    differs = {"stride_on_1x1": backbone.stride_on_1x1, "aligned": config.aligned}
+    differs |= {"floor_strides": not config.floor_strides, "round_anchors": not config.round_anchors}
+    if names := [f"{name}={getattr(config, name, True)}" for name, other in differs.items() if other]:
+        text += f"\nit cannot compute {', '.join(names)}: expect other figures"
+    return text
 
 
 def _to_ours(name: str, array: np.ndarray, config: DetectorConfig, table: Source) -> np.ndarray:

@@ -83,7 +83,7 @@ class MaskRCNN(nnx.Module):
         return Detections(*found, masks, out)
 
     def features(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> dict[str, Array]:
-        """The intermediates of the backbone, P2 to P6, and by level objectness_P2 (b,n) and deltas_P2 (b,n,4), .."""
+        """The intermediates of the backbone, sizes, P2 to P6, and objectness_P2 (b,n), deltas_P2 (b,n,4) to P6."""
         height, width = images.shape[1:3]
         if height % SIDES_DIVIDE_BY or width % SIDES_DIVIDE_BY:
             raise InputError(
@@ -98,6 +98,7 @@ class MaskRCNN(nnx.Module):
         maps = [_last(out, stage, count)[:, 0] for stage, count in stages.items()]
         with jax.named_scope("fpn"):
             pyramid = self.fpn(maps)
+        out["sizes"] = sizes
         out |= {f"P{i}": level for i, level in enumerate(pyramid, start=2)}
         with jax.named_scope("rpn"):
             for i, level in enumerate(pyramid, start=2):
@@ -160,7 +161,8 @@ class MaskRCNN(nnx.Module):
 
     def _align(self, out, boxes, size):
         maps, scales = [out[f"P{i}"] for i in range(2, 6)], tuple(1 / stride for stride in STRIDES[:4])
-        return roi_align_pyramid(maps, boxes, scales, size, self.config.samples, self.config.aligned)
+        options = self.config.samples, self.config.aligned
+        return roi_align_pyramid(maps, boxes, scales, size, *options, image_sizes=out["sizes"])
 
 
 def _inside(sizes, shape):

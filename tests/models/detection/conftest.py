@@ -241,14 +241,6 @@ def kept(outputs, count):
     return {name: array if name in WHOLE else some_of(name, array, count) for name, array in outputs.items()}
 
 
-@pytest.fixture(scope="session", params=[(n, s) for n in NETWORKS for s in SIZES], ids="-".join)
-def case(request):
-    """A network, a size, and what torchvision computes for them, from a file."""
-    network, size = request.param
-    with np.load(FIXTURES / f"{network}_{size}.npz") as file:
-        return network, size, dict(file)
-
-
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """checkpoint(network, reference) is the path of a file with the weights of that network."""

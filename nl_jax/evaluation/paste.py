@@ -21,7 +21,7 @@ def paste(masks: np.ndarray, boxes: np.ndarray, shape: tuple[int, int], threshol
     result = np.zeros((n, height, width), bool)
     padded = np.pad(masks, ((0, 0), (1, 1), (1, 1))).astype(np.float32)
     centre, half = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * ((size + 2) / size)
-    corners = np.concatenate([centre - half, centre + half], axis=1).astype(np.int64)  # towards 0
+    corners = np.concatenate([centre - half, centre + half], axis=1).astype(np.int64).tolist()  # towards 0
     for mask, (x0, y0, x1, y1), image in zip(padded, corners, result, strict=True):
         (rows, top, bottom), (columns, left, right) = (
             _stretch(size + 2, start, end, limit) for start, end, limit in ((y0, y1, height), (x0, x1, width))
@@ -33,7 +33,7 @@ def paste(masks: np.ndarray, boxes: np.ndarray, shape: tuple[int, int], threshol
 
 def _stretch(cells: int, start: int, end: int, limit: int) -> tuple[np.ndarray, int, int]:
     """The weights (p,cells) of cells in the pixels from start to end, and which pixels of the image these are."""
-    pixels = max(int(end - start) + 1, 1)
-    first, last = max(int(start), 0), min(int(end) + 1, limit)
+    pixels = max(end - start + 1, 1)
+    first, last = max(start, 0), min(end + 1, limit)
     at = np.clip((np.arange(first, last) - start + 0.5) * (cells / pixels) - 0.5, 0, cells - 1).astype(np.float32)
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(cells, dtype=np.float32))), first, last

@@ -82,7 +82,7 @@ def test_losses_and_what_gets_a_gradient(run, model):
     parts = ("objectness_loss", "rpn_box_loss", "class_loss", "box_loss", "mask_loss")
     assert all(metrics[name] > 0 for name in parts)
     np.testing.assert_allclose(metrics["loss"], sum(metrics[name] for name in parts), rtol=1e-6)
-    assert metrics["positive_proposals"] >= 10 and metrics["positive_anchors"] >= 10  # a true box is a proposal
+    assert metrics["positive_proposals"] >= 10 and metrics["positive_anchors"] >= 5  # a true box is a proposal
     frozen = model.frozen_parameters()
     for name, gradient in gradients.items():
         assert np.isfinite(gradient).all(), name
@@ -126,7 +126,7 @@ def test_images_without_any_box(run):
         gradients, metrics = run[1](batch | {"valid": valid})
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients, metrics)))
     gradients, metrics = run[1](batch | {"valid": jnp.zeros_like(batch["valid"])})
-    assert metrics["mask_loss"] == metrics["box_loss"] == metrics["rpn_box_loss"] == metrics["positive_anchors"] == 0
+    assert not any(metrics[name] for name in ("mask_loss", "box_loss", "rpn_box_loss", "positive_anchors"))
     assert metrics["objectness_loss"] > 0 and metrics["class_loss"] > 0
 
 
@@ -235,7 +235,7 @@ def test_mask_targets():
     rng = np.random.default_rng(0)
     masks = rng.uniform(size=(1, 2, 112, 112)) < 0.5
     true = np.asarray([[[10, 20, 50, 60], [30, 10, 90, 100]]], np.float32)
-    boxes = np.asarray([[[12, 25, 48, 70], [5, 15, 55, 65], [30, 10, 90, 100]]], np.float32)
+    boxes = np.asarray([[[12, 25, 48, 70], [5, 15, 55, 65], [30.7, 10.3, 89.1, 99.2]]], np.float32)
     index = np.asarray([[0, 0, 1]])
     rois = losses.RoISample(boxes, index, true[:, index[0]], index, np.ones((1, 3), bool), np.ones((1, 3), bool))
     found = losses.mask_targets(jnp.asarray(masks), jax.tree.map(jnp.asarray, rois), 14)

@@ -3,53 +3,70 @@
 python -m experiments.benchmark op --positions 12544
 python -m experiments.benchmark train_step
 python -m experiments.benchmark train_step --aot tpu --frames 128 --depth 101 --geometry paper --norm frozen
+python -m experiments.benchmark gpu --out=runs/gpu
 """
 
 import argparse
+import importlib
 import json
+import sys
 from pathlib import Path
 
-from experiments import command_line
-from experiments.benchmark import aot, block, detection, growth, loop, network, op, report
-from experiments.benchmark import input as input_speed
 from nl_jax.errors import InputError
 
 # Subject to the module that measures it: add_arguments(parser), run(arguments) and, for --aot, programs(arguments).
-# run returns measurements to show, or has shown its own.
+# run returns measurements to show, or has shown its own. A module is imported when it is asked for, and needs no more
+# packages than its own.
 SUBJECTS = {
-    **{"op": op, "block": block, "network": network, "train_step": network, "evaluate": network},
-    **{"growth": growth, "input": input_speed, "loop": loop, "detection": detection},
+    **{"op": "op", "block": "block", "network": "network", "train_step": "network", "evaluate": "network"},
+    **{"growth": "growth", "input": "input", "loop": "loop", "gpu": "gpu", "detection": "detection"},
 }
 
 
 def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="experiments.benchmark", description=__doc__.splitlines()[0])
-    subparsers = parser.add_subparsers(dest="subject", required=True)
-    for subject, module in SUBJECTS.items():
-        subparser = subparsers.add_parser(subject, help=module.__doc__, description=module.__doc__)
-        module.add_arguments(subparser)
-        subparser.add_argument("--repeats", type=int, default=5, help="the median is taken over")
-        subparser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="folder of the JSON and PNG")
-        if hasattr(module, "programs"):
-            subparser.add_argument("--aot", choices=("tpu",), help="compile for it instead of running here")
-            subparser.add_argument("--topology", default="v5e:2x2", help="of --aot")
-    arguments = parser.parse_args(argv)
-    module = SUBJECTS[arguments.subject]
+    parser.add_argument("subject", choices=SUBJECTS, help="give --help after it for its own flags")
+    subject = parser.parse_args(argv[:1]).subject
     try:
-        if getattr(arguments, "aot", None):
-            rows = aot.compile_and_show(module.programs(arguments), arguments.topology)
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            (arguments.out / f"{arguments.subject}_{arguments.aot}.json").write_text(json.dumps(rows, indent=1) + "\n")
-            return
-        measurements = module.run(arguments)
+        module = importlib.import_module(f"experiments.benchmark.{SUBJECTS[subject]}")
+        measurements = _run(subject, module, argv[1:])
     except ModuleNotFoundError as error:
-        command_line.fail(f"{error}; the benchmark needs: pip install -e .[benchmark]", 2)
+        _fail(f"{error}; the benchmark needs: pip install -e .[benchmark]")
     except InputError as error:
-        command_line.fail(error, 2)
-    if measurements is None:
-        return
-    report.show(measurements)
-    report.write(measurements, arguments.subject, arguments.out)
+        _fail(error)
+    if measurements is not None:
+        from experiments.benchmark import report
+
+        report.show(measurements)
+        report.write(measurements, subject, _arguments(subject, module, argv[1:]).out)
+
+
+def _arguments(subject, module, argv) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"experiments.benchmark {subject}", description=module.__doc__)
+    module.add_arguments(parser)
+    parser.add_argument("--repeats", type=int, default=5, help="the median is taken over")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="folder of what is written")
+    if hasattr(module, "programs"):
+        parser.add_argument("--aot", choices=("tpu",), help="compile for it instead of running here")
+        parser.add_argument("--topology", default="v5e:2x2", help="of --aot")
+    return parser.parse_args(argv, argparse.Namespace(subject=subject))
+
+
+def _run(subject, module, argv):
+    arguments = _arguments(subject, module, argv)
+    if not getattr(arguments, "aot", None):
+        return module.run(arguments)
+    from experiments.benchmark import aot
+
+    rows = aot.compile_and_show(module.programs(arguments), arguments.topology)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / f"{subject}_{arguments.aot}.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def _fail(error: Exception | str) -> None:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,11 @@ def _run(step, arrays):
     jax.block_until_ready(step(*arrays))
 
 
-def _torch_program(function, arrays, direction):
+def torch_program(function, tensors, direction, wrap=lambda peer: peer):
+    """The same in PyTorch: scaled_dot_product_attention for the Gaussian, the formula by einsum for the others.
+
+    `wrap` may be torch.compile.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -100,25 +104,29 @@ def _torch_program(function, arrays, direction):
             "bnm,bmc->bnc", torch.relu(a[:, :, None] + p[:, None]) / p.shape[1], v
         ),
     }
-    tensors = [torch.tensor(array) for array in arrays]
+
+    peer = wrap(peers[function])
 
     def forward():
         with torch.no_grad():
-            peers[function](*tensors)
+            return peer(*tensors)
 
     def with_gradient():
         leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-        y = peers[function](*leaves)
+        y = peer(*leaves)
         y.backward(y.detach())
 
     return forward if direction == "forward" else with_gradient
 
 
 def _measure(function, n, arguments):
+    import torch
+
     rng = np.random.default_rng(0)
     of_arrays = _shapes(function, n, arguments)
     # Small numbers: a softmax over one key each would be an easy case.
     arrays = [(0.25 * rng.normal(size=shape)).astype(np.float32) for shape in of_arrays]
+    tensors = [torch.tensor(array) for array in arrays]
     peer = "torch sdpa" if function == "gaussian" else "torch einsum"
     for direction in DIRECTIONS:
         step = jax_program(getattr(nonlocal_op, function), direction)
@@ -129,7 +137,7 @@ def _measure(function, n, arguments):
             n,
             {
                 "ours": Program(partial(_run, step, ours), operations[0], compiled_bytes(step, *ours)),
-                peer: Program(_torch_program(function, arrays, direction), operations[1]),
+                peer: Program(torch_program(function, tensors, direction), operations[1]),
             },
             arguments.repeats,
         )

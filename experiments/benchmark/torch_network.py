@@ -12,10 +12,11 @@ DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 class NonLocal(nn.Module):
-    """x + norm(W_z softmax(theta phi^T / sqrt(d)) g), through the whole n x m matrix."""
+    """x + norm(W_z softmax(theta phi^T / sqrt(d)) g), through the whole n x m matrix or PyTorch's fused attention."""
 
-    def __init__(self, channels):
+    def __init__(self, channels, fused=False):
         super().__init__()
+        self.fused = fused
         d = channels // 2
         self.theta, self.phi, self.g = (nn.Conv3d(channels, d, 1) for _ in range(3))
         self.w_z = nn.Conv3d(d, channels, 1)
@@ -24,8 +25,15 @@ class NonLocal(nn.Module):
     def forward(self, x):
         keys = F.max_pool3d(x, (1, 2, 2))
         theta, phi, g = self.theta(x).flatten(2), self.phi(keys).flatten(2), self.g(keys).flatten(2)
+        if self.fused:  # whose scale is 1 / sqrt(d)
+            of_one_head = (a.transpose(1, 2)[:, None] for a in (theta, phi, g))
+            y = F.scaled_dot_product_attention(*of_one_head)[:, 0].transpose(1, 2)
+            return self._add(x, y)
         rows = (torch.einsum("bdn,bdm->bnm", theta, phi) * theta.shape[1] ** -0.5).softmax(2)
         y = torch.einsum("bnm,bcm->bcn", rows, g)
+        return self._add(x, y)
+
+    def _add(self, x, y):
         return x + self.norm(self.w_z(y.reshape(y.shape[0], -1, *x.shape[2:])))
 
 
@@ -55,7 +63,7 @@ class Bottleneck(nn.Module):
 class I3D(nn.Module):
     """(b, 3, t, h, w) to (b, num_classes)."""
 
-    def __init__(self, depth=50, width=64, num_classes=400, nonlocal_blocks=None, blocks_per_stage=None):
+    def __init__(self, depth=50, width=64, num_classes=400, nonlocal_blocks=None, blocks_per_stage=None, fused=False):
         super().__init__()
         self.stem = nn.Conv3d(3, width, (5, 7, 7), (1, 2, 2), (2, 3, 3), bias=False)
         self.stem_norm = nn.BatchNorm3d(width)
@@ -68,7 +76,7 @@ class I3D(nn.Module):
                 blocks.append(Bottleneck(features, width * 2**index, stride, inflated))
                 features = 4 * width * 2**index
                 if position in (nonlocal_blocks or {}).get(f"res{index + 2}", ()):
-                    blocks.append(NonLocal(features))
+                    blocks.append(NonLocal(features, fused))
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
         self.dropout = nn.Dropout(0.5)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nl_jax.errors import InputError
 from nl_jax.models.norm import KINDS, Norm
 from nl_jax.ops import nonlocal_op
-from nl_jax.ops.conv import product
+from nl_jax.ops.conv import conv1x1
 from nl_jax.ops.devices import by_query, merge_frames, split_frames
 from nl_jax.ops.pool import max_pool
 
@@ -99,7 +99,7 @@ class NonLocalBlock(nnx.Module):
                 use_bias=use_bias,
                 kernel_init=kernel_init,
                 dtype=dtype,
-                dot_general=lambda x, kernel, *_, **__: product(x, kernel),  # for its gradient
+                dot_general=lambda x, kernel, *_, **__: conv1x1(x, kernel),  # for its gradient
                 rngs=rngs,
             )
 

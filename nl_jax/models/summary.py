@@ -14,6 +14,7 @@ from nl_jax.models.detection.config import DetectorConfig
 from nl_jax.models.detection.mask_rcnn import MaskRCNN
 from nl_jax.models.resnet import VideoResNet
 from nl_jax.models.resnet_config import ResNetConfig
+from nl_jax.ops import devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +150,8 @@ def _layers(
         names.extend(out)  # in the order they run; what JAX returns is sorted
         return out
 
-    jaxpr, out = jax.make_jaxpr(forward, return_shape=True)(params, batch_stats, value)
+    with devices.compiling_for(devices.platform()):  # of a GPU that is not known: a kernel of cuDNN has no products
+        jaxpr, out = jax.make_jaxpr(forward, return_shape=True)(params, batch_stats, value)
     macs = dict.fromkeys(names, 0)
     _count_macs(jaxpr.jaxpr, 1, "", macs)
     parameters = dict.fromkeys(names, 0)

@@ -1,10 +1,11 @@
 """softmax(scale theta phi^T) g with memory linear in the positions, forward and backward.
 
-Three forms of the same function; `choose` is the one place that says which is taken where:
+Three forms of the same function; `attention_form` is the one place that says which is taken where:
 
 - chunked: any platform, any shape. Queries in chunks; of the forward pass only the log-sum-exp of every query is kept,
   and the backward pass computes the chunk's scores again (the scheme of FlashAttention, Dao et al. 2022).
-- cudnn: JAX's fused kernel for NVIDIA GPUs; bfloat16 or float16, channels up to 128 in multiples of 8.
+- cudnn: JAX's fused kernel for NVIDIA GPUs; bfloat16 or float16, channels in multiples of 8, up to 256 on Hopper and
+  newer and up to 128 before.
 - pallas: JAX's flash attention kernel for TPUs, positions padded to its blocks and masked.
 """
 
@@ -17,23 +18,25 @@ from jax.experimental.pallas.ops.tpu import flash_attention
 from jaxtyping import Array, Bool, Float
 
 from nl_jax.ops import devices
-from nl_jax.ops.chunks import join, product, split
+from nl_jax.ops.chunks import einsum_wide, join_queries, split_queries
 from nl_jax.ops.precision import wide, widen
 
 # Positions per block of the Pallas kernel.
 BLOCK = 512
 
 
-def choose(platform: str, partitioned: bool, n: int, m: int, d: int, c: int, dtype) -> str:
-    """The form for theta (b,n,d), phi (b,m,d) and g (b,m,c) on "cpu", "gpu" or "tpu".
+def attention_form(target: devices.Target, partitioned: bool, n: int, m: int, d: int, c: int, dtype) -> str:
+    """The form for theta (b,n,d), phi (b,m,d) and g (b,m,c) on the devices of `target`.
 
     `partitioned` says that the compiler may split the computation over devices, which it cannot do to a Pallas kernel.
-    Both kernels take as many channels for keys as for values; the one for TPUs takes whole lanes of 128, and its
-    padding to blocks is worth it for many positions only.
+    Both kernels take as many channels for keys as for values (JAX's entry to cuDNN checks that); the one for TPUs takes
+    whole lanes of 128, and its padding to blocks is worth it for many positions only. So the Gaussian, with theta = x
+    of 512 or 1024 channels and g of half, is taken in chunks everywhere: on a GPU as products on its tensor cores.
     """
-    if platform == "gpu" and dtype in (jnp.bfloat16, jnp.float16) and d == c <= 128 and d % 8 == 0:
-        return "cudnn"
-    if platform == "tpu" and not partitioned and d == c and d % 128 == 0 and min(n, m) >= BLOCK:
+    if target.platform == "gpu" and target.capability and dtype in (jnp.bfloat16, jnp.float16):
+        if d == c <= (256 if target.capability >= (9, 0) else 128) and d % 8 == 0 and target.capability >= (8, 0):
+            return "cudnn"
+    if target.platform == "tpu" and not partitioned and d == c and d % 128 == 0 and min(n, m) >= BLOCK:
         return "pallas"
     return "chunked"
 
@@ -51,11 +54,14 @@ def attention(
     With `valid` the softmax and the sum run over the valid keys only. An item without a valid key gives zeros.
 
     `form` forces one of FORMS; without it the platform and the shapes decide. A program compiled here for another
-    platform gets that one's choice inside `devices.compiling_for`.
+    platform gets that one's choice inside `devices.compiling_for`, but for cuDNN's: JAX traces that only where there is
+    an NVIDIA GPU, so chunks stand in its place.
     """
     if form is None:
         shapes = (theta.shape[1], *phi.shape[1:], g.shape[2], g.dtype)
-        form = choose(devices.platform(), devices.partitioned(), *shapes)
+        form = attention_form(devices.target(), devices.partitioned(), *shapes)
+        if form == "cudnn" and not devices.knows_cudnn():
+            form = "chunked"
     if form not in FORMS:
         raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
     if valid is None:
@@ -86,7 +92,7 @@ def _chunked(theta, phi, g, valid, scale):
 
 
 def _scores(queries: Float[Array, "b q d"], phi: Float[Array, "b m d"], valid, scale) -> Float[Array, "b q m"]:
-    scores = scale * product("bqd,bmd->bqm", queries, phi)
+    scores = scale * einsum_wide("bqd,bmd->bqm", queries, phi)
     # Finite, so that an item without a valid key has no infinity less infinity.
     return scores if valid is None else jnp.where(valid[:, None], scores, jnp.finfo(scores.dtype).min / 2)
 
@@ -98,12 +104,12 @@ def _forward(theta, phi, g, valid, scale):
         weights = jnp.exp(scores - largest)
         total = weights.sum(axis=-1, keepdims=True)
         # Divided after the product: c values a query instead of m.
-        y = product("bqm,bmc->bqc", weights.astype(g.dtype), g) / total
+        y = einsum_wide("bqm,bmc->bqc", weights.astype(g.dtype), g) / total
         return y.astype(g.dtype), largest + jnp.log(total)
 
     n = theta.shape[1]
-    y, lse = jax.lax.map(one_chunk, split(theta, phi.shape[1]))
-    y, lse = join(y, n), join(lse, n)
+    y, lse = jax.lax.map(one_chunk, split_queries(theta, phi.shape[1]))
+    y, lse = join_queries(y, n), join_queries(lse, n)
     return y, (theta, phi, g, valid, y, lse)
 
 
@@ -117,15 +123,15 @@ def _backward(scale, residuals, dy):
         dphi, dg = sums  # over the chunks, in float32
         queries, dy, lse, inner = chunk
         weights = jnp.exp(_scores(queries, phi, valid, scale) - lse)
-        dg = dg + product("bqm,bqc->bmc", weights.astype(dy.dtype), dy)
-        dscores = (scale * weights * (product("bqc,bmc->bqm", dy, g) - inner)).astype(theta.dtype)
-        dphi = dphi + product("bqm,bqd->bmd", dscores, queries)
-        return (dphi, dg), product("bqm,bmd->bqd", dscores, phi).astype(theta.dtype)
+        dg = dg + einsum_wide("bqm,bqc->bmc", weights.astype(dy.dtype), dy)
+        dscores = (scale * weights * (einsum_wide("bqc,bmc->bqm", dy, g) - inner)).astype(theta.dtype)
+        dphi = dphi + einsum_wide("bqm,bqd->bmd", dscores, queries)
+        return (dphi, dg), einsum_wide("bqm,bmd->bqd", dscores, phi).astype(theta.dtype)
 
     sums = jnp.zeros(phi.shape, wide(phi)), jnp.zeros(g.shape, wide(g))
-    chunks = tuple(split(x, m) for x in (theta, dy, lse, inner))
+    chunks = tuple(split_queries(x, m) for x in (theta, dy, lse, inner))
     (dphi, dg), dtheta = jax.lax.scan(one_chunk, sums, chunks)
-    return join(dtheta, n), dphi.astype(phi.dtype), dg.astype(g.dtype), None
+    return join_queries(dtheta, n), dphi.astype(phi.dtype), dg.astype(g.dtype), None
 
 
 _chunked.defvjp(_forward, _backward)

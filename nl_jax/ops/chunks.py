@@ -3,32 +3,36 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nl_jax.ops.devices import platform
 from nl_jax.ops.precision import wide
 
 # Pairwise values of one clip at once. They stay in a CPU's last-level cache, and leave a TPU's products large.
 MAX_PAIRS = 2**20
+# A GPU starts every kernel of a loop anew, so its chunks are larger: 64 MiB of float32 scores a clip.
+MAX_PAIRS_ON_GPUS = 2**24
 MIN_CHUNK = 128
 CHUNK_MULTIPLE = 16  # rows of a bfloat16 tile on a TPU
 
 
-def product(subscripts, a, b):
+def einsum_wide(subscripts, a, b):
     """The einsum of a and b, in the type of sums (see `precision.wide`)."""
     return jnp.einsum(subscripts, a, b, preferred_element_type=wide(a))
 
 
-def split(x: Float[Array, "b n d"], m: int) -> Float[Array, "k b q d"]:
+def split_queries(x: Float[Array, "b n d"], m: int) -> Float[Array, "k b q d"]:
     """k chunks of queries as even as can be. Zeros fill the last: they add nothing to a gradient.
 
     Their size depends on one clip alone: b may be the batch of a whole pod, of which a device sees a part.
     """
     b, n, d = x.shape
-    chunks = -(-n // max(MIN_CHUNK, MAX_PAIRS // m))
+    pairs = MAX_PAIRS_ON_GPUS if platform() == "gpu" else MAX_PAIRS
+    chunks = -(-n // max(MIN_CHUNK, pairs // m))
     size = -(-n // chunks)
     size = -(-size // CHUNK_MULTIPLE) * CHUNK_MULTIPLE if chunks > 1 else size
     padded = jnp.pad(x, ((0, 0), (0, chunks * size - n), (0, 0)))
     return padded.reshape(b, chunks, size, d).swapaxes(0, 1)
 
 
-def join(x: Float[Array, "k b q d"], n: int) -> Float[Array, "b n d"]:
-    """Undoes `split`: the first n positions, without the zeros."""
+def join_queries(x: Float[Array, "k b q d"], n: int) -> Float[Array, "b n d"]:
+    """Undoes `split_queries`: the first n positions, without the zeros."""
     return x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1])[:, :n]

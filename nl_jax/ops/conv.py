@@ -47,7 +47,7 @@ def conv3d(
     return sum(_conv(tap, k[None], (1, *strides[1:]), (0, *padding[1:])) for tap, k in zip(taps, kernel, strict=True))
 
 
-def product(x: Float[Array, "*s i"], kernel: Float[Array, "i o"]) -> Float[Array, "*s o"]:
+def conv1x1(x: Float[Array, "*s i"], kernel: Float[Array, "i o"]) -> Float[Array, "*s o"]:
     """x @ kernel, a 1 x 1 convolution over any axes."""
     y = _conv(x.reshape(x.shape[0], -1, 1, 1, x.shape[-1]), kernel[None, None, None], (1, 1, 1), (0, 0, 0))
     return y.reshape(*x.shape[:-1], -1)

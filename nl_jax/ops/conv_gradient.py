@@ -1,14 +1,14 @@
 """The gradient of a convolution's kernel: a sum over many positions with few channels, where XLA:CPU is slowest.
 
-On a CPU it is written as matrix products, frame by frame where frames are large, so that what is laid out for a product
-stays in the cache.
+On GPUs it stays the gradient that JAX derives. On a CPU it is written as matrix products, frame by frame where frames
+are large, so that what is laid out for a product stays in the cache.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nl_jax.ops.devices import merge_frames, partitioned
+from nl_jax.ops.devices import merge_frames, partitioned, platform
 from nl_jax.ops.precision import wide
 
 # It is taken frame by frame when a frame has this many positions.
@@ -28,25 +28,22 @@ def kernel_gradient(
     """The gradient of conv(x, kernel), which convolves with `strides` and `padding`, where that of its result is dy."""
     kt, kh, kw, i, _ = kernel.shape
 
-    def by_convolution(x, dy):
+    def by_convolution():
         return jax.vjp(lambda kernel: conv(x, kernel), kernel)[1](dy)[0]
 
-    def over_time(x, dy):
-        return _over_time(x[:, :, :: strides[1], :: strides[2]], dy, kt, padding[0]).astype(kernel.dtype)
-
-    def over_frames(x, dy):
-        return _over_frames(x, dy, kernel.shape, strides, padding).astype(kernel.dtype)
-
-    # A loop over frames cannot be split over devices.
-    large = dy.shape[2] * dy.shape[3] >= MIN_POSITIONS and not partitioned()
+    where = platform()
+    if where == "gpu":
+        return by_convolution()
+    large = dy.shape[2] * dy.shape[3] >= MIN_POSITIONS and not partitioned()  # a loop over frames cannot be split
     if (kh, kw) == (1, 1) and strides[0] == 1 and padding[1:] == (0, 0):
         if kt > 1 and large:
-            return jax.lax.platform_dependent(x, dy, cpu=over_time, default=by_convolution)
-        x = x[:, :, :: strides[1], :: strides[2]]
-        return _at_once(x, dy, kt, padding[0]).astype(kernel.dtype)
-    if large and (strides[1:] == (1, 1) or i <= MAX_STRIDED_CHANNELS):
-        return jax.lax.platform_dependent(x, dy, cpu=over_frames, default=by_convolution)
-    return by_convolution(x, dy)
+            if where != "cpu":
+                return by_convolution()
+            return _over_time(x[:, :, :: strides[1], :: strides[2]], dy, kt, padding[0]).astype(kernel.dtype)
+        return _at_once(x[:, :, :: strides[1], :: strides[2]], dy, kt, padding[0]).astype(kernel.dtype)
+    if where == "cpu" and large and (strides[1:] == (1, 1) or i <= MAX_STRIDED_CHANNELS):
+        return _over_frames(x, dy, kernel.shape, strides, padding).astype(kernel.dtype)
+    return by_convolution()
 
 
 def _at_once(x, dy, kt, padding):

@@ -1,12 +1,16 @@
-"""What an operation may know of where it runs: whether its arrays are split over devices, and the frames of a clip.
+"""What an operation may know of where it runs: the platform, the chip, whether arrays are split, the frames of a clip.
+
+Every operation asks here, while it is traced, and here alone. So a program traced for another platform, inside
+`compiling_for`, has that platform's forms everywhere.
 
 An axis `time` of the mesh in whose context a program is traced splits the frames (and so the positions) of a clip. The
 compiler exchanges what a convolution needs from its neighbours and reduces sums by itself; the functions here keep it
 from gathering whole clips where axes are merged and where queries are taken in chunks.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import jax
 from jax.sharding import PartitionSpec
@@ -14,23 +18,57 @@ from jaxtyping import Array, Shaped
 
 TIME = "time"
 
-_target: tuple[str, int] | None = None
+
+class Target(NamedTuple):
+    """What a program is traced for.
+
+    Attributes:
+      platform: "cpu", "gpu" or "tpu".
+      count: of its devices.
+      capability: the compute capability of an NVIDIA GPU, (9, 0) for Hopper; None where it is not known.
+    """
+
+    platform: str
+    count: int
+    capability: tuple[int, int] | None = None
 
 
-@contextmanager
-def compiling_for(platform: str, count: int) -> Iterator[None]:
-    """Within it operations choose what they would on `count` devices of "tpu" or "gpu", whatever this machine has."""
-    global _target
-    before, _target = _target, (platform, count)
-    try:
-        yield
-    finally:
-        _target = before
+# Part of the key under which JAX caches what it has traced: the same function is traced anew for another target.
+_target = jax.make_user_context()
+
+
+def compiling_for(
+    platform: str, count: int = 1, capability: tuple[int, int] | None = None
+) -> AbstractContextManager[None]:
+    """Within it operations choose what they would on `count` devices of a platform, whatever this machine has.
+
+    Args:
+      platform: "cpu", "gpu" or "tpu".
+      count: of devices.
+      capability: the compute capability of an NVIDIA GPU, (9, 0) for Hopper. Without it the oldest is assumed.
+    """
+    return _target(Target(platform, count, capability))
+
+
+def target() -> Target:
+    """What is traced for: the devices of this machine, or what `compiling_for` names.
+
+    Within `jax.default_device` it is that device's platform.
+    """
+    if (named := _target.value) is not None:
+        return named
+    default = jax.config.jax_default_device
+    device = jax.devices(default)[0] if isinstance(default, str) else default or jax.devices()[0]
+    capability = None
+    if device.platform == "gpu":
+        major, _, minor = str(device.compute_capability).partition(".")  # an AMD GPU has a name in its place
+        capability = (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
+    return Target(device.platform, jax.device_count(), capability)
 
 
 def platform() -> str:
-    """This machine's, "cpu", "gpu" or "tpu", or the one that `compiling_for` names."""
-    return _target[0] if _target else jax.default_backend()
+    """The platform of `target`: "cpu", "gpu" or "tpu"."""
+    return target().platform
 
 
 def partitioned() -> bool:
@@ -38,8 +76,12 @@ def partitioned() -> bool:
 
     Inside `jax.shard_map` the axes of the mesh are manual: a function there sees the arrays of one device.
     """
-    count = _target[1] if _target else jax.device_count()
-    return count > 1 and not jax.sharding.get_abstract_mesh().are_all_axes_manual
+    return target().count > 1 and not jax.sharding.get_abstract_mesh().are_all_axes_manual
+
+
+def knows_cudnn() -> bool:
+    """Whether JAX can trace a kernel of cuDNN here: it asks the GPU and its cuDNN while it traces."""
+    return jax.default_backend() == "gpu" and "cuda" in jax.devices()[0].client.platform_version
 
 
 def time_parts() -> int:
@@ -72,12 +114,12 @@ def by_query(operation: Callable[..., Array]) -> Callable[..., Array]:
     if time_parts() == 1:
         return operation
 
-    def split(queries, *keys):
+    def split_by_query(queries, *keys):
         specs = (PartitionSpec(None, TIME), *(PartitionSpec() for _ in keys))
         apply = jax.shard_map(operation, in_specs=specs, out_specs=specs[0], axis_names={TIME}, check_vma=False)
         return apply(queries, *keys)
 
-    return split
+    return split_by_query
 
 
 def _parts_of(frames: int) -> int:

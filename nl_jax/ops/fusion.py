@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nl_jax.ops.devices import partitioned
+from nl_jax.ops.devices import partitioned, platform
 
 
 def materialize(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -14,9 +14,7 @@ def materialize(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     order of their own. No optimisation barrier stops that. A loop of no rounds does, as long as the compiler cannot
     know that it ends at once: it is entered where the first element is not a number, for one round without effect.
     """
-    if partitioned():
-        return x
-    return jax.lax.platform_dependent(x, cpu=_through_a_loop, default=lambda x: x)
+    return _through_a_loop(x) if platform() == "cpu" and not partitioned() else x
 
 
 def _through_a_loop(x):

@@ -1,6 +1,6 @@
 """1/m sum_j relu(a_i + p_j) g_j, the sum of concatenation, with memory linear in the positions, forward and backward.
 
-Two forms of the same function; `choose` is the one place that says which is taken where:
+Two forms of the same function; `hinge_form` is the one place that says which is taken where:
 
   sorted:    with the keys sorted by p, those with a_i + p_j > 0 are a prefix that ends where a_i falls among them, so
              two prefix sums, of g_j and of p_j g_j, give every y_i: cost m log m + n log n. The gradients are sums of
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from nl_jax.ops import devices
-from nl_jax.ops.chunks import join, product, split
+from nl_jax.ops.chunks import einsum_wide, join_queries, split_queries
 from nl_jax.ops.fusion import materialize
 from nl_jax.ops.precision import wide, widen
 
@@ -28,7 +28,7 @@ MIN_SORTED_KEYS = 512
 MIN_SORTED_KEYS_ON_ACCELERATORS = 16384
 
 
-def choose(platform: str, m: int) -> str:
+def hinge_form(platform: str, m: int) -> str:
     """The form for m keys on "cpu", "gpu" or "tpu"."""
     return "sorted" if m >= (MIN_SORTED_KEYS if platform == "cpu" else MIN_SORTED_KEYS_ON_ACCELERATORS) else "blockwise"
 
@@ -47,7 +47,7 @@ def hinge(
 
     `form` forces one of FORMS; without it the platform and the number of keys decide.
     """
-    form = form or choose(devices.platform(), p.shape[1])
+    form = form or hinge_form(devices.platform(), p.shape[1])
     if form not in FORMS:
         raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
     if valid is None:
@@ -124,10 +124,10 @@ def _blockwise_forward(a, p, g):
 
     def one_chunk(queries):
         rows = jax.nn.relu(widen(queries) + widen(p)[:, None]) / m
-        return product("bqm,bmc->bqc", rows.astype(g.dtype), g)
+        return einsum_wide("bqm,bmc->bqc", rows.astype(g.dtype), g)
 
-    y = jax.lax.map(one_chunk, split(a[..., None], m))
-    return join(y, a.shape[1]), (a, p, g)
+    y = jax.lax.map(one_chunk, split_queries(a[..., None], m))
+    return join_queries(y, a.shape[1]), (a, p, g)
 
 
 def _blockwise_backward(residuals, dy):
@@ -139,15 +139,17 @@ def _blockwise_backward(residuals, dy):
         dp, dg = sums  # over the chunks, in float32
         queries, dy = chunk
         pairs = widen(queries) + widen(p)[:, None]
-        dg = dg + product("bqm,bqc->bmc", (jax.nn.relu(pairs) / m).astype(dy.dtype), dy)
-        dpairs = jnp.where(pairs > 0, product("bqc,bmc->bqm", dy, g), 0) / m
-        # As products, which XLA:CPU sums faster than over a last axis.
-        da = product("bqm,mo->bqo", dpairs, jnp.ones((m, 1), dpairs.dtype))
+        dg = dg + einsum_wide("bqm,bqc->bmc", (jax.nn.relu(pairs) / m).astype(dy.dtype), dy)
+        dpairs = jnp.where(pairs > 0, einsum_wide("bqc,bmc->bqm", dy, g), 0) / m
+        if devices.platform() == "cpu":  # as products, which XLA:CPU sums faster than over a last axis
+            da = einsum_wide("bqm,mo->bqo", dpairs, jnp.ones((m, 1), dpairs.dtype))
+        else:  # a product would round to TF32 or bfloat16 first
+            da = dpairs.sum(axis=2, keepdims=True)
         return (dp + dpairs.sum(axis=1), dg), da
 
     sums = jnp.zeros(p.shape, wide(p)), jnp.zeros(g.shape, wide(g))
-    (dp, dg), da = jax.lax.scan(one_chunk, sums, (split(a[..., None], m), split(dy, m)))
-    return join(da, n)[..., 0].astype(a.dtype), dp.astype(p.dtype), dg.astype(g.dtype)
+    (dp, dg), da = jax.lax.scan(one_chunk, sums, (split_queries(a[..., None], m), split_queries(dy, m)))
+    return join_queries(da, n)[..., 0].astype(a.dtype), dp.astype(p.dtype), dg.astype(g.dtype)
 
 
 _blockwise.defvjp(_blockwise_forward, _blockwise_backward)

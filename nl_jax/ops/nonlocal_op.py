@@ -27,7 +27,7 @@ def gaussian_rows(
     scale: float = 1.0,
     valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n m"]:
-    """softmax_j(scale theta_i . phi_j), in float32: equation 2 or 3 divided by its C(x). 0 for a key that is not valid."""
+    """softmax_j(scale theta_i . phi_j), in float32: equation 2 or 3 divided by its C(x). 0 at invalid keys."""
     scores = jnp.einsum("bnd,bmd->bnm", theta, _zeroed(phi, valid), preferred_element_type=wide(theta)) * scale
     if valid is None:
         return jax.nn.softmax(scores, axis=-1)
@@ -39,7 +39,7 @@ def gaussian_rows(
 def dot_product_rows(
     theta: Float[Array, "b n d"], phi: Float[Array, "b m d"], valid: Bool[Array, "b m"] | None = None
 ) -> Float[Array, "b n m"]:
-    """theta_i . phi_j / m, in float32: equation 4 divided by its C(x). 0 for a key that is not valid."""
+    """theta_i . phi_j / m, in float32: equation 4 divided by its C(x). 0 at invalid keys."""
     scores = jnp.einsum("bnd,bmd->bnm", theta, _zeroed(phi, valid), preferred_element_type=wide(theta))
     return scores / _count(phi, valid)
 
@@ -47,7 +47,7 @@ def dot_product_rows(
 def concatenation_rows(
     a: Float[Array, "b n"], p: Float[Array, "b m"], valid: Bool[Array, "b m"] | None = None
 ) -> Float[Array, "b n m"]:
-    """relu(a_i + p_j) / m, in float32: equation 5 divided by its C(x). 0 for a key that is not valid."""
+    """relu(a_i + p_j) / m, in float32: equation 5 divided by its C(x). 0 at invalid keys."""
     a, p = widen(a), widen(p)
     rows = jax.nn.relu(a[:, :, None] + p[:, None, :]) / _count(p, valid)
     return rows if valid is None else jnp.where(valid[:, None], rows, 0)

@@ -1,4 +1,9 @@
-"""Sums, softmax and statistics are taken in float32, whatever type the arrays have; in float64 where they have that."""
+"""Sums, softmax and statistics are taken in float32, whatever type the arrays have; in float64 where they have that.
+
+A product of float32 arrays is taken at JAX's default precision: exact products on a CPU, TF32 (10 bits of each factor)
+on NVIDIA GPUs from Ampere on, bfloat16 on TPUs, sums in float32 everywhere. `jax.default_matmul_precision("highest")`
+around a program, or JAX_DEFAULT_MATMUL_PRECISION=highest, has float32 products.
+"""
 
 import jax
 import jax.numpy as jnp

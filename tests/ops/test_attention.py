@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from nl_jax.ops import attention, chunks
+from nl_jax.ops import attention, chunks, devices
+from nl_jax.ops.devices import Target
 
 
 def arguments(n, m, d, c=None, b=2, dtype=jnp.float32):
@@ -24,34 +25,60 @@ def reference(theta, phi, g, scale):
     return weights / weights.sum(-1, keepdims=True) @ g
 
 
-@pytest.mark.parametrize("expected, platform, partitioned, sizes", [
-    ("chunked", "cpu", False, (12544, 3136, 256, 256, jnp.float32)),
-    ("cudnn", "gpu", False, (12544, 3136, 128, 128, jnp.bfloat16)),
-    ("cudnn", "gpu", True, (50, 49, 64, 64, jnp.float16)),
-    ("chunked", "gpu", False, (12544, 3136, 128, 128, jnp.float32)),
-    ("chunked", "gpu", False, (12544, 3136, 256, 256, jnp.bfloat16)),
-    ("chunked", "gpu", False, (12544, 3136, 100, 100, jnp.bfloat16)),
-    ("chunked", "gpu", False, (12544, 3136, 128, 64, jnp.bfloat16)),
-    ("pallas", "tpu", False, (12544, 3136, 256, 256, jnp.bfloat16)),
-    ("chunked", "tpu", True, (12544, 3136, 256, 256, jnp.bfloat16)),
-    ("chunked", "tpu", False, (12544, 196, 256, 256, jnp.bfloat16)),
-    ("chunked", "tpu", False, (12544, 3136, 64, 64, jnp.bfloat16)),
-    ("chunked", "tpu", False, (12544, 3136, 256, 128, jnp.bfloat16)),
+CPU, TPU = Target("cpu", 1), Target("tpu", 1)
+TURING, AMPERE, ADA, HOPPER = (Target("gpu", 1, capability) for capability in ((7, 5), (8, 0), (8, 9), (9, 0)))
+
+
+@pytest.mark.parametrize("expected, target, partitioned, sizes", [
+    ("chunked", CPU, False, (12544, 3136, 256, 256, jnp.float32)),
+    ("cudnn", AMPERE, False, (12544, 3136, 128, 128, jnp.bfloat16)),
+    ("cudnn", ADA, True, (50, 49, 64, 64, jnp.float16)),
+    ("cudnn", HOPPER, True, (12544, 3136, 256, 256, jnp.bfloat16)),
+    ("cudnn", Target("gpu", 8, (12, 0)), True, (12544, 3136, 256, 256, jnp.bfloat16)),
+    ("chunked", HOPPER, False, (3136, 784, 512, 512, jnp.bfloat16)),
+    ("chunked", HOPPER, False, (12544, 3136, 128, 128, jnp.float32)),
+    ("chunked", HOPPER, False, (12544, 3136, 100, 100, jnp.bfloat16)),
+    ("chunked", HOPPER, False, (12544, 3136, 512, 256, jnp.bfloat16)),
+    ("chunked", AMPERE, False, (12544, 3136, 256, 256, jnp.bfloat16)),
+    ("chunked", TURING, False, (12544, 3136, 64, 64, jnp.float16)),
+    ("chunked", Target("gpu", 1), False, (12544, 3136, 64, 64, jnp.bfloat16)),  # not of NVIDIA, or not known
+    ("pallas", TPU, False, (12544, 3136, 256, 256, jnp.bfloat16)),
+    ("chunked", TPU, True, (12544, 3136, 256, 256, jnp.bfloat16)),
+    ("chunked", TPU, False, (12544, 196, 256, 256, jnp.bfloat16)),
+    ("chunked", TPU, False, (12544, 3136, 64, 64, jnp.bfloat16)),
+    ("chunked", TPU, False, (12544, 3136, 256, 128, jnp.bfloat16)),
 ])  # fmt: skip
-def test_choice(expected, platform, partitioned, sizes):
-    assert attention.choose(platform, partitioned, *sizes) == expected
+def test_choice(expected, target, partitioned, sizes):
+    assert attention.attention_form(target, partitioned, *sizes) == expected
 
 
 def test_choice_is_made_for_this_machine(monkeypatch):
     """Eight devices may share the batch, so no Pallas kernel; a function under shard_map is on one of them."""
     asked = []
-    monkeypatch.setattr(attention, "choose", lambda *args: asked.append(args) or "chunked")
+    monkeypatch.setattr(attention, "attention_form", lambda *args: asked.append(args) or "chunked")
     args = arguments(5, 6, 4, 3, b=8)
     attention.attention(*args)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec("data")
     jax.jit(jax.shard_map(attention.attention, mesh=mesh, in_specs=spec, out_specs=spec))(*args)
-    assert asked == [("cpu", partitioned, 5, 6, 4, 3, jnp.float32) for partitioned in (True, False)]
+    here = Target("cpu", 8)
+    assert asked == [(here, partitioned, 5, 6, 4, 3, jnp.float32) for partitioned in (True, False)]
+
+
+def test_chunks_stand_in_for_a_kernel_that_cannot_be_traced_here(monkeypatch):
+    """For a GPU, without one; their size is a GPU's."""
+    sizes = [jax.ShapeDtypeStruct((1, s, 64), jnp.bfloat16) for s in (12544, 3136, 3136)]
+    with devices.compiling_for("gpu", 1, (9, 0)):
+        jaxpr = str(jax.make_jaxpr(attention.attention)(*sizes))
+        (chunk,) = {int(q) for q in re.findall(r"f32\[1,(\d+),3136\]", jaxpr)}
+        assert chunk == 4192  # of 2^24 // 3136 = 5349 at most: 12544 in three
+        monkeypatch.setattr(devices, "knows_cudnn", lambda: True)
+        asked = []
+        monkeypatch.setitem(
+            attention.FORMS, "cudnn", lambda *args: asked.append(args) or args[2][:, :1].repeat(12544, 1)
+        )
+        jax.eval_shape(lambda *args: attention.attention(*args), *sizes)
+        assert len(asked) == 1
 
 
 def test_unknown_form():
@@ -133,3 +160,24 @@ def test_cudnn_is_asked_for_the_same_function(monkeypatch):
     y = inspect.unwrap(attention.attention)(*args, 0.3, "cudnn")
     assert asked == ["cudnn"] and y.dtype == jnp.float32
     np.testing.assert_allclose(y, reference(*args, 0.3), atol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_cudnn_lowers_for_a_gpu_that_is_not_here(monkeypatch, masked):
+    """JAX's own conditions hold for what is chosen on Hopper: it would raise where they do not."""
+    from jax._src.cudnn import fused_attention_stablehlo as fused
+
+    monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91200)
+    monkeypatch.setattr(fused, "check_compute_capability", lambda capability: float(capability) <= 9)
+    monkeypatch.setattr(devices, "knows_cudnn", lambda: True)
+
+    def step(valid, *args):
+        return value_and_gradients(lambda *a: attention.attention(*a, valid=valid), args)
+
+    sizes = [jax.ShapeDtypeStruct((2, s, 256), jnp.bfloat16) for s in (600, 150, 150)]
+    valid = jax.ShapeDtypeStruct((2, 150), jnp.bool_) if masked else None
+    with devices.compiling_for("gpu", 1, (9, 0)):
+        module = jax.jit(step).trace(valid, *sizes).lower(lowering_platforms=("cuda",)).as_text()
+    assert module.count("custom_call @__cudnn$fmhaSoftmax(") == 1
+    assert module.count("custom_call @__cudnn$fmhaSoftmaxBackward(") == 1
+    assert "2x600x150x" not in module  # the pairs

@@ -5,6 +5,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from nl_jax.ops import chunks, devices, hinge, nonlocal_op
+from nl_jax.ops.conv import conv3d
+from nl_jax.ops.relu import relu
 
 MESH = jax.make_mesh((2, 4), ("data", "time"), axis_types=(AxisType.Auto,) * 2)
 
@@ -48,3 +50,38 @@ def test_queries_of_every_device_meet_all_keys(pairwise, monkeypatch):
         np.testing.assert_allclose(found, value, rtol=0, atol=1e-5 * np.abs(value).max())
     program = run.lower(*split).compile().as_text()
     assert f"f32[1,{n}," not in program and f"f32[1,{n // 4}" in program  # of all queries no device has more
+
+
+def test_what_is_traced_for():
+    assert devices.target() == devices.Target("cpu", 8)
+    with devices.compiling_for("tpu", 4):
+        assert devices.platform() == "tpu" and devices.partitioned()
+        with devices.compiling_for("gpu", 1, (9, 0)):
+            assert devices.target() == devices.Target("gpu", 1, (9, 0)) and not devices.partitioned()
+        assert devices.platform() == "tpu"
+    with jax.default_device("cpu"):
+        assert devices.platform() == "cpu"
+    with jax.default_device(jax.devices()[3]):
+        assert devices.platform() == "cpu"
+    assert not devices.knows_cudnn()
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_a_program_has_the_forms_of_its_platform_everywhere(platform):
+    """Also one that has been traced for another: a loop around ReLU and over frames on a CPU alone."""
+    x, kernel = jnp.ones((1, 2, 32, 32, 4)), jnp.ones((1, 3, 3, 4, 5))
+
+    @jax.jit
+    def gradient(x, kernel):
+        return jax.grad(lambda kernel: relu(conv3d(x, kernel, padding=(0, 1, 1))).sum())(kernel)
+
+    def loops():
+        return str(gradient.trace(x, kernel).jaxpr).count(" while") + str(gradient.trace(x, kernel).jaxpr).count(
+            " scan["
+        )
+
+    with devices.compiling_for("cpu"):
+        of_a_cpu = loops()
+    with devices.compiling_for(platform):
+        assert loops() == (of_a_cpu if platform == "cpu" else 0)
+    assert of_a_cpu == 2

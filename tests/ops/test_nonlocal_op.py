@@ -129,7 +129,7 @@ def test_blockwise_concatenation_forms_the_pairs_of_a_few_queries():
     ("tpu", 12544, "blockwise"), ("tpu", 50176, "sorted"), ("gpu", 3136, "blockwise"),
 ])  # fmt: skip
 def test_form_of_concatenation(platform, m, expected):
-    assert hinge.choose(platform, m) == expected
+    assert hinge.hinge_form(platform, m) == expected
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 64), (1, m), (1, m, 4))]
     with devices.compiling_for(platform, 1):
         jaxpr = str(jax.make_jaxpr(nonlocal_op.concatenation)(*shapes))

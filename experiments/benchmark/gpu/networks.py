@@ -1,0 +1,151 @@
+"""I3D-NL R50 with five blocks, forward pass and training step, against the PyTorch peer in turns."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmark.gpu import ours, theirs
+from experiments.benchmark.gpu.record import Record, alternate
+from nl_jax.models import ResNetConfig
+from nl_jax.models.summary import summary
+from nl_jax.ops import devices
+
+BLOCKS = {"res3": (1, 3), "res4": (1, 3, 5)}
+# Frames to clips in a batch, and the order of what is measured: training in bfloat16 is what matters most.
+BATCH = {8: 16, 32: 8}
+ORDER = [
+    (dtype, train) for dtype, train in (("bfloat16", True), ("bfloat16", False), ("float32", True), ("float32", False))
+]
+COMPILE_SECONDS = 100  # that torch.compile is given for one network
+
+
+class Networks:
+    """The compiled programs, kept from the smoke test for the measurement. `products` are the chip's own FLOP/s."""
+
+    def __init__(self, record: Record, small: bool, products: dict[str, float]):
+        self.record, self.small, self.products = record, small, products
+        self.side, self.width, self.batch = (32, 4, {8: 2}) if small else (224, 64, BATCH)
+        self.stages = (1, 2, 2) if small else None
+        self.blocks = {"res3": (1,)} if small else BLOCKS
+        self._programs = {}
+
+    def smoke(self) -> None:
+        """One step in bfloat16 at 8 frames: compiled, run, finite. It is kept for the measurement.
+
+        Where it fails with cuDNN's attention, it and all that follows is done without.
+        """
+        what = "one training step in bfloat16, 8 frames"
+        try:
+            run, fields = self._ours(8, "bfloat16", True)
+            loss = run(1)
+        except Exception as error:
+            if not devices.knows_cudnn():
+                raise
+            self.record.add(f"FAIL {what}: {type(error).__name__}: {str(error)[:300]}; again without cuDNN", ok=False)
+            self.record.failures += 1
+            self._programs.clear()
+            devices.knows_cudnn = lambda: False
+            run, fields = self._ours(8, "bfloat16", True)
+            loss = run(1)
+        ok = bool(np.isfinite(loss))
+        self.record.failures += not ok
+        text = f"{'ok  ' if ok else 'FAIL'} {what}: loss {loss:.4f}, compiled in {fields['compile_seconds']:.0f} s"
+        self.record.add(text, what=what, ok=ok, loss=float(loss), **fields)
+
+    def measure(self) -> None:
+        theirs.prepare(self.small)
+        for dtype, train in ORDER:
+            for frames in self.batch:
+                what = f"{'training step' if train else 'forward pass'}, {frames} frames, {dtype}"
+                if self.record.left() < 40:
+                    self.record.note(f"{what}: skipped, {self.record.left():.0f} s are left")
+                    continue
+                with self.record.attempt(what):
+                    self._compare(what, frames, dtype, train)
+                self._programs.pop((frames, dtype, train), None)  # with the memory of its state
+                theirs.free()
+
+    def _compare(self, what, frames, dtype, train):
+        run, fields = self._ours(frames, dtype, train)
+        programs = {"ours": run}
+        alone = alternate(programs, rounds=1 if self.small else 3, seconds=0.2)["ours"]
+        clips = self.batch[frames]
+        operations = 2 * clips * fields["macs"] * (3 if train else 1)
+        rate = operations / alone
+        share = rate / self.products[dtype]
+        self.record.add(
+            f"{what}, {clips} clips: {1e3 * alone:.2f} ms, {clips / alone:,.0f} clips/s, {rate / 1e12:.0f} TFLOP/s, "
+            f"{share:.0%} of the matrix product, {fields['bytes'] / 1e9:.1f} GB",
+            **{"what": what, "alone": alone, "share": share, **fields},
+        )
+        video, label = self._clips(frames)
+        network = {"nonlocal_blocks": self.blocks, "width": self.width, "blocks_per_stage": self.stages}
+        memory = {}
+        for name, wrap in (("torch", lambda model: model), ("torch compiled", theirs.compiled)):
+            try:
+                with theirs.within(min(COMPILE_SECONDS, self.record.left() - 10)):
+                    call = theirs.network(video, label, dtype, train, wrap, **network)
+                    call()  # cuDNN's search, and the compiler
+                    memory[name] = theirs.peak_bytes(call)
+                    programs[name] = theirs.looped(call)
+            except Exception as error:
+                self.record.note(f"{what}, {name}: {type(error).__name__}: {str(error)[:200]}")
+            self.record.note(f"{what}, {name}: ready")
+        seconds = alternate(programs, rounds=1 if self.small else 5, seconds=0.2)
+        ratios = {name: value / seconds["ours"] for name, value in seconds.items() if name != "ours"}
+        text = ", ".join(f"{name} {1e3 * seconds[name]:.2f} ms ({ratio:.2f}x)" for name, ratio in ratios.items())
+        share = operations / seconds["ours"] / self.products[dtype]
+        self.record.add(
+            f"{what}, {clips} clips: ours {1e3 * seconds['ours']:.2f} ms, {share:.0%} of the matrix product; {text}",
+            **{"what": what, "seconds": seconds, "ratios": ratios, "share": share, "torch_bytes": memory},
+        )
+
+    def _clips(self, frames):
+        rng = np.random.default_rng(0)
+        shape = (self.batch[frames], frames, self.side, self.side, 3)
+        return rng.normal(size=shape).astype(np.float32), rng.integers(0, 400, shape[0]).astype(np.int32)
+
+    def _ours(self, frames, dtype, train):
+        """A function of how often to run, which returns the last loss; and what is known of the program."""
+        if (frames, dtype, train) in self._programs:
+            return self._programs[frames, dtype, train]
+        config = ResNetConfig(
+            blocks_per_stage=self.stages,
+            width=self.width,
+            inflate="3x1x1",
+            geometry="slowfast",
+            nonlocal_blocks=self.blocks,
+            group_size=max(self.batch.values()),  # statistics over the batch, as PyTorch has them
+            dtype=dtype,
+        )
+        graphdef, params, batch_stats = ours.arrays(config)
+        video, label = map(jnp.asarray, self._clips(frames))
+        start = self.record.left()
+        if train:
+            optimizer = ours.sgd()
+            state = (params, batch_stats, optimizer.init(params))
+            arguments = (video, label, jax.random.key(0))
+            step = ours.training_step(graphdef, optimizer).lower(state, *arguments).compile()
+
+            def run(count: int):
+                nonlocal state
+                for _ in range(count):
+                    state, loss = step(state, *arguments)
+                return loss.block_until_ready()
+        else:
+            step = ours.forward_pass(graphdef).lower(params, batch_stats, video).compile()
+
+            def run(count: int):
+                for _ in range(count):
+                    found = step(params, batch_stats, video)
+                return found.block_until_ready()
+
+        seconds = start - self.record.left()
+        memory = step.memory_analysis()
+        fields = {
+            "compile_seconds": seconds,
+            "bytes": memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
+            "macs": summary(config, (frames, self.side, self.side)).macs,
+        }
+        self._programs[frames, dtype, train] = run, fields
+        return run, fields

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from nl_jax.ops.conv import conv3d, product
+from nl_jax.ops.conv import conv1x1, conv3d
 
 
 class Conv2D(nnx.Module):
@@ -29,6 +29,6 @@ def dense(features_in, features_out, *, init, dtype=jnp.float32, rngs: nnx.Rngs)
         features_out,
         kernel_init=init,
         dtype=dtype,
-        dot_general=lambda x, kernel, *_, **__: product(x, kernel),  # for its gradient
+        dot_general=lambda x, kernel, *_, **__: conv1x1(x, kernel),  # for its gradient
         rngs=rngs,
     )

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 
 from nl_jax.models.detection.config import DetectorConfig
 from nl_jax.models.detection.layers import Conv2D
-from nl_jax.ops.conv import product
+from nl_jax.ops.conv import conv1x1
 from nl_jax.ops.precision import widen
 
 CONVOLUTIONS = 4
@@ -23,7 +23,7 @@ class Deconv2D(nnx.Module):
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
         n, h, w, i = x.shape
         kernel = self.kernel[...].astype(self.dtype).transpose(2, 0, 1, 3).reshape(i, -1)
-        y = product(x.astype(self.dtype), kernel).reshape(n, h, w, 2, 2, -1)
+        y = conv1x1(x.astype(self.dtype), kernel).reshape(n, h, w, 2, 2, -1)
         y = y + jnp.broadcast_to(self.bias[...].astype(self.dtype), y.shape)
         return y.swapaxes(2, 3).reshape(n, 2 * h, 2 * w, -1)
 

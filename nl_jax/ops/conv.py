@@ -21,7 +21,7 @@ MAX_STACKED_CHANNELS = 16
 
 def conv3d(
     x: Float[Array, "b t h w i"],
-    kernel: Float[Array, "kt kh kw i o"],
+    kernel: Float[Array, "kt kh kw i2 o"],
     strides: tuple[int, int, int] = (1, 1, 1),
     padding: tuple[int, int, int] = (0, 0, 0),
     groups: int = 1,

@@ -101,10 +101,8 @@ def test_two_images_are_two_batches_of_one(found_of):
         alone = found_of(images[i : i + 1], sizes[i : i + 1])
         for name in ("boxes", "scores", "classes", "valid", "masks"):
             np.testing.assert_allclose(getattr(together, name)[i], getattr(alone, name)[0], rtol=1e-5, atol=1e-5)
-    h, w = np.asarray(sizes).T
-    assert (together.boxes[..., [0, 2]] <= w[:, None, None]).all() and (
-        together.boxes[..., [1, 3]] <= h[:, None, None]
-    ).all()
+    boxes, (h, w) = np.asarray(together.boxes), np.asarray(sizes).T
+    assert (boxes[..., [0, 2]] <= w[:, None, None]).all() and (boxes[..., [1, 3]] <= h[:, None, None]).all()
     exists = np.asarray(together.valid)
     assert (np.diff(together.scores, axis=1) <= 0).all() and (together.scores[exists] > 0.1).all()
     assert (together.classes[exists] < 3).all() and not together.boxes[~exists].any()
@@ -162,7 +160,7 @@ def test_summary():
     assert block.macs / 1e9 == pytest.approx(10.06, abs=0.01)
     whole = dataclasses.replace(backbone, nonlocal_options={"subsample": None})
     (block,) = (x for x in detector_summary(DetectorConfig(whole), (800, 1344)).layers if "nonlocal" in x.name)
-    assert block.macs / 1e9 == pytest.approx(26.9, abs=0.2)
+    assert block.macs / 1e9 == pytest.approx(27.5, abs=0.1)
     text = str(pooled)
     assert (
         "res4_4_nonlocal: embedded_gaussian, spacetime, 1 x 50 x 84 positions of 1024 channels, each over 1050" in text
@@ -209,7 +207,7 @@ def test_importing_models_is_light():
     import sys
 
     code = (
-        "import sys, nl_jax.models; print(*{'optax', 'grain', 'av', 'torch', 'matplotlib', 'orbax'} & set(sys.modules))"
+        "import sys, nl_jax.models; print(*{'grain', 'av', 'scipy', 'torch', 'matplotlib', 'orbax'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not found.stdout.strip()

@@ -27,6 +27,7 @@ SUBJECTS = {
     "input": "input",
     "loop": "loop",
     "gpu": "gpu",
+    "detection": "detection",
 }
 
 

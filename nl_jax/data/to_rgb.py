@@ -18,6 +18,7 @@ class ToRgb:
         short_side: pixels of the shorter side; None keeps the size.
         enlarge: whether frames that are smaller are scaled, too.
         multiple: of which height and width are made multiples.
+        upright: whether images are turned as the file asks; else they stay as they are stored.
         crop: from the height and width of the scaled, upright images to (top, left, side) of the part that is wanted.
     """
 
@@ -27,9 +28,11 @@ class ToRgb:
         *,
         enlarge: bool = True,
         multiple: int = 1,
+        upright: bool = True,
         crop: Callable[[int, int], tuple[int, int, int]] | None = None,
     ):
         self._short_side, self._enlarge, self._multiple, self._choose = short_side, enlarge, multiple, crop
+        self._upright = upright
         self._size: tuple[int, int] | None = None
         self._crop: tuple[int, int, int] | None = None
         self._transposed, self._flips = False, (1, 1)
@@ -57,7 +60,8 @@ class ToRgb:
         side = self._short_side or now
         scale = (side if self._enlarge else min(side, now)) / now / self._multiple
         self._size = tuple(max(1, round(n * scale)) * self._multiple for n in (frame.width, frame.height))
-        self._transposed, self._flips = _display(frame)
+        if self._upright:
+            self._transposed, self._flips = _display(frame)
         if self._choose is not None:
             self._crop = self._choose(*(self._size if self._transposed else self._size[::-1]))
 

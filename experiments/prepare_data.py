@@ -22,9 +22,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from experiments import command_line
-from nl_jax.data import report
-from nl_jax.data.builders import BUILDERS, SECONDS_PER_VIDEO, config_of, found_by_split, root_of
-from nl_jax.data.prepared import write_index
+from nl_jax.data import check
+from nl_jax.data.records.read import write_index
+from nl_jax.data.records.write import BUILDERS, SECONDS_PER_VIDEO, config_of, found_by_split, root_of
 from nl_jax.data.sources.listing import Listing
 from nl_jax.errors import InputError
 
@@ -143,15 +143,15 @@ def _check(listing: Listing, root: Path) -> None:
     with _progress() as progress:
         task = progress.add_task("files", total=len(listing.items) + len(listing.unlisted), failed=0)
         failed = 0
-        for found in report.check(listing, root, num_workers=NUM_WORKERS.value, timeout=TIMEOUT.value):
+        for found in check.check_copy(listing, root, num_workers=NUM_WORKERS.value, timeout=TIMEOUT.value):
             findings.append(found)
             failed += found.line.status == "unreadable"
             progress.update(task, advance=1, failed=failed)
     _tell_pace("files", len(findings), began)
-    findings = report.finish(findings)
-    report.write_report(Path(REPORT.value), f"{DATASET.value}: {SOURCE.value}", findings)
-    counts = report.summary(findings)
-    used = [status for status in report.STATUSES if any(status in row for row in counts.values())]
+    findings = check.finish(findings)
+    check.write_report(Path(REPORT.value), f"{DATASET.value}: {SOURCE.value}", findings)
+    counts = check.count_statuses(findings)
+    used = [status for status in check.STATUSES if any(status in row for row in counts.values())]
     table = Table("split", *used)
     for split, row in counts.items():
         table.add_row(split or "no split", *(str(row[status]) for status in used))

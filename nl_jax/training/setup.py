@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from nl_jax.data.long_range import LongRange
-from nl_jax.data.prepared import open_videos
+from nl_jax.data.open import open_videos
 from nl_jax.errors import InputError
 from nl_jax.evaluation.views import check_views
 from nl_jax.models import ResNetConfig

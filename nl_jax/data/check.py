@@ -94,7 +94,7 @@ class _Thumbnail:
             self.image, self._contrast = image, float(image.std())
 
 
-def check(listing: Listing, source: Path, *, num_workers: int, timeout: float) -> Iterator[Finding]:
+def check_copy(listing: Listing, source: Path, *, num_workers: int, timeout: float) -> Iterator[Finding]:
     """A finding for every item and unlisted file, as they come; `finish` needs all of them."""
     for item in listing.items:
         if item.path is None:
@@ -143,7 +143,7 @@ def write_report(directory: Path, title: str, findings: list[Finding]) -> None:
     (directory / "index.html").write_text(page, encoding="utf-8", errors="replace")
 
 
-def summary(findings: Iterable[Finding]) -> dict[str, Counter]:
+def count_statuses(findings: Iterable[Finding]) -> dict[str, Counter]:
     """How many of each status, by split; unlisted files under ""."""
     table: dict[str, Counter] = defaultdict(Counter)
     for found in findings:
@@ -167,7 +167,7 @@ def _wrong(item: Item, found: Scan) -> Iterator[tuple[str, str]]:
 
 
 def _page(title: str, findings: list[Finding], thumbnails: Path) -> str:
-    counts = summary(findings)
+    counts = count_statuses(findings)
     head = "".join(f"<th>{split or 'no split'}</th>" for split in counts)
     rows, parts = [], []
     for status, meaning in STATUSES.items():

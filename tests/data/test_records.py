@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from nl_jax.data import builders, preparation
-from nl_jax.data.builders import BUILDERS, config_of
 from nl_jax.data.decode import DecodeError, read_frames
 from nl_jax.data.loader import TrainBatches
-from nl_jax.data.prepared import PreparedVideos, open_videos, read_index, write_index
+from nl_jax.data.open import open_videos
+from nl_jax.data.records import make, write
+from nl_jax.data.records.read import PreparedVideos, read_index, write_index
+from nl_jax.data.records.write import BUILDERS, config_of
 from nl_jax.data.sources.listing import Action, Item, Listing
 from nl_jax.data.video_folder import VideoFolder
 from nl_jax.data.workers import Crash
@@ -52,7 +53,7 @@ def folder(tmp_path_factory, pan, encode):
 @pytest.fixture(scope="module")
 def prepared(folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builders, "VIDEOS_PER_SHARD", 2)
+        patch.setattr(write, "VIDEOS_PER_SHARD", 2)
         return prepare("video_folder", folder, tmp_path_factory.mktemp("prepared"))
 
 
@@ -180,7 +181,7 @@ def actions(tmp_path_factory, pan, encode):
     )
     listing = Listing(items, ("hold", "put", "take"), multi_label=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builders.Charades, "list_source", staticmethod(lambda source, split: listing))
+        patch.setattr(write.Charades, "list_source", staticmethod(lambda source, split: listing))
         return prepare("charades", root, tmp_path_factory.mktemp("prepared"))
 
 
@@ -226,7 +227,7 @@ def test_a_list_of_actions_has_a_hash(actions):
 
 def test_records_from_beam_equal_those_made_here(prepared, folder, tmp_path, monkeypatch):
     pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
-    monkeypatch.setattr(builders, "VIDEOS_PER_SHARD", 2)
+    monkeypatch.setattr(write, "VIDEOS_PER_SHARD", 2)
     builder = BUILDERS["video_folder"](config=config_of("video_folder"), data_dir=tmp_path)
     builder.source = folder
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(beam_runner="DirectRunner"))
@@ -239,10 +240,10 @@ def test_finished_records_are_not_made_again_on_beam(prepared, folder, tmp_path,
     pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
     builder = BUILDERS["video_folder"](config=config_of("video_folder"), data_dir=tmp_path)
     builder.source, builder.cache = folder, tmp_path / "cache"
-    items = builders.found_by_split(builder.list_source(folder, 1))["train"]
+    items = write.found_by_split(builder.list_source(folder, 1))["train"]
     keep = builder.preparation(folder)
     assert sum(bool(reason) for _, reason in keep.keep_all(items, num_workers=0, timeout=60.0)) == 1
-    monkeypatch.setattr(preparation, "transcode", None)
+    monkeypatch.setattr(make, "transcode", None)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(beam_runner="DirectRunner"))
     for ours, theirs in zip(builder.as_data_source("train"), prepared.as_data_source("train"), strict=True):
         assert ours == theirs
@@ -250,10 +251,10 @@ def test_finished_records_are_not_made_again_on_beam(prepared, folder, tmp_path,
 
 def test_a_crash_costs_one_record(folder, tmp_path, monkeypatch):
     crash = Crash("the decoder crashed (exit code -11)")
-    monkeypatch.setattr(preparation, "map_unordered", lambda function, items, **_: iter([(0, crash)]))
-    keep = preparation.Preparation(folder, 32, tmp_path)
+    monkeypatch.setattr(make, "map_unordered", lambda function, items, **_: iter([(0, crash)]))
+    keep = make.Preparation(folder, 32, tmp_path)
     item = Item("bend/a.mp4", "bend/a.mp4", "train", 0)
-    shard = builders._Shard(keep, (item,), multi_label=False)
+    shard = write._Shard(keep, (item,), multi_label=False)
     (found,) = shard()
     assert found[0] == "bend/a.mp4" and found[1]["video"] == b"" and found[1]["reason"] == str(crash)
 

@@ -48,7 +48,7 @@ def main() -> None:
         _measure(directory, dataset, normalize)
         return
     index = _index(dataset, VIDEO.value)
-    example = dataset.test_views(index)
+    example = dataset.test_example(index)
     if (example["failed"] >= 0).any():
         raise InputError(f"--video: {dataset.names[index]} cannot be decoded: {dataset.failure_reason(index)}")
     if VIEW.value >= len(example["video"]):

@@ -59,7 +59,7 @@ def main() -> None:
     sharding.check_batch("batch_size", batch_size, mesh)
     dataset = make_dataset(config.data, SPLIT.value, workdir.read_classes(directory))
     if mesh.shape["time"] > 1:
-        frames = dataset.test_views(0)["video"].shape[1]
+        frames = dataset.test_example(0)["video"].shape[1]
         sharding.check_frames(make_resnet_config(config.model, len(dataset.classes)).frames(frames), mesh)
     graphdef, params, batch_stats = workdir.load_network(directory, mesh, best=CHECKPOINT.value == "best")
     forward = make_forward(graphdef, make_normalize(config.input), mesh, multi_label=dataset.multi_label)

@@ -73,7 +73,7 @@ def _sizes(config: ConfigDict) -> tuple[int, tuple[int, int, int]]:
             raise InputError("num_classes=0 takes what the data has, and data.train is empty; give --num_classes")
         return classes, (config.data.frames, config.data.crop, config.data.crop)
     data = make_dataset(config.data, "train")
-    return classes or len(data.classes), data.train_clip(0, np.random.default_rng(0))["video"].shape[:3]
+    return classes or len(data.classes), data.train_example(0, np.random.default_rng(0))["video"].shape[:3]
 
 
 def _settings(config: ConfigDict) -> list[search.Setting]:

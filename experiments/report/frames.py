@@ -37,7 +37,7 @@ class Strips:
         """A strip as a data URL; empty if the video gives no frames."""
         if self._dataset is None:
             return ""
-        example = self._dataset.test_views(index)
+        example = self._dataset.test_example(index)
         if (example["failed"] >= 0).any():
             return ""
         clip = example["video"][0]

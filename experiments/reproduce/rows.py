@@ -125,7 +125,7 @@ def _num_classes(config: ConfigDict) -> int:
 def _clip(config: ConfigDict) -> tuple[int, int, int]:
     if config.data.name == "video_folder":
         return config.data.frames, config.data.crop, config.data.crop
-    return make_dataset(config.data, "train").train_clip(0, np.random.default_rng(0))["video"].shape[:3]
+    return make_dataset(config.data, "train").train_example(0, np.random.default_rng(0))["video"].shape[:3]
 
 
 def _override(config: ConfigDict, change: str) -> None:

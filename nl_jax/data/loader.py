@@ -1,7 +1,7 @@
 """From a data set to batches, through Grain: shuffled, reproducible, in worker processes, and resumable anywhere.
 
-A data set here is an object with `__len__`, `classes`, `train_clip(index, rng)` and `test_views(index)`, such as
-`LongRange` or `VideoFolder`. One letter per axis: b clips of this process, v views, t h w c.
+A data set is a `nl_jax.data.dataset.Dataset`. One letter per axis: b examples of this process, and of a video v views,
+t h w c.
 """
 
 import os
@@ -110,7 +110,7 @@ class _TrainClip(grain.transforms.RandomMap):
         self.dataset = dataset
 
     def random_map(self, index: int, rng: np.random.Generator) -> Batch:
-        return self.dataset.train_clip(index, rng)
+        return self.dataset.train_example(index, rng)
 
 
 class _TestViews(grain.transforms.Map):
@@ -119,7 +119,7 @@ class _TestViews(grain.transforms.Map):
 
     def map(self, index: int) -> Batch:
         last = len(self.dataset) - 1
-        return self.dataset.test_views(min(index, last)) | {"valid": np.bool_(index <= last)}
+        return self.dataset.test_example(min(index, last)) | {"valid": np.bool_(index <= last)}
 
 
 class _ShareOfProcess(grain.MapDataset):

@@ -20,6 +20,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -104,11 +105,18 @@ class LongRange:
             self.classes = tuple(f"{tint} {kind}" for kind in (*range(kinds), "disc") for tint in TINTS)
 
     multi_label = False  # the label is one class
+    variable_size = False
+    ignored = ()  # no files are read
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The clips' numbers as text."""
+        return _Numbers(self.size)
 
     def __len__(self) -> int:
         return self.size
 
-    def train_clip(self, index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+    def train_example(self, index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """video (t,h,w,3) uint8, label, index and failed: empty, since no decoder can fail here.
 
         `rng` is what other data sets draw their crops with; here every index is already another draw.
@@ -121,10 +129,14 @@ class LongRange:
             "failed": np.zeros(0, np.int32),
         }
 
-    def test_views(self, index: int) -> dict[str, np.ndarray]:
+    def test_example(self, index: int) -> dict[str, np.ndarray]:
         """The same with video (v,t,h,w,3): one view, the whole clip."""
-        clip = self.train_clip(index)
+        clip = self.train_example(index)
         return clip | {"video": clip["video"][None]}
+
+    def failure_reason(self, index: int) -> str:
+        """Never asked: a clip that is drawn cannot fail."""
+        raise InputError(f"index={index}: a clip that is drawn cannot fail to decode")
 
     def list_hash(self) -> str:
         """12 hex digits that name these clips: equal when split, parameters and the list's length are."""
@@ -167,6 +179,19 @@ class LongRange:
 
     def _rng(self, index: int, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, list(SPLITS).index(self.split), self.images, index, stream])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Numbers(Sequence):
+    """ "0", "1", .. up to `count`, none of them made before it is asked for."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> str:
+        return str(range(self.count)[index])
 
 
 @functools.cache

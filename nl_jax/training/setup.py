@@ -68,7 +68,7 @@ def check_run(config: ConfigDict, directory: Path):
         raise InputError(f"num_classes={config.num_classes}, but the training data has {len(classes)} classes")
     resnet = make_resnet_config(config.model, len(classes))
     check_parts(config.batch_size, config.accumulate_steps, resnet)
-    clip = train_set.train_clip(0, np.random.default_rng(0))["video"].shape[:3]
+    clip = train_set.train_example(0, np.random.default_rng(0))["video"].shape[:3]
     try:
         description = summary(resnet, clip)
     except InputError:

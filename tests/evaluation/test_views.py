@@ -20,7 +20,7 @@ class Videos:
     def list_hash(self):
         return "0123456789ab"
 
-    def test_views(self, index):
+    def test_example(self, index):
         video = np.broadcast_to((10 * index + np.arange(3, dtype=np.uint8)).reshape(3, 1, 1, 1, 1), (3, 2, 4, 4, 3))
         failed = np.array([index if index == 4 else -1, -1, -1, -1], np.int32)
         return {"video": video, "label": np.int32(index), "index": np.int32(index), "failed": failed}
@@ -101,7 +101,7 @@ class WholeFrames(Videos):
     def __len__(self):
         return 3
 
-    def test_views(self, index):
+    def test_example(self, index):
         height, width = self.sizes[index]
         values = (10 * index + np.arange(5, dtype=np.uint8)).reshape(5, 1, 1, 1, 1)
         video = np.broadcast_to(values, (5, 2, height, width, 3))
@@ -134,9 +134,9 @@ def test_whole_frames_go_through_in_their_own_size(batch_size, devices, monkeypa
 class Actions(Videos):
     """The five videos, each with labels of its own."""
 
-    def test_views(self, index):
+    def test_example(self, index):
         label = np.isin(np.arange(7), (index, 6 - index)).astype(np.float32)
-        return super().test_views(index) | {"label": label}
+        return super().test_example(index) | {"label": label}
 
 
 def test_of_several_labels_the_highest_score_counts():

@@ -231,8 +231,8 @@ def test_several_labels_are_measured_by_mean_average_precision(tiny, tmp_path, m
 
         multi_label = True
 
-        def train_clip(self, index, rng=None):
-            example = super().train_clip(index)
+        def train_example(self, index, rng=None):
+            example = super().train_example(index)
             label = np.zeros(len(self.classes), np.float32)
             label[[example["label"], (example["label"] + 1) % len(self.classes)]] = 1
             return example | {"label": label}

@@ -60,7 +60,7 @@ class DetectionImages:
         """uint8 (h, w, 3), the image in its own size; may raise DecodeError."""
         raise NotImplementedError
 
-    def train_clip(self, index: int, rng: np.random.Generator) -> Example:
+    def train_example(self, index: int, rng: np.random.Generator) -> Example:
         """An image at a random scale, half of them mirrored: a function of `index` and the state of `rng` alone.
 
         An image that cannot be decoded is replaced by another of its group. Of more than g boxes g are kept at random.
@@ -85,13 +85,13 @@ class DetectionImages:
         names = ", ".join(self.names[i] for i in failed)
         raise DecodeError(self._root, f"{len(failed)} of {len(self)} images tried, none can be decoded: {names}")
 
-    def test_views(self, index: int) -> Example:
+    def test_example(self, index: int) -> Example:
         """An image at the test scale, without its truth: `coco` has that.
 
         An image that cannot be decoded is not replaced: it is black and the first of `failed`.
 
         Returns:
-            what `nl_jax.data.coco.example.padded` returns, and index and failed as `train_clip`.
+            what `nl_jax.data.coco.example.padded` returns, and index and failed as `train_example`.
         """
         image, failed = self.annotated(index), []
         try:

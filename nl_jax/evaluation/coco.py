@@ -24,8 +24,9 @@ from pycocotools import mask as rasters
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from nl_jax.evaluation.paste import paste
+from nl_jax.data.coco.masks import compressed
 from nl_jax.errors import InputError
+from nl_jax.evaluation.paste import paste
 
 BOX_FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 BOX_FIGURES += ("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
@@ -147,12 +148,6 @@ def results(
             result["keypoints"] = [round(float(value), 4) for value in points.ravel()]
         found.append(result)
     return found
-
-
-def compressed(mask: np.ndarray) -> dict:
-    """A binary mask (h, w) as COCO's compressed run-lengths, ready for JSON."""
-    encoded = rasters.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode()}
 
 
 def without_categories(detections: Results, iou: float = 0.5) -> Results:

@@ -50,6 +50,12 @@ def encoded(segmentation: Segmentation, height: int, width: int) -> dict:
     return {"size": segmentation["size"], "counts": segmentation["counts"].encode()}
 
 
+def compressed(mask: np.ndarray) -> dict:
+    """A binary mask (h, w) as compressed run-lengths {"size": [h, w], "counts": text}."""
+    encoded = rasters.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode()}
+
+
 def bitmap(mask: UInt8[np.ndarray, "h w"], box: Float[np.ndarray, "4"]) -> UInt8[np.ndarray, "112 112"]:
     """A binary mask of a whole image, drawn into a grid over the box x0 y0 x1 y1 in pixels.
 

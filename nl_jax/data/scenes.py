@@ -28,7 +28,6 @@ The digits are the 1797 that scikit-learn ships. Training, validation and test u
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,8 +75,6 @@ class Scenes(DetectionImages):
     Raises:
         InputError: for a value that no scene can be made with.
     """
-
-    ignored: Sequence[str] = ()  # no files are read
 
     def __init__(
         self,

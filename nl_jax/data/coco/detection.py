@@ -1,7 +1,7 @@
 """What every data set of detection does: random examples to train on, plain ones to test with, truth to score with."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -29,12 +29,12 @@ class DetectionImages:
         names, classes, category_ids, groups, shape, keypoint_names: as given.
     """
 
-    multi_label = False  # every box has one label
+    ignored: Sequence[str] = ()  # only what is listed is looked at
 
     def __init__(
         self,
         root: str,
-        names: list[str],
+        names: Sequence[str],
         classes: tuple[str, ...],
         category_ids: tuple[int, ...],
         groups: np.ndarray,

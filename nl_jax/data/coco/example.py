@@ -4,13 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
-from pycocotools import mask as rasters
 
 from nl_jax.data.coco.annotations import Image
 from nl_jax.data.coco.images import bucket_of, resize, scaled_size
-from nl_jax.data.coco.masks import SIDE, bitmap, encoded
+from nl_jax.data.coco.masks import SIDE, bitmap, drawn
 
-Example = dict[str, np.ndarray]
+Example = dict[str, np.ndarray | np.generic]
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,7 @@ def truth(image: Image, scale: np.ndarray, chosen: np.ndarray, shape: Shape, *, 
         result["crowd"][place] = instance.crowd
         result["valid"][place] = True
         if masks:
-            whole = rasters.decode(encoded(instance.segmentation, image.height, image.width))
-            result["masks"][place] = bitmap(whole, box)
+            result["masks"][place] = bitmap(drawn(instance.segmentation, image.height, image.width), box)
         if points:
             labelled = instance.keypoints[:, 2:] > 0
             centres = (instance.keypoints + (0.5, 0.5, 0)) * (x, y, 1)  # a keypoint of the file is the number of a pixel

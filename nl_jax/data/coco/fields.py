@@ -1,6 +1,6 @@
 """Fields of the entries of an annotation file, checked one by one; each function raises `Bad` for another value."""
 
-import math
+import sys
 
 import numpy as np
 
@@ -47,8 +47,8 @@ def present(record: dict, key: str, valid: str, kind: str = "entry") -> object:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number."""
-    return type(value) in (int, float) and math.isfinite(value)
+    """Whether it is a number that is finite, also as a float."""
+    return type(value) in (int, float) and abs(value) < sys.float_info.max
 
 
 def bbox(record: dict) -> tuple[float, float, float, float]:
@@ -57,7 +57,8 @@ def bbox(record: dict) -> tuple[float, float, float, float]:
     value = present(record, "bbox", valid, "box")
     if not isinstance(value, list) or len(value) != 4 or not all(map(is_number, value)) or min(value[2:]) <= 0:
         raise Bad("box", f"bbox {shown(value)}", valid)
-    return tuple(value)
+    x, y, width, height = map(float, value)
+    return x, y, width, height
 
 
 def keypoints(record: dict, count: int) -> np.ndarray:

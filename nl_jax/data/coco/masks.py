@@ -41,13 +41,20 @@ def parse(value: object, height: int, width: int) -> tuple[Segmentation, list[Ba
     return kept, bad
 
 
-def encoded(segmentation: Segmentation, height: int, width: int) -> dict:
+def run_lengths(segmentation: Segmentation, height: int, width: int) -> dict:
     """The mask as compressed run-lengths {"size": [h, w], "counts": bytes}, of an image of this size."""
     if isinstance(segmentation, list):
         return rasters.merge(rasters.frPyObjects(segmentation, height, width))
     if isinstance(segmentation["counts"], list):
         return rasters.frPyObjects(segmentation, height, width)
     return {"size": segmentation["size"], "counts": segmentation["counts"].encode()}
+
+
+def drawn(segmentation: Segmentation, height: int, width: int) -> UInt8[np.ndarray, "h w"]:
+    """The mask of an image of this size, 1 inside: what pycocotools makes of it."""
+    counts = run_lengths(segmentation, height, width)["counts"].decode()
+    runs = _decompress(counts, "")  # pycocotools' own function warns of what NumPy no longer has
+    return np.repeat(np.arange(len(runs)) % 2, runs).astype(np.uint8).reshape(width, height).T
 
 
 def compressed(mask: np.ndarray) -> dict:
@@ -86,7 +93,7 @@ def _shares(low: float, high: float, size: int) -> np.ndarray:
     return (np.maximum(overlap, 0) * SIDE / (high - low)).astype(np.float32)
 
 
-def _polygon(part: object, height: int, width: int) -> list[float]:
+def _polygon(part: object, height: int, width: int) -> list:
     valid = "x, y, x, y, .. of at least 3 points that enclose an area inside the image"
     if not isinstance(part, list) or len(part) < 6 or len(part) % 2 or not all(map(is_number, part)):
         length = f" of {len(part)} values" if isinstance(part, list) else ""
@@ -106,32 +113,34 @@ def _run_lengths(value: dict, height: int, width: int) -> dict:
     counts = value.get("counts")
     if isinstance(counts, str):
         runs = _decompress(counts, valid)
-    elif isinstance(counts, list) and all(type(run) is int for run in counts):
-        runs = counts
+    elif isinstance(counts, list) and all(type(run) is int and abs(run) < 2**31 for run in counts):
+        runs = np.array(counts, np.int64)
     else:
         raise Bad("mask", f"counts {shown(counts)}", valid)
-    if any(run < 0 for run in runs):
+    if (runs < 0).any():
         raise Bad("mask", "a negative run-length", valid)
-    if sum(runs) != height * width:
-        raise Bad("mask", f"run-lengths that add up to {sum(runs)}", valid)
-    if not any(runs[1::2]):
+    if runs.sum() != height * width:
+        raise Bad("mask", f"run-lengths that add up to {runs.sum()}", valid)
+    if not runs[1::2].any():
         raise Bad("mask", "run-lengths without area", valid)
     return {"size": [height, width], "counts": counts}
 
 
-def _decompress(counts: str, valid: str) -> list[int]:
-    """Run-lengths of COCO's text: 5 bits a letter, the lowest first, from the third on as differences to the last but one.
+def _decompress(counts: str, valid: str) -> np.ndarray:
+    """Run-lengths of COCO's text: 5 bits a letter, the lowest first, from the fourth on as differences to the last but one.
 
     pycocotools trusts the text, and writes outside its memory where it is damaged.
     """
     letters = np.frombuffer(counts.encode("utf-8"), np.uint8).astype(np.int64) - 48
     if not len(letters) or letters.min() < 0 or letters.max() > 63 or letters[-1] & 32:
         raise Bad("mask", f"counts {shown(counts)}", valid)
-    ends = np.flatnonzero((letters & 32) == 0) + 1
-    runs: list[int] = []
-    for start, end in pairwise([0, *ends.tolist()]):
-        number = sum(int(letter & 31) << 5 * place for place, letter in enumerate(letters[start:end]))
-        if letters[end - 1] & 16:  # negative
-            number -= 1 << 5 * (end - start)
-        runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+    starts = np.append(0, np.flatnonzero((letters & 32) == 0) + 1)
+    lengths = np.diff(starts)
+    if lengths.max() > 12:  # 60 bits
+        raise Bad("mask", f"counts {shown(counts)}", valid)
+    places = np.arange(len(letters)) - np.repeat(starts[:-1], lengths)
+    runs = np.add.reduceat((letters & 31) << 5 * places, starts[:-1])
+    runs -= np.where(letters[starts[1:] - 1] & 16, np.int64(1) << 5 * lengths, 0)  # negative
+    for first in (1, 2):
+        runs[first::2] = np.cumsum(runs[first::2])
     return runs

@@ -1,7 +1,7 @@
 """A detection task whose boxes and masks lie here and whose names lie far away, small enough for a laptop.
 
-A scene is a wide picture. At one end of it lie two to four handwritten digits, each in a tint of its own; far from them,
-towards the other end, lies a disc, the cue. A digit is an object to find and to outline. Its class is the tint of the
+A scene is a wide picture. At one end of it lie two to four handwritten digits in white, orange, cyan or magenta; far from
+them, towards the other end, lies a disc, the cue, in red, green, blue or yellow. A digit is an object to find and to outline. Its class is the tint of the
 cue: all that tells the class of a digit lies at least `gap` pixels from its box.
 
 The digits, their tints and their places are drawn without regard to the cue. So a network whose field of view does not
@@ -45,12 +45,21 @@ CELLS = (3, 2)  # of the grid of digits: down the short side, along the long sid
 CELL = (32, 36)  # pixels of a cell, likewise
 SIDES = (18, 28)  # pixels of a digit
 HEIGHT = CELLS[0] * CELL[0]
+# Of digits: none is the tint of a cue, or a network would first have to tell discs from digits to see the cue at all.
+PAINTS = ((235, 235, 235), (240, 150, 40), (60, 220, 220), (230, 90, 220))  # white, orange, cyan, magenta
 INK = 0.3  # of the brightest a pixel of a digit can be: what is brighter belongs to its mask
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A digit or the cue: scikit-learn's sample (-1 for the cue), tint, side in pixels, and its top and left."""
+    """A digit or the cue: what it is, and where its square lies.
+
+    Attributes:
+        sample: of scikit-learn's digits; -1 for the cue.
+        tint: of a digit, the number of its paint in `PAINTS`; of the cue, that of its tint in `TINTS`.
+        side: of the square in pixels.
+        top, left: of the square.
+    """
 
     sample: int
     tint: int
@@ -139,10 +148,10 @@ class Scenes(DetectionImages):
     def pixels(self, index: int) -> np.ndarray:
         things, cue = self.compose(index)
         image = self._rng(index, 1).integers(0, self.noise + 1, (HEIGHT, self.width, 3), np.uint8)
-        tints = np.array(list(TINTS.values()), np.float64)
         for thing in (*things, cue):
+            colour = list(TINTS.values())[thing.tint] if thing is cue else PAINTS[thing.tint]
             part = window(image, thing)
-            np.maximum(part, np.rint(glyph(thing)[..., None] * tints[thing.tint]).astype(np.uint8), out=part)
+            np.maximum(part, np.rint(glyph(thing)[..., None] * colour).astype(np.uint8), out=part)
         return image
 
     def compose(self, index: int) -> tuple[list[Thing], Thing]:
@@ -159,7 +168,7 @@ class Scenes(DetectionImages):
             corner = np.array(divmod(int(cell), CELLS[1])) * CELL
             top, left = (corner + rng.integers(np.array(CELL) - side + 1)).tolist()
             sample = int(rng.choice(samples(self.split)[rng.integers(10)]))
-            things.append(Thing(sample, int(rng.integers(len(TINTS))), side, top, left))
+            things.append(Thing(sample, int(rng.integers(len(PAINTS))), side, top, left))
         if rng.integers(2):
             things, cue = [self._turned(thing) for thing in things], self._turned(cue)
         return things, cue

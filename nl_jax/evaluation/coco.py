@@ -101,7 +101,7 @@ def evaluate(
         precision = evaluation.eval["precision"][:, :, :, 0, -1]  # of all sizes, and of the most detections
         for place, number in enumerate(evaluation.params.catIds):
             of_class = precision[:, :, place]
-            by_class[names[number]] = _known(of_class.mean() if (of_class > -1).all() else -1)
+            by_class[names[number]] = _known(of_class.mean() if (of_class > -1).all() else -1.0)
     return Scores(figures, by_class, len(listed))
 
 
@@ -188,6 +188,6 @@ def _nothing(true: COCO) -> COCO:
     return found
 
 
-def _known(figure: float) -> float:
+def _known(figure: float | int) -> float:
     """pycocotools says -1 for a figure that does not exist."""
     return float("nan") if figure == -1 else float(figure)

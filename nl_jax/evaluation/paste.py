@@ -12,14 +12,14 @@ def paste(mask: Float[np.ndarray, "m m2"], box: Float[np.ndarray, "4"], height: 
 
     Args:
         mask: probabilities, on a grid over the box.
-        box: x0 y0 x1 y1 in pixels of the image; a box without area gives an empty mask.
+        box: x0 y0 x1 y1 in pixels of the image; one without area, or not finite, gives an empty mask.
         height: of the image.
         width: of the image.
         threshold: of a pixel that belongs to the mask.
     """
     x0, y0, x1, y1 = (float(value) for value in box)
     whole: UInt8[np.ndarray, "h w"] = np.zeros((height, width), np.uint8)
-    if not (x1 > x0 and y1 > y0):  # also what is not a number
+    if not (x1 > x0 and y1 > y0) or not np.isfinite((x0, y0, x1, y1)).all():
         return whole
     rows, first_row = _weights(y0, y1, height, mask.shape[0])
     columns, first_column = _weights(x0, x1, width, mask.shape[1])

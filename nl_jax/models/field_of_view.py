@@ -50,7 +50,7 @@ def stage_views(config: ResNetConfig) -> dict[str, View]:
     return views
 
 
-def region_view(config: ResNetConfig, low: float, high: float, level: int = 2) -> tuple[int, int]:
+def region_view(config: ResNetConfig, low: float | int, high: float | int, level: int = 2) -> tuple[int, int]:
     """The first and the last pixel that the features of a region can depend on, along one axis.
 
     The features come from a feature pyramid: every level adds the coarser level, enlarged twice by its nearest place, to

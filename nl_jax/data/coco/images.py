@@ -10,6 +10,10 @@ from nl_jax.data.to_rgb import ToRgb
 MULTIPLE = 32  # of the sides of a padded batch: the coarsest level of the pyramid has a place for every 32 pixels
 
 
+class SizeError(DecodeError):
+    """An image of another size than its annotations say."""
+
+
 def read_image(source: Source, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
     """The image in the pixels that its annotations count, full-range RGB.
 
@@ -23,7 +27,8 @@ def read_image(source: Source, width: int, height: int) -> UInt8[np.ndarray, "h 
         height: likewise.
 
     Raises:
-        DecodeError: there is no such file, no whole image in it, or one of another size.
+        SizeError: the image has another size.
+        DecodeError: there is no such file, or no whole image in it.
     """
     return _read(source, width, height)[0]
 
@@ -49,7 +54,7 @@ def _read(source: Source, width: int, height: int) -> tuple[np.ndarray, bool]:
             return image, False
         if (frame.height, frame.width) == (height, width):
             return ToRgb(None, upright=False)(frame), True
-    raise DecodeError(
+    raise SizeError(
         source, f"found {image.shape[1]} x {image.shape[0]} pixels, the annotations say {width} x {height}"
     )
 

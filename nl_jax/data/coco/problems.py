@@ -17,10 +17,11 @@ KINDS = {
     "unknown category": "an annotation of a category that is not listed",
     "box": "not a box with an area inside the image",
     "box outside": "a box that reaches out of the image",
-    "mask": "a mask, or a part of one, that does not parse or has no area",
+    "mask": "a mask, or a part of one, that does not parse, has no area or lies outside its box",
     "keypoints": "keypoints that do not parse",
     "crowd": "no iscrowd of 0 or 1",
     "area": "no positive area",
+    "unlisted": "an image in the folder, and in no list",
     "suffix": "a file of another format than its name says",
     "turned": "annotations on the stored pixels, which an orientation tag turns",
 }

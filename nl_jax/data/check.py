@@ -10,8 +10,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from nl_jax.data.decode import DecodeError
-from nl_jax.data.sources.listing import IMAGE_SUFFIXES, Item, Listing
+from nl_jax.data.failure import DecodeError
+from nl_jax.data.picture_folder import IMAGE_SUFFIXES
+from nl_jax.data.sources.listing import Item, Listing
 from nl_jax.data.to_rgb import ToRgb
 from nl_jax.data.transcode import Scan, scan
 from nl_jax.data.workers import Crash, map_unordered
@@ -85,7 +86,7 @@ class _Thumbnail:
         self.image: np.ndarray | None = None
         self._to_rgb, self._count, self._contrast = ToRgb(_THUMBNAIL_SIDE), 0, -1.0
 
-    def __call__(self, frame: av.VideoFrame) -> None:
+    def __call__(self, frame: av.VideoFrame, seconds: float) -> None:
         self._count += 1
         if self._count & (self._count - 1):
             return
@@ -153,14 +154,14 @@ def count_statuses(findings: Iterable[Finding]) -> dict[str, Counter]:
 
 def _wrong(item: Item, found: Scan) -> Iterator[tuple[str, str]]:
     """(status, reason) of all that is wrong with a file that gives frames, the gravest first."""
-    header, promised = found.header, found.promised
+    promised = found.promised
     if found.damage or promised - found.frames > max(2, 0.05 * promised):
         yield "truncated", f"{found.frames} of {promised} frames decode" + (found.damage and f" ({found.damage})")
     if found.image and Path(item.path).suffix.lower() not in IMAGE_SUFFIXES:
         yield "image", "a still image"
-    if header.rate and abs(found.rate - header.rate) > 0.05 * header.rate:
-        yield "rate", f"{found.rate:.2f} frames per second, the header says {header.rate:.2f}"
-    for who, duration in (("the annotations say", item.duration), ("the header says", header.duration)):
+    if found.stated_rate and abs(found.rate - found.stated_rate) > 0.05 * found.stated_rate:
+        yield "rate", f"{found.rate:.2f} frames per second, the header says {found.stated_rate:.2f}"
+    for who, duration in (("the annotations say", item.duration), ("the header says", found.stated_duration)):
         if duration and not found.image and abs(found.duration - duration) > max(1.0, 0.1 * duration):
             yield "duration", f"{found.duration:.2f} seconds, {who} {duration:.2f}"
             return

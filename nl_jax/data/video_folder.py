@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from nl_jax.data.decode import Source, probe
+from nl_jax.data.failure import Source
+from nl_jax.data.packets import index_of
 from nl_jax.data.sources.folder import class_names, list_csv, list_folder
 from nl_jax.data.videos import Videos
 from nl_jax.errors import InputError
@@ -49,8 +50,8 @@ class VideoFolder(Videos):
 
     def _video(self, index: int) -> tuple[Source, int, float]:
         path = os.path.join(self._root, self.names[index])
-        header = probe(path)
-        return path, header.frames, header.rate
+        found = index_of(path)
+        return path, found.frames, found.rate
 
 
 def _shortened(names: tuple[str, ...]) -> str:

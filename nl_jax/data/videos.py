@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from nl_jax.data.clips import STARTS, random_place, test_crops, test_indices, train_indices
-from nl_jax.data.decode import DecodeError, ShortVideoError, Source, read_frames
+from nl_jax.data.decode import read_frames
+from nl_jax.data.failure import DecodeError, ShortVideoError, Source
 from nl_jax.errors import InputError
 
 MAX_FAILED = 15  # videos that may fail to decode before a training clip is given up
@@ -81,7 +82,6 @@ class Videos:
         self._test_crop, self._test_short_side = test_crop, test_short_side
         self._num_clips, self._num_crops, self._starts = num_clips, num_crops, starts
         self.variable_size = not test_crop
-        self._true_frames: dict[int, int] = {}  # of videos whose header promised more than decodes
 
     def __len__(self) -> int:
         return len(self.names)
@@ -198,13 +198,10 @@ class Videos:
         """
         video, promised, rate = self._video(index)
         indices = sample(promised, rate)
-        true = self._true_frames.get(index)
-        if true is None or indices.max() < true:
-            try:
-                return read_frames(video, indices, short_side=short_side, crop=crop), indices
-            except ShortVideoError as error:
-                true = self._true_frames[index] = error.frames
-        indices = sample(true, rate)
+        try:
+            return read_frames(video, indices, short_side=short_side, crop=crop), indices
+        except ShortVideoError as error:  # packets that do not decode, or hold no frame
+            indices = sample(error.frames, rate)
         return read_frames(video, indices, short_side=short_side, crop=crop), indices
 
     @staticmethod

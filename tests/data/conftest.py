@@ -75,7 +75,7 @@ def encode() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def decode_all() -> Callable[..., np.ndarray]:
-    """decode_all(path, (w, h)) -> uint8 (t, h, w, 3): every frame from the start that decodes."""
+    """decode_all(path, (w, h)) -> uint8 (t, h, w, 3): every frame from the start that decodes and is not damaged."""
 
     def read(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
         images = []
@@ -88,7 +88,7 @@ def decode_all() -> Callable[..., np.ndarray]:
                     frames = packet.decode()
                 except av.FFmpegError:
                     continue
-                for frame in frames:
+                for frame in (frame for frame in frames if not frame.is_corrupt):
                     if graph is None:
                         graph = Graph()
                         steps = [("scale", f"{size[0]}:{size[1]}:flags=bilinear")] if size else []

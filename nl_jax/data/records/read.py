@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nl_jax.data.decode import DecodeError, Source
+from nl_jax.data.failure import DecodeError, Source
 from nl_jax.data.videos import Videos
 from nl_jax.errors import InputError
 

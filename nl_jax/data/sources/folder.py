@@ -4,7 +4,8 @@ import csv
 import os
 from pathlib import Path
 
-from nl_jax.data.sources.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Item, Listing
+from nl_jax.data.picture_folder import IMAGE_SUFFIXES, is_picture, picture_files
+from nl_jax.data.sources.listing import VIDEO_SUFFIXES, Item, Listing
 from nl_jax.errors import InputError
 
 _MAX_CLASSES = 1_000_000  # an integer label beyond is a mistake, not a class
@@ -57,21 +58,49 @@ def list_folder(root: Path) -> tuple[list[str], list[_Row], list[str]]:
     Raises:
         InputError: it has no sub-folder, or no video in one.
     """
-    ignored, rows = [], []
     folders = sorted(d.name for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
     if not folders:
         raise InputError(f"{root}: found no sub-folder, valid is one sub-folder of videos per class")
-    endings = VIDEO_SUFFIXES | IMAGE_SUFFIXES
-    for file in sorted(f for f in root.rglob("*") if not f.is_dir()):
-        name = file.relative_to(root)
-        hidden = any(part.startswith(".") for part in name.parts)
-        if file.suffix.lower() in endings and name.parts[0] in folders and not hidden:
-            rows.append((name.as_posix(), name.parts[0], str(root / name.parts[0])))
-        else:
-            ignored.append(name.as_posix())
+    videos, others = find_videos(root, least_depth=2)
+    rows = [(name.as_posix(), name.parts[0], str(root / name.parts[0])) for name in videos]
     if not rows:
-        raise InputError(f"{root}: found no video in its sub-folders, valid endings are {' '.join(sorted(endings))}")
-    return ignored, rows, folders
+        endings = " ".join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))
+        raise InputError(f"{root}: found no video in its sub-folders, valid endings are {endings}")
+    return [name.as_posix() for name in others], rows, folders
+
+
+def find_videos(root: Path, *, least_depth: int = 1) -> tuple[list[Path], list[Path]]:
+    """(videos, files that belong to none) below a folder, relative to it, in order.
+
+    A video is a file with the ending of one, or a folder of numbered pictures. Folders of pictures that all have one
+    name (CLASS/images) are no videos. Pictures that belong to no video are left out; if there is nothing else, each of
+    them counts as a video of one frame.
+
+    Args:
+        root: the folder.
+        least_depth: how far below `root` a video must lie: 2 in folders of classes.
+    """
+    files = [file.relative_to(root) for file in sorted(file for file in root.rglob("*") if not file.is_dir())]
+    seen = [f for f in files if len(f.parts) >= least_depth and not any(part.startswith(".") for part in f.parts)]
+    names: dict[Path, list[str]] = {}
+    for file in seen:
+        names.setdefault(file.parent, []).append(file.name)
+    of_frames = {
+        folder
+        for folder, inside in names.items()
+        if len(folder.parts) >= least_depth and picture_files(inside) and not any(map(_is_video, inside))
+    }
+    if len(of_frames) > 1 and len({folder.name for folder in of_frames}) == 1:
+        of_frames = set()
+    video_of = {file: file for file in seen if _is_video(file.name)}
+    video_of |= {file: file.parent for file in seen if file.parent in of_frames and is_picture(file.name)}
+    if not video_of:
+        video_of = {file: file for file in seen if is_picture(file.name)}
+    return sorted(set(video_of.values())), [file for file in files if file not in video_of]
+
+
+def _is_video(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 
 def list_csv(file: Path) -> tuple[list[_Row], list[str]]:
@@ -94,8 +123,10 @@ def list_csv(file: Path) -> tuple[list[_Row], list[str]]:
                 name = _relative(fields[0], file.parent)
                 if name in lines:
                     raise InputError(f"{where}: {name} is listed already in line {lines[name]}, valid is once")
-                if not os.path.isfile(file.parent / name):
-                    raise InputError(f"{where}: there is no file {file.parent / name}")
+                if not _is_there(file.parent / name):
+                    raise InputError(
+                        f"{where}: there is no file {file.parent / name}, nor a folder of numbered pictures"
+                    )
                 lines[name] = reader.line_num
                 rows.append((name, fields[1], where))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -103,6 +134,11 @@ def list_csv(file: Path) -> tuple[list[_Row], list[str]]:
     if not rows:
         raise InputError(f"{file}: found no line, valid are path,label lines")
     return rows, [label for _, label, _ in rows]
+
+
+def _is_there(path: Path) -> bool:
+    """Whether it is a file, or a folder of the frames of a video."""
+    return bool(picture_files(os.listdir(path))) if path.is_dir() else path.is_file()
 
 
 def _relative(path: str, root: Path) -> str:

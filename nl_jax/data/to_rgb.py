@@ -99,13 +99,9 @@ class ToRgb:
                 "as wide"
             )
         scale = (side if self._enlarge else min(side, now)) / now / self._multiple
-<<<<<<< HEAD
-        self._size = tuple(max(1, round(n * scale)) * self._multiple for n in (frame.width, frame.height))
+        self._size = tuple(max(1, round(n * scale)) * self._multiple for n in shown)
         if self._upright:
             self._transposed, self._flips = _display(frame)
-=======
-        self._size = tuple(max(1, round(n * scale)) * self._multiple for n in shown)
-        self._transposed, self._flips = _display(frame)
         if self._choose is not None:
             self._crop = self._choose(*(self._size if self._transposed else self._size[::-1]))
 

@@ -3,12 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 from pycocotools import mask as rasters
 
 from nl_jax.data.coco.example import flip_order
 from nl_jax.data.coco.folder import CocoFolder
-from nl_jax.data.coco.images import bucket_of, read_image, resize, scaled_size
+from nl_jax.data.coco.images import bucket_of, is_turned, read_image, resize, scaled_size
 from nl_jax.data.coco.masks import GRID, run_lengths
 from nl_jax.data.dataset import Dataset
 from nl_jax.data.decode import DecodeError
@@ -159,12 +160,6 @@ def saved(image, **options):
     return buffer.getvalue()
 
 
-def turned(tag, size=(96, 60)):
-    exif = PIL.Image.Exif()
-    exif[0x112] = tag
-    return saved(PIL.Image.new("RGB", size), format="JPEG", exif=exif)
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -303,3 +298,21 @@ def test_every_image_is_tested_once(coco_set):
     index = np.concatenate([batch["index"][batch["valid"]] for batch in batches])
     assert sorted(index) == [0, 1, 2, 3]
     assert [batch["images"].shape[1:3] for batch in batches] == [(64, 96), (64, 96), (96, 64)]
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_an_orientation_tag_is_obeyed_as_the_size_in_the_file_says(tmp_path, tag):
+    grey = np.tile(np.linspace(20, 230, 96).astype(np.uint8), (60, 1))
+    grey[:20] //= 2
+    exif = PIL.Image.Exif()
+    exif[0x112] = tag
+    file = tmp_path / "a.jpg"
+    file.write_bytes(saved(PIL.Image.fromarray(grey), format="JPEG", exif=exif, quality=95))
+    upright = np.array(PIL.ImageOps.exif_transpose(PIL.Image.open(file)))
+    height, width = upright.shape
+    found = read_image(file, width, height)
+    assert found.shape == (height, width, 3) and np.abs(found.astype(int) - upright[:, :, None]).mean() < 3
+    assert not is_turned(file, width, height)
+    if tag > 4:  # a quarter turn: annotations on the stored pixels say the stored size
+        found = read_image(file, 96, 60)
+        assert np.abs(found.astype(int) - grey[:, :, None]).mean() < 3 and is_turned(file, 96, 60)

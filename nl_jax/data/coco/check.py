@@ -15,7 +15,7 @@ from nl_jax.data.coco.images import SizeError, is_turned
 from nl_jax.data.coco.masks import drawn
 from nl_jax.data.coco.problems import KINDS, Problem, counted
 from nl_jax.data.decode import DecodeError
-from nl_jax.data.sources.listing import IMAGE_SUFFIXES
+from nl_jax.data.picture_folder import IMAGE_SUFFIXES
 from nl_jax.data.workers import Crash, map_unordered
 
 COLUMNS = ("split", "kind", "file", "where", "found", "valid", "result")

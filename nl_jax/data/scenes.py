@@ -1,13 +1,13 @@
 """A detection task whose boxes and masks lie here and whose names lie far away, small enough for a laptop.
 
-A scene is a wide picture. At one end of it lie two to four handwritten digits in white, orange, cyan or magenta; far from
-them, towards the other end, lies a disc, the cue, in red, green, blue or yellow. A digit is an object to find and to outline. Its class is the tint of the
-cue: all that tells the class of a digit lies at least `gap` pixels from its box.
+A scene is a wide picture. Two to four handwritten digits in white, orange, cyan or magenta lie at one end of it. A disc,
+the cue, lies far from them, towards the other end. It is red, green, blue or yellow. A digit is an object to find and to
+outline. Its class is the tint of the cue: all that tells the class of a digit lies at least `gap` pixels from its box.
 
-The digits, their tints and their places are drawn without regard to the cue. So a network whose field of view does not
-reach from a digit to the cue can find and outline every digit as well as any other, and can name it no better than by
-chance: one time in as many as there are cues. Its average precision is bounded by that share, since its scores cannot
-tell right names from wrong ones either. One non-local block lifts the bound.
+The digits, their paints and their places are drawn without regard to the cue. So a network whose field of view does not
+reach from a digit to the cue can find and outline every digit as well as any other. It can name a digit no better than
+by chance: one time in as many as there are cues. That share bounds its average precision, since its scores cannot tell
+right names from wrong ones either. One non-local block lifts the bound.
 
 The geometry, along the long side, of a scene that is 192 pixels wide:
 
@@ -17,10 +17,10 @@ The geometry, along the long side, of a scene that is 192 pixels wide:
 | 72 to 176 | nothing: the gap of 104 pixels |
 | 176 to 192 | the cue, 14 pixels across |
 
-Half of the scenes are the other way round. A ResNet of one residual block a stage under a feature pyramid sees 76 pixels
-beyond the region that its features are pooled from (`nl_jax.models.field_of_view.reach`). The region may be a proposal
-that overlaps the box of a digit by one half: it then ends at most the width of the box, 28 pixels, beyond the box.
-76 and 28 are 104.
+Half of the scenes are the other way round. A ResNet of one residual block a stage under a feature pyramid sees 76
+pixels beyond the region that its features are pooled from (`nl_jax.models.field_of_view.reach`). The region may be a
+proposal that overlaps the box of a digit by one half: it then ends at most the width of the box, 28 pixels, beyond the
+box. 76 and 28 are 104.
 
 The digits are the 1797 that scikit-learn ships. Training, validation and test use different ones.
 """
@@ -139,8 +139,7 @@ class Scenes(DetectionImages):
             window(mask, thing)[:] = glyph(thing) > INK
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             bbox = tuple(
-                float(value)
-                for value in (columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
+                float(value) for value in (columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
             )
             instances.append(Instance(number, bbox, cue.tint, False, float(mask.sum()), compressed(mask)))
         return Image(index, self.names[index], self.width, HEIGHT, instances)

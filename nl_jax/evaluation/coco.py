@@ -1,12 +1,12 @@
 """Average precision of detections, as COCO defines it and pycocotools computes it.
 
-    detections = []
-    for index, found in ...:                     # what a network found in each image
-        detections += results(data.annotated(index), data.category_ids, found.boxes, found.scores, found.classes,
-                              scale=scale, valid=found.valid, masks=found.masks)
-    write_results("detections.json", detections)
-    truth = data.coco()
-    boxes, masks = evaluate(truth, detections, "bbox"), evaluate(truth, detections, "segm")
+detections = []
+for index, found in ...:                     # what a network found in each image
+    detections += results(data.annotated(index), data.category_ids, found.boxes, found.scores, found.classes,
+                          scale=scale, valid=found.valid, masks=found.masks)
+write_results("detections.json", detections)
+truth = data.coco()
+boxes, masks = evaluate(truth, detections, "bbox"), evaluate(truth, detections, "segm")
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class Scores:
 
     Attributes:
         figures: by name, as `FIGURES` has them, from 0 to 1; nan where there is no true object of the size. AP is the
-            mean over IoU thresholds 0.5, 0.55 .. 0.95 and over categories; small is below 32^2 pixels, large above 96^2.
+            mean over IoU thresholds 0.5, 0.55 .. 0.95 and over categories; small is below 32^2 pixels, large from 96^2.
         by_class: AP by name of the category; nan for a category without a true object. Empty without categories.
         images: how many images were scored, also those without a detection.
     """
@@ -68,8 +68,8 @@ def evaluate(
         truth: in COCO's format, as `DetectionImages.coco` returns it.
         detections: in COCO's result format, as `results` returns them; of an image in the order of their list.
         iou_type: bbox, segm or keypoints: what is compared.
-        use_categories: else a detection may have any category, and those of one object with several categories must have
-            been left out: see `without_categories`.
+        use_categories: else a detection may have any category. What one object was found as besides must have been left
+            out then: see `without_categories`.
         sigmas: (k,), of every keypoint; by default those of COCO's 17.
 
     Raises:
@@ -79,7 +79,9 @@ def evaluate(
         raise InputError(f"iou_type: found {iou_type!r}, valid are {', '.join(FIGURES)}")
     listed = {image["id"] for image in truth["images"]}
     if others := {found["image_id"] for found in detections} - listed:
-        raise InputError(f"detections: found image_id {min(others)}, valid are those of the {len(listed)} images scored")
+        raise InputError(
+            f"detections: found image_id {min(others)}, valid are those of the {len(listed)} images scored"
+        )
     # Copies: pycocotools writes into what it is given. And it cannot load an empty list.
     annotations = [dict(annotation) for annotation in truth["annotations"]]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -144,7 +146,7 @@ def results(
         if masks is not None:
             result["segmentation"] = compressed(paste(masks[place], original[place], image.height, image.width))
         if keypoints is not None:
-            points = keypoints[place].astype(np.float64) / (x, y, 1) - (0.5, 0.5, 0)
+            points = keypoints[place].astype(np.float64) / (x, y, 1) - np.array([0.5, 0.5, 0])
             result["keypoints"] = [round(float(value), 4) for value in points.ravel()]
         found.append(result)
     return found

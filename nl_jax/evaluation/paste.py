@@ -4,11 +4,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 
-def paste(mask: Float[np.ndarray, "m m2"], box: Float[np.ndarray, "4"], height: int, width: int, threshold: float = 0.5):
+def paste(
+    mask: Float[np.ndarray, "m m2"], box: Float[np.ndarray, "4"], height: int, width: int, threshold: float = 0.5
+):
     """The mask as a binary one of a whole image: uint8 (height, width), 1 where it is at least `threshold`.
 
-    Pixel (y, x) of the image has its centre at (y + 1/2, x + 1/2). It takes the value of the mask there, bilinear between
-    the centres of the mask's cells and falling to 0 outside of them. This is detectron2's convention.
+    Pixel (y, x) of the image has its centre at (y + 1/2, x + 1/2). It takes the value of the mask there, bilinear
+    between the centres of the mask's cells and falling to 0 outside of them. This is detectron2's convention.
 
     Args:
         mask: probabilities, on a grid over the box.
@@ -30,7 +32,7 @@ def paste(mask: Float[np.ndarray, "m m2"], box: Float[np.ndarray, "4"], height: 
 
 
 def _weights(low: float, high: float, size: int, cells: int) -> tuple[np.ndarray, int]:
-    """The (pixels, cells) weights of the cells from `low` to `high` in the pixels that they reach, and the first pixel."""
+    """The (pixels, cells) weights of cells from `low` to `high` in the pixels that they reach, and the first pixel."""
     reach = (high - low) / cells / 2  # of the border cells beyond the box
     first = int(np.clip(np.floor(low - reach), 0, size))
     last = int(np.clip(np.ceil(high + reach), first, size))

@@ -53,8 +53,8 @@ def stage_views(config: ResNetConfig) -> dict[str, View]:
 def region_view(config: ResNetConfig, low: float | int, high: float | int, level: int = 2) -> tuple[int, int]:
     """The first and the last pixel that the features of a region can depend on, along one axis.
 
-    The features come from a feature pyramid: every level adds the coarser level, enlarged twice by its nearest place, to
-    a 1x1 convolution of its stage, and then has a 3x3 convolution. RoIAlign takes them bilinearly.
+    The features come from a feature pyramid: every level adds the coarser level, enlarged twice by its nearest place,
+    to a 1x1 convolution of its stage, and then has a 3x3 convolution. RoIAlign takes them bilinearly.
 
     Args:
         config: of the backbone; non-local blocks are left out.
@@ -72,9 +72,7 @@ def region_view(config: ResNetConfig, low: float | int, high: float | int, level
     stride = views[0].stride
     # Bilinear neighbours, where a place counts from its centre or from its corner, and the 3x3 convolution.
     first, last = int(low // stride) - 1 - 1, int(high // stride) + 1 + 1
-    seen = [
-        view.of(place >> coarser) for coarser, view in enumerate(views) for place in (first, last)
-    ]
+    seen = [view.of(place >> coarser) for coarser, view in enumerate(views) for place in (first, last)]
     return min(pair[0] for pair in seen), max(pair[1] for pair in seen)
 
 

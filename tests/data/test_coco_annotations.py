@@ -59,6 +59,7 @@ def add(name, entry):
 
 
 TRIANGLE = [10, 10, 40, 10, 10, 40]
+# ruff: noqa: E501
 DAMAGE = {  # what is done: (the change, kind, words of the message, annotations that are left of 4)
     "a category that is not listed": (annotation(category_id=3), "unknown category", "category_id 3, valid is one of [2, 7]", 3),
     "a category as text": (annotation(category_id="2"), "entry", "category_id '2', valid is an integer", 3),
@@ -153,7 +154,10 @@ def test_a_missing_area_is_that_of_the_box(coco_set):
         ("[" * 100_000, "not JSON"),
         ("\xff", "not JSON"),
         ("[]", "found \\[\\], valid is an object with the lists images, annotations, categories"),
-        ('[{"image_id": 3, "category_id": 2, "score": 0.5, "bbox": [1, 2, 3, 4]}]', "a list of results, which have a score"),
+        (
+            '[{"image_id": 3, "category_id": 2, "score": 0.5, "bbox": [1, 2, 3, 4]}]',
+            "a list of results, which have a score",
+        ),
         ('{"images": []}', "found no annotations"),
         ('{"images": [], "annotations": {}, "categories": []}', "found annotations {}"),
         ('{"images": [], "annotations": [], "categories": []}', "no category that can be used"),

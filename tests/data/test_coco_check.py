@@ -13,10 +13,10 @@ from nl_jax.errors import InputError
 
 @pytest.fixture
 def source(coco_set, tmp_path):
-    """source(damage) -> the folder of a data set of two splits, the second of other pixels; `damage` has both folders."""
+    """source(damage) -> a data set of two splits, the second of other pixels; `damage` is given both folders."""
 
     def make(damage=None):
-        folder, file, content = coco_set()
+        folder, file, _ = coco_set()
         root = tmp_path / "set"
         for split in ("train2017", "val2017"):
             shutil.copytree(folder, root / split)
@@ -35,7 +35,9 @@ def source(coco_set, tmp_path):
 def checked(root, num_workers=0):
     splits = find_splits(root)
     return finish(
-        line for lines in check(splits, masks=True, keypoints=False, num_workers=num_workers, timeout=60.0) for line in lines
+        line
+        for lines in check(splits, masks=True, keypoints=False, num_workers=num_workers, timeout=60.0)
+        for line in lines
     )
 
 
@@ -130,7 +132,7 @@ def test_exported_folders_are_found(coco_set, tmp_path):
     shutil.copy(file, root / "train" / "_annotations.coco.json")
     assert find_splits(root) == {"train": (root / "train", root / "train" / "_annotations.coco.json")}
     assert checked(root) == []
-    with pytest.raises(InputError, match="found neither annotations/person_keypoints_SPLIT.json"):
+    with pytest.raises(InputError, match=r"found neither annotations/person_keypoints_SPLIT.json"):
         find_splits(root, "person_keypoints")
     (root / "annotations").mkdir()
     shutil.copy(file, root / "annotations" / "instances_val.json")

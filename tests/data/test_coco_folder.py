@@ -33,7 +33,9 @@ def test_an_example_has_the_image_and_its_truth_scaled_and_padded(coco_set):
     data = folder_of(files, flip=False)
     assert isinstance(data, Dataset)
     example = draws(data, count=1)[0]
-    assert data.names == ["wide.jpg", "tall.png", "square.jpg"] and data.unused == 1 and data.classes == ("roof", "leaf")
+    assert (
+        data.names == ["wide.jpg", "tall.png", "square.jpg"] and data.unused == 1 and data.classes == ("roof", "leaf")
+    )
     assert example["images"].shape == (64, 96, 3) and example["images"].dtype == np.uint8
     assert example["sizes"].tolist() == [60, 96] and example["scale"].tolist() == [1, 1]  # the long side decides
     stored = np.array(PIL.Image.open(files[0] / "wide.jpg"))

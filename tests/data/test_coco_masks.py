@@ -48,7 +48,9 @@ def test_a_bitmap_covers_the_box_as_the_mask_of_pycocotools_does(seed):
     assert np.minimum(mean, true).sum() / np.maximum(mean, true).sum() > 0.98
 
 
-@pytest.mark.parametrize("box", [(10, 10, 40, 40), (10.5, 9.25, 40.75, 41), (0, 0, WIDTH, HEIGHT), (20.2, 20.2, 20.9, 21.7)])
+@pytest.mark.parametrize(
+    "box", [(10, 10, 40, 40), (10.5, 9.25, 40.75, 41), (0, 0, WIDTH, HEIGHT), (20.2, 20.2, 20.9, 21.7)]
+)
 def test_a_bitmap_of_a_full_mask_is_full_and_of_an_empty_one_empty(box):
     full = np.ones((HEIGHT, WIDTH), np.uint8)
     assert bitmap(full, np.array(box, float)).all()

@@ -12,6 +12,7 @@ from nl_jax.evaluation.coco import evaluate, without_categories
 from nl_jax.models.field_of_view import reach
 from nl_jax.models.resnet import ResNetConfig
 
+
 def colours(tints):
     return np.array(tints) / np.max(tints, axis=1, keepdims=True)
 
@@ -62,7 +63,9 @@ def test_the_pixels_tell_the_class_by_the_cue_and_the_mask_by_the_ink(split):
             box = columns[0] + thing.left, rows[0] + thing.top, columns[-1] + thing.left + 1, rows[-1] + thing.top + 1
             np.testing.assert_array_equal(image.box(instance), box)
             window(rest, thing)[:] = 0
-        assert {data.classes[instance.label] for instance in image.instances} == {list(TINTS)[tint_of(rest, list(TINTS.values()))]}
+        assert {data.classes[instance.label] for instance in image.instances} == {
+            list(TINTS)[tint_of(rest, list(TINTS.values()))]
+        }
         ys, xs = np.nonzero(rest.any(-1))  # what is left is the cue
         assert np.ptp(ys) + 1 == np.ptp(xs) + 1 == CUE and (ys.min(), xs.min()) == (cue.top, cue.left)
 
@@ -76,7 +79,9 @@ def test_digits_hide_nothing_and_lie_farther_from_the_cue_than_the_gap():
             assert 0 <= thing.top <= HEIGHT - thing.side and 0 <= thing.left <= data.width - thing.side
             assert max(cue.left - thing.left - thing.side, thing.left - cue.left - CUE) >= data.gap
         for a, b in itertools.combinations(things, 2):
-            apart = max(b.top - a.top - a.side, a.top - b.top - b.side, b.left - a.left - a.side, a.left - b.left - b.side)
+            apart = max(
+                b.top - a.top - a.side, a.top - b.top - b.side, b.left - a.left - a.side, a.left - b.left - b.side
+            )
             assert apart >= 0
 
 

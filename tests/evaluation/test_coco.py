@@ -153,11 +153,17 @@ def test_keypoints_are_scored():
     }
     image = SimpleNamespace(id=5, height=HEIGHT, width=WIDTH)
     boxes, scale = np.array([[5, 5, 95, 95]], np.float32) * 2, np.full(2, 2, np.float32)
-    seen = (points + (0.5, 0.5, 0)) * (2, 2, 1)  # in pixels of an image of twice the size, from the corner
+    seen = (points + np.array([0.5, 0.5, 0])) * (2, 2, 1)  # in pixels of an image of twice the size, from the corner
 
     def score(shift):
         found = results(
-            image, (1,), boxes, np.ones(1), np.zeros(1, int), scale=scale, keypoints=(seen + (shift, 0, 0))[None]
+            image,
+            (1,),
+            boxes,
+            np.ones(1),
+            np.zeros(1, int),
+            scale=scale,
+            keypoints=seen[None] + np.array([shift, 0, 0]),
         )
         return evaluate(truth, found, "keypoints").figures
 

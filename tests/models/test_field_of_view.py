@@ -61,7 +61,7 @@ def pyramid_sees(config, place, level, width=1024):
             x = conv(x, 3, 2 if index and block == 0 else 1)
         stages.append(x)
     top = stages[-1]
-    for stage in stages[-2 :: -1][: len(stages) - 1 - (level - 2)]:
+    for stage in stages[-2::-1][: len(stages) - 1 - (level - 2)]:
         top = stage | np.repeat(top, 2, axis=1)
     features = conv(top, 3, 1)
     at = place / 2**level  # RoIAlign between the two places beside it

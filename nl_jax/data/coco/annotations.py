@@ -151,7 +151,9 @@ class _Reader:
             name = fields.text(record, "name")
             points = fields.texts(record, "keypoints") if self._keypoints else ()
             if any(name == other for other, _ in categories.values()):
-                self._tell(f"category {number}", "repeated id", f"the name {name!r} once more", "a name of its own", "kept")
+                self._tell(
+                    f"category {number}", "repeated id", f"the name {name!r} once more", "a name of its own", "kept"
+                )
                 name = f"{name} ({number})"
             categories[number] = name, points
 

@@ -1,4 +1,4 @@
-"""What is wrong with a copy of a data set in COCO's format: every entry read, every image decoded, one line for each fault."""
+"""What is wrong with a copy of a data set in COCO's format: every entry read, every image decoded, one line a fault."""
 
 import csv
 import hashlib
@@ -19,8 +19,23 @@ from nl_jax.data.picture_folder import IMAGE_SUFFIXES
 from nl_jax.data.workers import Crash, map_unordered
 
 COLUMNS = ("split", "kind", "file", "where", "found", "valid", "result")
-_BEGINNINGS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-_SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
+_BEGINNINGS = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
+_SUFFIXES = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".gif": "GIF",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
 _SHOWN = 100  # faults of a kind on the page, at most
 
 

@@ -115,32 +115,7 @@ class DetectionImages:
         Annotations are numbered from 1: pycocotools takes the number 0 for "no match".
         """
         images = [self.annotated(index) for index in range(len(self))]
-        annotations = []
-        for image in images:
-            for instance in image.instances:
-                entry = {
-                    "id": len(annotations) + 1,
-                    "image_id": image.id,
-                    "category_id": self.category_ids[instance.label],
-                    "bbox": list(instance.bbox),
-                    "area": instance.area,
-                    "iscrowd": int(instance.crowd),
-                }
-                if instance.segmentation is not None:
-                    entry["segmentation"] = instance.segmentation
-                if instance.keypoints is not None:
-                    entry["keypoints"] = instance.keypoints.ravel().tolist()
-                    entry["num_keypoints"] = int((instance.keypoints[:, 2] > 0).sum())
-                annotations.append(entry)
-        categories = [
-            {"id": number, "name": name} | ({"keypoints": list(self.keypoint_names)} if self.keypoint_names else {})
-            for number, name in zip(self.category_ids, self.classes, strict=True)
-        ]
-        listed = [
-            {"id": image.id, "file_name": image.file_name, "width": image.width, "height": image.height}
-            for image in images
-        ]
-        return {"images": listed, "annotations": annotations, "categories": categories}
+        return truth_of(images, self.classes, self.category_ids, self.keypoint_names)
 
     def list_hash(self) -> str:
         """12 hex digits that name this list of images and boxes, wherever its copy lies and in whatever order."""
@@ -170,6 +145,37 @@ class DetectionImages:
         others = np.flatnonzero(self.groups == self.groups[index])
         others = others[others != index]
         yield from np.random.default_rng((seed, 1)).permutation(others)[:MAX_FAILED].tolist()
+
+
+def truth_of(
+    images: Sequence[Image], classes: Sequence[str], category_ids: Sequence[int], keypoint_names: Sequence[str] = ()
+) -> dict:
+    """The images with all that is annotated in them, in COCO's format; annotations are numbered from 1."""
+    annotations = []
+    for image in images:
+        for instance in image.instances:
+            entry = {
+                "id": len(annotations) + 1,
+                "image_id": image.id,
+                "category_id": category_ids[instance.label],
+                "bbox": list(instance.bbox),
+                "area": instance.area,
+                "iscrowd": int(instance.crowd),
+            }
+            if instance.segmentation is not None:
+                entry["segmentation"] = instance.segmentation
+            if instance.keypoints is not None:
+                entry["keypoints"] = instance.keypoints.ravel().tolist()
+                entry["num_keypoints"] = int((instance.keypoints[:, 2] > 0).sum())
+            annotations.append(entry)
+    categories = [
+        {"id": number, "name": name} | ({"keypoints": list(keypoint_names)} if keypoint_names else {})
+        for number, name in zip(category_ids, classes, strict=True)
+    ]
+    listed = [
+        {"id": image.id, "file_name": image.file_name, "width": image.width, "height": image.height} for image in images
+    ]
+    return {"images": listed, "annotations": annotations, "categories": categories}
 
 
 def _facts(index: int, failed: list[int]) -> Example:

@@ -93,7 +93,11 @@ def truth(image: Image, scale: np.ndarray, chosen: np.ndarray, shape: Shape, *, 
             result["masks"][place] = bitmap(drawn(instance.segmentation, image.height, image.width), box)
         if points:
             labelled = instance.keypoints[:, 2:] > 0
-            centres = (instance.keypoints + (0.5, 0.5, 0)) * (x, y, 1)  # a keypoint of the file is the number of a pixel
+            centres = (instance.keypoints + np.array([0.5, 0.5, 0])) * (
+                x,
+                y,
+                1,
+            )  # a keypoint of the file is the number of a pixel
             result["keypoints"][place] = np.where(labelled, centres, 0)
     return result
 
@@ -122,8 +126,5 @@ def mirrored(example: Example, flip_order: np.ndarray) -> Example:
 
 def flip_order(names: tuple[str, ...]) -> np.ndarray:
     """(k,): which keypoint takes the place of each in a mirror: left_x that of right_x, and the other way round."""
-    other = [
-        name.replace("left", "right") if "left" in name else name.replace("right", "left")
-        for name in names
-    ]
+    other = [name.replace("left", "right") if "left" in name else name.replace("right", "left") for name in names]
     return np.array([names.index(twin) if twin in names else place for place, twin in enumerate(other)], int)

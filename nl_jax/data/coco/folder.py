@@ -1,4 +1,4 @@
-"""A folder of images with an annotation file in COCO's format."""
+"""Images that an annotation file in COCO's format lists, in a folder."""
 
 import os
 from pathlib import Path
@@ -10,14 +10,15 @@ from nl_jax.data.coco.detection import DetectionImages
 from nl_jax.data.coco.example import Shape, is_tall
 from nl_jax.data.coco.images import MULTIPLE, read_image
 from nl_jax.data.coco.problems import Problem
+from nl_jax.data.decode import Source
 from nl_jax.errors import InputError
 
 
-class CocoFolder(DetectionImages):
-    """The images that an annotation file lists.
+class CocoImages(DetectionImages):
+    """The images that an annotation file lists; a class below this one says in `source` where their bytes are.
 
     Args:
-        images: the folder that the file names are relative to.
+        root: where the images lie, for messages.
         annotations: the annotation file, as `nl_jax.data.coco.annotations` has it.
         training: keeps only images to learn from: those with a box that is no crowd, and with `keypoints` those with a
             box that has a labelled keypoint.
@@ -32,17 +33,18 @@ class CocoFolder(DetectionImages):
 
     Attributes:
         problems: all that is wrong with the annotation file.
+        listed: ids of all images of the file, in its order.
         unused: how many images of the file `training` leaves out.
         crowded: {file name: number of boxes} of images with more than g of them.
 
     Raises:
-        InputError: the annotation file cannot be used, there is no such folder, no image is left, its classes are not
-            those asked for, or a number is out of range.
+        InputError: the annotation file cannot be used, no image is left, its classes are not those asked for, or a
+            number is out of range.
     """
 
     def __init__(
         self,
-        images: str | os.PathLike,
+        root: str,
         annotations: str | os.PathLike,
         *,
         training: bool,
@@ -56,23 +58,23 @@ class CocoFolder(DetectionImages):
         classes: tuple[str, ...] | None = None,
     ):
         _check_sizes(short_sides, long_side, test_short_side, max_boxes)
-        self._folder = Path(images)
-        if not self._folder.is_dir():
-            raise InputError(f"{self._folder}: found no such folder, valid is that of the images of {annotations}")
         found = read_annotations(annotations, masks=masks, keypoints=keypoints)
         if classes is not None and tuple(classes) != found.names:
             raise InputError(
                 f"{annotations}: its categories are not those asked for, but {', '.join(found.names[:20])}"
             )
         self.problems: list[Problem] = found.problems
+        self.listed = [image.id for image in found.images]
         self._annotated = _used(found, keypoints) if training else found.images
         self.unused = len(found.images) - len(self._annotated)
         if not self._annotated:
-            raise InputError(f"{annotations}: none of its {self.unused} images can be trained on; {told(found.problems)}")
+            raise InputError(
+                f"{annotations}: none of its {self.unused} images can be trained on; {told(found.problems)}"
+            )
         counts = {image.file_name: len(image.instances) for image in self._annotated}
         self.crowded = {name: count for name, count in counts.items() if count > max_boxes}
         super().__init__(
-            os.fspath(self._folder),
+            root,
             [image.file_name for image in self._annotated],
             found.names,
             found.category_ids,
@@ -83,12 +85,38 @@ class CocoFolder(DetectionImages):
             flip=flip,
         )
 
+    def source(self, image: Image) -> Source:
+        """The file of an image, or its bytes; may raise DecodeError."""
+        raise NotImplementedError
+
     def annotated(self, index: int) -> Image:
         return self._annotated[index]
 
     def pixels(self, index: int) -> np.ndarray:
         image = self._annotated[index]
-        return read_image(self._folder / image.file_name, image.width, image.height)
+        return read_image(self.source(image), image.width, image.height)
+
+
+class CocoFolder(CocoImages):
+    """A folder of images with an annotation file.
+
+    Args:
+        images: the folder that the file names are relative to.
+        annotations: the annotation file.
+        options: of `CocoImages`.
+
+    Raises:
+        InputError: as `CocoImages`, or there is no such folder.
+    """
+
+    def __init__(self, images: str | os.PathLike, annotations: str | os.PathLike, **options):
+        self._folder = Path(images)
+        if not self._folder.is_dir():
+            raise InputError(f"{self._folder}: found no such folder, valid is that of the images of {annotations}")
+        super().__init__(os.fspath(images), annotations, **options)
+
+    def source(self, image: Image) -> Source:
+        return self._folder / image.file_name
 
 
 def _used(annotations: Annotations, keypoints: bool) -> list[Image]:

@@ -54,13 +54,11 @@ def _read(source: Source, width: int, height: int) -> tuple[np.ndarray, bool]:
             return image, False
         if (frame.height, frame.width) == (height, width):
             return ToRgb(None, upright=False)(frame), True
-    raise SizeError(
-        source, f"found {image.shape[1]} x {image.shape[0]} pixels, the annotations say {width} x {height}"
-    )
+    raise SizeError(source, f"found {image.shape[1]} x {image.shape[0]} pixels, the annotations say {width} x {height}")
 
 
 def scaled_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
-    """Height and width after scaling: the shorter side to `short_side`, or the longer one to `long_side` if it is over."""
+    """Height and width after scaling: the shorter side to `short_side`, or less so that the longer fits `long_side`."""
     scale = min(short_side / min(height, width), long_side / max(height, width))
     return tuple(max(1, int(side * scale + 0.5)) for side in (height, width))
 

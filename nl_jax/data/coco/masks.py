@@ -1,11 +1,9 @@
 """Masks of annotations: polygons and run-lengths, parsed, rasterised by pycocotools, and drawn into their boxes.
 
-A mask is kept as it is given: a list of polygons, each a flat list x, y, x, y, .. of at least three points, or an object
-{"size": [h, w], "counts": ..} of run-lengths, a list of integers or COCO's text. Run-lengths go down the columns and
-begin with the places outside.
+A mask is kept as it is given: a list of polygons, each a flat list x, y, x, y, .. of at least three points, or an
+object {"size": [h, w], "counts": ..} of run-lengths, a list of integers or COCO's text. Run-lengths go down the columns
+and begin with the places outside.
 """
-
-from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -127,7 +125,7 @@ def _run_lengths(value: dict, height: int, width: int) -> dict:
 
 
 def _decompress(counts: str, valid: str) -> np.ndarray:
-    """Run-lengths of COCO's text: 5 bits a letter, the lowest first, from the fourth on as differences to the last but one.
+    """Run-lengths of COCO's text: 5 bits a letter, the lowest first; the fourth and later ones less the last but one.
 
     pycocotools trusts the text, and writes outside its memory where it is damaged.
     """

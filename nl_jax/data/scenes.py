@@ -1,8 +1,9 @@
 """A detection task whose boxes and masks lie here and whose names lie far away, small enough for a laptop.
 
-A scene is a wide picture. Two to four handwritten digits in white, orange, cyan or magenta lie at one end of it. A disc,
-the cue, lies far from them, towards the other end. It is red, green, blue or yellow. A digit is an object to find and to
-outline. Its class is the tint of the cue: all that tells the class of a digit lies at least `gap` pixels from its box.
+A scene is a wide picture. Two to four handwritten digits in white, orange, cyan or magenta lie at one end of it. A
+disc, the cue, lies far from them, towards the other end. It is red, green, blue or yellow. A digit is an object to find
+and to outline. Its class is the tint of the cue: all that tells the class of a digit lies at least `gap` pixels from
+its box.
 
 The digits, their paints and their places are drawn without regard to the cue. So a network whose field of view does not
 reach from a digit to the cue can find and outline every digit as well as any other. It can name a digit no better than

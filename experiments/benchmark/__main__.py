@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from experiments import command_line
-from experiments.benchmark import aot, block, growth, loop, network, op, report
+from experiments.benchmark import aot, block, detection, growth, loop, network, op, report
 from experiments.benchmark import input as input_speed
 from nl_jax.errors import InputError
 
@@ -18,7 +18,7 @@ from nl_jax.errors import InputError
 # run returns measurements to show, or has shown its own.
 SUBJECTS = {
     **{"op": op, "block": block, "network": network, "train_step": network, "evaluate": network},
-    **{"growth": growth, "input": input_speed, "loop": loop},
+    **{"growth": growth, "input": input_speed, "loop": loop, "detection": detection},
 }
 
 

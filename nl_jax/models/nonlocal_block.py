@@ -6,7 +6,7 @@ from functools import partial
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nl_jax.errors import InputError
 from nl_jax.models.norm import KINDS, Norm
@@ -112,35 +112,43 @@ class NonLocalBlock(nnx.Module):
         self.w_z = pointwise(d, channels, out_bias, nnx.initializers.zeros if norm == "none" else inits[init])
         self.norm = None if norm == "none" else Norm(channels, kind=norm, scale_init=0.0, group_size=group_size)
 
-    def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b *s c"]:
-        """z, for x of any of the three kinds; *s are the axes of its positions."""
-        theta, phi, g = self._embed(x)
+    def __call__(self, x: Float[Array, "b *s c"], valid: Bool[Array, "b *s"] | None = None) -> Float[Array, "b *s c"]:
+        """z, for x of any of the three kinds; *s are the axes of its positions.
+
+        With `valid` only the positions that are true are summed over: C(x) counts or sums them alone, and with
+        subsampling a pooled key is the maximum of its valid positions, valid where there is one. Where a sum has no
+        valid key, y is 0. z has values at the other positions too, which depend on x there; with norm="batch" or
+        "global" these have a part in the statistics.
+        """
+        theta, phi, g, valid = self._embed(x, valid)
         # Where frames are split the keys of others are gathered; those of a linear operation are summed in their place.
         across = by_query if self.axes != "space" and not self.time_group else lambda operation: operation
         if self.pairwise == "dot_product":
-            y = nonlocal_op.dot_product(theta, phi, g)
+            y = nonlocal_op.dot_product(theta, phi, g, valid)
         elif self.pairwise == "concatenation":
-            y = across(nonlocal_op.concatenation)(*self._halves(theta, phi), g)
+            y = _summed(across, nonlocal_op.concatenation, *self._halves(theta, phi), g, valid)
         else:
-            y = across(partial(nonlocal_op.gaussian, scale=self.scale))(theta, phi, g)
+            y = _summed(across, partial(nonlocal_op.gaussian, scale=self.scale), theta, phi, g, valid)
         y = self.w_z(self._unfold(y, x.shape))
         if self.norm is not None:
             y = self.norm(y)
         return x + y
 
-    def attention_rows(self, x: Float[Array, "b *s c"], positions: Int[Array, "q"]) -> Float[Array, "b2 q m"]:
+    def attention_rows(
+        self, x: Float[Array, "b *s c"], positions: Int[Array, "q"], valid: Bool[Array, "b *s"] | None = None
+    ) -> Float[Array, "b2 q m"]:
         """f(x_i, x_j) / C(x) for the asked positions i and every j: rows of the n x m matrix, which is never formed.
 
         Positions and keys are counted in row-major order over the axes the block sums over (and keys after
         subsampling, see `key_shape`). b2 is b for spacetime, times the groups of frames, b*t for space, b*h*w for time.
         """
-        theta, phi, _ = self._embed(x)
+        theta, phi, _, valid = self._embed(x, valid)
         theta = theta[:, positions]
         if self.pairwise == "dot_product":
-            return nonlocal_op.dot_product_rows(theta, phi)
+            return nonlocal_op.dot_product_rows(theta, phi, valid)
         if self.pairwise == "concatenation":
-            return nonlocal_op.concatenation_rows(*self._halves(theta, phi))
-        return nonlocal_op.gaussian_rows(theta, phi, self.scale)
+            return nonlocal_op.concatenation_rows(*self._halves(theta, phi), valid)
+        return nonlocal_op.gaussian_rows(theta, phi, self.scale, valid)
 
     def key_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The axes that the m keys of an input of this shape are laid out over."""
@@ -151,16 +159,21 @@ class NonLocalBlock(nnx.Module):
             axes = (self.time_group, *axes[1:])
         return axes[-2:] if self.axes == "space" else axes[:1] if self.axes == "time" else axes
 
-    def _embed(self, x):
-        """theta (b2,n,d), phi (b2,m,d) and g (b2,m,d): the axes not summed over are folded into the batch."""
-        self._check(x.shape)
-        keys = self._pool(x) if self.subsample == "before" else x
+    def _embed(self, x, valid):
+        """theta (b2,n,d), phi (b2,m,d), g (b2,m,d) and valid (b2,m): the axes not summed over are folded into b2."""
+        self._check(x.shape, valid)
+        if self.subsample == "before":
+            keys, valid = self._pool(x, valid), self._pool_valid(valid)
+        else:
+            keys = x
         theta, phi, g = x, keys, self.g(keys)
         if self.pairwise != "gaussian":
             theta, phi = self.theta(x), self.phi(keys)
         if self.subsample == "after":
-            phi, g = self._pool(phi), self._pool(g)
-        return self._fold(theta), self._fold(phi), self._fold(g)
+            phi, g, valid = self._pool(phi, valid), self._pool(g, valid), self._pool_valid(valid)
+        if valid is not None:
+            valid = self._fold(valid[..., None])[..., 0]
+        return self._fold(theta), self._fold(phi), self._fold(g), valid
 
     def _halves(self, theta, phi):
         """w_f . [theta_i, phi_j] = a_i + p_j: a (b,n) and p (b,m)."""
@@ -187,11 +200,24 @@ class NonLocalBlock(nnx.Module):
     def _pool_kernel(self, axes: int) -> tuple[int, ...]:
         return {1: (2,), 2: (2, 2), 3: (1, 2, 2)}[axes]
 
-    def _pool(self, x):
+    def _pool(self, x, valid):
+        """The maximum of the valid positions of every window, and 0 where there is none."""
         kernel = self._pool_kernel(x.ndim - 2)
-        return max_pool(x, kernel, kernel, (0,) * len(kernel))
+        if valid is None:
+            return max_pool(x, kernel, kernel, (0,) * len(kernel))
+        pooled = max_pool(jnp.where(valid[..., None], x, -jnp.inf), kernel, kernel, (0,) * len(kernel))
+        return jnp.where(self._pool_valid(valid)[..., None], pooled, 0)
 
-    def _check(self, shape: tuple[int, ...]) -> None:
+    def _pool_valid(self, valid):
+        """Whether a window has a valid position."""
+        if valid is None:
+            return None
+        kernel = self._pool_kernel(valid.ndim - 1)
+        return max_pool(valid[..., None].astype(jnp.float32), kernel, kernel, (0,) * len(kernel))[..., 0] > 0
+
+    def _check(self, shape: tuple[int, ...], valid: Array | None) -> None:
+        if valid is not None and valid.shape != shape[:-1]:
+            raise InputError(f"valid has shape {valid.shape}: give one truth value a position, shape {shape[:-1]}")
         if len(shape) not in (3, 4, 5):
             raise InputError(f"a non-local block takes (b,t,h,w,c), (b,h,w,c) or (b,t,c), not shape {shape}")
         if (self.axes == "time" and len(shape) == 4) or (self.axes == "space" and len(shape) == 3):
@@ -199,3 +225,10 @@ class NonLocalBlock(nnx.Module):
             raise InputError(f"axes={self.axes!r} cannot be summed over in {found} of shape {shape}")
         if self.time_group and (len(shape) != 5 or shape[1] % self.time_group):
             raise InputError(f"time_group={self.time_group} does not divide the frames of an input of shape {shape}")
+
+
+def _summed(across, operation, queries, keys, values, valid):
+    """operation(queries, keys, values, valid=valid), with queries split over devices as `across` says."""
+    if valid is None:
+        return across(operation)(queries, keys, values)
+    return across(lambda *arrays: operation(*arrays[:3], valid=arrays[3]))(queries, keys, values, valid)

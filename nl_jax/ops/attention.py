@@ -14,7 +14,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import flash_attention
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from nl_jax.ops import devices
 from nl_jax.ops.chunks import join, product, split
@@ -44,8 +44,11 @@ def attention(
     g: Float[Array, "b m c"],
     scale: float = 1.0,
     form: str | None = None,
+    valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n c"]:
     """y_i = sum_j softmax_j(scale theta_i . phi_j) g_j; scores and softmax in float32, the result in the type of `g`.
+
+    With `valid` the softmax and the sum run over the valid keys only. An item without a valid key gives zeros.
 
     `form` forces one of FORMS; without it the platform and the shapes decide. A program compiled here for another
     platform gets that one's choice inside `devices.compiling_for`.
@@ -55,22 +58,42 @@ def attention(
         form = choose(devices.platform(), devices.partitioned(), *shapes)
     if form not in FORMS:
         raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
-    return FORMS[form](theta, phi, g, scale)
+    if valid is None:
+        return FORMS[form](theta, phi, g, None, scale)
+    # A key that is not valid may hold anything: zero times infinity is not a number, in the gradient too.
+    phi, g = (jnp.where(valid[..., None], x, 0) for x in (phi, g))
+    y = FORMS[form](theta, phi, g, valid, scale)
+    return jnp.where(valid.any(axis=1)[:, None, None], y, 0)
 
 
-def _cudnn(theta, phi, g, scale):
+def _cudnn(theta, phi, g, valid, scale):
+    lengths = None
+    if valid is not None:
+        # A sum over keys does not ask for their order, so the valid ones come first and the kernel is told how many
+        # there are. A bias would be a whole n x m matrix there.
+        order = jnp.argsort(~valid, axis=1, stable=True)[..., None]
+        phi, g = (jnp.take_along_axis(x, order, axis=1) for x in (phi, g))
+        lengths = jnp.maximum(valid.sum(axis=1, dtype=jnp.int32), 1)
     theta, phi, g = (x[:, :, None] for x in (theta, phi, g))  # one head
-    return jax.nn.dot_product_attention(theta, phi, g, scale=scale, implementation="cudnn")[:, :, 0]
+    return jax.nn.dot_product_attention(
+        theta, phi, g, scale=scale, key_value_seq_lengths=lengths, implementation="cudnn"
+    )[:, :, 0]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _chunked(theta, phi, g, scale):
-    return _forward(theta, phi, g, scale)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _chunked(theta, phi, g, valid, scale):
+    return _forward(theta, phi, g, valid, scale)[0]
 
 
-def _forward(theta, phi, g, scale):
+def _scores(queries: Float[Array, "b q d"], phi: Float[Array, "b m d"], valid, scale) -> Float[Array, "b q m"]:
+    scores = scale * product("bqd,bmd->bqm", queries, phi)
+    # Finite, so that an item without a valid key has no infinity less infinity.
+    return scores if valid is None else jnp.where(valid[:, None], scores, jnp.finfo(scores.dtype).min / 2)
+
+
+def _forward(theta, phi, g, valid, scale):
     def one_chunk(queries: Float[Array, "b q d"]):
-        scores = scale * product("bqd,bmd->bqm", queries, phi)
+        scores = _scores(queries, phi, valid, scale)
         largest = scores.max(axis=-1, keepdims=True)
         weights = jnp.exp(scores - largest)
         total = weights.sum(axis=-1, keepdims=True)
@@ -81,11 +104,11 @@ def _forward(theta, phi, g, scale):
     n = theta.shape[1]
     y, lse = jax.lax.map(one_chunk, split(theta, phi.shape[1]))
     y, lse = join(y, n), join(lse, n)
-    return y, (theta, phi, g, y, lse)
+    return y, (theta, phi, g, valid, y, lse)
 
 
 def _backward(scale, residuals, dy):
-    theta, phi, g, y, lse = residuals
+    theta, phi, g, valid, y, lse = residuals
     n, m = theta.shape[1], phi.shape[1]
     # sum_j of softmax times its gradient, which the derivative of the softmax subtracts, is y . dy.
     inner = jnp.sum(widen(y) * widen(dy), axis=-1, keepdims=True)
@@ -93,7 +116,7 @@ def _backward(scale, residuals, dy):
     def one_chunk(sums, chunk):
         dphi, dg = sums  # over the chunks, in float32
         queries, dy, lse, inner = chunk
-        weights = jnp.exp(scale * product("bqd,bmd->bqm", queries, phi) - lse)
+        weights = jnp.exp(_scores(queries, phi, valid, scale) - lse)
         dg = dg + product("bqm,bqc->bmc", weights.astype(dy.dtype), dy)
         dscores = (scale * weights * (product("bqc,bmc->bqm", dy, g) - inner)).astype(theta.dtype)
         dphi = dphi + product("bqm,bqd->bmd", dscores, queries)
@@ -102,18 +125,19 @@ def _backward(scale, residuals, dy):
     sums = jnp.zeros(phi.shape, wide(phi)), jnp.zeros(g.shape, wide(g))
     chunks = tuple(split(x, m) for x in (theta, dy, lse, inner))
     (dphi, dg), dtheta = jax.lax.scan(one_chunk, sums, chunks)
-    return join(dtheta, n), dphi.astype(phi.dtype), dg.astype(g.dtype)
+    return join(dtheta, n), dphi.astype(phi.dtype), dg.astype(g.dtype), None
 
 
 _chunked.defvjp(_forward, _backward)
 
 
-def _pallas(theta, phi, g, scale):
-    n, m = theta.shape[1], phi.shape[1]
+def _pallas(theta, phi, g, valid, scale):
+    (b, n), m = theta.shape[:2], phi.shape[1]
     theta, phi, g = (jnp.pad(x, ((0, 0), (0, -x.shape[1] % BLOCK), (0, 0))) for x in (theta, phi, g))
-    # Only positions of the same id see each other: 1 for those that exist.
-    ids = (jnp.broadcast_to(jnp.arange(x.shape[1]) < size, x.shape[:2]) for x, size in ((theta, n), (phi, m)))
-    ids = flash_attention.SegmentIds(*(i.astype(jnp.int32) for i in ids))
+    # Only positions of the same id see each other: 1 for those that exist and are valid.
+    exist = jnp.ones((b, n), jnp.int32), jnp.ones((b, m), jnp.int32) if valid is None else valid.astype(jnp.int32)
+    ids = (jnp.pad(e, ((0, 0), (0, x.shape[1] - e.shape[1]))) for e, x in zip(exist, (theta, phi), strict=True))
+    ids = flash_attention.SegmentIds(*ids)
     blocks = {field.name: BLOCK for field in dataclasses.fields(flash_attention.BlockSizes)} | {"block_b": 1}
     theta, phi, g = (x[:, None] for x in (theta, phi, g))  # one head
     y = flash_attention.flash_attention(

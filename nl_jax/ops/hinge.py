@@ -12,7 +12,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from nl_jax.ops import devices
 from nl_jax.ops.chunks import join, product, split
@@ -34,20 +34,32 @@ def choose(platform: str, m: int) -> str:
 
 
 def hinge(
-    a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"], form: str | None = None
+    a: Float[Array, "b n"],
+    p: Float[Array, "b m"],
+    g: Float[Array, "b m c"],
+    form: str | None = None,
+    valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n c"]:
     """y_i = 1/m sum_j relu(a_i + p_j) g_j; sums in float32, the result in the type of `g`.
+
+    With `valid` the sum runs over the valid keys, and their number takes the place of m. An item without a valid key
+    gives zeros.
 
     `form` forces one of FORMS; without it the platform and the number of keys decide.
     """
     form = form or choose(devices.platform(), p.shape[1])
     if form not in FORMS:
         raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
-    return FORMS[form](a, p, g)
+    if valid is None:
+        return FORMS[form](a, p, g).astype(g.dtype)
+    # A value of zero adds nothing. The key is zeroed too: it may hold what is not a number.
+    y = FORMS[form](a, jnp.where(valid, p, 0), jnp.where(valid[..., None], g, 0))
+    count = jnp.maximum(valid.sum(axis=1, dtype=y.dtype), 1)[:, None, None]
+    return (y * (p.shape[1] / count)).astype(g.dtype)
 
 
 def _sorted(a, p, g):
-    return (_sum_sorted(widen(a), widen(p), widen(g)) / p.shape[1]).astype(g.dtype)
+    return _sum_sorted(widen(a), widen(p), widen(g)) / p.shape[1]
 
 
 @jax.custom_vjp
@@ -112,7 +124,7 @@ def _blockwise_forward(a, p, g):
 
     def one_chunk(queries):
         rows = jax.nn.relu(widen(queries) + widen(p)[:, None]) / m
-        return product("bqm,bmc->bqc", rows.astype(g.dtype), g).astype(g.dtype)
+        return product("bqm,bmc->bqc", rows.astype(g.dtype), g)
 
     y = jax.lax.map(one_chunk, split(a[..., None], m))
     return join(y, a.shape[1]), (a, p, g)
@@ -121,6 +133,7 @@ def _blockwise_forward(a, p, g):
 def _blockwise_backward(residuals, dy):
     a, p, g = residuals
     n, m = a.shape[1], p.shape[1]
+    dy = dy.astype(g.dtype)
 
     def one_chunk(sums, chunk):
         dp, dg = sums  # over the chunks, in float32

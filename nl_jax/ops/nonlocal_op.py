@@ -7,11 +7,14 @@ first is called with theta = phi = x.
 Only the softmax needs the n x m pairwise values, and it is taken over a few queries at a time. The dot product is
 linear in its key, so its sum over j can be done first; concatenation is a hinge in one number per position, so a sort
 and prefix sums replace the pairs. All forms are exact.
+
+`valid` (b,m) says which keys are summed over, all of them where it is None: C(x) then counts or sums the valid keys
+alone, and an item without a valid key gives zeros. What an invalid key holds has no part in values or gradients.
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from nl_jax.ops.attention import attention
 from nl_jax.ops.hinge import hinge
@@ -19,22 +22,35 @@ from nl_jax.ops.precision import wide, widen
 
 
 def gaussian_rows(
-    theta: Float[Array, "b n d"], phi: Float[Array, "b m d"], scale: float = 1.0
+    theta: Float[Array, "b n d"],
+    phi: Float[Array, "b m d"],
+    scale: float = 1.0,
+    valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n m"]:
-    """softmax_j(scale theta_i . phi_j), in float32: equation 2 or 3 divided by its C(x)."""
-    scores = jnp.einsum("bnd,bmd->bnm", theta, phi, preferred_element_type=wide(theta))
-    return jax.nn.softmax(scores * scale, axis=-1)
+    """softmax_j(scale theta_i . phi_j), in float32: equation 2 or 3 divided by its C(x). 0 for a key that is not valid."""
+    scores = jnp.einsum("bnd,bmd->bnm", theta, _zeroed(phi, valid), preferred_element_type=wide(theta)) * scale
+    if valid is None:
+        return jax.nn.softmax(scores, axis=-1)
+    # The row of an item without a valid key would be the softmax of nothing.
+    rows = jax.nn.softmax(scores, axis=-1, where=valid[:, None] | ~valid.any(axis=1)[:, None, None])
+    return jnp.where(valid[:, None], rows, 0)
 
 
-def dot_product_rows(theta: Float[Array, "b n d"], phi: Float[Array, "b m d"]) -> Float[Array, "b n m"]:
-    """theta_i . phi_j / m, in float32: equation 4 divided by its C(x)."""
-    return jnp.einsum("bnd,bmd->bnm", theta, phi, preferred_element_type=wide(theta)) / phi.shape[1]
+def dot_product_rows(
+    theta: Float[Array, "b n d"], phi: Float[Array, "b m d"], valid: Bool[Array, "b m"] | None = None
+) -> Float[Array, "b n m"]:
+    """theta_i . phi_j / m, in float32: equation 4 divided by its C(x). 0 for a key that is not valid."""
+    scores = jnp.einsum("bnd,bmd->bnm", theta, _zeroed(phi, valid), preferred_element_type=wide(theta))
+    return scores / _count(phi, valid)
 
 
-def concatenation_rows(a: Float[Array, "b n"], p: Float[Array, "b m"]) -> Float[Array, "b n m"]:
-    """relu(a_i + p_j) / m, in float32: equation 5 divided by its C(x)."""
+def concatenation_rows(
+    a: Float[Array, "b n"], p: Float[Array, "b m"], valid: Bool[Array, "b m"] | None = None
+) -> Float[Array, "b n m"]:
+    """relu(a_i + p_j) / m, in float32: equation 5 divided by its C(x). 0 for a key that is not valid."""
     a, p = widen(a), widen(p)
-    return jax.nn.relu(a[:, :, None] + p[:, None, :]) / p.shape[1]
+    rows = jax.nn.relu(a[:, :, None] + p[:, None, :]) / _count(p, valid)
+    return rows if valid is None else jnp.where(valid[:, None], rows, 0)
 
 
 def gaussian(
@@ -43,6 +59,7 @@ def gaussian(
     g: Float[Array, "b m c"],
     scale: float = 1.0,
     form: str | None = None,
+    valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n c"]:
     """y_i = sum_j softmax_j(scale theta_i . phi_j) g_j (equations 2 and 3).
 
@@ -56,33 +73,43 @@ def gaussian(
       g: g(x) of these.
       scale: 1 in the paper; 1/sqrt(d) in the released code.
       form: one of `nl_jax.ops.attention.FORMS`.
+      valid: the keys that are summed over.
 
     Raises:
       ValueError: for shapes that do not go together, or m = 0; so do the other two.
     """
-    _check_shapes(theta.shape, phi.shape, g.shape)
-    return attention(theta, phi, g, scale, form)
+    _check_shapes(theta.shape, phi.shape, g.shape, valid)
+    return attention(theta, phi, g, scale, form, valid)
 
 
 def dot_product(
-    theta: Float[Array, "b n d"], phi: Float[Array, "b m d"], g: Float[Array, "b m c"]
+    theta: Float[Array, "b n d"],
+    phi: Float[Array, "b m d"],
+    g: Float[Array, "b m c"],
+    valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n c"]:
     """y_i = 1/m sum_j (theta_i . phi_j) g_j (equation 4).
 
     Taken as theta_i (sum_j phi_j g_j^T) / m wherever that is cheaper. Sums are float32 whatever the inputs are; the
     result has the type of `g`.
     """
-    _check_shapes(theta.shape, phi.shape, g.shape)
+    _check_shapes(theta.shape, phi.shape, g.shape, valid)
     n, d = theta.shape[1:]
     m, c = g.shape[1:]
+    g = _zeroed(g, valid)
     if n * m * (d + c) < d * c * (n + m):
-        return _weighted_sum(dot_product_rows(theta, phi), g)
-    summed = jnp.einsum("bmd,bmc->bdc", phi, g, preferred_element_type=wide(phi)) / m
+        return _weighted_sum(dot_product_rows(theta, phi, valid), g)
+    phi = _zeroed(phi, valid)
+    summed = jnp.einsum("bmd,bmc->bdc", phi, g, preferred_element_type=wide(phi)) / _count(phi, valid)
     return jnp.einsum("bnd,bdc->bnc", widen(theta), summed).astype(g.dtype)
 
 
 def concatenation(
-    a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"], form: str | None = None
+    a: Float[Array, "b n"],
+    p: Float[Array, "b m"],
+    g: Float[Array, "b m c"],
+    form: str | None = None,
+    valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n c"]:
     """y_i = 1/m sum_j relu(a_i + p_j) g_j (equation 5).
 
@@ -90,8 +117,20 @@ def concatenation(
     too, and on a CPU so is the cost, but for sorting: see `hinge`, which takes the form that suits the platform unless
     `form` names another.
     """
-    _check_shapes((*a.shape, 1), (*p.shape, 1), g.shape)
-    return hinge(a, p, g, form)
+    _check_shapes((*a.shape, 1), (*p.shape, 1), g.shape, valid)
+    return hinge(a, p, g, form, valid)
+
+
+def _zeroed(x: Float[Array, "b m c"], valid: Bool[Array, "b m"] | None) -> Float[Array, "b m c"]:
+    """x with zeros for the keys that are not valid: they may hold anything, and zero times infinity is not a number."""
+    return x if valid is None else jnp.where(valid[..., None], x, 0)
+
+
+def _count(keys: Float[Array, "b m *d"], valid: Bool[Array, "b m"] | None) -> int | Float[Array, "b 1 1"]:
+    """C(x) of dot product and concatenation: the number of keys, or of valid ones, and 1 where there are none."""
+    if valid is None:
+        return keys.shape[1]
+    return jnp.maximum(valid.sum(axis=1, dtype=wide(keys)), 1)[:, None, None]
 
 
 def _weighted_sum(rows: Float[Array, "b n m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
@@ -99,6 +138,8 @@ def _weighted_sum(rows: Float[Array, "b n m"], g: Float[Array, "b m c"]) -> Floa
     return y.astype(g.dtype)
 
 
-def _check_shapes(theta: tuple[int, ...], phi: tuple[int, ...], g: tuple[int, ...]) -> None:
+def _check_shapes(theta: tuple[int, ...], phi: tuple[int, ...], g: tuple[int, ...], valid: Array | None) -> None:
     if theta[0] != phi[0] or theta[2] != phi[2] or phi[:2] != g[:2] or not phi[1]:
         raise ValueError(f"theta {theta}, phi {phi} and g {g} must be (b,n,d), (b,m,d) and (b,m,c) with m > 0")
+    if valid is not None and valid.shape != phi[:2]:
+        raise ValueError(f"valid {valid.shape} must be (b,m), here {phi[:2]}: one truth value a key")

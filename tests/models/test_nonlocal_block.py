@@ -1,5 +1,6 @@
 """The non-local block against the formula in NumPy and against mmcv, the one peer with all four pairwise functions."""
 
+import inspect
 import re
 import warnings
 from functools import partial
@@ -103,6 +104,88 @@ def test_output_and_rows_equal_the_formula(pairwise, axes, subsample, randomise)
     positions = jnp.array([0, 2, rows.shape[1] - 1])
     np.testing.assert_allclose(jitted(block, "attention_rows")(x, positions), rows[:, positions], atol=1e-6)
     assert np.prod(block.key_shape(SHAPE)) == rows.shape[2]
+
+
+class MaskedReference(Reference):
+    """The same over the valid positions of a clip alone: `valid` (t,h,w)."""
+
+    def __init__(self, valid, *arguments):
+        super().__init__(*arguments)
+        self.valid = valid
+        windows = valid[:, : valid.shape[1] // 2 * 2, : valid.shape[2] // 2 * 2]
+        windows = windows.reshape(valid.shape[0], valid.shape[1] // 2, 2, valid.shape[2] // 2, 2)
+        keys = windows.any((2, 4)) if self.subsample else valid
+        self.of_groups = iter([mask[:, 0] for mask in self.groups(keys[..., None])])
+
+    def pool(self, x):
+        t, h, w, c = x.shape
+        pooled = np.zeros((t, h // 2, w // 2, c))
+        for i, j, k in np.ndindex(*pooled.shape[:3]):
+            window = np.s_[i, 2 * j : 2 * j + 2, 2 * k : 2 * k + 2]
+            if self.valid[window].any():
+                pooled[i, j, k] = x[window][self.valid[window]].max(0)
+        return pooled
+
+    def matrix(self, theta, phi):
+        valid = next(self.of_groups)
+        rows = np.zeros((len(theta), len(phi)))
+        if valid.any():
+            rows[:, valid] = super().matrix(theta, phi[valid])
+        return rows
+
+
+@pytest.mark.parametrize("axes, subsample", AXES_AND_SUBSAMPLE)
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_positions_that_are_not_valid_are_not_summed_over(pairwise, axes, subsample, randomise):
+    options = {"pairwise": pairwise, "axes": axes, "subsample": subsample, "norm": "none"}
+    block = randomise(lambda: NonLocalBlock(CHANNELS, **options, rngs=nnx.Rngs(0)))
+    x = video()
+    valid = np.random.default_rng(1).random(SHAPE[:-1]) < 0.5
+    valid[:, :, :2, :2], valid[0, 1], valid[1, :, 2, 2] = (
+        False,
+        False,
+        False,
+    )  # a window, a frame, a place for all times
+    references = [MaskedReference(mask, block, pairwise, axes, subsample, 1.0) for mask in valid]
+    rows, z = zip(*(reference(clip) for reference, clip in zip(references, x, strict=True)), strict=True)
+    graph, state = nnx.split(block)
+    valid = jnp.asarray(valid)
+
+    @jax.jit
+    def run(x):
+        block = nnx.merge(graph, state)
+        return block(x, valid), block.attention_rows(x, jnp.array([0, 2]), valid)
+
+    found, found_rows = run(x)
+    np.testing.assert_allclose(found, z, atol=1e-5)
+    np.testing.assert_allclose(found_rows, np.concatenate(rows)[:, [0, 2]], atol=1e-6)
+
+    if axes != "spacetime":
+        return
+    # Nothing that a position holds that is not valid changes the others, nor gets a gradient from them.
+    changed, _ = run(jnp.where(valid[..., None], x, 7.0))
+    np.testing.assert_allclose(jnp.where(valid[..., None], changed - found, 0), 0, atol=1e-6)
+    loss = lambda x: (jnp.where(valid[..., None], run(x)[0], 0) ** 2).sum()  # noqa: E731
+    gradient = jax.grad(loss)(x)
+    assert not np.any(np.where(valid[..., None], 0, gradient)) and np.isfinite(gradient).all()
+
+
+def test_images_and_sequences_take_a_mask_too(randomise):
+    def build():
+        return NonLocalBlock(CHANNELS, subsample="before", norm="none", rngs=nnx.Rngs(0))
+
+    for shape in ((2, 4, 6, CHANNELS), (2, 8, CHANNELS)):
+        x, cut = video(shape), shape[1] - 2
+        valid = jnp.broadcast_to(jnp.arange(shape[1]) < cut, (2, shape[1]))
+        valid = jnp.broadcast_to(valid.reshape(2, -1, *(1,) * (len(shape) - 3)), shape[:-1])
+        block = randomise(build)
+        whole = run(block, x[:, :cut])
+        np.testing.assert_allclose(block(x, valid)[:, :cut], whole, atol=1e-5)
+
+
+def test_a_mask_of_another_shape():
+    with pytest.raises(InputError, match=re.escape("valid has shape (2, 3): give one truth value a position")):
+        inspect.unwrap(NonLocalBlock.__call__)(NonLocalBlock(6, rngs=nnx.Rngs(0)), video(), jnp.ones((2, 3), bool))
 
 
 @pytest.mark.parametrize("shape, as_video", [((2, 5, 4), (1, 5, 4)), ((2, 7), (7, 1, 1))], ids=["image", "sequence"])

@@ -129,13 +129,18 @@ def results(
         classes: labels from 0.
         scale: by which y and x of the original grew, as the batch has it.
         valid: which of the d there are; all by default.
-        masks: probabilities within the boxes, which are pasted.
+        masks: probabilities within the boxes, which `paste` puts into the image.
         keypoints: x, y and score in pixels of the scaled image, a pixel's centre at one half.
     """
     y, x = np.asarray(scale, np.float64)
     original = boxes.astype(np.float64) / (x, y, x, y)
+    places = np.arange(len(boxes)) if valid is None else np.flatnonzero(valid)
+    pasted = {}
+    if masks is not None:
+        whole = paste(masks[places], original[places], (image.height, image.width))
+        pasted = dict(zip(places.tolist(), whole, strict=True))
     found = []
-    for place in range(len(boxes)) if valid is None else np.flatnonzero(valid):
+    for place in places.tolist():
         x0, y0, x1, y1 = original[place]
         result = {
             "image_id": int(image.id),
@@ -144,7 +149,7 @@ def results(
             "score": float(scores[place]),
         }
         if masks is not None:
-            result["segmentation"] = compressed(paste(masks[place], original[place], image.height, image.width))
+            result["segmentation"] = compressed(pasted[place])
         if keypoints is not None:
             points = keypoints[place].astype(np.float64) / (x, y, 1) - np.array([0.5, 0.5, 0])
             result["keypoints"] = [round(float(value), 4) for value in points.ravel()]

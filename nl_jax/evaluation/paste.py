@@ -22,7 +22,7 @@ def paste(masks: np.ndarray, boxes: np.ndarray, shape: tuple[int, int], threshol
     padded = np.pad(masks, ((0, 0), (1, 1), (1, 1))).astype(np.float32)
     centre, half = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * ((size + 2) / size)
     corners = np.concatenate([centre - half, centre + half], axis=1).astype(np.int64)  # towards 0
-    for mask, (x0, y0, x1, y1), image in zip(padded, corners, result, strict=True):
+    for mask, (x0, y0, x1, y1), image in zip(padded, corners.tolist(), result, strict=True):
         (rows, top, bottom), (columns, left, right) = (
             _stretch(size + 2, start, end, limit) for start, end, limit in ((y0, y1, height), (x0, x1, width))
         )

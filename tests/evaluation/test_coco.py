@@ -5,14 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from nl_jax.data.coco.masks import compressed
 from nl_jax.errors import InputError
 from nl_jax.evaluation.coco import BOX_FIGURES, evaluate, results, without_categories, write_results
-from nl_jax.evaluation.paste import paste
 
 HEIGHT, WIDTH = 120, 160
 
@@ -189,38 +187,6 @@ def test_detections_are_told_in_pixels_of_the_original():
     assert found[0]["segmentation"] == compressed(block(10, 5, 20, 20))
     assert found[1]["segmentation"] == compressed(block(50, 50, 20, 15))
     json.dumps(found)
-
-
-BOXES = [
-    (10.3, 20.7, 60.2, 80.9),
-    (-20, -10, 30, 40),
-    (140, 100, 200, 150),
-    (50, 50, 50.4, 50.3),
-    (0, 0, WIDTH, HEIGHT),
-    (300, 300, 310, 320),
-    (30.5, 10.5, 31.5, 90.5),
-]
-
-
-@pytest.mark.parametrize("box", BOXES)
-def test_a_mask_is_pasted_as_bilinear_sampling_of_its_cells(box):
-    mask = np.random.default_rng(0).random((28, 28)) * 0.5 + np.linspace(0, 0.5, 28)
-    x0, y0, x1, y1 = box
-    y = ((np.arange(HEIGHT) + 0.5 - y0) / (y1 - y0) * 2 - 1)[:, None]
-    x = ((np.arange(WIDTH) + 0.5 - x0) / (x1 - x0) * 2 - 1)[None]
-    grid = np.stack(np.broadcast_arrays(x, y), -1)[None]
-    expected = torch.nn.functional.grid_sample(
-        torch.from_numpy(mask)[None, None], torch.from_numpy(grid), align_corners=False
-    )[0, 0].numpy()
-    pasted = paste(mask, np.array(box, float), HEIGHT, WIDTH)
-    sure = np.abs(expected - 0.5) > 1e-9
-    np.testing.assert_array_equal(pasted[sure], (expected >= 0.5)[sure])
-    assert pasted.dtype == np.uint8
-
-
-@pytest.mark.parametrize("box", [(10, 10, 10, 20), (10, 10, 5, 20), (np.nan, 0, 5, 5), (0, 0, np.inf, 5)])
-def test_a_box_without_area_has_an_empty_mask(box):
-    assert not paste(np.ones((28, 28)), np.array(box, float), HEIGHT, WIDTH).any()
 
 
 def test_bad_arguments_are_named(truth):

@@ -25,30 +25,22 @@ def test_a_sound_file_is_read_whole_and_nothing_is_told(coco_set):
     np.testing.assert_array_equal(found.images[0].box(first), [10, 10, 60.5, 50])
 
 
+def first(name, **fields):
+    """A change of the first entry of a list; a field that is ... is taken away."""
+
+    def change(content, folder):
+        entry = content[name][0]
+        for field, value in fields.items():
+            if value is ...:
+                del entry[field]
+            else:
+                entry[field] = value
+
+    return change
+
+
 def annotation(**fields):
-    """A change of the first annotation; a field that is ... is taken away."""
-
-    def change(content, folder):
-        entry = content["annotations"][0]
-        for name, value in fields.items():
-            if value is ...:
-                del entry[name]
-            else:
-                entry[name] = value
-
-    return change
-
-
-def image(**fields):
-    def change(content, folder):
-        entry = content["images"][0]
-        for name, value in fields.items():
-            if value is ...:
-                del entry[name]
-            else:
-                entry[name] = value
-
-    return change
+    return first("annotations", **fields)
 
 
 def add(name, entry):
@@ -128,7 +120,7 @@ def test_damage_is_named_and_the_rest_is_kept(coco_set, what):
 
 
 def test_an_image_that_is_dropped_takes_its_annotations_with_it_and_each_is_told(coco_set):
-    found = read(coco_set, image(width="96"))
+    found = read(coco_set, first("images", width="96"))
     assert counted(found.problems) == {"entry": 1, "unknown image": 2}
     assert "image 3: found width '96', valid is an integer from 1; dropped" in str(found.problems[0])
 

@@ -6,6 +6,8 @@ from flax import nnx
 
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig, VideoResNet
+from nl_jax.models.detection.config import DetectorConfig
+from nl_jax.models.detection.mask_rcnn import MaskRCNN
 from nl_jax.models.field_of_view import reach, region_view, stage_views
 
 
@@ -93,3 +95,30 @@ def test_the_full_network_sees_what_is_known_of_it():
 def test_a_level_that_there_is_not_is_refused():
     with pytest.raises(InputError, match="level=6 is out of range; choose 2 to 5"):
         region_view(ResNetConfig(), 0, 10, level=6)
+
+
+def test_the_pyramid_of_the_detector_sees_no_farther(randomise):
+    """The gradient of what RoIAlign pools, by the image: what a digit of `nl_jax.data.scenes` could know of its cue."""
+    backbone = ResNetConfig(blocks_per_stage=(1, 1, 1, 1), width=2, geometry="small", norm="affine")
+    config = DetectorConfig(backbone=backbone, num_classes=2, masks=False, fpn_channels=4, box_channels=4)
+    model = randomise(lambda: MaskRCNN(config, rngs=nnx.Rngs(0)))
+    model.eval()
+    graph, state = nnx.split(model)
+    state = jax.tree.map(jnp.abs, state)  # no ReLU is ever shut
+    images = jnp.asarray(np.random.default_rng(0).uniform(1, 2, size=(1, 32, 384, 3)), jnp.float32)
+
+    @jax.jit
+    @jax.grad
+    def gradient(images, boxes):
+        model = nnx.merge(graph, state)
+        out = model.features(images, jnp.array([[32, 384]], jnp.int32))
+        return jnp.abs(model._align(out, boxes, 7)).sum()
+
+    farthest = 0
+    for left in range(180, 212, 5):
+        low, high = left + 0.5, left + 24.5
+        found = seen(gradient(images, jnp.array([[[low, 4, high, 28]]], jnp.float32))[:, None])
+        first, last = region_view(backbone, low, high)
+        assert 0 < first <= found[0] and found[1] <= last < 383
+        farthest = max(farthest, low - found[0], found[1] - high)
+    assert reach(backbone) - 12 <= farthest <= reach(backbone)

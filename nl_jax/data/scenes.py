@@ -146,6 +146,7 @@ class Scenes(DetectionImages):
         return Image(index, self.names[index], self.width, HEIGHT, instances)
 
     def pixels(self, index: int) -> np.ndarray:
+        """uint8 (h, w, 3), the picture of a scene."""
         things, cue = self.compose(index)
         image = self._rng(index, 1).integers(0, self.noise + 1, (HEIGHT, self.width, 3), np.uint8)
         for thing in (*things, cue):

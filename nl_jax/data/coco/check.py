@@ -76,6 +76,7 @@ class Inspection:
         return problems, hashlib.sha256(data).hexdigest()
 
     def problem(self, image: Image, kind: str, found: str, valid: str, result: str = "replaced in training") -> Problem:
+        """A fault of an image."""
         return Problem(str(self.folder / image.file_name), f"image {image.id}", kind, found, valid, result)
 
     def _masks(self, image: Image) -> list[Problem]:

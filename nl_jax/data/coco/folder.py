@@ -90,9 +90,11 @@ class CocoImages(DetectionImages):
         raise NotImplementedError
 
     def annotated(self, index: int) -> Image:
+        """What the annotation file says of an image."""
         return self._annotated[index]
 
     def pixels(self, index: int) -> np.ndarray:
+        """uint8 (h, w, 3), the image in its own size; may raise DecodeError."""
         image = self._annotated[index]
         return read_image(self.source(image), image.width, image.height)
 
@@ -116,6 +118,7 @@ class CocoFolder(CocoImages):
         super().__init__(os.fspath(images), annotations, **options)
 
     def source(self, image: Image) -> Source:
+        """The file of an image."""
         return self._folder / image.file_name
 
 

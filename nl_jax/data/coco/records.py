@@ -135,6 +135,7 @@ class PreparedCoco(CocoImages):
         self._places = {number: place for place, number in enumerate(self.listed)}  # of their records
 
     def source(self, image: Image) -> Source:
+        """The bytes of an image; raises DecodeError where there was no file."""
         if self._records is None:  # opened in the process that reads it
             self._records = builder_at(self._directory).as_data_source(self._split)
         record = self._records[self._places[image.id]]

@@ -70,8 +70,8 @@ def bitmap(mask: UInt8[np.ndarray, "h w"], box: Float[np.ndarray, "4"]) -> UInt8
     """
     x0, y0, x1, y1 = box
     top, left, bottom, right = int(y0), int(x0), int(np.ceil(y1)), int(np.ceil(x1))
-    rows, columns = _shares(y0 - top, y1 - top, bottom - top), _shares(x0 - left, x1 - left, right - left)
-    covered = rows @ mask[top:bottom, left:right].astype(np.float32) @ columns.T
+    of_rows = _covered(mask[top:bottom, left:right].astype(np.float64), y0 - top, y1 - top)
+    covered = _covered(of_rows.T, x0 - left, x1 - left).T
     step = SIDE // GRID
     cells = covered.reshape(GRID, step, GRID, step).transpose(0, 2, 1, 3).reshape(GRID * GRID, step * step)
     sums, half = cells.sum(1), step * step // 2
@@ -83,12 +83,17 @@ def bitmap(mask: UInt8[np.ndarray, "h w"], box: Float[np.ndarray, "4"]) -> UInt8
     return np.ascontiguousarray(chosen.reshape(GRID, GRID, step, step).transpose(0, 2, 1, 3).reshape(SIDE, SIDE))
 
 
-def _shares(low: float, high: float, size: int) -> np.ndarray:
-    """(112, size): which part of every cell of the grid from `low` to `high` each pixel is."""
+def _covered(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """(112, n), the mean of values (size, n) in each of 112 equal parts from `low` to `high`.
+
+    From running sums: products with matrices of weights take ten times as long, and all cores.
+    """
+    sums = np.zeros((len(values) + 1, values.shape[1]))
+    np.cumsum(values, axis=0, out=sums[1:])
     edges = low + (high - low) * np.arange(SIDE + 1) / SIDE
-    pixels = np.arange(size)
-    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return (np.maximum(overlap, 0) * SIDE / (high - low)).astype(np.float32)
+    whole = np.minimum(edges.astype(int), len(values) - 1)
+    at_edges = sums[whole] + (edges - whole)[:, None] * values[whole]
+    return np.diff(at_edges, axis=0) * (SIDE / (high - low))
 
 
 def _polygon(part: object, height: int, width: int) -> list:

@@ -112,7 +112,7 @@ class LongRange:
     @property
     def names(self) -> Sequence[str]:
         """The clips' numbers as text."""
-        return _Numbers(self.size)
+        return Numbers(self.size)
 
     def __len__(self) -> int:
         return self.size
@@ -183,7 +183,7 @@ class LongRange:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Numbers(Sequence):
+class Numbers(Sequence):
     """ "0", "1", .. up to `count`, none of them made before it is asked for."""
 
     count: int
@@ -196,7 +196,8 @@ class _Numbers(Sequence):
 
 
 @functools.cache
-def _digits():
+def handwriting():
+    """scikit-learn's digits: `images` (n,8,8) from 0 to 16, `target` (n,) the digit."""
     from sklearn.datasets import load_digits  # a second that no other data needs
 
     return load_digits()
@@ -205,20 +206,24 @@ def _digits():
 @functools.cache
 def samples(split: str) -> tuple[np.ndarray, ...]:
     """For every digit, which of scikit-learn's samples the split may show."""
-    target = _digits().target
+    target = handwriting().target
     shuffled = np.random.default_rng(0).permutation(len(target))
     of_digit = [shuffled[target[shuffled] == digit] for digit in range(10)]
     low, high = SPLITS[split]
     return tuple(found[round(low * len(found)) : round(high * len(found))] for found in of_digit)
 
 
+def enlarged(images: np.ndarray, side: int) -> np.ndarray:
+    """Images (..,8,8) in another size (..,side,side), bilinear."""
+    centers = (np.arange(side) + 0.5) * 8 / side - 0.5  # of the enlarged pixels, counted in original ones
+    weights = np.maximum(0, 1 - np.abs(np.clip(centers, 0, 7)[:, None] - np.arange(8)))
+    return weights @ images @ weights.T
+
+
 @functools.cache
 def _pictures() -> np.ndarray:
     """Every sample in every tint, (n,k,16,16,3) uint8: bilinearly enlarged; the last is the disc."""
-    images = _digits().images / 16
-    centers = (np.arange(GLYPH) + 0.5) * 8 / GLYPH - 0.5  # of the enlarged pixels, counted in original ones
-    weights = np.maximum(0, 1 - np.abs(np.clip(centers, 0, 7)[:, None] - np.arange(8)))
-    glyphs = weights @ images @ weights.T
+    glyphs = enlarged(handwriting().images / 16, GLYPH)
     y, x = np.indices((GLYPH, GLYPH)) - (GLYPH - 1) / 2
     glyphs = np.concatenate([glyphs, (np.hypot(y, x) <= DISC / 2)[None]])
     tints = np.array(list(TINTS.values()), np.float32)

@@ -1,7 +1,6 @@
 """max_pool against PyTorch, in values and gradients."""
 
 import inspect
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +9,6 @@ import pytest
 
 from nl_jax.ops import devices
 from nl_jax.ops.pool import max_pool
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import torch
 
 SIZE = (7, 8, 11)  # odd and even
 POOLS = [
@@ -30,7 +25,7 @@ POOLS = [
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize("kernel, strides, padding", POOLS)
-def test_equals_torch(kernel, strides, padding, platform):
+def test_equals_torch(kernel, strides, padding, platform, torch):
     axes = len(kernel)
     rng = np.random.default_rng(0)
     # Negative everywhere, so that padding with zeros would show; no two values equal.

@@ -14,8 +14,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from nl_jax.config_files import load_config
 from nl_jax.errors import InputError, Preempted, TrainingError
+from nl_jax.runs.config_files import load_config
 from nl_jax.training import hosts, sharding
 
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again

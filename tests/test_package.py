@@ -32,7 +32,7 @@ def test_the_block_needs_no_extra():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("package", ["data", "figures", "training"])
+@pytest.mark.parametrize("package", ["data", "figures", "runs", "tasks", "training"])
 def test_a_missing_extra_is_named_with_its_command(package):
     done = python(f"import nl_jax.{package}", *OPTIONAL)
     assert re.search(r'not installed: [\w, ]+; install with pip install "nl_jax\[train\]"', done.stderr), done.stderr

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from nl_jax.config_files import load_config
+from nl_jax.runs.config_files import load_config
 from nl_jax.errors import InputError
 from nl_jax.tasks import task_of
 from nl_jax.training import loop, recipe, workdir

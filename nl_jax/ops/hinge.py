@@ -98,10 +98,8 @@ def _prefix_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array,
     sum_g = jnp.cumsum(g, axis=1)
     gaps = p[:, :-1] - p[:, 1:]
     hinge = jnp.pad(jnp.cumsum(gaps[..., None] * sum_g[:, :-1], axis=1), ((0, 0), (1, 0), (0, 0)))
-    # The number of keys with -p_j < a_i, that is a_i + p_j > 0. A GPU compares every pair in the time that it takes to
-    # start the kernels of a search.
-    method = "compare_all" if devices.platform() == "gpu" else "scan"
-    count = jax.vmap(partial(jnp.searchsorted, side="left", method=method))(-p, a)
+    # The number of keys with -p_j < a_i, that is a_i + p_j > 0.
+    count = jax.vmap(partial(jnp.searchsorted, side="left"))(-p, a)
     last = jnp.maximum(count - 1, 0)
     beyond = jnp.where(count > 0, a + _take(p, last), 0)
     sum_g, hinge = _take(sum_g, last), _take(hinge, last)

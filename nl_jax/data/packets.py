@@ -88,8 +88,6 @@ def index_of(path: Source) -> VideoIndex:
     Raises:
         DecodeError: the video is missing, empty, or not a video.
     """
-    if isinstance(path, bytes):
-        return _read(path)
     try:
         key = stamp(path)
     except OSError:
@@ -107,7 +105,9 @@ def index_of(path: Source) -> VideoIndex:
 
 
 def stamp(path: Source) -> tuple:
-    """What changes when a video does: its path, and the sizes and times of its files."""
+    """What changes when a video does: its path, and the sizes and times of its files; of bytes, their hash."""
+    if isinstance(path, bytes):
+        return "", 1, len(path), hash(path)
     stats = [os.stat(file) for file in files_of(path)]
     return os.fspath(path), len(stats), sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
 

@@ -457,7 +457,12 @@ def test_an_index_is_read_once_and_anew_when_the_file_changes(tmp_path, pan, enc
     assert len(read) == 1
     encode(path, pan(30))
     assert index_of(path).frames == 30 and len(read) == 2
-    monkeypatch.setattr(packets, "_CACHED_PACKETS", 60)
-    for number in range(5):
-        index_of(encode(tmp_path / f"{number}.mp4", pan(25)))
-    assert sum(len(index.facts) for index in packets._cache.values()) <= 60
+    monkeypatch.setattr(packets, "_CACHED_PACKETS", 300)
+    files = [encode(tmp_path / f"{number}.mp4", pan(25)) for number in range(5)]
+    for file in files:
+        index_of(file)
+    assert packets._cache.weight == 250, "the two that were used last"
+    read.clear()
+    for file in (files[4], files[3], files[4], files[0], files[4]):
+        index_of(file)
+    assert read == [files[0]]

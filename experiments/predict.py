@@ -26,13 +26,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments import command_line, foreign, pictures
-from experiments.predictor import Prediction, Predictor
-from nl_jax.data.decode import DecodeError
-from nl_jax.data.sources.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from nl_jax.data.failure import DecodeError
+from nl_jax.data.picture_folder import is_picture, picture_files
+from nl_jax.data.sources.folder import find_videos
 from nl_jax.data.stream import is_stream
 from nl_jax.errors import InputError
 from nl_jax.figures import attention
 from nl_jax.figures.scores import draw_scores
+from nl_jax.predictor import Prediction, Predictor
 from nl_jax.training import workdir
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
@@ -90,28 +91,37 @@ def _predictor() -> Predictor:
         return Predictor.of_workdir(Path(WORKDIR.value), best=BEST.value, multi_label=MULTI_LABEL.value)
     if foreign.CONFIG.value is None or foreign.SOURCE.value is None:
         raise InputError("--checkpoint needs --config, the network in the file, and --source, whose file it is")
-    model, config, classes, report = foreign.load_network(CHECKPOINT.value)
+    model, config, classes, report = foreign.import_network(CHECKPOINT.value)
     print(f"{CHECKPOINT.value}: {report}", file=sys.stderr)
     return Predictor(model, config, classes, multi_label=bool(MULTI_LABEL.value))
 
 
 def _videos(arguments: list[str]):
     """(video, "") for every one that is named, or (what is named, why it is none)."""
-    endings = VIDEO_SUFFIXES | IMAGE_SUFFIXES
     for argument in arguments:
         if is_stream(argument) or os.path.isfile(argument):
             yield argument, ""
             continue
         if os.path.isdir(argument):
-            found = sorted(str(file) for file in Path(argument).rglob("*") if file.suffix.lower() in endings)
-            found = [file for file in found if os.path.isfile(file) and not Path(file).name.startswith(".")]
+            found, others = _videos_in(Path(argument))
             problem = "the folder has no videos"
+            if pictures := sum(is_picture(file.name) for file in others):
+                print(f"{argument}: {pictures} still pictures beside videos are left out", file=sys.stderr)
         else:
             found = sorted(file for file in glob.glob(argument, recursive=True) if os.path.isfile(file))
             problem = "nothing fits the pattern" if glob.has_magic(argument) else "there is no such file"
         yield from ((file, "") for file in found)
         if not found:
             yield argument, problem
+
+
+def _videos_in(folder: Path) -> tuple[list[str], list[Path]]:
+    """Those of a folder, which may be one itself, and what else is there."""
+    if frames := picture_files(os.listdir(folder)):
+        print(f"{folder}: its {len(frames)} numbered pictures are taken for one video", file=sys.stderr)
+        return [str(folder)], []
+    found, others = find_videos(folder)
+    return [str(folder / name) for name in found], others
 
 
 def _predict(predictor: Predictor, name: str, console: Console) -> Prediction:

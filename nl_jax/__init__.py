@@ -1,1 +1,59 @@
-"""Non-local Neural Networks (Wang, Girshick, Gupta, He, CVPR 2018) in JAX and Flax."""
+"""Non-local Neural Networks (Wang, Girshick, Gupta, He, CVPR 2018) in JAX and Flax.
+
+`nl_jax.NonLocalBlock` and `nl_jax.weights.load` need no other import. A name is loaded when it is first used, so
+`nl_jax.data` still loads no JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nl_jax import data, evaluation, figures, models, ops, tasks, training, weights
+    from nl_jax.config_files import load_config
+    from nl_jax.models import NonLocalBlock, ResNetConfig, VideoResNet
+    from nl_jax.predictor import Prediction, Predictor
+    from nl_jax.stages import train_chain
+
+__version__ = "0.2.0"
+
+PACKAGES = ("data", "evaluation", "figures", "models", "ops", "tasks", "training", "weights")
+# Name to the module that defines it.
+NAMES = {
+    "NonLocalBlock": "nl_jax.models",
+    "Prediction": "nl_jax.predictor",
+    "Predictor": "nl_jax.predictor",
+    "ResNetConfig": "nl_jax.models",
+    "VideoResNet": "nl_jax.models",
+    "load_config": "nl_jax.config_files",
+    "train_chain": "nl_jax.stages",
+}
+
+__all__ = [
+    "NonLocalBlock",
+    "Prediction",
+    "Predictor",
+    "ResNetConfig",
+    "VideoResNet",
+    "data",
+    "evaluation",
+    "figures",
+    "load_config",
+    "models",
+    "ops",
+    "tasks",
+    "train_chain",
+    "training",
+    "weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in NAMES:
+        return getattr(importlib.import_module(NAMES[name]), name)
+    if name in PACKAGES:
+        return importlib.import_module(f"nl_jax.{name}")
+    raise AttributeError(f"module 'nl_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *NAMES, *PACKAGES})

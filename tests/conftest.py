@@ -4,13 +4,13 @@ import atexit
 import os
 import shutil
 import tempfile
+import warnings
 
 import av
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from jaxtyping import install_import_hook
 from sklearn.datasets import load_sample_images
 
@@ -35,6 +35,14 @@ jax.config.update("jax_disable_most_optimizations", True)
 install_import_hook("nl_jax", "beartype.beartype")
 
 
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch, for comparison; where it is not installed, the tests that ask for it are skipped."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("torch")
+
+
 @pytest.fixture
 def randomise():
     """randomise(build, seed) is the module that build() makes, with parameters and statistics that are never 0 or 1.
@@ -42,20 +50,22 @@ def randomise():
     A new network hides mistakes: its means and biases are 0, its variances 1 and its non-local blocks the identity.
     """
 
+    from nl_jax.models import flat  # after the hook above
+
     def fill(build, seed=0):
-        module = nnx.eval_shape(build)  # quicker: the initial values are not needed
+        graphdef, *groups = flat.abstract(build)  # quicker: the initial values are not needed
         rng = np.random.default_rng(seed)
-        state = nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat)))
-        for path, variable in state:
-            shape = variable.shape
-            if path[-1] == "kernel":
-                value = rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))
-            elif path[-1] in ("scale", "var"):
-                value = rng.uniform(0.5, 1.5, shape)
-            else:
-                value = 0.1 * rng.normal(size=shape)
-            variable.set_value(jnp.asarray(value, jnp.float32))
-        return module
+        for group in groups:
+            for name, array in group.items():
+                shape, kind = array.shape, name.rsplit("/")[-1]
+                if kind == "kernel":
+                    value = rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))
+                elif kind in ("scale", "var"):
+                    value = rng.uniform(0.5, 1.5, shape)
+                else:
+                    value = 0.1 * rng.normal(size=shape)
+                group[name] = jnp.asarray(value, jnp.float32)
+        return flat.merge(graphdef, *groups)
 
     return fill
 

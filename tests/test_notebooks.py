@@ -37,12 +37,13 @@ def test_it_installs_what_it_needs_or_says_how(path, monkeypatch):
     """The first cell, which the other test runs where all is installed."""
     first = next(cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
     *lines, install = first.source.splitlines()
-    assert install == '    %pip install --quiet "{requirement}"'
+    assert install == '    %pip install --quiet "{requirement}" {kept}'
 
     def requirement(folder, address=""):
         monkeypatch.chdir(folder)
         source = "\n".join(lines).replace('REPOSITORY = ""', f"REPOSITORY = {address!r}")
-        exec(source.replace("importlib.util.find_spec(name)", "None"), names := {})
+        exec(source.replace('("nl_jax", ', '("not_installed", '), names := {})
+        assert {kept.partition("==")[0] for kept in names["kept"].split()} == {"jax", "matplotlib", "numpy"}
         return names["requirement"]
 
     assert requirement(path.parent) == "..[notebooks]"

@@ -4,7 +4,7 @@
 #   TPU=my-slice ZONE=us-west4-a experiments/launch/tpu_vm.sh --config=configs/kinetics.py --workdir=/mnt/shared/run ..
 #
 # The slice exists (gcloud compute tpus tpu-vm create), and this repository is at DIRECTORY on each of its hosts with
-# `pip install -e .[tpu]` done. The workdir and the videos are on storage that every host sees.
+# `pip install -e ".[train,tpu]"` done. The workdir and the videos are on storage that every host sees.
 set -euo pipefail
 
 : "${TPU:?the name of the slice}" "${ZONE:?its zone}"

@@ -1,78 +1,35 @@
 """Frames out of videos (PyAV): the frames at given indices, exact, and a plain reason when there are none.
 
-A video is a file, given by its path, or the bytes of one.
+A video is a file or a folder of numbered pictures, given by its path, or the bytes of a file.
 
 Frame i of a video is the i-th frame that comes out when the file is decoded from its start (presentation order).
 Where a stream is damaged, what follows up to the next key frame is left out: libav predicts it from memory that it has
-never written, differently in every run. Only a clip whose key frame lies behind the damage is numbered as if there were
-none: nobody has looked.
+never written, differently in every run. So are frames that libav marks as corrupt. Only a clip whose key frame lies
+behind the damage is numbered as if there were none: nobody has looked.
 """
 
-import io
-import os
-from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import av
 import numpy as np
-from av.stream import Disposition
 from av.video.frame import PictureType
 
+from nl_jax.data.container import CORRUPT, decode_frames, open_video, packets_of
+from nl_jax.data.failure import DecodeError, ShortVideoError, Source, failures_of
+from nl_jax.data.packets import VideoIndex, index_of, stated_rate
+from nl_jax.data.picture_folder import frames_of_folder, is_folder
 from nl_jax.data.to_rgb import ToRgb
 from nl_jax.errors import InputError
-
-# Libav happily draws a text file as a video of a terminal; these are the codecs that do so.
-_TEXT_CODECS = frozenset({"ansi", "bintext", "idf", "xbin"})
-
-# Codecs in which every packet is one shown frame, so that packet times number the frames without decoding them.
-# Others (hidden VP8 frames, uncoded MPEG-4 frames, repeated Theora frames) are decoded from the start.
-_SEEKABLE_CODECS = frozenset({"h264", "hevc", "vp9", "libdav1d", "av1"})
-
-# What PyAV raises on damaged files: libav's own errors and, where streams come and go, errors of its own lists.
-LIBAV_ERRORS = (av.FFmpegError, OSError, LookupError, ValueError)
-
-
-Source = str | os.PathLike | bytes
-
-
-class DecodeError(InputError):
-    """A video that gives no frames.
-
-    Attributes:
-        path: the file; "video in memory" for bytes.
-        reason: why, in plain words.
-    """
-
-    def __init__(self, path: Source, reason: str):
-        path = "video in memory" if isinstance(path, bytes) else str(path)
-        super().__init__(path, reason)  # both in `args`, so that it survives pickling between processes
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
-
-
-class ShortVideoError(DecodeError):
-    """A video that ends before a frame asked for.
-
-    Attributes:
-        frames: how many frames really decode (at least 1).
-    """
-
-    def __init__(self, path: Source, frames: int):
-        super().__init__(path, f"the video ends after {frames} frames")
-        self.args = (self.path, frames)
-        self.frames = frames
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the headers of a video claim.
+    """What is known of a video before it is decoded.
 
     Attributes:
-        frames: number of frames (at least 1; from the duration where the container does not count them).
+        frames: number of frames (at least 1).
         width: stored width in pixels, before any rotation.
         height: stored height in pixels, before any rotation.
         rate: mean frames per second (0 if unknown).
@@ -87,30 +44,24 @@ class VideoInfo:
 
 
 def probe(path: Source) -> VideoInfo:
-    """Reads the headers of a video, or of an image (a video of one frame).
+    """Reads the header of a video where it lists all frames (MP4, MOV), else its packets; decodes nothing.
+
+    An image is a video of one frame.
 
     Raises:
         DecodeError: the file is missing, empty, not a video or without a video stream that can be decoded.
     """
-    with open_video(path) as (container, stream):
-        return header_of(container, stream)
-
-
-def header_of(container: av.container.InputContainer, stream: av.VideoStream) -> VideoInfo:
-    """What the headers of an open video claim."""
-    rate = float(stream.average_rate or stream.guessed_rate or 0)
-    if stream.duration is not None and stream.time_base:
-        duration = float(stream.duration * stream.time_base)
-    else:
-        duration = (container.duration or 0) / av.time_base
-    duration = max(duration, 0.0)
-    return VideoInfo(
-        frames=stream.frames or max(1, round(duration * rate)),
-        width=stream.codec_context.width,
-        height=stream.codec_context.height,
-        rate=rate,
-        duration=duration,
-    )
+    with failures_of(path):
+        if not is_folder(path):
+            with open_video(path) as (_, stream):
+                rate, entries = stated_rate(stream), stream.index_entries
+                listed = 0 < stream.frames == len(entries) and "mp4" in stream.container.format.name
+                if listed and rate and stream.duration and not any(entry.is_discard for entry in entries):
+                    size = stream.codec_context.width, stream.codec_context.height
+                    return VideoInfo(stream.frames, *size, rate, float(stream.duration * stream.time_base))
+        index = index_of(path)
+        duration = index.frames / index.rate if index.rate and not index.image else 0.0
+        return VideoInfo(index.frames, index.width, index.height, index.rate, duration)
 
 
 def read_frames(
@@ -129,7 +80,8 @@ def read_frames(
         crop: from the height and width of the scaled frames to (top, left, side) of the square that is wanted.
 
     Returns:
-        uint8 (t, h, w, 3), contiguous, full-range RGB, turned and mirrored by quarter turns as the file asks.
+        uint8 (t, h, w, 3), contiguous, full-range RGB, with square pixels, turned and mirrored by quarter turns as the
+        file asks, all in the shape of the first frame of the video: see `ToRgb`.
 
     Raises:
         ShortVideoError: the video ends before the highest index.
@@ -142,156 +94,177 @@ def read_frames(
     if short_side is not None and short_side < 1:
         raise InputError(f"short_side: found {short_side}, valid is None or an integer from 1")
     wanted, place = np.unique(order, return_inverse=True)
-    wanted = wanted.tolist()
-    images = _read_from_key_frame(path, wanted, ToRgb(short_side, crop=crop)) if wanted[-1] > 0 else None
-    if images is None:
-        images = _read_from_start(path, wanted, ToRgb(short_side, crop=crop))
-    clip = np.empty((len(place), *images[0].shape), np.uint8)
-    return np.stack([images[i] for i in place], out=clip)  # what is not wanted was never copied
+    places = {int(number): np.flatnonzero(place == i) for i, number in enumerate(wanted)}
+    with failures_of(path):
+        index = index_of(path)
+        for read in _ways(path, index):
+            clip = _Clip(places, to_rgb_of(path, index, short_side, crop=crop))
+            if read(path, index, clip):
+                return clip.images
+    raise AssertionError("reading from the start gives the frames or an error")
 
 
-@contextmanager
-def open_video(path: Source) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container and its first video stream, closed at the end.
+class _Clip:
+    """The array of the frames that are wanted, filled as they come."""
+
+    def __init__(self, places: dict[int, np.ndarray], to_rgb: ToRgb):
+        self.wanted = sorted(places)
+        self.images: np.ndarray | None = None
+        self._places, self._to_rgb = places, to_rgb
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._places
+
+    def add(self, number: int, frame: av.VideoFrame) -> None:
+        image = self._to_rgb(frame)
+        if self.images is None:
+            count = sum(map(len, self._places.values()))
+            self.images = np.empty((count, *image.shape), np.uint8)  # what is not wanted is never copied
+        self.images[self._places[number]] = image
+
+
+def to_rgb_of(path: Source, index: VideoIndex, short_side: int | None, **options) -> ToRgb:
+    """What makes images of the frames of a video, all in the shape of its first frame."""
+    return ToRgb(
+        short_side, first_size=lambda frame: _first_size(path, index, frame), pixel_aspect=index.pixel_aspect, **options
+    )
+
+
+def _first_size(path: Source, index: VideoIndex, frame: av.VideoFrame) -> tuple[int, int]:
+    """Width and height of the first frame. It is decoded only if the frame at hand is not of the size promised."""
+    if index.first_size is None:
+        if (frame.width, frame.height) == (index.width, index.height):
+            return frame.width, frame.height
+        first = next(all_frames(path))
+        index.first_size = first.width, first.height
+    return index.first_size
+
+
+def all_frames(path: Source, damage: list[str] | None = None) -> Iterator[av.VideoFrame]:
+    """Every frame of a video that decodes, from the first; those of a folder of pictures have no time.
 
     Raises:
-        DecodeError: as `probe`.
+        DecodeError: the video is missing, empty or not a video, or a picture of a folder is none.
     """
-    if isinstance(path, bytes):
-        if not path:
-            raise DecodeError(path, "there are no bytes")
-        file = io.BytesIO(path)
-    else:
-        if not os.path.isfile(path):
-            raise DecodeError(path, "not a regular file" if os.path.exists(path) else "there is no such file")
-        if os.path.getsize(path) == 0:
-            raise DecodeError(path, "the file is empty")
-        file = f"file:{os.fspath(path)}"
-    try:
-        # `file:` and the whitelist: neither a name nor a play list inside the file may reach out to the network.
-        container = av.open(file, options={"protocol_whitelist": "file"}, metadata_errors="replace")
-    except LIBAV_ERRORS as error:
-        raise DecodeError(path, f"not a video that can be opened ({getattr(error, 'strerror', error)})") from error
-    with container:
-        yield container, first_video_stream(container, path)
+    if not is_folder(path):
+        with open_video(path) as (container, stream):
+            yield from decode_frames(container, stream, damage=damage)
+        return
+    for file in frames_of_folder(path):
+        yield _picture(file)
 
 
-def first_video_stream(container: av.container.InputContainer, path: Source) -> av.VideoStream:
-    """That of an open container; raises DecodeError if it has none that can be decoded."""
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        raise DecodeError(path, "the file has no video stream")
-    stream = streams[0]
-    codec = stream.codec_context
-    if codec is None:
-        raise DecodeError(path, "there is no decoder for its video codec")
-    if codec.name in _TEXT_CODECS:
-        raise DecodeError(path, "the file is text, not a video")
-    if not codec.width or not codec.height:
-        raise DecodeError(path, "its video stream states no frame size")
-    stream.thread_type = "NONE"  # measured on 2 cores: threads gain nothing here, and loader processes share them
-    return stream
+def _picture(file: str) -> av.VideoFrame:
+    with failures_of(file), open_video(file) as (container, stream):
+        frame = next(decode_frames(container, stream), None)
+        if frame is None:
+            raise DecodeError(file, f"no frame of its {stream.codec_context.name} video stream can be decoded")
+        frame.pts = None
+        return frame
 
 
-def decode_frames(
-    container: av.container.InputContainer,
-    stream: av.VideoStream,
-    *,
-    unneeded: Container[int] = (),
-    damage: list[str] | None = None,
-) -> Iterator[av.VideoFrame]:
-    """Frames from where the container stands to the end of the stream, without those from a damage to a key frame.
-
-    Args:
-        container: as `open_video` gives it.
-        stream: its video stream.
-        unneeded: times; frames that are shown then are left out unless another frame is predicted from them.
-        damage: to which libav's words for every damage are added.
-    """
-    damage = [] if damage is None else damage
-    packets = container.demux(stream)
-    whole = True
-    while True:
-        try:
-            packet = next(packets, None)
-            if packet is None:
-                return
-            last = packet.dts is None and packet.size == 0  # asks for what the decoder still has
-            if packet.size == 0 and not last:  # "repeat the last frame", which libav refuses to be sent
-                continue
-            whole = whole or packet.is_keyframe
-            if not whole and not last:
-                continue
-            stream.codec_context.skip_frame = "NONREF" if packet.pts in unneeded else "DEFAULT"
-            frames = packet.decode()
-        except LIBAV_ERRORS as error:  # where it is the container that cannot be read, nothing comes after it
-            damage.append(str(getattr(error, "strerror", None) or error))
-            whole = False
-        else:
-            yield from frames
+def _ways(path: Source, index: VideoIndex) -> list[Callable[[Source, VideoIndex, _Clip], bool]]:
+    """How frames may be read, the best way first; each says whether it has found them all, the last one always has."""
+    if is_folder(path):
+        return [_read_pictures]
+    return [_read_from_key_frame, _read_from_start]
 
 
-def _read_from_start(path: Source, wanted: list[int], to_rgb: ToRgb) -> list[np.ndarray]:
-    """The images at `wanted` (ascending), counting every frame from the first."""
-    needed = set(wanted)
-    images, count = [], 0
+def _read_pictures(path: Source, index: VideoIndex, clip: _Clip) -> bool:
+    files = frames_of_folder(path)
+    if clip.wanted[-1] >= len(files):
+        raise ShortVideoError(path, len(files))
+    for number in clip.wanted:
+        clip.add(number, _picture(files[number]))
+    return True
+
+
+def _read_from_start(path: Source, index: VideoIndex, clip: _Clip) -> bool:
+    """Counts every frame; where times cannot be trusted, it learns where decoding can begin another time."""
+    count, sent, damage = 0, itertools.count(), []
+    keys = set(index.keys.tolist()) if index.numbers is None else set()
+
+    def label(packet: av.Packet) -> bool:
+        if index.numbers is None:
+            packet.pts = next(sent)  # which becomes the time of the frame that comes of it
+        return True
+
     with open_video(path) as (container, stream):
-        for frame in decode_frames(container, stream):
-            if count in needed:
-                images.append(to_rgb(frame))
+        for frame in decode_frames(container, stream, before=label, damage=damage):
+            if frame.pts in keys and frame.pict_type == PictureType.I and not damage:
+                index.learnt[frame.pts] = count
+            if count in clip:
+                clip.add(count, frame)
             count += 1
-            if count > wanted[-1]:
-                return images
+            if count > clip.wanted[-1]:
+                return True
         if count == 0:
             raise DecodeError(path, f"no frame of its {stream.codec_context.name} video stream can be decoded")
     raise ShortVideoError(path, count)
 
 
-def _read_from_key_frame(path: Source, wanted: list[int], to_rgb: ToRgb) -> list[np.ndarray] | None:
-    """The images at `wanted` (ascending), from the key frame before the first one; None where that is not certain.
-
-    The times of all packets, which are read but not decoded, number the frames at any frame rate, constant or not.
-    """
-    needed = set(wanted)
-    images = []
+def _read_from_key_frame(path: Source, index: VideoIndex, clip: _Clip) -> bool:
+    """Begins at the key frame before the first frame wanted; gives up where anything is not as the index says."""
+    key = index.key_before(clip.wanted[0])
+    if key is None or not 0 < clip.wanted[-1] < index.frames:
+        return False
+    start, first = key
+    numbers, facts = index.numbers, index.facts
+    sent, damage = itertools.count(start), []
     with open_video(path) as (container, stream):
-        if stream.codec_context.name not in _SEEKABLE_CODECS:
-            return None
-        try:
-            # Not the packets themselves: together they are the whole file.
-            packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size and not p.is_discard]
-        except LIBAV_ERRORS:
-            return None
-        if not packets or any(time is None for time, _ in packets):
-            return None
-        times = sorted(time for time, _ in packets)
-        number = {time: i for i, time in enumerate(times)}
-        keys = [number[time] for time, is_key in packets if is_key]
-        # Times must tell frames apart, and the first packet must be a key frame and shown first, else what precedes
-        # it is not decoded and the numbers are off.
-        if len(number) < len(times) or packets[0][0] != times[0] or 0 not in keys or wanted[-1] >= len(times):
-            return None
-        key = max(k for k in keys if k <= wanted[0])
-        unneeded = {time for time, i in number.items() if i not in needed}
-        try:
-            container.seek(times[key], stream=stream)
-        except LIBAV_ERRORS:
-            return None
-        previous, damage = None, []
-        for frame in decode_frames(container, stream, unneeded=unneeded, damage=damage):
-            current = number.get(frame.pts)
-            if damage:
-                return None
-            if previous is None:
-                if frame.pict_type != PictureType.I:  # shown before the key frame, decoded after it: not whole
+        packets = _seek(container, stream, index, start)
+        if packets is None:
+            return False
+
+        def label(packet: av.Packet) -> bool:
+            here = next(sent)
+            if here >= len(facts) or packet.size != facts[here, 1]:
+                raise LookupError("packets after a seek are not those of the index")
+            unneeded = numbers is not None and numbers[here] >= 0 and int(numbers[here]) not in clip
+            stream.codec_context.skip_frame = "NONREF" if unneeded else "DEFAULT"
+            packet.pts = here
+            return True
+
+        current = None
+        for frame in decode_frames(container, stream, packets=packets, before=label, damage=damage):
+            if current is None:
+                if frame.pts != start:  # shown before the key frame, decoded after it: not whole
                     continue
-                if current is None or current > wanted[0]:
-                    return None
-            elif current is None or current <= previous or not unneeded.issuperset(times[previous + 1 : current]):
-                return None
-            previous = current
-            if current in needed:
-                images.append(to_rgb(frame))
-            if current == wanted[-1]:
-                return images
+                if frame.pict_type != PictureType.I:
+                    return False
+                current, damage[:] = first, [words for words in damage if words != CORRUPT]
+            elif numbers is None:
+                current += 1
+            else:
+                previous, current = current, int(numbers[frame.pts])
+                if current <= previous or any(number in clip for number in range(previous + 1, current)):
+                    return False
+            if damage:
+                return False
+            if current in clip:
+                clip.add(current, frame)
+            if current == clip.wanted[-1]:
+                return True
+    return False
+
+
+def _seek(
+    container: av.container.InputContainer, stream: av.VideoStream, index: VideoIndex, start: int
+) -> Iterator[av.Packet] | None:
+    """The packets from number `start` on, to which the container seeks by time or by place; None if it does not."""
+    position, size, time = index.facts[start].tolist()
+    alone = np.count_nonzero((index.facts[:, :2] == (position, size)).all(axis=1)) == 1
+    earlier = index.keys[index.keys < start][-1:].tolist()
+    targets = [(index.seek_times[place], False) for place in [start, *earlier]] + [(position, True)]
+    for target, by_byte in targets:
+        try:
+            container.seek(int(target), stream=stream, unsupported_byte_offset=by_byte)
+            packets = packets_of(container, stream)
+            for packet in packets:
+                if (packet.pos, packet.size) == (position, size) and (alone or packet.pts == time):
+                    return itertools.chain([packet], packets)
+                if packet.pos is not None and packet.pos > position:
+                    break  # beyond it
+        except (av.FFmpegError, OSError):  # it cannot seek so
+            continue
     return None

@@ -1,7 +1,7 @@
 """The clips of one video in one pass over it, a clip at a time: memory does not grow with its length.
 
-Those of a file are the test clips of `Videos.test_views`, frame by frame. A stream, from a camera or a pipe, has no end
-that could be known before: its clips follow one another.
+Those of a file are the test clips of `Videos.test_example`, frame by frame. A stream, from a camera or a pipe, has no
+end that could be known before: its clips follow one another.
 """
 
 import io
@@ -15,16 +15,11 @@ import av
 import numpy as np
 
 from nl_jax.data.clips import test_indices
-from nl_jax.data.decode import (
-    LIBAV_ERRORS,
-    DecodeError,
-    ShortVideoError,
-    Source,
-    decode_frames,
-    first_video_stream,
-    header_of,
-    open_video,
-)
+from nl_jax.data.clock import Clock
+from nl_jax.data.container import decode_frames, first_video_stream, open_container
+from nl_jax.data.decode import all_frames, to_rgb_of
+from nl_jax.data.failure import DecodeError, ShortVideoError, Source, failures_of, words_of
+from nl_jax.data.packets import index_of, pixel_aspect_of, stated_rate
 from nl_jax.data.to_rgb import ToRgb
 
 STDIN = "-"
@@ -60,38 +55,38 @@ def clips_of_file(
         path: a video, or an image (a video of one frame).
         sample: from a number of frames and their rate to frame numbers (clips, t).
         short_side: pixels of the shorter side, to which frames are scaled.
-        promised: the number of frames, where it is known better than its header knows it.
+        promised: the number of frames, where it is known better than its index knows it.
 
     Raises:
         ShortVideoError: there are fewer frames than promised, after the clips that do not reach beyond; asked again
             with what it says, `sample` gets the true number.
         DecodeError: the file gives no frame at all.
     """
-    with open_video(path) as (container, stream):
-        header = header_of(container, stream)
-        rate = header.rate
-        indices = sample(promised or header.frames, rate)
-        # Those that end first come first; a clip may run over the end of the video and start over.
-        waiting = sorted(range(len(indices)), key=lambda clip: indices[clip].max(), reverse=True)
-        uses = dict(zip(*np.unique(indices, return_counts=True), strict=True))
-        images: dict[int, np.ndarray] = {}
-        to_rgb, count = ToRgb(short_side), 0
-        for frame in decode_frames(container, stream):
+    index = index_of(path)
+    indices = sample(promised or index.frames, index.rate)
+    # Those that end first come first; a clip may run over the end of the video and start over.
+    waiting = sorted(range(len(indices)), key=lambda clip: indices[clip].max(), reverse=True)
+    uses = dict(zip(*np.unique(indices, return_counts=True), strict=True))
+    images: dict[int, np.ndarray] = {}
+    clock, times = Clock(index.rate, timed=index.timed), []
+    with failures_of(path):
+        to_rgb = to_rgb_of(path, index, short_side)
+        for count, frame in enumerate(all_frames(path)):
+            times.append(clock(frame))
             if count in uses:
                 images[count] = np.ascontiguousarray(to_rgb(frame))
             while waiting and indices[waiting[-1]].max() <= count:
                 clip = waiting.pop()
-                yield Clip(clip, _middle(indices[clip], rate), np.stack([images[i] for i in indices[clip]]))
+                yield Clip(clip, _middle(indices[clip], times), np.stack([images[i] for i in indices[clip]]))
                 for i in indices[clip]:
                     uses[i] -= 1
                     if not uses[i]:
                         images.pop(i, None)
-            count += 1
             if not waiting:
                 return
-    if not count:
+    if not times:
         raise DecodeError(path, "no frame of its video stream can be decoded")
-    raise ShortVideoError(path, count)
+    raise ShortVideoError(path, len(times))
 
 
 def is_stream(name: str) -> bool:
@@ -113,35 +108,35 @@ def clips_of_stream(
     Raises:
         DecodeError: it cannot be opened or gives no frame at all. Damage after that is its end.
     """
-    with _open_stream(name) as (container, stream):
-        rate = header_of(container, stream).rate or 25.0
-        span = (frames - 1) * stride + 1
+    with failures_of(_shown(name)), _open_stream(name) as (container, stream):
+        rate = stated_rate(stream) or 25.0
         step = max(1, round(every * rate)) if every else frames * stride
-        to_rgb, count, number = ToRgb(short_side), 0, 0
-        started: list[tuple[int, list[np.ndarray]]] = []  # (first frame, its frames) of the clips under way
+        to_rgb, clock, count, number = ToRgb(short_side, pixel_aspect=pixel_aspect_of(stream)), Clock(rate), 0, 0
+        started: list[tuple[int, float, list[np.ndarray]]] = []  # (first frame, its time, frames) of clips under way
         first: list[np.ndarray] = []  # all frames, until a clip is whole: a stream that is shorter loops
         for frame in decode_frames(container, stream):
-            if seconds and count >= seconds * rate:
+            now = clock(frame)
+            if seconds and now >= seconds:
                 break
             if count % step == 0:
-                started.append((count, []))
-            if not number or any((count - start) % stride == 0 for start, _ in started):
+                started.append((count, now, []))
+            if not number or any((count - start) % stride == 0 for start, _, _ in started):
                 image = np.ascontiguousarray(to_rgb(frame))
                 if not number:
                     first.append(image)
-                for start, images in started:
+                for start, _, images in started:
                     if (count - start) % stride == 0:
                         images.append(image)
-            if started and len(started[0][1]) == frames:
-                start, images = started.pop(0)
-                yield Clip(number, (start + span / 2) / rate, np.stack(images))
+            if started and len(started[0][2]) == frames:
+                _, began, images = started.pop(0)
+                yield Clip(number, (began + now) / 2, np.stack(images))
                 number, first = number + 1, []
             count += 1
         if not count:
             raise DecodeError(_shown(name), "it gives no frame" + _hint(name))
         if not number:
             indices = test_indices(count, frames, stride, 1)[0]
-            yield Clip(0, count / 2 / rate, np.stack([first[i] for i in indices]))
+            yield Clip(0, now / 2, np.stack([first[i] for i in indices]))
 
 
 @contextmanager
@@ -149,15 +144,13 @@ def _open_stream(name: str) -> Iterator[tuple[av.container.InputContainer, av.Vi
     form, _, device = name.partition(":")
     try:
         if name == STDIN:
-            container = av.open(_Pipe(sys.stdin.buffer), options={"protocol_whitelist": "file"})
+            container = open_container(_Pipe(sys.stdin.buffer))
         elif name.startswith("/dev/"):
             container = av.open(name, format="v4l2")
         else:
             container = av.open(device, format=form)
-    except LIBAV_ERRORS as error:
-        raise DecodeError(
-            _shown(name), f"it cannot be opened ({getattr(error, 'strerror', error)}){_hint(name)}"
-        ) from error
+    except Exception as error:
+        raise DecodeError(_shown(name), f"it cannot be opened ({words_of(error)}){_hint(name)}") from error
     with container:
         yield container, first_video_stream(container, _shown(name))
 
@@ -177,7 +170,7 @@ def _hint(name: str) -> str:
     return "; an MP4 can be piped only with its index first (-movflags faststart)" if name == STDIN else ""
 
 
-def _middle(indices: np.ndarray, rate: float) -> float:
+def _middle(indices: np.ndarray, times: list[float]) -> float:
     """Seconds; of a clip that starts over at the end of the video, those of its first frame."""
-    middle = (indices[0] + indices[-1]) / 2 if indices[-1] >= indices[0] else indices[0]
-    return float(middle) / rate if rate else 0.0
+    first, last = times[indices[0]], times[indices[-1]]
+    return (first + last) / 2 if last >= first else first

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +10,12 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from nl_jax.data.decode import DecodeError, VideoInfo, decode_frames, header_of, open_video
-from nl_jax.data.to_rgb import ToRgb
+from nl_jax.data.clock import Clock
+from nl_jax.data.container import CORRUPT, open_video
+from nl_jax.data.decode import all_frames, to_rgb_of
+from nl_jax.data.failure import DecodeError, failures_of, words_of
+from nl_jax.data.packets import index_of, mean_rate
+from nl_jax.data.picture_folder import files_of
 
 # A key frame at least every 32 frames, so that a clip in the middle is near one. The same video must give the same
 # bytes: x264's depend on its number of threads, and with its macroblock tree they differ from call to call.
@@ -20,27 +23,32 @@ X264 = {"crf": "20", "preset": "veryfast", "g": "32", "threads": "1", "x264-para
 _TIME_BASE = Fraction(1, 90_000)  # in which the usual frame rates are whole numbers
 
 
+# Containers whose header states the duration; in others libav guesses it from the last packets.
+_STATING = ("matroska", "mov", "avi", "flv", "asf", "ogg")
+
+
 @dataclass(frozen=True)
 class Scan:
-    """What a video really holds, beside what its header promises.
+    """What a video really holds, beside what its header and its packets promise.
 
     Attributes:
-        header: what the header promises.
-        promised: how many frames the header promises, without those that an edit list hides; where it does not count
-            them, those of its duration at the rate found, or of a damaged file at the rate that it states.
+        promised: how many frames there should be: as many as packets, or more if the header states more.
         times: seconds at which its frames are shown, from 0, ascending.
         rate: mean frames per second (0 if unknown).
         duration: seconds, the last frame included (0 if unknown).
+        stated_rate: frames per second as the header says (0 if it does not).
+        stated_duration: seconds as the header says of the pictures (0 if it does not).
         damage: libav's words for the first damage, and how often there is any; empty if there is none.
         image: whether the file is a still image.
         sha256: of the bytes of the file.
     """
 
-    header: VideoInfo
     promised: int
     times: tuple[float, ...]
     rate: float
     duration: float
+    stated_rate: float
+    stated_duration: float
     damage: str
     image: bool
     sha256: str
@@ -51,45 +59,80 @@ class Scan:
         return len(self.times)
 
 
-def scan(path: str | os.PathLike, on_frame: Callable[[av.VideoFrame], None] = lambda frame: None) -> Scan:
-    """Decodes every frame.
+def scan(
+    path: str | os.PathLike, on_frame: Callable[[av.VideoFrame, float], None] = lambda frame, seconds: None
+) -> Scan:
+    """Decodes every frame, and calls `on_frame` with it and its time.
 
     Raises:
         DecodeError: the file gives no frame at all.
     """
     damage: list[str] = []
     times = []
-    with open_video(path) as (container, stream):
-        header = header_of(container, stream)
-        counted = stream.frames
-        if "mp4" in container.format.name and header.duration and header.rate:
-            counted = min(counted, round(header.duration * header.rate))
-        image = container.format.name.endswith("_pipe") or container.format.name == "image2"
-        for frame in decode_frames(container, stream, damage=damage):
-            times.append(frame.time)
-            on_frame(frame)
+    with failures_of(path):
+        index = index_of(path)
+        clock = Clock(index.rate, timed=index.timed)
+        for frame in all_frames(path, damage):
+            times.append(clock(frame))
+            if on_frame is not None:
+                on_frame(frame, times[-1])
         if not times:
-            raise DecodeError(path, f"no frame of its {stream.codec_context.name} video stream can be decoded")
-    rate = header.rate
-    known = None not in times and all(a < b for a, b in itertools.pairwise(times))
-    if known and len(times) > 1:
-        rate = (len(times) - 1) / (times[-1] - times[0])
-    if known:
-        times = [time - times[0] for time in times]
-    else:
-        times = [i / (rate or 25) for i in range(len(times))]
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    duration = len(times) / rate if rate else 0.0
-    words = f"{damage[0]}, {len(damage)} times" if len(damage) > 1 else "".join(damage)
-    promised = counted or round(header.duration * (header.rate if damage else rate))  # damage leaves gaps
-    return Scan(header, promised, tuple(times), rate, duration, words, image, sha256)
+            raise DecodeError(path, "no frame of its video stream can be decoded")
+        rate = mean_rate(index.stated_rate, len(times), times[-1])
+        duration = len(times) / rate if rate and not index.image else 0.0
+        promised, stated = max(index.frames, index.stated_frames), index.stated_duration
+        if stated and rate and not index.stated_frames:
+            missing = stated - duration
+            if missing > max(2 / rate, 0.05 * stated):
+                stated = 0.0 if _other_streams_last(path, stated - missing / 2) else stated
+                promised = max(promised, round(stated * rate))
+        return Scan(
+            promised=promised,
+            times=tuple(times),
+            rate=rate,
+            duration=duration,
+            stated_rate=index.stated_rate,
+            stated_duration=stated,
+            damage=_summary(damage),
+            image=index.image,
+            sha256=_sha256(path),
+        )
+
+
+def _other_streams_last(path: str | os.PathLike, seconds: float) -> bool:
+    """Whether sound goes on after so many seconds, or the container does not say how long it should."""
+    with open_video(path) as (container, _):
+        if not container.format.name.startswith(_STATING):
+            return True
+        start = (container.start_time or 0) / av.time_base
+        ends = (float(packet.pts * packet.time_base) for packet in container.demux() if packet.pts is not None)
+        return max(ends, default=0.0) - start > seconds
+
+
+def _summary(damage: list[str]) -> str:
+    pictures = damage.count(CORRUPT)
+    others = [words for words in damage if words != CORRUPT]
+    said = [f"{pictures} pictures are damaged" if pictures > 1 else CORRUPT] if pictures else []
+    if others:
+        said.append(f"{others[0]}, {len(others)} times" if len(others) > 1 else others[0])
+    return "; ".join(said)
+
+
+def _sha256(path: str | os.PathLike) -> str:
+    """Of the bytes of a file, or of all files of a folder one after the other."""
+    digest = hashlib.sha256()
+    for name in files_of(path):
+        with open(name, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def transcode(path: str | os.PathLike, short_side: int | None) -> tuple[Scan, bytes]:
-    """The frames of a video, upright and without sound, as an MP4 of one H.264 stream of 8 bits (4:2:0, BT.601).
+    """The frames of a video, upright, with square pixels and without sound, as an MP4 of one H.264 stream.
 
-    Frame i of the result is frame i of the video and is shown when that one was, to 1/90000 of a second.
+    It has 8 bits (4:2:0, BT.601). Frame i of the result is frame i of the video and is shown when that one was, to
+    1/90000 of a second.
 
     Args:
         path: a video.
@@ -97,31 +140,35 @@ def transcode(path: str | os.PathLike, short_side: int | None) -> tuple[Scan, by
             Either side becomes even.
 
     Raises:
-        DecodeError: the file gives no frame at all.
+        DecodeError: the file gives no frame at all, or frames that H.264 or MP4 cannot hold.
     """
-    to_rgb = ToRgb(short_side, enlarge=False, multiple=2)
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", options=X264)
-        stream.pix_fmt = "yuv420p"
-        stream.time_base = stream.codec_context.time_base = _TIME_BASE
-        start, last = None, -1
+    with failures_of(path):
+        to_rgb = to_rgb_of(path, index_of(path), short_side, enlarge=False, multiple=2)
+        file = io.BytesIO()
+        with av.open(file, "w", format="mp4") as container:
+            stream = container.add_stream("libx264", options=X264)
+            stream.pix_fmt = "yuv420p"
+            stream.time_base = stream.codec_context.time_base = _TIME_BASE
+            last = -1
 
-        def encode(frame: av.VideoFrame) -> None:
-            nonlocal start, last
-            image = to_rgb(frame)
-            if last < 0:
-                stream.height, stream.width = image.shape[:2]
-            now = frame.time
-            if start is None:
-                start = now
-            # Without a time, or one that does not ascend, a frame follows the last one at 25 frames per second.
-            due = round((now - start) / _TIME_BASE) if now is not None and start is not None else -1
-            last = due if due > last else last + (3600 if due < 0 else 1)
-            copy = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            copy.pts, copy.time_base = last, _TIME_BASE
-            container.mux(stream.encode(copy))
+            def write(frame: av.VideoFrame | None) -> None:
+                try:
+                    container.mux(stream.encode(frame))
+                except Exception as error:
+                    size = f"{stream.width} x {stream.height}"
+                    reason = f"its frames cannot be written as H.264 of {size} in an MP4 ({words_of(error)})"
+                    raise DecodeError(path, reason) from error
 
-        found = scan(path, encode)
-        container.mux(stream.encode(None))
-    return found, file.getvalue()
+            def encode(frame: av.VideoFrame, seconds: float) -> None:
+                nonlocal last
+                image = to_rgb(frame)
+                if last < 0:
+                    stream.height, stream.width = image.shape[:2]
+                last = max(last + 1, round(seconds / _TIME_BASE))
+                copy = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+                copy.pts, copy.time_base = last, _TIME_BASE
+                write(copy)
+
+            found = scan(path, encode)
+            write(None)
+        return found, file.getvalue()

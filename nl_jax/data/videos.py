@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from nl_jax.data.clips import STARTS, random_place, test_crops, test_indices, train_indices
-from nl_jax.data.decode import DecodeError, ShortVideoError, Source, read_frames
+from nl_jax.data.decode import read_frames
+from nl_jax.data.failure import DecodeError, ShortVideoError, Source
 from nl_jax.errors import InputError
 
 MAX_FAILED = 15  # videos that may fail to decode before a training clip is given up
@@ -43,6 +44,7 @@ class Videos:
     """
 
     multi_label = False
+    ignored: Sequence[str] = ()
 
     def __init__(
         self,
@@ -80,7 +82,6 @@ class Videos:
         self._test_crop, self._test_short_side = test_crop, test_short_side
         self._num_clips, self._num_crops, self._starts = num_clips, num_crops, starts
         self.variable_size = not test_crop
-        self._true_frames: dict[int, int] = {}  # of videos whose header promised more than decodes
 
     def __len__(self) -> int:
         return len(self.names)
@@ -93,7 +94,7 @@ class Videos:
         """The label of a clip of the frames `indices`, or of the whole video."""
         return np.int32(self.labels[index])
 
-    def train_clip(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def train_example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """A random clip, scale, crop and flip of one video, a function of `index` and the state of `rng` alone.
 
         A video that cannot be decoded is replaced by another, drawn from all.
@@ -131,14 +132,14 @@ class Videos:
         names = ", ".join(self.names[i] for i in failed)
         raise DecodeError(self._root, f"{len(failed)} of {len(self)} videos tried, none can be decoded: {names}")
 
-    def test_views(self, index: int) -> dict[str, np.ndarray]:
+    def test_example(self, index: int) -> dict[str, np.ndarray]:
         """All test views of one video: `num_crops` crops of each of `num_clips` clips, clip by clip.
 
         A video that cannot be decoded is not replaced: its views are zeros and it is the first of `failed`.
 
         Returns:
             video: uint8 (v, t, h, w, c), v = num_clips * num_crops, h = w = `test_crop`, or the video's own.
-            label, index, failed: as `train_clip`.
+            label, index, failed: as `train_example`.
         """
         clips, t, size = self._num_clips, self._frames, self._test_crop
         failed = []
@@ -197,13 +198,10 @@ class Videos:
         """
         video, promised, rate = self._video(index)
         indices = sample(promised, rate)
-        true = self._true_frames.get(index)
-        if true is None or indices.max() < true:
-            try:
-                return read_frames(video, indices, short_side=short_side, crop=crop), indices
-            except ShortVideoError as error:
-                true = self._true_frames[index] = error.frames
-        indices = sample(true, rate)
+        try:
+            return read_frames(video, indices, short_side=short_side, crop=crop), indices
+        except ShortVideoError as error:  # packets that do not decode, or hold no frame
+            indices = sample(error.frames, rate)
         return read_frames(video, indices, short_side=short_side, crop=crop), indices
 
     @staticmethod

@@ -1,1 +1,5 @@
 """Pictures of what a network learnt and how."""
+
+from nl_jax.errors import require
+
+require("train", "av", "matplotlib", "PIL")

@@ -64,8 +64,8 @@ class Bottleneck(nnx.Module):
         self.nonlocal_block = nonlocal_block  # applied by VideoResNet, which names its output
 
     def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b t h2 w2 o"]:
-        y = nnx.relu(self.norm1(self.conv1(x)))
-        y = nnx.relu(self.norm2(self.conv2(y)))
+        y = self.norm1(self.conv1(x), rectified=True)
+        y = self.norm2(self.conv2(y), rectified=True)
         y = self.norm3(self.conv3(y))
         if self.shortcut is not None:
             x = self.shortcut_norm(self.shortcut(x))

@@ -12,6 +12,9 @@ from flax import nnx
 # Arrays by name; in their place shapes where a model is abstract, or shardings, as in any JAX pytree.
 FlatParams = dict[str, Any]
 
+# Flax 0.12.0, the one for JAX 0.7, has it under its older name.
+_as_pure = nnx.as_pure if hasattr(nnx, "as_pure") else nnx.pure
+
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
     """The structure of a model, its parameters and its batch norm statistics."""
@@ -30,7 +33,7 @@ def abstract(build) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
 
 
 def _flatten(state) -> FlatParams:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.as_pure(state))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(_as_pure(state))
     return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
 
 

@@ -6,6 +6,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from nl_jax.errors import InputError
+from nl_jax.ops import devices
+from nl_jax.ops.batch_norm import batch_norm
 from nl_jax.ops.devices import merge_frames, split_frames
 from nl_jax.ops.precision import widen
 
@@ -62,7 +64,17 @@ class Norm(nnx.Module):
             self.mean = nnx.BatchStat(jnp.zeros(channels))
             self.var = nnx.BatchStat(jnp.ones(channels))
 
-    def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b *s c"]:
+    def __call__(self, x: Float[Array, "b *s c"], rectified: bool = False) -> Float[Array, "b *s c"]:
+        """y, or with `rectified` max(y, 0)."""
+        if devices.platform() == "gpu" and self.kind in ("batch", "global") and not self.use_running_average:
+            groups = _merge(x, self._num_groups(x.shape[0]))
+            y, mean, var = batch_norm(groups, self.scale[...], self.bias[...], self.epsilon, rectified)
+            self._update(mean, var)
+            return _split(y, x.shape)
+        y = self._apply(x)
+        return nnx.relu(y) if rectified else y
+
+    def _apply(self, x):
         if self.kind == "affine":
             return _split(_affine(_merge(x), self.scale[None], self.bias[None]), x.shape)
         scale, bias = self.scale[None], self.bias[None]
@@ -77,6 +89,11 @@ class Norm(nnx.Module):
             self._update(mean, var)
         scale = scale * jax.lax.rsqrt(var + self.epsilon)
         return _split(_affine(groups, scale, bias - mean * scale), x.shape)
+
+    @property
+    def has_running_statistics(self) -> bool:
+        """Whether mean and variance come from the batches that it sees in training."""
+        return self.kind in ("batch", "global")
 
     def _num_groups(self, clips: int) -> int:
         if self.kind == "global" or clips <= self.group_size:

@@ -84,7 +84,7 @@ class VideoResNet(nnx.Module):
             self.classifier = None
         else:
             self.classifier = Classifier(
-                features, config.num_classes, dropout=config.dropout, window=config.head_window, dtype=dtype, rngs=rngs
+                features, config.num_classes, dropout=config.dropout, window=config.head_window, rngs=rngs
             )
 
     def __call__(
@@ -117,7 +117,7 @@ class VideoResNet(nnx.Module):
 
         pool1, pool2 = self.pools
         last_frozen = self._last_frozen()
-        x = apply("conv1", lambda video: nnx.relu(self.norm1(self.conv1(video))), video)
+        x = apply("conv1", lambda video: self.norm1(self.conv1(video), rectified=True), video)
         if pool1:
             x = apply("pool1", pool1, x)
         for stage in self.config.stages():

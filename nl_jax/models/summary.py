@@ -7,7 +7,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.extend.core import jaxprs_in_params
 
 from nl_jax.models import flat
 from nl_jax.models.detection.config import DetectorConfig
@@ -15,6 +14,11 @@ from nl_jax.models.detection.mask_rcnn import MaskRCNN
 from nl_jax.models.resnet import VideoResNet
 from nl_jax.models.resnet_config import ResNetConfig
 from nl_jax.ops import devices
+
+try:
+    from jax.extend.core import jaxprs_in_params
+except ImportError:  # its place before JAX 0.8
+    from jax.core import jaxprs_in_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Summary:
         return "\n".join([self.title, *table, *(self.blocks or ("non-local blocks: none",))])
 
 
-def summary(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summary:
+def summarize(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summary:
     """The summary of the network that `config` gives, for clips of (t, h, w).
 
     Multiply-adds are those of the matrix products and convolutions that run, counted in the traced computation, so a

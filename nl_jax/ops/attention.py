@@ -73,17 +73,21 @@ def attention(
 
 
 def _cudnn(theta, phi, g, valid, scale):
-    lengths = None
+    n, m, lengths = theta.shape[1], phi.shape[1], None
     if valid is not None:
         # A sum over keys does not ask for their order, so the valid ones come first and the kernel is told how many
         # there are. A bias would be a whole n x m matrix there.
         order = jnp.argsort(~valid, axis=1, stable=True)[..., None]
         phi, g = (jnp.take_along_axis(x, order, axis=1) for x in (phi, g))
         lengths = jnp.maximum(valid.sum(axis=1, dtype=jnp.int32), 1)
+    elif m % 2:
+        lengths = jnp.full(phi.shape[0], m, jnp.int32)
+    # JAX takes no gradient of an odd number of queries or keys: one more of zeros, which the lengths leave out.
+    theta, phi, g = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0))) for x in (theta, phi, g))
     theta, phi, g = (x[:, :, None] for x in (theta, phi, g))  # one head
     return jax.nn.dot_product_attention(
         theta, phi, g, scale=scale, key_value_seq_lengths=lengths, implementation="cudnn"
-    )[:, :, 0]
+    )[:, :n, 0]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

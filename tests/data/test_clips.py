@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 
 from nl_jax.data import clips  # not by name: pytest would take test_indices and test_crops for tests
 from nl_jax.errors import InputError
@@ -98,7 +97,7 @@ LENGTHS = [1, 5, 31, 63, 64, 65, 100, 127, 128, 250, 299, 300, 301, 437, 1441]
 
 @pytest.mark.parametrize("frames, stride", [(32, 2), (8, 8), (4, 16), (64, 1)])
 @pytest.mark.parametrize("num_frames", LENGTHS)
-def test_the_conventions_of_others(num_frames, frames, stride):
+def test_the_conventions_of_others(num_frames, frames, stride, torch):
     """Each written once more from its publisher's loop, with PyTorch or the C types that it uses."""
     for num_clips in (10, 5, 2):
         found = clips.test_indices(num_frames, frames, stride, num_clips, "caffe2")

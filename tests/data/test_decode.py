@@ -8,29 +8,41 @@ from nl_jax.data import decode
 from nl_jax.data.decode import DecodeError, ShortVideoError, VideoInfo, probe, read_frames
 from nl_jax.errors import InputError
 
-# name: ending, frames, size, how it is encoded, whether packet times can number its frames
+# name: ending, frames, size, how it is encoded
 KINDS = {
-    "h264, one key frame, B-frames": (".mp4", 60, (64, 48), {"g": 250, "bf": 3}, True),
-    "h264, long groups, B-frames": (".mp4", 70, (64, 48), {"g": 30, "bf": 3, "sc_threshold": 0}, True),
-    "h264, short groups": (".mp4", 60, (64, 48), {"g": 12, "bf": 2}, True),
-    "h264, open groups": (".mkv", 60, (64, 48), {"g": 12, "x264-params": "open-gop=1:bframes=3"}, True),
-    "h264, intra refresh": (".mkv", 60, (64, 48), {"g": 12, "x264-params": "intra-refresh=1:bframes=0"}, True),
-    "h264, audio": (".mp4", 50, (64, 48), {"g": 12, "audio": True}, True),
-    "h264, mpegts, seeks land late": (".ts", 60, (64, 48), {"g": 12, "bf": 2}, False),
-    "h264, odd size": (".mp4", 40, (63, 47), {"g": 12, "pixels": "yuv444p"}, True),
-    "hevc": (".mp4", 40, (64, 48), {"codec": "libx265", "x265-params": "keyint=12:log-level=none"}, True),
-    "vp9": (".webm", 40, (64, 48), {"codec": "libvpx-vp9", "g": 12, "deadline": "realtime", "cpu-used": 8}, True),
-    "vp8, hidden frames": (".webm", 60, (64, 48), {"codec": "libvpx", "g": 12, "auto-alt-ref": 1}, False),
-    "mpeg4": (".avi", 60, (64, 48), {"codec": "mpeg4", "g": 12}, False),
-    "mpeg4, audio, B-frames": (".avi", 50, (64, 48), {"codec": "mpeg4", "g": 12, "bf": 2, "audio": True}, False),
-    "mpeg4, odd size": (".avi", 20, (65, 47), {"codec": "mpeg4"}, False),
-    "mjpeg": (".avi", 20, (64, 48), {"codec": "mjpeg", "pixels": "yuvj420p"}, False),
+    "h264, one key frame, B-frames": (".mp4", 60, (64, 48), {"g": 250, "bf": 3}),
+    "h264, long groups, B-frames": (".mp4", 70, (64, 48), {"g": 30, "bf": 3, "sc_threshold": 0}),
+    "h264, short groups": (".mp4", 60, (64, 48), {"g": 12, "bf": 2}),
+    "h264, open groups": (".mkv", 60, (64, 48), {"g": 12, "x264-params": "open-gop=1:bframes=3"}),
+    "h264, intra refresh": (".mkv", 60, (64, 48), {"g": 12, "x264-params": "intra-refresh=1:bframes=0"}),
+    "h264, audio": (".mp4", 50, (64, 48), {"g": 12, "audio": True}),
+    "h264, mpegts, seeks land late": (".ts", 60, (64, 48), {"g": 12, "bf": 2}),
+    "h264, odd size": (".mp4", 40, (63, 47), {"g": 12, "pixels": "yuv444p"}),
+    "hevc": (".mp4", 40, (64, 48), {"codec": "libx265", "x265-params": "keyint=12:log-level=none"}),
+    "vp9": (".webm", 40, (64, 48), {"codec": "libvpx-vp9", "g": 12, "deadline": "realtime", "cpu-used": 8}),
+    "vp8, hidden frames": (".webm", 60, (64, 48), {"codec": "libvpx", "g": 12, "auto-alt-ref": 1}),
+    "mpeg4": (".avi", 60, (64, 48), {"codec": "mpeg4", "g": 12}),
+    "mpeg4, audio, B-frames": (".avi", 50, (64, 48), {"codec": "mpeg4", "g": 12, "bf": 2, "audio": True}),
+    "mpeg4, odd size": (".avi", 20, (65, 47), {"codec": "mpeg4"}),
+    "mjpeg": (".avi", 20, (64, 48), {"codec": "mjpeg", "pixels": "yuvj420p"}),
 }
+
+
+def assert_same(images, expected):
+    """Equal; where colours have fewer samples than an odd size has pixels, or after scaling, nearly so.
+
+    Two programs of libav place these samples a quarter of a pixel apart.
+    """
+    height, width = expected.shape[1:3]
+    if height % 2 or width % 2:
+        assert images.shape == expected.shape and np.abs(images.astype(int) - expected).mean() < 1
+    else:
+        np.testing.assert_array_equal(images, expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_frames_equal_a_full_decode(kind, tmp_path, pan, encode, decode_all, monkeypatch):
-    ending, frames, size, how, seekable = KINDS[kind]
+    ending, frames, size, how = KINDS[kind]
     path = encode(tmp_path / f"video{ending}", pan(frames, *size), **how)
     expected = decode_all(path)
     assert expected.shape == (frames, *size[::-1], 3)
@@ -41,13 +53,13 @@ def test_frames_equal_a_full_decode(kind, tmp_path, pan, encode, decode_all, mon
     real = decode._read_from_start
     monkeypatch.setattr(decode, "_read_from_start", lambda *a: from_start.append(a) or real(*a))
     for first in range(frames):
-        np.testing.assert_array_equal(read_frames(path, [first]), expected[[first]], err_msg=f"frame {first}")
-    assert (len(from_start) < frames) == seekable, "packet times must be used exactly where that is safe"
+        assert_same(read_frames(path, [first]), expected[[first]])
+    assert len(from_start) < frames, "a key frame before must be found"
 
     rng = np.random.default_rng(0)
     for _ in range(5):
         indices = rng.integers(rng.integers(frames), frames, size=8)  # unordered, with repeats
-        np.testing.assert_array_equal(read_frames(path, indices), expected[indices])
+        assert_same(read_frames(path, indices), expected[indices])
     with pytest.raises(ShortVideoError) as error:
         read_frames(path, [frames - 1, frames])
     assert error.value.frames == frames
@@ -137,8 +149,8 @@ def test_short_side(size, scaled, tmp_path, pan, encode, decode_all):
     path = encode(tmp_path / "video.mp4", pan(10, *size))
     expected = decode_all(path, scaled)
     actual = read_frames(path, [3, 9], short_side=30)
-    assert actual.dtype == np.uint8
-    np.testing.assert_array_equal(actual, expected[[3, 9]])
+    assert actual.dtype == np.uint8 and actual.shape == (2, *scaled[::-1], 3)
+    assert np.abs(actual.astype(int) - expected[[3, 9]]).mean() < 0.7
 
 
 @pytest.mark.parametrize("how", [{}, {"rotation": 90}, {"pixels": "yuv444p"}, {"size": (63, 47), "pixels": "yuv444p"}])
@@ -221,9 +233,10 @@ def test_damage_in_the_middle_costs_its_own_frames(tmp_path, pan, encode):
         damaged = [bytes(p) for p in container.demux(video=0) if p.size][20]
     path.write_bytes(path.read_bytes().replace(damaged, bytes(len(damaged))))
     with pytest.raises(ShortVideoError) as error:
-        read_frames(path, [29])
+        read_frames(path, range(30))
     assert error.value.frames == 29
     np.testing.assert_array_equal(read_frames(path, range(29)), np.delete(whole, 20, axis=0))
+    np.testing.assert_array_equal(read_frames(path, [29]), whole[[29]])  # whose key frame lies behind the damage
 
 
 def test_damage_costs_all_that_is_predicted_from_it(tmp_path, pan, encode):
@@ -264,7 +277,7 @@ def _bad_files(folder, pan, encode, cut):
         ("empty.mp4", "empty"),
         ("text.mp4", "not a video"),
         ("text.txt", "text, not a video"),
-        ("folder.mp4", "not a regular file"),
+        ("folder.mp4", "the folder holds no pictures whose names differ in one number"),
         ("noise.mp4", "not a video"),
         ("list.mp4", "not a video"),
         ("half.mp4", "not a video"),

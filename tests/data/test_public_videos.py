@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_images
 
-from nl_jax.data.builders import BUILDERS, config_of, found_by_split
+from nl_jax.data.check import check_copy, finish
 from nl_jax.data.decode import ShortVideoError, read_frames
-from nl_jax.data.report import check, finish
-from nl_jax.data.sources.folder import video_folder
+from nl_jax.data.records.write import BUILDERS, config_of, found_by_split
+from nl_jax.data.sources.folder import own_videos
 
 COMPARED = 40  # frames of each
 
@@ -107,8 +107,8 @@ def test_prepare_and_check_account_for_every_file(originals, tmp_path):
     av.VideoFrame.from_ndarray(load_sample_images().images[0], format="rgb24").save(str(tmp_path / "picture.png"))
     shutil.copy(tmp_path / "picture.png", source / "cut/picture.mp4")
 
-    listing = video_folder(source)
-    lines = [found.line for found in finish(check(listing, source, num_workers=2, timeout=120.0))]
+    listing = own_videos(source)
+    lines = [found.line for found in finish(check_copy(listing, source, num_workers=2, timeout=120.0))]
     on_disk = sorted(file.relative_to(source).as_posix() for file in source.rglob("*") if file.is_file())
     assert [line.path for line in lines] == on_disk
     by_path = {line.path: line for line in lines}

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from nl_jax.data.builders import config_of
+from nl_jax.data.records.write import config_of
 from nl_jax.data.sources.charades import charades
-from nl_jax.data.sources.folder import video_folder
+from nl_jax.data.sources.folder import own_videos
 from nl_jax.data.sources.kinetics import kinetics
 from nl_jax.data.sources.listing import Action, Item
 from nl_jax.data.sources.splits import hmdb51, ucf101
@@ -198,19 +198,19 @@ def test_hmdb51(source):
 
 def test_a_folder_of_ones_own(source):
     root = source({"walk/a.mp4": "", "bend/b.avi": "", "bend/notes.txt": ""})
-    listing = video_folder(root)
+    listing = own_videos(root)
     assert listing.items == (Item("bend/b.avi", "bend/b.avi", "train", 0), Item("walk/a.mp4", "walk/a.mp4", "train", 1))
     assert (listing.classes, listing.unlisted) == (("bend", "walk"), ("bend/notes.txt",))
 
 
 def test_folders_and_lists_of_splits(source):
     root = source({"train/walk/a.mp4": "", "val.csv": "more/b.mp4,bend\n", "more/b.mp4": "", "test/bend/c.mp4": ""})
-    assert video_folder(root).items == (
+    assert own_videos(root).items == (
         Item("train/walk/a.mp4", "train/walk/a.mp4", "train", 1),
         Item("more/b.mp4", "more/b.mp4", "validation", 0),
         Item("test/bend/c.mp4", "test/bend/c.mp4", "test", 0),
     )
-    assert video_folder(root / "val.csv").items == (Item("more/b.mp4", "more/b.mp4", "train", 0),)
+    assert own_videos(root / "val.csv").items == (Item("more/b.mp4", "more/b.mp4", "train", 0),)
 
 
 def test_configurations():

@@ -75,7 +75,7 @@ def test_clips_of_standard_input_follow_one_another(video_folder, pipe):
     for clip in found:
         frames = clip.number * 8 + np.arange(4) * 2
         np.testing.assert_array_equal(clip.video, read_frames(path, frames, short_side=48))
-        assert clip.seconds == pytest.approx((clip.number * 8 + 3.5) / 25)
+        assert clip.seconds == pytest.approx((clip.number * 8 + 3) / 25)
     pipe(path)
     overlapping = list(clips_of_stream("-", frames=4, stride=2, every=0.12, short_side=48))
     assert len(overlapping) == 8, "one for every third frame"

@@ -1,7 +1,6 @@
 """C2D and I3D ResNets against the paper's counts and shapes and against a forward pass in PyTorch."""
 
 import re
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +13,6 @@ from nl_jax.models import ResNetConfig, VideoResNet
 from nl_jax.models.classifier import Classifier
 from nl_jax.models.geometry import GEOMETRIES
 from nl_jax.models.resnet import nonlocal_preset
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import torch
-    import torch.nn.functional as F
 
 FIVE = {"res3": (1, 3), "res4": (1, 3, 5)}
 FIVE_101 = {"res3": (1, 3), "res4": (6, 13, 20)}
@@ -136,7 +130,8 @@ TORCH_GEOMETRY = {
 class TorchForward:
     """The network of table 1 in PyTorch's functional layers, with the parameters of a VideoResNet by path."""
 
-    def __init__(self, model, geometry, subsample, rsqrt_d):
+    def __init__(self, torch, model, geometry, subsample, rsqrt_d):
+        self.torch, self.F = torch, torch.nn.functional
         leaves = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
         self.tensors = {"/".join(map(str, path)): torch.tensor(np.array(value[...])) for path, value in leaves}
         self.geometry, self.subsample, self.rsqrt_d = geometry, subsample, rsqrt_d
@@ -145,16 +140,16 @@ class TorchForward:
         kernel = self.tensors[f"{name}/kernel"].permute(4, 3, 0, 1, 2)
         time_stride = stride[0] if isinstance(stride, tuple) else 1
         stride = stride[1] if isinstance(stride, tuple) else stride
-        return F.conv3d(x, kernel, None, (time_stride, stride, stride), [k // 2 for k in kernel.shape[2:]])
+        return self.F.conv3d(x, kernel, None, (time_stride, stride, stride), [k // 2 for k in kernel.shape[2:]])
 
     def norm(self, x, name):
         mean, var, scale, bias = (self.tensors[f"{name}/{part}"] for part in ("mean", "var", "scale", "bias"))
-        return F.batch_norm(x, mean, var, scale, bias, eps=1e-5)
+        return self.F.batch_norm(x, mean, var, scale, bias, eps=1e-5)
 
     def linear(self, x, name):
         """1x1x1 convolution."""
         weight = self.tensors[f"{name}/kernel"].T[..., None, None, None]
-        return F.conv3d(x, weight, self.tensors.get(f"{name}/bias"))
+        return self.F.conv3d(x, weight, self.tensors.get(f"{name}/bias"))
 
     def bottleneck(self, x, name, stride):
         y = self.norm(self.conv(x, f"{name}/conv1"), f"{name}/norm1").relu()
@@ -165,27 +160,27 @@ class TorchForward:
         return (x + y).relu()
 
     def nonlocal_block(self, x, name):
-        keys = F.max_pool3d(x, (1, 2, 2)) if self.subsample == "before" else x
+        keys = self.F.max_pool3d(x, (1, 2, 2)) if self.subsample == "before" else x
         theta, phi, g = (
             self.linear(x, f"{name}/theta"),
             self.linear(keys, f"{name}/phi"),
             self.linear(keys, f"{name}/g"),
         )
         if self.subsample == "after":
-            phi, g = F.max_pool3d(phi, (1, 2, 2)), F.max_pool3d(g, (1, 2, 2))
-        scores = torch.einsum("bdn,bdm->bnm", theta.flatten(2), phi.flatten(2))
+            phi, g = self.F.max_pool3d(phi, (1, 2, 2)), self.F.max_pool3d(g, (1, 2, 2))
+        scores = self.torch.einsum("bdn,bdm->bnm", theta.flatten(2), phi.flatten(2))
         if self.rsqrt_d:
             scores = scores / theta.shape[1] ** 0.5
-        y = torch.einsum("bnm,bcm->bcn", scores.softmax(-1), g.flatten(2)).reshape(theta.shape)
+        y = self.torch.einsum("bnm,bcm->bcn", scores.softmax(-1), g.flatten(2)).reshape(theta.shape)
         return x + self.norm(self.linear(y, f"{name}/w_z"), f"{name}/norm")
 
     def __call__(self, video, stages):
         conv1_stride, pool1, pool2 = self.geometry
         out = {}
-        x = torch.tensor(np.array(video)).permute(0, 4, 1, 2, 3)
+        x = self.torch.tensor(np.array(video)).permute(0, 4, 1, 2, 3)
         x = out["conv1"] = self.norm(self.conv(x, "conv1", conv1_stride), "norm1").relu()
         if pool1:
-            x = out["pool1"] = F.max_pool3d(x, *pool1)
+            x = out["pool1"] = self.F.max_pool3d(x, *pool1)
         for stage, count in stages.items():
             for i in range(count):
                 stride = 2 if i == 0 and stage != "res2" else 1
@@ -193,7 +188,7 @@ class TorchForward:
                 if any(name.startswith(f"{stage}/{i}/nonlocal_block") for name in self.tensors):
                     x = out[f"{stage}_{i}_nonlocal"] = self.nonlocal_block(x, f"{stage}/{i}/nonlocal_block")
             if stage == "res2" and pool2:
-                x = out["pool2"] = F.max_pool3d(x, *pool2)
+                x = out["pool2"] = self.F.max_pool3d(x, *pool2)
         out = {name: value.permute(0, 2, 3, 4, 1).numpy() for name, value in out.items()}
         fc = self.tensors["classifier/fc/kernel"], self.tensors["classifier/fc/bias"]
         out["logits"] = (x.mean((2, 3, 4)) @ fc[0] + fc[1]).numpy()
@@ -212,7 +207,7 @@ class TorchForward:
         ("small", "3x1x1", None, False),
     ],
 )
-def test_equals_a_forward_pass_in_torch(geometry, inflate, subsample, rsqrt_d, randomise):
+def test_equals_a_forward_pass_in_torch(geometry, inflate, subsample, rsqrt_d, randomise, torch):
     blocks = {"res3": (0,), "res4": (1,)}
     config = laptop(geometry=geometry, inflate=inflate, nonlocal_blocks=blocks)
     model = randomise(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
@@ -220,7 +215,7 @@ def test_equals_a_forward_pass_in_torch(geometry, inflate, subsample, rsqrt_d, r
     assert (model.res3[0].nonlocal_block.w_z.bias is None) == (geometry == "mmaction2")
     video = clips((2, 16, 66, 62))
     ours, _ = jitted(model)(video)
-    expected = TorchForward(model, TORCH_GEOMETRY[geometry], subsample, rsqrt_d)(video, config.stages())
+    expected = TorchForward(torch, model, TORCH_GEOMETRY[geometry], subsample, rsqrt_d)(video, config.stages())
     assert set(ours) == set(expected)
     for name in expected:  # in the order they run
         assert ours[name].shape == expected[name].shape, f"the shapes first differ at {name}"

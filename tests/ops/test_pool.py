@@ -1,7 +1,6 @@
 """max_pool against PyTorch, in values and gradients."""
 
 import inspect
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +8,6 @@ import numpy as np
 import pytest
 
 from nl_jax.ops.pool import max_pool
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import torch
 
 SIZE = (7, 8, 11)  # odd and even
 POOLS = [
@@ -28,7 +23,7 @@ POOLS = [
 
 
 @pytest.mark.parametrize("kernel, strides, padding", POOLS)
-def test_equals_torch(kernel, strides, padding):
+def test_equals_torch(kernel, strides, padding, torch):
     axes = len(kernel)
     rng = np.random.default_rng(0)
     # Negative everywhere, so that padding with zeros would show; no two values equal.

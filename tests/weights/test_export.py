@@ -16,13 +16,11 @@ CONFIG = ResNetConfig(
 )
 
 
-def load_file(path):
-    import torch
-
+def load_file(torch, path):
     return torch.load(path, weights_only=True)["model_state"]
 
 
-def test_an_exported_network_is_complete_and_comes_back_equal(tmp_path, peers, randomise):
+def test_an_exported_network_is_complete_and_comes_back_equal(tmp_path, peers, randomise, torch):
     model = randomise(lambda: VideoResNet(CONFIG, rngs=nnx.Rngs(0)))
     text = weights.save(model, tmp_path / "new" / "model.pyth")
     assert "NONLOCAL.LOCATION [[[]], [[1, 3]], [[1, 3, 5]], [[]]]" in text and "RESNET.DEPTH 50" in text
@@ -30,7 +28,7 @@ def test_an_exported_network_is_complete_and_comes_back_equal(tmp_path, peers, r
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.pyth"]
 
     # What PySlowFast's strict loading compares: every name, every shape.
-    found = load_file(tmp_path / "new" / "model.pyth")
+    found = load_file(torch, tmp_path / "new" / "model.pyth")
     expected = peers["slowfast"].checkpoint(50, nonlocal_at={1: (1, 3), 2: (1, 3, 5)})
     assert {name: value.shape for name, value in found.items()} == {name: v.shape for name, v in expected.items()}
     assert {name: value.dtype for name, value in found.items()} == {name: v.dtype for name, v in expected.items()}
@@ -43,14 +41,14 @@ def test_an_exported_network_is_complete_and_comes_back_equal(tmp_path, peers, r
             np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
-def test_what_pyslowfast_has_and_ours_has_not_is_neutral(tmp_path, peers, randomise):
+def test_what_pyslowfast_has_and_ours_has_not_is_neutral(tmp_path, peers, randomise, torch):
     config = dataclasses.replace(CONFIG, norm="affine", geometry="mmaction2", inflate=None)
     config = dataclasses.replace(config, nonlocal_options={"norm": "none"}, nonlocal_blocks={"res3": (1,)})
     model = randomise(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
     text = weights.save(model, tmp_path / "model.pyth")
     assert "trained with mmaction2: expect other figures" in text
     assert "res3_1_nonlocal: subsample='after', scale=1 are not what is computed there" in text
-    found = load_file(tmp_path / "model.pyth")
+    found = load_file(torch, tmp_path / "model.pyth")
     expected = peers["slowfast"].checkpoint(50, i3d=False, nonlocal_at={1: (1,)})
     assert {name: value.shape for name, value in found.items()} == {name: v.shape for name, v in expected.items()}
     assert not found["s3.pathway0_nonlocal1.conv_out.bias"].any()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.predictor import Predictor
+from nl_jax import Predictor
 
 ROOT = Path(__file__).parents[2]
 NETWORK = [
@@ -29,7 +29,7 @@ def checkpoint(peers, write):
     return write("slowfast", peers["slowfast"].checkpoint(50, nonlocal_at={1: (1,)}))
 
 
-def test_imported_weights_are_tested_and_exported(tmp_path, checkpoint):
+def test_imported_weights_are_tested_and_exported(tmp_path, checkpoint, torch):
     workdir, names = tmp_path / "run", tmp_path / "classes.txt"
     names.write_text("zero\none\ntwo\nthree\nfour\n")
     arguments = ["--source=slowfast", f"--path={checkpoint}", *NETWORK, f"--workdir={workdir}", f"--classes={names}"]
@@ -57,8 +57,6 @@ def test_imported_weights_are_tested_and_exported(tmp_path, checkpoint):
     exported = run("export_weights", f"--workdir={workdir}", f"--path={tmp_path / 'out.pyth'}")
     assert exported.returncode == 0, exported.stderr
     assert "NONLOCAL.LOCATION [[[]], [[1]], [[]], [[]]]" in exported.stdout
-    import torch
-
     before, after = (torch.load(path, weights_only=True)["model_state"] for path in (checkpoint, tmp_path / "out.pyth"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before if "tracked" not in name)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from experiments.benchmark.gpu import SECTIONS, convolutions, forms, operations, steps, theirs
+from experiments.benchmark.gpu import SECTIONS, convolutions, forms, operations, steps, theirs, variants
 from experiments.benchmark.gpu.networks import Networks
 from experiments.benchmark.gpu.record import Record, alternate
 from nl_jax.ops import devices
@@ -20,7 +20,7 @@ from nl_jax.ops import devices
 # Of a section: seconds that it may take, and the fewest with which it is begun.
 LIMITS = {
     **{"machine": (40, 5), "forms": (90, 20), "steps": (90, 30), "smoke": (120, 30), "operations": (100, 20)},
-    **{"networks": (330, 50), "memory": (60, 15), "convolutions": (60, 15), "chunks": (60, 20)},
+    **{"networks": (330, 50), "memory": (60, 15), "convolutions": (60, 15), "chunks": (60, 20), "variants": (150, 30)},
 }
 
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     networks = Networks(record, small, products)
     programs = {
         "machine": partial(_machine, record, small, products),
-        "forms": partial(forms.check, record, small),
+        "forms": partial(forms.check, record, small, arguments.only),
         "steps": partial(steps.check, record, small),
         "smoke": networks.smoke,
         "operations": partial(operations.measure, record, small),
@@ -43,9 +43,10 @@ def run(arguments: argparse.Namespace) -> None:
         "memory": partial(operations.memory, record, small),
         "convolutions": partial(convolutions.measure, record, small),
         "chunks": partial(operations.chunk_sizes, record, small),
+        "variants": partial(variants.measure, record, small, products),
     }
     asked = {"machine", *arguments.sections}  # whose products the others need
-    for name in SECTIONS:
+    for name in ("machine", *(name for name in arguments.sections if name != "machine")):
         if name in asked:
             record.section(name, programs[name], *LIMITS[name])
     record.note(f"{record.failures} failures; wrote {arguments.out}/gpu.jsonl and gpu.txt")

@@ -13,7 +13,6 @@ VIDEO_SUFFIXES = frozenset(
     ".3g2 .3gp .asf .avi .f4v .flv .gif .m1v .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogg .ogv .rm .swf .ts .vob "
     ".webm .wmv".split()
 )
-IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nl_jax.data.decode import DecodeError, Source
-from nl_jax.data.video_folder import VideoFolder
+from nl_jax.data.failure import DecodeError, Source
 from nl_jax.data.videos import Videos
 from nl_jax.errors import InputError
 
@@ -34,7 +33,7 @@ class PreparedVideos(Videos):
 
     def __init__(self, path: str | os.PathLike, split: str, *, classes: tuple[str, ...] | None = None, **options):
         self._directory = find_prepared(Path(path))
-        builder = _builder(self._directory)
+        builder = builder_at(self._directory)
         if split not in builder.info.splits:
             raise InputError(f"{self._directory}: has no split {split!r}, valid are {', '.join(builder.info.splits)}")
         self._split = split
@@ -55,7 +54,7 @@ class PreparedVideos(Videos):
         if index in self._reasons:
             raise DecodeError(self.names[index], self._reasons[index])
         if self._records is None:
-            self._records = _builder(self._directory).as_data_source(self._split)
+            self._records = builder_at(self._directory).as_data_source(self._split)
         return self._records[index]["video"], *self._promised[index]
 
     def _label(self, index: int, indices: np.ndarray | None) -> np.int32 | np.ndarray:
@@ -78,7 +77,8 @@ class PreparedVideos(Videos):
         return vars(self) | {"_records": None}
 
 
-def _builder(directory):
+def builder_at(directory):
+    """TFDS's builder of the prepared data set in a directory."""
     import tensorflow_datasets as tfds  # half a second that only prepared data sets need
 
     return tfds.builder_from_directory(directory)
@@ -97,21 +97,6 @@ def find_prepared(path: Path) -> Path:
     return found[0]
 
 
-def open_videos(path: str | os.PathLike, **options) -> Videos:
-    """The videos at `path`: DIR:SPLIT of a prepared data set, or a folder or a CSV as `VideoFolder` has them.
-
-    Raises:
-        InputError: as `PreparedVideos` or `VideoFolder`.
-    """
-    directory, colon, split = os.fspath(path).rpartition(":")
-    if colon and not os.path.exists(path):
-        return PreparedVideos(directory, split, **options)
-    if os.path.isdir(path) and (Path(path) / "dataset_info.json").exists():
-        splits = ", ".join(_builder(path).info.splits)
-        raise InputError(f"{path}: is a prepared data set, valid is {path}:SPLIT with one of {splits}")
-    return VideoFolder(path, **options)
-
-
 @dataclass(frozen=True)
 class Row:
     """What the index says of one record; actions as `PreparedVideos` has them."""
@@ -128,7 +113,7 @@ class Row:
 
 def write_index(directory: Path) -> dict[str, list[Row]]:
     """Reads every record and writes `videos_SPLIT.csv` beside them, a line each, without the videos."""
-    builder = _builder(directory)
+    builder = builder_at(directory)
     rows = {}
     for split in builder.info.splits:
         rows[split] = [_row_of(record) for record in builder.as_data_source(split)]

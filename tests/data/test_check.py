@@ -4,8 +4,8 @@ import shutil
 import numpy as np
 import pytest
 
-from nl_jax.data import report
-from nl_jax.data.report import Finding, Line, check, finish, summary, write_report
+from nl_jax.data import check as check_module
+from nl_jax.data.check import Finding, Line, check_copy, count_statuses, finish, write_report
 from nl_jax.data.sources.listing import Action, Item, Listing
 from nl_jax.data.workers import Crash
 
@@ -35,7 +35,7 @@ def found(tmp_path_factory, pan, encode):
     items.append(Item("gone", None, "test", 0))
     items.append(Item("image.png", "image.png", "train", -1, (Action(1, 0.0, 1.0), Action(0, 0.0, 1.0))))
     listing = Listing(tuple(items), ("bend", "walk <b>"), ("train/notes.mp4",))
-    findings = finish(check(listing, root, num_workers=0, timeout=60.0))
+    findings = finish(check_copy(listing, root, num_workers=0, timeout=60.0))
     assert len(findings) == len(items) + 1
     return {finding.line.path: finding for finding in findings}
 
@@ -55,7 +55,7 @@ def test_every_file_has_one_status(found):
         "train/notes.mp4": "unlisted",
         "gone": "missing",
     }
-    counts = summary(found.values())
+    counts = count_statuses(found.values())
     assert counts["train"] == {"ok": 3, "duplicate": 1, "unreadable": 2, "image": 1, "truncated": 1, "duration": 1}
     assert counts["test"] == {"duplicate": 1, "missing": 1}
     assert counts[""] == {"unlisted": 1}
@@ -83,7 +83,7 @@ def test_a_wrong_rate(tmp_path, pan, encode):
     times = np.r_[np.arange(40) * 40, 60_000 + np.arange(40) * 40]
     encode(tmp_path / "a.mkv", pan(80), times=times, g=12)
     listing = Listing((Item("a", "a.mkv", "train", 0),), ("walk",))
-    (finding,) = check(listing, tmp_path, num_workers=0, timeout=60.0)
+    (finding,) = check_copy(listing, tmp_path, num_workers=0, timeout=60.0)
     assert finding.line.status == "rate"
     assert f"{79 / 61.56:.2f} frames per second, the header says" in finding.line.reason
 
@@ -102,7 +102,7 @@ def test_the_files_of_a_report(found, tmp_path):
 
 
 def test_the_page_stays_short(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "_SHOWN", 2)
+    monkeypatch.setattr(check_module, "_SHOWN", 2)
     findings = [Finding(Line(f"{i}.mp4", "train", "walk", "unreadable")) for i in range(5)]
     write_report(tmp_path, "title", findings)
     assert "and 3 more in report.csv" in (tmp_path / "index.html").read_text()
@@ -111,7 +111,7 @@ def test_the_page_stays_short(tmp_path, monkeypatch):
 def test_the_picture_is_not_the_black_that_a_video_begins_with(tmp_path, pan, encode):
     encode(tmp_path / "a.mp4", np.concatenate([np.zeros((20, 48, 64, 3), np.uint8), pan(20)]))
     listing = Listing((Item("a", "a.mp4", "train", 0, duration=10.0),), ("walk",))
-    (finding,) = check(listing, tmp_path, num_workers=0, timeout=60.0)
+    (finding,) = check_copy(listing, tmp_path, num_workers=0, timeout=60.0)
     assert finding.line.status == "duration"
     assert finding.thumbnail.std() > 20
 
@@ -119,9 +119,11 @@ def test_the_picture_is_not_the_black_that_a_video_begins_with(tmp_path, pan, en
 def test_a_crash_is_an_unreadable_file(tmp_path, monkeypatch):
     listing = Listing((Item("a", "a.mp4", "train", 0), Item("b", "b.mp4", "train", 0)), ("walk",))
     monkeypatch.setattr(
-        report, "map_unordered", lambda function, items, **_: iter([(1, Crash("the decoder crashed")), (0, Crash("x"))])
+        check_module,
+        "map_unordered",
+        lambda function, items, **_: iter([(1, Crash("the decoder crashed")), (0, Crash("x"))]),
     )
-    lines = [finding.line for finding in finish(check(listing, tmp_path, num_workers=2, timeout=60.0))]
+    lines = [finding.line for finding in finish(check_copy(listing, tmp_path, num_workers=2, timeout=60.0))]
     assert [(line.path, line.status, line.reason) for line in lines] == [
         ("a.mp4", "unreadable", "x"),
         ("b.mp4", "unreadable", "the decoder crashed"),

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from nl_jax.data.preparation import Preparation, Record
+from nl_jax.data.records.make import Preparation, Record
 from nl_jax.data.sources.charades import charades
-from nl_jax.data.sources.folder import video_folder
+from nl_jax.data.sources.folder import own_videos
 from nl_jax.data.sources.kinetics import kinetics
 from nl_jax.data.sources.listing import Item, Listing
 from nl_jax.data.sources.splits import hmdb51, ucf101
@@ -180,10 +180,11 @@ class Hmdb51(_Videos, skip_registration=True):
     list_source = staticmethod(hmdb51)
 
 
-class VideoFolder(_Videos, skip_registration=True):
+class OwnVideos(_Videos, skip_registration=True):
     """A user's own videos: see `nl_jax.data.sources.folder`."""
 
-    list_source = staticmethod(lambda source, split: video_folder(source))
+    name = "video_folder"
+    list_source = staticmethod(lambda source, split: own_videos(source))
 
 
 SPLIT_IN_THREE = ("ucf101", "hmdb51")
@@ -194,5 +195,5 @@ BUILDERS = {
     "charades": Charades,
     "ucf101": Ucf101,
     "hmdb51": Hmdb51,
-    "video_folder": VideoFolder,
+    "video_folder": OwnVideos,
 }

@@ -10,8 +10,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from nl_jax.data.decode import DecodeError
-from nl_jax.data.sources.listing import IMAGE_SUFFIXES, Item, Listing
+from nl_jax.data.failure import DecodeError
+from nl_jax.data.picture_folder import IMAGE_SUFFIXES
+from nl_jax.data.sources.listing import Item, Listing
 from nl_jax.data.to_rgb import ToRgb
 from nl_jax.data.transcode import Scan, scan
 from nl_jax.data.workers import Crash, map_unordered
@@ -85,7 +86,7 @@ class _Thumbnail:
         self.image: np.ndarray | None = None
         self._to_rgb, self._count, self._contrast = ToRgb(_THUMBNAIL_SIDE), 0, -1.0
 
-    def __call__(self, frame: av.VideoFrame) -> None:
+    def __call__(self, frame: av.VideoFrame, seconds: float) -> None:
         self._count += 1
         if self._count & (self._count - 1):
             return
@@ -94,7 +95,7 @@ class _Thumbnail:
             self.image, self._contrast = image, float(image.std())
 
 
-def check(listing: Listing, source: Path, *, num_workers: int, timeout: float) -> Iterator[Finding]:
+def check_copy(listing: Listing, source: Path, *, num_workers: int, timeout: float) -> Iterator[Finding]:
     """A finding for every item and unlisted file, as they come; `finish` needs all of them."""
     for item in listing.items:
         if item.path is None:
@@ -143,7 +144,7 @@ def write_report(directory: Path, title: str, findings: list[Finding]) -> None:
     (directory / "index.html").write_text(page, encoding="utf-8", errors="replace")
 
 
-def summary(findings: Iterable[Finding]) -> dict[str, Counter]:
+def count_statuses(findings: Iterable[Finding]) -> dict[str, Counter]:
     """How many of each status, by split; unlisted files under ""."""
     table: dict[str, Counter] = defaultdict(Counter)
     for found in findings:
@@ -153,21 +154,21 @@ def summary(findings: Iterable[Finding]) -> dict[str, Counter]:
 
 def _wrong(item: Item, found: Scan) -> Iterator[tuple[str, str]]:
     """(status, reason) of all that is wrong with a file that gives frames, the gravest first."""
-    header, promised = found.header, found.promised
+    promised = found.promised
     if found.damage or promised - found.frames > max(2, 0.05 * promised):
         yield "truncated", f"{found.frames} of {promised} frames decode" + (found.damage and f" ({found.damage})")
     if found.image and Path(item.path).suffix.lower() not in IMAGE_SUFFIXES:
         yield "image", "a still image"
-    if header.rate and abs(found.rate - header.rate) > 0.05 * header.rate:
-        yield "rate", f"{found.rate:.2f} frames per second, the header says {header.rate:.2f}"
-    for who, duration in (("the annotations say", item.duration), ("the header says", header.duration)):
+    if found.stated_rate and abs(found.rate - found.stated_rate) > 0.05 * found.stated_rate:
+        yield "rate", f"{found.rate:.2f} frames per second, the header says {found.stated_rate:.2f}"
+    for who, duration in (("the annotations say", item.duration), ("the header says", found.stated_duration)):
         if duration and not found.image and abs(found.duration - duration) > max(1.0, 0.1 * duration):
             yield "duration", f"{found.duration:.2f} seconds, {who} {duration:.2f}"
             return
 
 
 def _page(title: str, findings: list[Finding], thumbnails: Path) -> str:
-    counts = summary(findings)
+    counts = count_statuses(findings)
     head = "".join(f"<th>{split or 'no split'}</th>" for split in counts)
     rows, parts = [], []
     for status, meaning in STATUSES.items():

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nl_jax.data.decode import DecodeError
+from nl_jax.data.failure import DecodeError
+from nl_jax.data.packets import stamp
 from nl_jax.data.sources.listing import Item
 from nl_jax.data.transcode import Scan, transcode
 from nl_jax.data.workers import Crash, map_unordered
@@ -82,14 +82,11 @@ class Preparation:
 
     def _kept(self, item: Item) -> Path:
         """Named by all that the record depends on; a file that was changed since has another name."""
-        file = os.stat(self.source / item.path)
-        facts = [
-            item.path,
-            file.st_size,
-            file.st_mtime_ns,
-            self.short_side,
-            [asdict(action) for action in item.actions],
-        ]
+        try:
+            file = stamp(self.source / item.path)[1:]
+        except (OSError, DecodeError):  # there is none: the record says so
+            file = ()
+        facts = [item.path, *file, self.short_side, [asdict(action) for action in item.actions]]
         name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
         return self.cache / name[:2] / name
 

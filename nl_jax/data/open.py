@@ -1,0 +1,24 @@
+"""The videos that a path names: a folder, a CSV list, or a split of a prepared data set."""
+
+import os
+from pathlib import Path
+
+from nl_jax.data.records.read import PreparedVideos, builder_at
+from nl_jax.data.video_folder import VideoFolder
+from nl_jax.data.videos import Videos
+from nl_jax.errors import InputError
+
+
+def open_videos(path: str | os.PathLike, **options) -> Videos:
+    """The videos at `path`: DIR:SPLIT of a prepared data set, or a folder or a CSV as `VideoFolder` has them.
+
+    Raises:
+        InputError: as `PreparedVideos` or `VideoFolder`.
+    """
+    directory, colon, split = os.fspath(path).rpartition(":")
+    if colon and not os.path.exists(path):
+        return PreparedVideos(directory, split, **options)
+    if os.path.isdir(path) and (Path(path) / "dataset_info.json").exists():
+        splits = ", ".join(builder_at(path).info.splits)
+        raise InputError(f"{path}: is a prepared data set, valid is {path}:SPLIT with one of {splits}")
+    return VideoFolder(path, **options)

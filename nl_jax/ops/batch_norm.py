@@ -1,0 +1,74 @@
+"""Batch norm with its ReLU as one operation for GPUs, where it is memory that limits it: every pass is counted.
+
+The forward pass reads x twice, for the statistics and for y. The backward pass reads x and dy twice. Left to itself XLA
+may take two passes for the two sums, and keeps the gradient of the ReLU in memory between them.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nl_jax.ops.devices import partitioned
+from nl_jax.ops.precision import widen
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def batch_norm(
+    x: Float[Array, "g n c"], scale: Float[Array, "c"], bias: Float[Array, "c"], epsilon: float, rectified: bool
+) -> tuple[Float[Array, "g n c"], Float[Array, "g c"], Float[Array, "g c"]]:
+    """y = scale (x - mean) / sqrt(var + epsilon) + bias, or max(y, 0), with the mean and variance of every group.
+
+    Sums are float32, y has the type of x. Returns y, mean and var.
+    """
+    return _forward(x, scale, bias, epsilon, rectified)[0]
+
+
+def _forward(x, scale, bias, epsilon, rectified):
+    wide, n = widen(x), x.shape[1]
+    total, squares = _two_sums(wide, jnp.square(wide))
+    mean = total / n
+    var = jnp.maximum(squares / n - jnp.square(mean), 0)
+    y = _affine(wide, scale, bias, mean, var, epsilon)
+    y = (jax.nn.relu(y) if rectified else y).astype(x.dtype)
+    return (y, mean, var), (x, scale, bias, mean, var)
+
+
+def _affine(x, scale, bias, mean, var, epsilon):
+    scale = scale * jax.lax.rsqrt(var + epsilon)
+    return x * scale[:, None] + (bias - mean * scale)[:, None]
+
+
+def _backward(epsilon, rectified, residuals, gradients):
+    x, scale, bias, mean, var = residuals
+    dy, dmean, dvar = gradients
+    n, inverse = x.shape[1], jax.lax.rsqrt(var + epsilon)
+
+    def wide(x, dy):
+        x, dy = widen(x), widen(dy)
+        if rectified:  # computed again: to read a mask would be one more array
+            dy = jnp.where(_affine(x, scale, bias, mean, var, epsilon) > 0, dy, 0)
+        return x - mean[:, None], dy
+
+    centred, dz = wide(x, dy)
+    sum_dz, sum_product = _two_sums(dz, dz * centred)
+    if rectified:
+        # Without a barrier XLA keeps dz for the second pass: one more array written and read.
+        x, dy, sum_dz, sum_product = jax.lax.optimization_barrier((x, dy, sum_dz, sum_product))
+        centred, dz = wide(x, dy)
+    slope = jnp.square(inverse) * sum_product / n
+    dx = (scale * inverse)[:, None] * (dz - (sum_dz / n)[:, None] - centred * slope[:, None])
+    dx += (dmean / n)[:, None] + (2 / n * jnp.where(var > 0, dvar, 0))[:, None] * centred
+    return dx.astype(x.dtype), (inverse * sum_product).sum(axis=0), sum_dz.sum(axis=0)
+
+
+batch_norm.defvjp(_forward, _backward)
+
+
+def _two_sums(x: Float[Array, "g n c"], y: Float[Array, "g n c"]) -> tuple[Float[Array, "g c"], Float[Array, "g c"]]:
+    """The sums of both over n, in one pass."""
+    if partitioned():  # the compiler splits a sum over devices, but not a pair of them
+        return x.sum(axis=1), y.sum(axis=1)
+    zero = jnp.zeros((), x.dtype)
+    return jax.lax.reduce((x, y), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), (1,))

@@ -12,6 +12,7 @@ from nl_jax.models.geometry import GEOMETRIES, resolve
 from nl_jax.weights import caffe2, mmaction2, norms, slowfast, torchvision
 from nl_jax.weights.differences import differences, nonlocal_positions
 from nl_jax.weights.inflate import Report, inflate
+from nl_jax.weights.read import arrays_of
 from nl_jax.weights.table import Source
 
 SOURCES = {
@@ -49,7 +50,7 @@ def load(
         raise InputError(f"source={source!r} is unknown; choose one of {', '.join(SOURCES)}")
     path, table = Path(path), SOURCES[source]
     may_inflate = inflate_2d or table.images
-    found, unused, is_2d = _rename(path, source, table.read(path))
+    found, unused, is_2d = _rename(path, source, arrays_of(path, table.read))
     if check_geometry:
         _check_geometry(path, source, model, is_2d)
 

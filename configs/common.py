@@ -1,14 +1,17 @@
 """Every field of a run with its meaning; the other configs start from here and change a few.
 
 The values are the paper's recipe for short Kinetics clips. Rows and flags come after a colon:
-`--config=configs/kinetics.py:i3d_r50_nl5`; single fields are overridden with `--config.optimizer.learning_rate=0.02`.
+`--config=configs/kinetics.py:nl5_i3d_r50`; single fields are overridden with `--config.optimizer.learning_rate=0.02`.
 """
 
 from ml_collections import ConfigDict
 
 
 def base() -> ConfigDict:
-    """The fields that every run has. `data` is replaced by the config that says which data."""
+    """The fields that every run has. `data` is added by the config that says which data.
+
+    So is `task`, a name in `nl_jax/tasks/__init__.py`; without it a run is one of classification.
+    """
     config = ConfigDict()
     config.seed = 0
     config.steps = 400_000
@@ -86,7 +89,7 @@ def base() -> ConfigDict:
     return config
 
 
-def video_folder() -> ConfigDict:
+def video_data() -> ConfigDict:
     """A folder with one sub-folder per class, a CSV of path,label, or DIR:SPLIT of what prepare_data wrote.
 
     Clips and views are those of section 4.1.
@@ -113,7 +116,7 @@ def video_folder() -> ConfigDict:
     )
 
 
-def long_range() -> ConfigDict:
+def long_range_data() -> ConfigDict:
     """The embedded task: see `nl_jax.data.long_range`."""
     return ConfigDict(
         dict(
@@ -133,7 +136,7 @@ def long_range() -> ConfigDict:
     )
 
 
-def choose(argument: str, rows: dict[str, dict], flags: tuple[str, ...] = ()) -> tuple[dict, set[str]]:
+def parse_row(argument: str, rows: dict[str, dict], flags: tuple[str, ...] = ()) -> tuple[dict, set[str]]:
     """The row and flags of `FILE.py:row,flag,..`; the first row is the default.
 
     Raises ValueError for an unknown name, listing the valid ones.

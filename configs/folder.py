@@ -18,9 +18,9 @@ ROWS = {
 
 
 def get_config(argument: str = ""):
-    changes, _ = common.choose(argument, ROWS)
+    changes, _ = common.parse_row(argument, ROWS)
     config = common.base()
-    config.data = common.video_folder()
+    config.data = common.video_data()
     config.steps = 200
     config.batch_size = 8
     config.log_every = 10

@@ -55,11 +55,11 @@ ROWS = {
 
 def row_of(rows: dict[str, dict], argument: str):
     """The paper's recipe with the changes of a row, or with the flag `laptop` its small counterpart."""
-    changes, flags = common.choose(argument, rows, ("laptop",))
+    changes, flags = common.parse_row(argument, rows, ("laptop",))
     if flags:
         return laptop.counterpart(changes)
     config = common.base()
-    config.data = common.video_folder()
+    config.data = common.video_data()
     config.num_classes = 400
     config.num_workers = 8
     return common.update(config, changes)

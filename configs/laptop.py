@@ -82,7 +82,7 @@ def _after(row: dict, depth: int, blocks: tuple[int, ...]) -> dict[str, tuple[in
 
 def recipe() -> ConfigDict:
     config = common.base()
-    config.data = common.long_range()
+    config.data = common.long_range_data()
     config.data.kinds = 3
     config.data.digits = 3
     config.steps = 1000

@@ -34,9 +34,9 @@ ROWS = {
 
 
 def get_config(argument: str = ""):
-    changes, _ = common.choose(argument, ROWS)
+    changes, _ = common.parse_row(argument, ROWS)
     config = common.base()
-    config.data = common.long_range()
+    config.data = common.long_range_data()
     config.steps = 2400
     config.batch_size = 32
     config.eval_batch_size = 64

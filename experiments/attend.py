@@ -22,9 +22,10 @@ from nl_jax.data.long_range import LongRange
 from nl_jax.errors import InputError
 from nl_jax.figures import attention, landing
 from nl_jax.models import flat
+from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding, workdir
-from nl_jax.training.setup import SPLITS, make_dataset
-from nl_jax.training.step import make_normalize
+from nl_jax.training.normalize import make_normalize
+from nl_jax.training.task import SPLITS
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network", required=True)
 SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "of the run's own data")
@@ -42,13 +43,13 @@ def main() -> None:
     directory = Path(WORKDIR.value)
     config = workdir.read_config(directory)
     position = pictures.parse_position(POSITION.value)
-    dataset = make_dataset(config.data, SPLIT.value, workdir.read_classes(directory))
+    dataset = task_of(config).open_split(SPLIT.value, workdir.read_classes(directory))
     normalize = make_normalize(config.input)
     if MEASURE.value is not None:
         _measure(directory, dataset, normalize)
         return
     index = _index(dataset, VIDEO.value)
-    example = dataset.test_views(index)
+    example = dataset.test_example(index)
     if (example["failed"] >= 0).any():
         raise InputError(f"--video: {dataset.names[index]} cannot be decoded: {dataset.failure_reason(index)}")
     if VIEW.value >= len(example["video"]):
@@ -59,7 +60,7 @@ def main() -> None:
     block = BLOCK.value or next(iter(model.nonlocal_blocks()), "")
     found = attention.attend(model, normalize(jnp.asarray(video)[None]), block, position)
     view = f", view {VIEW.value}" if len(example["video"]) > 1 else ""
-    title = f"{SPLIT.value} video {getattr(dataset, 'names', {index: index})[index]}{view}"
+    title = f"{SPLIT.value} video {dataset.names[index]}{view}"
     out = Path(OUT.value) if OUT.value else directory / "attention"
     workdir.make_directory(out)
     for path in pictures.draw(video, found, out / f"video{index}_{block}", FORMAT.value, COUNT.value, title):
@@ -67,18 +68,16 @@ def main() -> None:
 
 
 def _load(directory: Path):
-    model = flat.merge(*workdir.load_network(directory, sharding.make_mesh(data=-1, fsdp=1)))
+    model = flat.merge(*restore_network(directory, sharding.make_mesh(data=-1, fsdp=1)))
     model.eval()
     return model
 
 
 def _index(dataset, text: str) -> int:
-    names = getattr(dataset, "names", [])
-    if text in names:
-        return names.index(text)
+    if text in dataset.names:
+        return dataset.names.index(text)
     if not text.isdecimal() or int(text) >= len(dataset):
-        names = ", or a name of the list" if names else ""
-        raise InputError(f"--video={text}: valid are the numbers 0 to {len(dataset) - 1}{names}")
+        raise InputError(f"--video={text}: valid are the numbers 0 to {len(dataset) - 1}, or a name of the list")
     return int(text)
 
 

@@ -2,7 +2,6 @@
 
 import atexit
 import gc
-import importlib.util
 import itertools
 import os
 import sys
@@ -15,6 +14,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from nl_jax.config_files import load_config
 from nl_jax.errors import InputError, Preempted, TrainingError
 from nl_jax.training import hosts, sharding
 
@@ -39,23 +39,6 @@ def run(main: Callable[..., None], arguments: str = "") -> None:
     app.run(
         lambda argv: _guarded(partial(main, argv[1:]) if arguments else main), flags_parser=partial(_parse, arguments)
     )
-
-
-def load_config(name: str) -> ConfigDict:
-    """The config of FILE.py or FILE.py:ROW. Raises InputError for a file, row or flag that does not exist."""
-    path, _, argument = name.partition(":")
-    if not Path(path).is_file():
-        raise InputError(f"there is no config file {path}")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        return module.get_config(argument)
-    except Exception as error:  # a config is a user's program: whatever goes wrong in it is told with its place
-        places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
-        where = f"{name}, line {places[-1].lineno}" if places else name
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise InputError(f"{where}: {kind}{error}") from error
 
 
 def mesh_axes(given: str) -> dict[str, int]:

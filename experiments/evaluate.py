@@ -1,4 +1,4 @@
-"""Tests a trained network: n clips x crops of every video, softmax averaged.
+"""Tests a trained network on every example of a split, as its config says or as flags change it.
 
 python -m experiments.evaluate --workdir=runs/quickstart
 python -m experiments.evaluate --workdir=runs/folder --data=VIDEOS --num_clips=10 --num_crops=3
@@ -12,90 +12,104 @@ from absl import flags
 from rich.progress import Progress
 
 from experiments import command_line, processes
-from nl_jax.data import clips
 from nl_jax.errors import Preempted
-from nl_jax.evaluation.views import predict
+from nl_jax.tasks import TASKS, task_of
 from nl_jax.training import sharding, workdir
-from nl_jax.training.loop import describe_results
+from nl_jax.training.evaluator import Evaluator
 from nl_jax.training.preemption import Preemption
-from nl_jax.training.setup import SPLITS, make_dataset, make_resnet_config, measured_on
-from nl_jax.training.step import make_forward, make_normalize
+from nl_jax.training.task import SPLITS, Task
 from nl_jax.training.watchdog import Watchdog
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to test", required=True)
-SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which videos of the run's own data")
-DATA = flags.DEFINE_string("data", None, "other videos: a folder with one sub-folder per class, or a CSV of path,label")
-NUM_CLIPS = flags.DEFINE_integer("num_clips", None, "clips per video, evenly spaced; the config's by default")
-NUM_CROPS = flags.DEFINE_integer("num_crops", None, "crops per clip, 1 or 3; the config's by default")
-STARTS = flags.DEFINE_enum("starts", None, clips.STARTS, "where test clips start; the config's by default")
-SHORT_SIDE = flags.DEFINE_integer("test_short_side", None, "that frames are scaled to; the config's by default")
-CROP = flags.DEFINE_integer("test_crop", None, "side of a crop, 0 for whole frames with --num_crops=1; the config's")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "videos at a time; the config's by default")
+SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which split of the run's own data")
+DATA = flags.DEFINE_string("data", None, "other data, named as config.data.test is, such as a folder or a CSV")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "examples at a time; the config's by default")
 MESH = flags.DEFINE_string(
-    "mesh", "", "of the devices here, as config.mesh, such as time=4; all split videos by default"
+    "mesh", "", "of the devices here, as config.mesh, such as time=4; all split batches by default"
 )
-CHECKPOINT = flags.DEFINE_enum("checkpoint", "newest", ("newest", "best"), "best is by validation accuracy")
-OUT = flags.DEFINE_string("out", None, "where predictions.npz and results.json go; WORKDIR/evaluate by default")
+CHECKPOINT = flags.DEFINE_enum("checkpoint", "newest", ("newest", "best"), "best is by validation")
+OUT = flags.DEFINE_string("out", None, "where the results go; WORKDIR/evaluate by default")
+
+
+def _define_options() -> dict[str, flags.FlagHolder]:
+    """A flag for every field of config.data that a task lets be changed for a test."""
+    found = {}
+    for task in TASKS.values():
+        for name, (kind, text) in task.test_options.items():
+            text = f"{text}; the config's by default"
+            if kind is int:
+                found[name] = flags.DEFINE_integer(name, None, text)
+            else:
+                found[name] = flags.DEFINE_enum(name, None, kind, text)
+    return found
+
+
+OPTIONS = _define_options()
 
 
 def main() -> None:
     processes.join()
     directory = Path(WORKDIR.value)
-    config = workdir.read_config(directory).unlock()
-    for flag in (NUM_CLIPS, NUM_CROPS, STARTS, SHORT_SIDE, CROP):
-        if flag.value is not None:
-            if flag.name not in config.data:
-                command_line.fail(f"--{flag.name}: the videos of data.name={config.data.name!r} have one view each", 2)
-            config.data[flag.name] = flag.value
-    if DATA.value is not None:
-        if config.data.name != "video_folder":
-            command_line.fail(f"--data: {directory} was trained on data.name={config.data.name!r}, not on videos", 2)
-        config.data[SPLIT.value] = DATA.value
-    batch_size = config.eval_batch_size if BATCH_SIZE.value is None else BATCH_SIZE.value
-
+    task = _task(directory)
     # The devices here may be others than those of the run.
     axes = command_line.mesh_axes(MESH.value) if MESH.value else {}
     mesh = sharding.make_mesh(**{"data": -1, "fsdp": 1} | axes)
-    sharding.check_batch("batch_size", batch_size, mesh)
-    dataset = make_dataset(config.data, SPLIT.value, workdir.read_classes(directory))
-    if mesh.shape["time"] > 1:
-        frames = dataset.test_views(0)["video"].shape[1]
-        sharding.check_frames(make_resnet_config(config.model, len(dataset.classes)).frames(frames), mesh)
-    graphdef, params, batch_stats = workdir.load_network(directory, mesh, best=CHECKPOINT.value == "best")
-    forward = make_forward(graphdef, make_normalize(config.input), mesh, multi_label=dataset.multi_label)
+    sharding.check_batch("batch_size", task.config.eval_batch_size, mesh)
+    dataset = task.open_split(SPLIT.value, workdir.read_classes(directory))
+    task.check_test(mesh, dataset)
+    graphdef, *arrays = workdir.restore_arrays(directory, task, mesh, best=CHECKPOINT.value == "best")
 
-    watchdog = Watchdog(print, warn_after=config.input_warning, end_after=config.input_timeout)
+    watchdog = Watchdog(print, warn_after=task.config.input_warning, end_after=task.config.input_timeout)
     try:
         with Preemption() as preemption, watchdog, Progress(disable=jax.process_index() != 0) as progress:
             if jax.process_index() == 0:
-                print(f"testing {len(dataset)} videos on {mesh.size} device(s)", flush=True)
-            task = progress.add_task("testing", total=len(dataset))
-            predictions = predict(
-                lambda video: forward(params, batch_stats, video),
-                lambda batch: sharding.put_batch(batch, mesh),
-                dataset,
-                batch_size=batch_size,
-                num_workers=config.num_workers,
-                rows=sharding.local_rows(mesh, batch_size),
-                on_batch=lambda videos: progress.update(task, completed=videos),
-                watch=lambda batches: preemption.over(watchdog.over(batches, "batch for testing")),
+                print(f"testing {len(dataset)} {task.example}s on {mesh.size} device(s)", flush=True)
+            evaluator = Evaluator(
+                graphdef,
+                task.forward(dataset),
+                mesh,
+                watch=lambda batches, what: preemption.over(watchdog.over(batches, what)),
+                progress=progress,
             )
+            evaluation = evaluator(task, *arrays, dataset)
     except Preempted:
-        raise Preempted("asked to end: nothing is written; the same command tests again from the first video") from None
-    results = predictions.metrics() | {
-        "measured_on": DATA.value or measured_on(config.data, SPLIT.value),
-        "chance": 1 / len(dataset.classes),
-        "undecodable_videos": [dataset.names[index] for index in predictions.failed.nonzero()[0]],
-    }
+        raise Preempted(
+            f"asked to end: nothing is written; the same command tests again from the first {task.example}"
+        ) from None
     if jax.process_index() == 0:
-        out = Path(OUT.value) if OUT.value else directory / "evaluate"
-        workdir.make_directory(out)
-        predictions.save(out / "predictions.npz", dataset)
-        workdir.write_json(out / "results.json", results)
-        for index in predictions.failed.nonzero()[0]:
-            print(f"cannot be decoded: {dataset.names[index]}: {dataset.failure_reason(int(index))}")
-        print(describe_results(results))
-        print(f"scores of every video: {out / 'predictions.npz'}")
+        _write(directory, task, dataset, evaluation)
+
+
+def _task(directory: Path) -> Task:
+    """That of the run, with the changes that the flags make to its config."""
+    config = workdir.read_config(directory).unlock()
+    for name, option in OPTIONS.items():
+        if option.value is not None:
+            if name not in config.data:
+                command_line.fail(f"--{name}: the data of data.name={config.data.name!r} has no such choice", 2)
+            config.data[name] = option.value
+    if DATA.value is not None:
+        if SPLIT.value not in config.data:
+            command_line.fail(f"--data: {directory} was trained on data.name={config.data.name!r}, not on files", 2)
+        config.data[SPLIT.value] = DATA.value
+    if BATCH_SIZE.value is not None:
+        config.eval_batch_size = BATCH_SIZE.value
+    return task_of(config)
+
+
+def _write(directory: Path, task: Task, dataset, evaluation) -> None:
+    """The results, and what there is to say of them."""
+    bad = evaluation.failed.nonzero()[0].tolist()
+    results = task.results(evaluation, dataset, DATA.value or task.measured_on(SPLIT.value))
+    results[f"undecodable_{task.example}s"] = [dataset.names[index] for index in bad]
+    out = Path(OUT.value) if OUT.value else directory / "evaluate"
+    workdir.make_directory(out)
+    path = evaluation.save(out, dataset)
+    workdir.write_json(out / "results.json", results)
+    for index in bad:
+        print(f"cannot be decoded: {dataset.names[index]}: {dataset.failure_reason(index)}")
+    print(task.describe(results))
+    print(f"what was found in every {task.example}: {path}")
 
 
 if __name__ == "__main__":

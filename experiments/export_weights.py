@@ -9,7 +9,8 @@ from absl import flags
 
 from experiments import command_line
 from nl_jax.models import flat
-from nl_jax.training import sharding, workdir
+from nl_jax.tasks import restore_network
+from nl_jax.training import sharding
 from nl_jax.weights import save
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to export", required=True)
@@ -17,7 +18,7 @@ PATH = flags.DEFINE_string("path", None, "the file to write, .pyth", required=Tr
 
 
 def main() -> None:
-    model = flat.merge(*workdir.load_network(Path(WORKDIR.value), sharding.make_mesh(-1, 1)))
+    model = flat.merge(*restore_network(Path(WORKDIR.value), sharding.make_mesh(-1, 1)))
     config = save(model, PATH.value)
     print(f"wrote {PATH.value}\n{config}")
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict, config_flags
 
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig, VideoResNet
-from nl_jax.training.setup import make_resnet_config
+from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.weights import SOURCES, Report, load
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of the network", lock_config=True)
@@ -19,7 +19,7 @@ CHECK_GEOMETRY = flags.DEFINE_bool("check_geometry", True, "refuse weights that 
 INFLATE_2D = flags.DEFINE_bool("inflate_2d", False, "inflate kernels of one plane in time, as torchvision's always are")
 
 
-def load_network(path: str) -> tuple[VideoResNet, ConfigDict, tuple[str, ...], Report]:
+def import_network(path: str) -> tuple[VideoResNet, ConfigDict, tuple[str, ...], Report]:
     """The network of --config with the weights of a file of --source, its config and its classes."""
     config = CONFIG.value
     classes = _classes(config.num_classes)

@@ -30,11 +30,11 @@ def main() -> None:
     directory = Path(WORKDIR.value)
     if (directory / "config.json").exists():
         raise InputError(f"--workdir: {directory} holds a run already; choose another")
-    model, config, classes, report = foreign.load_network(PATH.value)
+    model, config, classes, report = foreign.import_network(PATH.value)
     _, params, batch_stats = flat.split(model)
     # No optimiser: what a run that starts here takes over are the weights.
     new = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optax.identity().init(params))
-    workdir.write(directory, config, classes)
+    workdir.write_workdir(directory, config, classes)
     with Checkpoints(directory) as checkpoints:
         checkpoints.save(new, {})
     print(f"{PATH.value}: {report}")

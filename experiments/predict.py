@@ -26,7 +26,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments import command_line, foreign, pictures
-from experiments.predictor import Prediction, Predictor
 from nl_jax.data.failure import DecodeError
 from nl_jax.data.picture_folder import is_picture, picture_files
 from nl_jax.data.sources.folder import find_videos
@@ -34,6 +33,7 @@ from nl_jax.data.stream import is_stream
 from nl_jax.errors import InputError
 from nl_jax.figures import attention
 from nl_jax.figures.scores import draw_scores
+from nl_jax.predictor import Prediction, Predictor
 from nl_jax.training import workdir
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
@@ -91,7 +91,7 @@ def _predictor() -> Predictor:
         return Predictor.of_workdir(Path(WORKDIR.value), best=BEST.value, multi_label=MULTI_LABEL.value)
     if foreign.CONFIG.value is None or foreign.SOURCE.value is None:
         raise InputError("--checkpoint needs --config, the network in the file, and --source, whose file it is")
-    model, config, classes, report = foreign.load_network(CHECKPOINT.value)
+    model, config, classes, report = foreign.import_network(CHECKPOINT.value)
     print(f"{CHECKPOINT.value}: {report}", file=sys.stderr)
     return Predictor(model, config, classes, multi_label=bool(MULTI_LABEL.value))
 

@@ -1,4 +1,4 @@
-"""Makes a data set ready to train on: ArrayRecord shards of small H.264 clips; or checks a copy of it.
+"""Makes a data set ready to train on: ArrayRecord shards of small H.264 clips, or of images; or checks a copy of it.
 
 python -m experiments.prepare_data --dataset=kinetics400 --source=VIDEOS_AND_LISTS --data_dir=OUT
 python -m experiments.prepare_data --dataset=kinetics400 --source=VIDEOS_AND_LISTS --check --report=DIR
@@ -28,7 +28,8 @@ from nl_jax.data.records.write import BUILDERS, SECONDS_PER_VIDEO, config_of, fo
 from nl_jax.data.sources.listing import Listing
 from nl_jax.errors import InputError
 
-DATASET = flags.DEFINE_enum("dataset", None, list(BUILDERS), "which data set", required=True)
+DATASET = flags.DEFINE_enum("dataset", None, [*BUILDERS, "coco"], "which data set", required=True)
+ANNOTATIONS = flags.DEFINE_enum("annotations", "instances", ("instances", "person_keypoints"), "of coco: which files")
 SOURCE = flags.DEFINE_string("source", None, "the folder of its videos and annotation files", required=True)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where the prepared data set goes")
 SPLIT = flags.DEFINE_integer("split", 1, "of ucf101 and hmdb51: 1, 2 or 3")
@@ -49,6 +50,9 @@ def main() -> None:
     source = Path(SOURCE.value)
     if not source.exists():
         raise InputError(f"--source: there is no {source}")
+    if DATASET.value == "coco":
+        _coco(source)
+        return
     config = config_of(DATASET.value, split=SPLIT.value, short_side=SHORT_SIDE.value)
     builder_class = BUILDERS[DATASET.value]
     listing = builder_class.list_source(source, config.split)
@@ -79,6 +83,60 @@ def main() -> None:
             _write(builder, unfinished)
         _tell(builder, write_index(Path(builder.data_path)))
         shutil.rmtree(unfinished)
+
+
+def _coco(source: Path) -> None:
+    from nl_jax.data.coco import check, records  # pycocotools, which no video needs
+    from nl_jax.data.coco.source import find_splits
+
+    kind = ANNOTATIONS.value
+    splits = find_splits(source, kind)
+    if CHECK.value:
+        _check_coco(check, splits, kind == "person_keypoints")
+        return
+    if not DATA_DIR.value:
+        raise InputError("--data_dir is not given: where does the prepared data set go?")
+    data_dir = Path(DATA_DIR.value)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    builder = records.Coco(config=records.config_of(kind), data_dir=data_dir)
+    builder.splits = splits
+    directory = Path(builder.data_path)
+    with _only_one(data_dir / f".preparing_{builder.name}_{kind}") as unfinished:
+        if directory.exists():
+            console.print(f"{directory} has its shards already; remove it to prepare it anew")
+        else:
+            _write(builder, unfinished)
+        for split, found in records.write_annotations(directory, splits, kind).items():
+            instances = sum(len(image.instances) for image in found.images)
+            console.print(f"{split}: {len(found.images)} images, {instances} annotations; {len(found.problems)} faults")
+            for problem in found.problems[:10]:
+                console.print(f"  {problem}")
+        shutil.rmtree(unfinished)
+    console.print(f"wrote {directory}; train on it with --config.data.train={directory}:{next(iter(splits))}")
+
+
+def _check_coco(check, splits, keypoints: bool) -> None:
+    if not REPORT.value:
+        raise InputError("--report is not given: where does --check write?")
+    lines, began, count = [], time.monotonic(), check.count_images(splits)
+    with _progress() as progress:
+        task = progress.add_task("images", total=count, failed=0)
+        failed = 0
+        options = {"num_workers": NUM_WORKERS.value, "timeout": TIMEOUT.value}
+        for found in check.check(splits, masks=not keypoints, keypoints=keypoints, **options):
+            lines += found
+            failed += sum(line.problem.kind == "unreadable" for line in found)
+            progress.update(task, completed=min(progress.tasks[task].completed + 1, count), failed=failed)
+    _tell_pace("images", count, began)
+    lines = check.finish(lines)
+    check.write_report(Path(REPORT.value), f"{DATASET.value}: {SOURCE.value}", lines)
+    counts = check.summary(lines)
+    table = Table("fault", *splits)
+    for kind in check.KINDS:
+        if any(kind in row for row in counts.values()):
+            table.add_row(kind, *(str(counts.get(split, {}).get(kind, 0)) for split in splits))
+    console.print(table if counts else "nothing is wrong")
+    console.print(f"wrote {REPORT.value}/report.csv, a line for every fault, and {REPORT.value}/index.html")
 
 
 def _make_records(preparation, items) -> None:

@@ -7,15 +7,12 @@ from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from experiments import command_line, processes
-from experiments.stages import stage_of
 from nl_jax.errors import InputError
-from nl_jax.training import recipe
-from nl_jax.training import workdir as workdirs
-from nl_jax.training.loop import train
-from nl_jax.training.setup import check_run, make_dataset
+from nl_jax.stages import train_chain
+from nl_jax.tasks import task_of
 from nl_jax.training.times import parse_steps
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of a config", lock_config=True)
@@ -25,23 +22,6 @@ DEBUG_NANS = flags.DEFINE_bool("debug_nans", False, "stop at the operation that 
 flags.mark_flags_as_required(["config", "workdir"])
 
 
-def run(config: ConfigDict, workdir: Path, profile_steps: tuple[int, int] | None = None) -> dict:
-    """Trains the stage that the config starts from, unless that has been done, and then the config."""
-    start = Path(config.start.workdir) if config.start.workdir else None
-    if config.start.stage and not start:
-        start = workdir / "start"
-        stage = stage_of(config)
-        if (start / "results.json").exists():
-            workdirs.check(start, recipe.at_batch_size(stage), make_dataset(stage.data, "train"))
-        else:
-            check_run(recipe.at_batch_size(config), workdir)  # before hours are spent on the stage
-            try:
-                run(stage, start)
-            except InputError as error:
-                raise InputError(f"{config.start.stage}, the stage before: {error}") from error
-    return train(config, workdir, start, profile_steps)
-
-
 def main() -> None:
     processes.join()
     config = CONFIG.value
@@ -49,11 +29,11 @@ def main() -> None:
         raise InputError("--workdir is empty; give a directory")
     if DEBUG_NANS.value:  # JAX looks at every result, and runs what gave a NaN again, operation by operation
         jax.config.update("jax_debug_nans", True)
-    run(config, Path(WORKDIR.value), parse_steps(PROFILE_STEPS.value))
+    train_chain(config, Path(WORKDIR.value), parse_steps(PROFILE_STEPS.value))
     if jax.process_index():
         return
     if config.paper:
-        print("The paper reports for this row: top-1 {}%, top-5 {}%".format(*config.paper))
+        print(f"The paper reports for this row: {task_of(config).paper.format(*config.paper)}")
     if config.expect:
         print(f"For comparison, of the config as its file has it: {config.expect}")
 

@@ -8,24 +8,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nl_jax import data, evaluation, figures, models, ops, training, weights
+    from nl_jax import data, evaluation, figures, models, ops, tasks, training, weights
+    from nl_jax.config_files import load_config
     from nl_jax.models import NonLocalBlock, ResNetConfig, VideoResNet
+    from nl_jax.predictor import Prediction, Predictor
+    from nl_jax.stages import train_chain
 
 __version__ = "0.2.0"
 
-PACKAGES = ("data", "evaluation", "figures", "models", "ops", "training", "weights")
+PACKAGES = ("data", "evaluation", "figures", "models", "ops", "tasks", "training", "weights")
 # Name to the module that defines it.
-NAMES = {"NonLocalBlock": "nl_jax.models", "ResNetConfig": "nl_jax.models", "VideoResNet": "nl_jax.models"}
+NAMES = {
+    "NonLocalBlock": "nl_jax.models",
+    "Prediction": "nl_jax.predictor",
+    "Predictor": "nl_jax.predictor",
+    "ResNetConfig": "nl_jax.models",
+    "VideoResNet": "nl_jax.models",
+    "load_config": "nl_jax.config_files",
+    "train_chain": "nl_jax.stages",
+}
 
 __all__ = [
     "NonLocalBlock",
+    "Prediction",
+    "Predictor",
     "ResNetConfig",
     "VideoResNet",
     "data",
     "evaluation",
     "figures",
+    "load_config",
     "models",
     "ops",
+    "tasks",
+    "train_chain",
     "training",
     "weights",
 ]

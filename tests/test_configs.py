@@ -11,10 +11,11 @@ from absl import flags
 from flax import nnx
 
 from configs import kinetics, quickstart, table2g
-from experiments import train
+from nl_jax import stages as chain
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig, VideoResNet, flat
-from nl_jax.training.setup import check_run, make_resnet_config
+from nl_jax.tasks.resnet_fields import make_resnet_config
+from nl_jax.training.setup import check_run
 
 # Parameters in M of the networks without blocks, and of a block by stage (section 6 of the paper's counts; a block has
 # four products of c x c/2 with their biases, and a norm).
@@ -122,8 +123,8 @@ def test_blocks_lie_where_the_tables_say():
 def stages(monkeypatch):
     """Runs record their config and workdir instead of training."""
     done = []
-    monkeypatch.setattr(train, "train", lambda config, workdir, start, steps: done.append((config, workdir, start)))
-    monkeypatch.setattr(train, "check_run", lambda *_: None)
+    monkeypatch.setattr(chain, "train", lambda config, workdir, start, _: done.append((config, workdir, start)) or {})
+    monkeypatch.setattr(chain, "check_run", lambda *_: None)
     return done
 
 
@@ -131,7 +132,7 @@ def test_the_chain_of_a_long_network_is_images_then_32_frames_then_128(stages):
     config = table2g.get_config("nl5_i3d_r101").unlock()
     config.data.train, config.data.validation, config.images.train = "videos", "held_out", "pictures"
     config.mesh.time = 4
-    train.run(config, Path("W"))
+    chain.train_chain(config, Path("W"))
     found = [(str(workdir), str(start), c.data.frames, c.data.train, c.model.norm) for c, workdir, start in stages]
     assert found == [
         ("W/start/start", "None", 1, "pictures", "batch"),
@@ -154,8 +155,8 @@ def test_a_finished_stage_is_compared_with_the_recipe_at_its_batch_size(stages, 
     (tmp_path / "W" / "start").mkdir(parents=True)
     (tmp_path / "W" / "start" / "results.json").touch()
     compared = []
-    monkeypatch.setattr(train.workdirs, "check", lambda _, config, __: compared.append(config.steps))
-    train.run(config, tmp_path / "W")
+    monkeypatch.setattr(chain.workdir, "check_workdir", lambda _, task, __: compared.append(task.config.steps))
+    chain.train_chain(config, tmp_path / "W")
     assert compared == [1200]  # what `train` wrote into its workdir
 
 
@@ -163,7 +164,7 @@ def test_a_finished_stage_is_compared_with_the_recipe_at_its_batch_size(stages, 
 def test_a_wrong_optimizer_of_any_stage_is_refused_before_the_first_is_trained(
     stages, tmp_path, monkeypatch, field, value
 ):
-    monkeypatch.setattr(train, "check_run", check_run)
+    monkeypatch.setattr(chain, "check_run", check_run)
     stage = tmp_path / "stage.py"  # which itself starts from images
     stage.write_text(
         "from configs import quickstart\n\ndef get_config(_):\n    config = quickstart.get_config().unlock()\n"
@@ -172,20 +173,20 @@ def test_a_wrong_optimizer_of_any_stage_is_refused_before_the_first_is_trained(
     config = quickstart.get_config().unlock()
     config.start.stage = str(stage)
     with pytest.raises(InputError, match=f"the stage before: .*{field}="):
-        train.run(config, tmp_path / "W")
+        chain.train_chain(config, tmp_path / "W")
     assert not stages and not (tmp_path / "W").exists()
 
 
 def test_a_finished_network_takes_the_place_of_the_stage(stages):
     config = kinetics.get_config("nl5_i3d_r50").unlock()
     config.start.workdir = "finished"
-    train.run(config, Path("W"))
+    chain.train_chain(config, Path("W"))
     assert [(str(workdir), str(start)) for _, workdir, start in stages] == [("W", "finished")]
 
 
 def test_a_chain_without_images_says_what_it_needs(stages):
     with pytest.raises(InputError, match=r"images\.train is empty: configs/kinetics\.py:imagenet_r50 needs a folder"):
-        train.run(kinetics.get_config("c2d_r50").unlock(), Path("W"))
+        chain.train_chain(kinetics.get_config("c2d_r50").unlock(), Path("W"))
     assert not stages
 
 

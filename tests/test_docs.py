@@ -42,7 +42,7 @@ def test_every_public_name_has_a_docstring_and_a_place_in_the_reference(site):
     for page in (site / "reference").glob("*.html"):
         explained |= set(re.findall(r'id="(nl_jax\.[\w.]+)"', page.read_text()))
     names = {name: node for file in sorted((REPOSITORY / "nl_jax").rglob("*.py")) for name, node in _public(file)}
-    assert "nl_jax.ops.nonlocal_op.gaussian" in names and "nl_jax.models.resnet.ResNetConfig.stages" in names
+    assert "nl_jax.ops.nonlocal_op.gaussian" in names and "nl_jax.models.resnet_config.ResNetConfig.stages" in names
     assert not [name for name, node in names.items() if not ast.get_docstring(node)], "without a docstring"
     missing = sorted({name for name, node in names.items() if not isinstance(node, ast.Module)} - explained)
     assert not missing, f"add `::: MODULE` of these to its page in docs/reference: {', '.join(missing)}"

@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from nl_jax.models import VideoResNet, flat
-from nl_jax.training.setup import make_resnet_config
+from nl_jax.tasks.resnet_fields import make_resnet_config
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"

@@ -18,8 +18,16 @@ from nl_jax.errors import InputError
 # run returns measurements to show, or has shown its own. A module is imported when it is asked for, and needs no more
 # packages than its own.
 SUBJECTS = {
-    **{"op": "op", "block": "block", "network": "network", "train_step": "network", "evaluate": "network"},
-    **{"growth": "growth", "input": "input", "loop": "loop", "gpu": "gpu"},
+    "op": "op",
+    "block": "block",
+    "network": "network",
+    "train_step": "network",
+    "evaluate": "network",
+    "growth": "growth",
+    "input": "input",
+    "loop": "loop",
+    "gpu": "gpu",
+    "detection": "detection",
 }
 
 

@@ -148,7 +148,7 @@ def shares(folder: Path, clips: int) -> dict[str, float]:
         dataset = _folder(folder)
         start = time.perf_counter()
         for seed in range(clips):
-            dataset.train_clip(0, np.random.default_rng(seed))
+            dataset.train_example(0, np.random.default_rng(seed))
         total = time.perf_counter() - start
     finally:
         decode.decode_frames, to_rgb.ToRgb.__call__ = real_frames, real_resize
@@ -177,7 +177,7 @@ def _folder(folder: Path) -> videos.Videos:
 
 
 def _nl_jax(path: str, rng: np.random.Generator) -> np.ndarray:
-    return _folder(Path(path).parents[1]).train_clip(0, rng)["video"]
+    return _folder(Path(path).parents[1]).train_example(0, rng)["video"]
 
 
 def _decord(path: str, rng: np.random.Generator, threads: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -15,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import quickstart
+from nl_jax import stages
 from nl_jax.data.loader import TrainBatches
 from nl_jax.errors import InputError
-from nl_jax.training import loop
+from nl_jax.tasks import task_of
+from nl_jax.training import run as training_run
 
 STEP_SECONDS = 0.1
 WARM_UP = 10
@@ -37,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as workdir:
         _register_wait(Path(workdir))
         config = _config(arguments)
-        step = _WaitingStep()
+        step = _WaitingStep(task_of(config).train_figures)
         began, inputs = [], []
         next_batch = TrainBatches.__next__
 
@@ -49,9 +52,9 @@ def run(arguments: argparse.Namespace) -> None:
 
         with (
             mock.patch.object(TrainBatches, "__next__", timed),
-            mock.patch.object(loop, "make_train_step", step.made_by),
+            mock.patch.object(training_run, "make_train_step", step.made_by),
         ):
-            loop.train(config, Path(workdir) / "run")
+            stages.train(config, Path(workdir) / "run")
     count = arguments.steps - 1 - WARM_UP
     # Of every step from its asking for a batch to the next one's.
     in_loop = (began[arguments.steps - 1] - began[WARM_UP]) / count
@@ -78,25 +81,41 @@ def _config(arguments: argparse.Namespace):
     config = quickstart.get_config("nl_c2d").unlock()
     config.update_from_flattened_dict(
         {
-            **{"start.stage": "", "steps": arguments.steps, "batch_size": 8 * jax.device_count(), "eval_every": 0},
-            **{"recipe_batch_size": 0},
-            **{"model.blocks_per_stage": (), "model.depth": arguments.depth, "model.width": 8},
-            **{"model.nonlocal_blocks.res3": (), "model.nonlocal_preset": 5, "model.inflate": "3x1x1"},
-            **{"data.frames": 8, "data.validation_size": 8, "data.test_size": 8, "eval_batch_size": 8},
-            **{"checkpoint_every": 10**6, "precise_bn_batches": 1, "optimizer.warmup_steps": 1},
-            **{"optimizer.name": "sgd", "optimizer.learning_rate": 0.01},  # as in the paper's recipe
+            "start.stage": "",
+            "steps": arguments.steps,
+            "batch_size": 8 * jax.device_count(),
+            "recipe_batch_size": 0,
+            "eval_every": 0,
+            "eval_batch_size": 8,
+            "checkpoint_every": 10**6,
+            "precise_bn_batches": 1,
+            "model.blocks_per_stage": (),
+            "model.depth": arguments.depth,
+            "model.width": 8,
+            "model.nonlocal_blocks.res3": (),
+            "model.nonlocal_preset": 5,
+            "model.inflate": "3x1x1",
+            "data.frames": 8,
+            "data.validation_size": 8,
+            "data.test_size": 8,
+            "optimizer.warmup_steps": 1,
+            "optimizer.name": "sgd",  # as in the paper's recipe
+            "optimizer.learning_rate": 0.01,
         }
     )
     return config
 
 
 class _WaitingStep:
-    """In place of what make_train_step returns."""
+    """In place of what make_train_step returns; its metrics are those of a task, and those of every step."""
 
-    def made_by(self, graphdef, normalize, optimizer, schedule, mesh, train_state, *_, **__):
+    def __init__(self, metrics):
+        self._metrics = ("loss", *metrics, "learning_rate", "grad_norm")
+
+    def made_by(self, graphdef, loss, optimizer, schedule, mesh, train_state, *_, **__):
         self._state = jax.tree.map(jnp.copy, train_state)  # the loop donates its own
         self.arrays = len(jax.tree.leaves(train_state))
-        self._step = jax.jit(_step, donate_argnums=0)
+        self._step = jax.jit(partial(_step, metrics=self._metrics), donate_argnums=0)
         self.calls = []
         return self
 
@@ -119,12 +138,12 @@ class _WaitingStep:
         return (time.perf_counter() - began) / count
 
 
-def _step(state, batch, key):
+def _step(state, batch, key, metrics):
     wait = jax.ffi.ffi_call("nl_jax_wait", jax.ShapeDtypeStruct((), jnp.float32))
     # After what the step takes, as on a device, and before what it gives.
-    one = wait(1 + 0 * batch["label"].min().astype(jnp.float32), seconds=np.float32(STEP_SECONDS))
+    one = wait(1 + 0 * jax.tree.leaves(batch)[0].min().astype(jnp.float32), seconds=np.float32(STEP_SECONDS))
     arrays = jax.tree.map(lambda x: x * one.astype(x.dtype), state)
-    return arrays.replace(step=state.step + 1), dict.fromkeys(("loss", "top1", "learning_rate", "grad_norm"), one)
+    return arrays.replace(step=state.step + 1), dict.fromkeys(metrics, one)
 
 
 def _now() -> np.ndarray:

@@ -14,15 +14,18 @@ from configs.common import base
 from experiments.benchmark.measure import Measurement, Program, compare, compiled_bytes
 from experiments.benchmark.op import naive_gaussian
 from nl_jax.models import ResNetConfig, VideoResNet, flat
-from nl_jax.models.summary import summary
+from nl_jax.models.summary import summarize
 from nl_jax.ops import nonlocal_op
+from nl_jax.tasks.classification import Classification
 from nl_jax.training import sharding, state
 from nl_jax.training.abstract import abstract_batch, abstract_state, trace_train_step
-from nl_jax.training.schedule import make_optimizer, make_schedule
-from nl_jax.training.step import make_forward, make_normalize, make_train_step
+from nl_jax.training.normalize import make_normalize
+from nl_jax.training.schedule import make_schedule
+from nl_jax.training.step import make_forward, make_train_step
 
 NONLOCAL_BLOCKS = {50: {"res3": (1, 3), "res4": (1, 3, 5)}, 101: {"res3": (1, 3), "res4": (6, 13, 20)}}
-NORMALIZE = make_normalize(base().input)
+TASK = Classification(base())  # for its loss and its forward pass
+FORWARD = TASK.scores(multi_label=False)
 CASES = {"network": "forward", "train_step": "training step", "evaluate": "forward of three test crops"}
 
 
@@ -84,18 +87,26 @@ def _training():
     config = base()
     config.optimizer.schedule = "constant"
     schedule = make_schedule(config.optimizer, config.steps)
-    return schedule, make_optimizer(config.optimizer, schedule)
+    return schedule, TASK.optimizer(schedule)
 
 
 def _lower(frames, arguments, mesh):
     side, batch = _sizes(arguments)
     config, (schedule, optimizer) = _config(arguments), _training()
-    videos = (batch * mesh.size, frames, side, side)
+    example = {
+        "video": jax.ShapeDtypeStruct((frames, side, side, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((), jnp.int32),
+    }
+    inputs = abstract_batch(example, batch * mesh.size, mesh)
+    build = partial(_build, config)
     if arguments.subject == "train_step":
-        return trace_train_step(config, NORMALIZE, optimizer, schedule, mesh, videos).lower()
-    graphdef, state = abstract_state(config, optimizer, mesh)
-    forward = make_forward(graphdef, NORMALIZE, mesh)
-    return forward.lower(state.params, state.batch_stats, abstract_batch(videos, mesh)["video"])
+        return trace_train_step(build, TASK.loss, optimizer, schedule, mesh, inputs).lower()
+    graphdef, state = abstract_state(build, optimizer, mesh)
+    return make_forward(graphdef, FORWARD, mesh).lower(state.params, state.batch_stats, {"video": inputs["video"]})
+
+
+def _build(config, rngs):
+    return VideoResNet(config, rngs=rngs)
 
 
 def _measure(frames, arguments):
@@ -104,7 +115,7 @@ def _measure(frames, arguments):
     video = rng.integers(0, 256, (batch, frames, side, side, 3), dtype=np.uint8)
     label = rng.integers(0, 400, batch)
     config = _config(arguments)
-    operations = 2 * batch * summary(config, video.shape[1:4]).macs * (3 if arguments.subject == "train_step" else 1)
+    operations = 2 * batch * summarize(config, video.shape[1:4]).macs * (3 if arguments.subject == "train_step" else 1)
     title = f"I3D-NL R{arguments.depth} {frames}x{side}x{side}, batch {batch}: {CASES[arguments.subject]}"
     return compare(
         title,
@@ -120,14 +131,15 @@ def _measure(frames, arguments):
 def _ours(config, video, label, subject, operations) -> Program:
     mesh = sharding.make_mesh(data=1, fsdp=1, devices=jax.devices()[:1])
     schedule, optimizer = _training()
-    graphdef, _, _ = flat.abstract(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
-    current = state.create(lambda rngs: VideoResNet(config, rngs=rngs), optimizer, mesh, seed=0)
+    build = partial(_build, config)
+    graphdef, _, _ = flat.abstract(lambda: build(nnx.Rngs(0)))
+    current = state.create(build, optimizer, mesh, seed=0)
     batch = sharding.put_batch({"video": video, "label": label.astype(np.int32)}, mesh)
     if subject != "train_step":
-        forward = make_forward(graphdef, NORMALIZE, mesh)
-        args = (current.params, current.batch_stats, batch["video"])
+        forward = make_forward(graphdef, FORWARD, mesh)
+        args = (current.params, current.batch_stats, {"video": batch["video"]})
         return Program(lambda: forward(*args).block_until_ready(), operations, compiled_bytes(forward, *args))
-    train_step = make_train_step(graphdef, NORMALIZE, optimizer, schedule, mesh, current)
+    train_step = make_train_step(graphdef, TASK.loss, optimizer, schedule, mesh, current)
 
     def step():
         nonlocal current
@@ -145,7 +157,7 @@ def _theirs(arguments, video, label):
     from experiments.benchmark.torch_network import I3D
 
     model = I3D(arguments.depth, arguments.width, nonlocal_blocks=NONLOCAL_BLOCKS[arguments.depth])
-    video = torch.tensor(np.array(NORMALIZE(jnp.asarray(video))).transpose(0, 4, 1, 2, 3).copy())
+    video = torch.tensor(np.array(make_normalize(base().input)(jnp.asarray(video))).transpose(0, 4, 1, 2, 3).copy())
     label = torch.tensor(label)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
 

@@ -1,7 +1,7 @@
 """Whether a run fits a pod and how fast it could be, before there is one: the step is compiled for it here.
 
-python -m experiments.plan_pod --config=configs/kinetics.py --topology=v5e:4x4 --clips_per_chip=8
-python -m experiments.plan_pod --config=configs/table3.py:nl_i3d_r101 --topology=v5e:16x16 --clips_per_chip=2
+python -m experiments.plan_pod --config=configs/kinetics.py --topology=v5e:4x4 --batch_per_chip=8
+python -m experiments.plan_pod --config=configs/table3.py:nl_i3d_r101 --topology=v5e:16x16 --batch_per_chip=2
 python -m experiments.plan_pod --config=configs/kinetics.py --topology=v6e:4x4 --search --mesh=fsdp=1 --mesh=fsdp=4
 """
 
@@ -9,7 +9,6 @@ import itertools
 import json
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
@@ -17,22 +16,24 @@ from experiments import command_line
 from experiments.plan_pod import search, show
 from experiments.plan_pod.plan import as_dict, find_pod, make_plan, without_accelerators
 from nl_jax.errors import InputError
-from nl_jax.models.summary import summary
-from nl_jax.training.setup import make_dataset, make_resnet_config
+from nl_jax.tasks import task_of
+from nl_jax.training.task import Example, Task
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of a config", lock_config=True)
 TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:4x4, v6e:16x16, v5p:2x2x2, ..; h100:8, a100:8 or gpu:8")
-CLIPS = flags.DEFINE_list("clips_per_chip", None, "instead of config.batch_size; several, by commas, with --search")
+PER_CHIP = flags.DEFINE_list(
+    "batch_per_chip", None, "examples of the batch, instead of config.batch_size; several, by commas, with --search"
+)
 MESH = flags.DEFINE_multi_string("mesh", [], "instead of config.mesh, such as fsdp=4; several with --search")
 REMAT = flags.DEFINE_list("remat", None, "stages joined by +, or none, instead of config.model.remat; several likewise")
-SEARCH = flags.DEFINE_bool("search", False, "try every combination of clips, remat and mesh, and print a table")
-LARGEST = flags.DEFINE_bool("largest", False, "compile until the largest number of clips per chip that fits is known")
+SEARCH = flags.DEFINE_bool("search", False, "try every combination of the three above, and print a table")
+LARGEST = flags.DEFINE_bool("largest", False, "compile until the largest batch that fits is known")
 NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "where neither config nor data says so")
 EFFICIENCY = flags.DEFINE_float("efficiency", 0.4, "assumed share of the published peaks", 0.01, 1.0)
 OUT = flags.DEFINE_string("out", None, "a JSON file for all figures")
 flags.mark_flags_as_required(["config", "topology"])
 
-SEARCHED_CLIPS = ("1", "2", "4", "8", "16", "32")
+SEARCHED_PER_CHIP = ("1", "2", "4", "8", "16", "32")
 SEARCHED_REMAT = ("none", "res2", "res2+res3")
 
 
@@ -40,8 +41,9 @@ def main() -> None:
     without_accelerators()
     config = CONFIG.value.copy_and_resolve_references().unlock()
     pod = find_pod(TOPOLOGY.value)
-    sizes = num_classes, clip = _sizes(config)
-    show.title(summary(make_resnet_config(config.model, num_classes), clip), config, pod)
+    task = task_of(config)
+    sizes = num_classes, example = _sizes(task)
+    show.title(task.summary(num_classes, example), config, pod)
     settings = _settings(config)
     if LARGEST.value and SEARCH.value:
         raise InputError("--largest and --search are both given; choose one")
@@ -54,7 +56,7 @@ def main() -> None:
         plans = search.every(config, pod, sizes, settings)
         show.table(plans, pod, config.model.dtype, EFFICIENCY.value)
     elif len(settings) > 1:
-        raise InputError("several values of --clips_per_chip, --mesh or --remat need --search")
+        raise InputError("several values of --batch_per_chip, --mesh or --remat need --search")
     else:
         plans = [make_plan(search.changed(config, pod, settings[0]), pod, *sizes)]
         show.details(plans[0], pod, config.model.dtype, EFFICIENCY.value)
@@ -65,27 +67,27 @@ def main() -> None:
         Path(OUT.value).write_text(json.dumps([as_dict(plan) for plan in plans], indent=1) + "\n")
 
 
-def _sizes(config: ConfigDict) -> tuple[int, tuple[int, int, int]]:
-    """Classes, and (t, h, w) of a training clip."""
-    classes = NUM_CLASSES.value or config.num_classes
-    if config.data.name == "video_folder" and (classes or not config.data.train):
-        if not classes:
-            raise InputError("num_classes=0 takes what the data has, and data.train is empty; give --num_classes")
-        return classes, (config.data.frames, config.data.crop, config.data.crop)
-    data = make_dataset(config.data, "train")
-    return classes or len(data.classes), data.train_clip(0, np.random.default_rng(0))["video"].shape[:3]
+def _sizes(task: Task) -> tuple[int, Example]:
+    """The number of classes, and the shapes of a training example; the data are looked at for what is not said."""
+    if classes := NUM_CLASSES.value or task.config.num_classes:
+        return classes, task.example_shapes()
+    try:
+        dataset = task.open_split("train")
+    except InputError as error:
+        raise InputError(f"num_classes=0 takes what the data has, or give --num_classes: {error}") from error
+    return len(dataset.classes), task.example_shapes()
 
 
 def _settings(config: ConfigDict) -> list[search.Setting]:
     """Every combination of what the flags name."""
-    clips = CLIPS.value or (SEARCHED_CLIPS if SEARCH.value else [])
+    batch_per_chip = PER_CHIP.value or (SEARCHED_PER_CHIP if SEARCH.value else [])
     remat = REMAT.value or (SEARCHED_REMAT if SEARCH.value else [])
-    if bad := [value for value in clips if not value.isdigit() or not int(value)]:
-        raise InputError(f"--clips_per_chip={bad[0]!r} is no number of clips; give whole numbers from 1")
+    if bad := [value for value in batch_per_chip if not value.isdigit() or not int(value)]:
+        raise InputError(f"--batch_per_chip={bad[0]!r} is no number; give whole numbers from 1")
     combinations = itertools.product(
         [command_line.mesh_axes(given) for given in MESH.value] or [None],
         [() if value == "none" else tuple(value.split("+")) for value in remat] or [None],
-        sorted(int(value) for value in clips) or [None],
+        sorted(int(value) for value in batch_per_chip) or [None],
     )
     return [search.Setting(*values) for values in combinations]
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import re
+from functools import partial
 
 import jax
 from jax.experimental import topologies
@@ -12,13 +13,13 @@ from ml_collections import ConfigDict
 
 from experiments.plan_pod.collectives import Collective, collectives
 from nl_jax.errors import InputError
-from nl_jax.models.summary import summary
 from nl_jax.ops import devices
+from nl_jax.tasks import task_of
 from nl_jax.training import sharding
 from nl_jax.training.abstract import abstract_batch, abstract_state, trace_run
 from nl_jax.training.chips import CHIPS, Chip
-from nl_jax.training.schedule import make_optimizer, make_schedule
-from nl_jax.training.setup import check_batch_size, make_resnet_config
+from nl_jax.training.schedule import make_schedule
+from nl_jax.training.task import Example, Task
 
 TPUS = ("v5e", "v5p", "v6e")
 GPUS = ("gpu", "a100", "h100")
@@ -43,7 +44,7 @@ class Plan:
     """One setting on one pod. Bytes are of one chip.
 
     Attributes:
-      clips_per_chip: in each share of the batch, which more than one chip holds where the mesh splits clips.
+      batch_per_chip: examples in each share of the batch; where the mesh splits them, more than one chip holds it.
       parts: what the memory is taken by; None as the value of what cannot be known without the compiler.
       limit: what the compiler may use of the chip's memory, where it said so.
       needed: by the whole program.
@@ -52,11 +53,12 @@ class Plan:
         times.
       compiled_operations, moved: floating point operations and bytes of memory traffic of the compiled program, loops
         counted once.
+      unit: what a batch is counted in.
     """
 
     mesh: dict[str, int]
     batch_size: int
-    clips_per_chip: int
+    batch_per_chip: int
     remat: tuple[str, ...]
     parts: dict[str, float | None]
     operations: float
@@ -66,6 +68,7 @@ class Plan:
     compiled_operations: float | None = None
     moved: float | None = None
     collectives: list[Collective] = dataclasses.field(default_factory=list)
+    unit: str = "example"
 
     @property
     def fits(self) -> bool | None:
@@ -82,10 +85,10 @@ class Plan:
             "collectives": sum(c.sent for c in self.collectives) / chip.links,
         }
 
-    def clips_that_fit(self) -> int:
-        """An estimate: what is not the state grows with the clips."""
+    def batch_that_fits(self) -> int:
+        """An estimate of the largest batch of a chip: what is not the state grows with it."""
         state = sum(self.parts[name] for name in STATE)
-        return int((self.limit - state) / ((self.needed - state) / self.clips_per_chip))
+        return int((self.limit - state) / ((self.needed - state) / self.batch_per_chip))
 
 
 STATE = ("parameters", "optimiser state", "batch norm statistics")
@@ -125,18 +128,19 @@ def shares(mesh: Mesh) -> int:
     return mesh.size // sharding.batch_sharding(mesh).shard_shape((mesh.size,))[0]
 
 
-def make_plan(config: ConfigDict, pod: Pod, num_classes: int, clip: tuple[int, int, int]) -> Plan:
-    """Compiles the step that `train(config, ..)` would run on the pod, for clips of (t, h, w).
+def make_plan(config: ConfigDict, pod: Pod, num_classes: int, example: Example) -> Plan:
+    """Compiles the step that a run of the config would take on the pod, for examples of these shapes.
 
     Raises:
       InputError: where mesh, batch and devices do not fit together.
     """
     mesh = sharding.make_mesh(**config.mesh, devices=pod.devices)
-    check_batch_size(config, mesh)
-    sharding.check_frames(make_resnet_config(config.model, num_classes).frames(clip[0]), mesh)
-    plan = _before_compiling(config, mesh, num_classes, clip)
+    task = task_of(config)
+    sharding.check_batch("batch_size", config.batch_size, mesh, config.accumulate_steps)
+    task.check_mesh(mesh, num_classes, example)
+    plan = _before_compiling(task, mesh, num_classes, example)
     with devices.compiling_for(pod.platform, pod.count):
-        traced = trace_run(config, mesh, num_classes, clip)
+        traced = trace_run(task, mesh, num_classes, example)
         if pod.platform == "gpu":  # compiling needs one
             lowered = traced.lower(lowering_platforms=("cuda",))
             plan.compiled_operations = lowered.cost_analysis()["flops"] / pod.count
@@ -169,20 +173,21 @@ def as_dict(plan: Plan) -> dict:
     return dataclasses.asdict(plan) | {"fits": plan.fits}
 
 
-def _before_compiling(config, mesh: Mesh, num_classes, clip) -> Plan:
+def _before_compiling(task: Task, mesh: Mesh, num_classes: int, example: Example) -> Plan:
     """What the shapes and their layout say."""
-    resnet = make_resnet_config(config.model, num_classes)
-    optimizer = make_optimizer(config.optimizer, make_schedule(config.optimizer, config.steps))
-    _, state = abstract_state(resnet, optimizer, mesh)
-    trees = (state.params, state.opt_state, state.batch_stats, abstract_batch((config.batch_size, *clip), mesh))
+    config = task.config
+    optimizer = task.optimizer(make_schedule(config.optimizer, config.steps))
+    _, state = abstract_state(partial(task.build, num_classes), optimizer, mesh)
+    trees = (state.params, state.opt_state, state.batch_stats, abstract_batch(example, config.batch_size, mesh))
     sizes = dict(zip((*STATE, "batch"), map(_bytes_of_one, trees), strict=True))
     return Plan(
+        unit=task.unit,
         mesh=dict(mesh.shape),
         batch_size=config.batch_size,
-        clips_per_chip=config.batch_size // shares(mesh),
+        batch_per_chip=config.batch_size // shares(mesh),
         remat=tuple(config.model.remat),
         parts=sizes | {"activations, gradients and other temporaries": None, "program": None},
-        operations=2 * 3 * summary(resnet, clip).macs * config.batch_size / mesh.size,
+        operations=2 * 3 * task.summary(num_classes, example).macs * config.batch_size / mesh.size,
     )
 
 

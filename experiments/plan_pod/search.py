@@ -11,11 +11,11 @@ from nl_jax.training import sharding
 
 
 class Setting(NamedTuple):
-    """Changes of a config: sizes of mesh axes, config.model.remat, clips per chip; None leaves what it has."""
+    """Changes of a config: sizes of mesh axes, config.model.remat, examples per chip; None leaves what it has."""
 
     mesh: dict[str, int] | None = None
     remat: tuple[str, ...] | None = None
-    clips: int | None = None
+    batch: int | None = None
 
 
 def changed(config: ConfigDict, pod: Pod, setting: Setting) -> ConfigDict:
@@ -24,17 +24,17 @@ def changed(config: ConfigDict, pod: Pod, setting: Setting) -> ConfigDict:
         config.mesh.update(setting.mesh)
     if setting.remat is not None:
         config.model.remat = setting.remat
-    if setting.clips is not None:
-        config.batch_size = setting.clips * shares(sharding.make_mesh(**config.mesh, devices=pod.devices))
+    if setting.batch is not None:
+        config.batch_size = setting.batch * shares(sharding.make_mesh(**config.mesh, devices=pod.devices))
     return config
 
 
 def every(config: ConfigDict, pod: Pod, sizes, settings: list[Setting]) -> list[Plan]:
-    """The plans of all settings, but where fewer clips did not fit already.
+    """The plans of all settings, but where a smaller batch did not fit already.
 
     Args:
-      sizes: number of classes, and (t, h, w) of a clip.
-      settings: with their clips rising.
+      sizes: number of classes, and shapes of an example.
+      settings: with their batches rising.
 
     Raises:
       InputError: where no setting can be compiled, with the reason of the last.
@@ -42,7 +42,7 @@ def every(config: ConfigDict, pod: Pod, sizes, settings: list[Setting]) -> list[
     plans, full = [], []
     refused = None
     for setting in settings:
-        if setting._replace(clips=None) in full:
+        if setting._replace(batch=None) in full:
             continue
         print(f"compiling {setting}", file=sys.stderr)
         try:
@@ -52,7 +52,7 @@ def every(config: ConfigDict, pod: Pod, sizes, settings: list[Setting]) -> list[
             print(f"left out: {error}", file=sys.stderr)
             continue
         if plan.fits is False:
-            full.append(setting._replace(clips=None))
+            full.append(setting._replace(batch=None))
         plans.append(plan)
     if not plans:
         raise refused
@@ -60,23 +60,23 @@ def every(config: ConfigDict, pod: Pod, sizes, settings: list[Setting]) -> list[
 
 
 def largest(config: ConfigDict, pod: Pod, sizes, setting: Setting, first: Plan) -> list[Plan]:
-    """Plans of other numbers of clips than `first` has, until one fits and the next that can be run does not."""
-    tried = {first.clips_per_chip: first}
-    clips = max(1, first.clips_that_fit()) if first.fits else first.clips_per_chip // 2
-    while clips >= 1:
-        if clips not in tried:
-            print(f"compiling {clips} clips a chip", file=sys.stderr)
+    """Plans of other batches than `first` has, until one fits and the next that can be run does not."""
+    tried = {first.batch_per_chip: first}
+    batch = max(1, first.batch_that_fits()) if first.fits else first.batch_per_chip // 2
+    while batch >= 1:
+        if batch not in tried:
+            print(f"compiling {batch} {first.unit}s a chip", file=sys.stderr)
             try:
-                tried[clips] = make_plan(changed(config, pod, setting._replace(clips=clips)), pod, *sizes)
+                tried[batch] = make_plan(changed(config, pod, setting._replace(batch=batch)), pod, *sizes)
             except InputError:
-                tried[clips] = None  # no such batch can be run
-        fitting = [clips for clips, plan in tried.items() if plan and plan.fits]
-        full = [clips for clips, plan in tried.items() if plan and not plan.fits]
+                tried[batch] = None  # no such batch can be run
+        fitting = [batch for batch, plan in tried.items() if plan and plan.fits]
+        full = [batch for batch, plan in tried.items() if plan and not plan.fits]
         if not full:
-            clips = max(tried) + 1
+            batch = max(tried) + 1
             continue
         between = [n for n in range(max(fitting, default=0) + 1, min(full)) if n not in tried]
         if not between:
             break
-        clips = between[len(between) // 2]
+        batch = between[len(between) // 2]
     return [plan for plan in tried.values() if plan not in (None, first)]

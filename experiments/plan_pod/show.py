@@ -24,9 +24,7 @@ def title(network: Summary, config: ConfigDict, pod: Pod) -> None:
 
 def details(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
     """One plan: memory, work and traffic of a chip, and how long that takes at least."""
-    _console.print(
-        f"mesh {_mesh(plan)}; {plan.clips_per_chip} clips a chip, batch_size={plan.batch_size}; remat {_remat(plan)}\n"
-    )
+    _console.print(f"mesh {_mesh(plan)}; {_of_chip(plan)}, batch_size={plan.batch_size}; remat {_remat(plan)}\n")
     memory = Table("memory of a chip", "GiB", "of its memory")
     for name, size in plan.parts.items():
         known = size is not None
@@ -48,13 +46,22 @@ def details(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
 
 def table(plans: list[Plan], pod: Pod, dtype: str, efficiency: float) -> None:
     """Many plans, a row each."""
-    rows = Table("mesh", "remat", "clips a chip", "batch_size", "memory GiB", "fits", "limited by", "clips/s at most")
+    rows = Table(
+        "mesh",
+        "remat",
+        f"{plans[0].unit}s a chip",
+        "batch_size",
+        "memory GiB",
+        "fits",
+        "limited by",
+        f"{plans[0].unit}s/s at most",
+    )
     for plan in plans:
         limit, seconds = ("", math.nan)
         if pod.chip and plan.fits is not False:
             limit, seconds = _slowest(plan, pod, dtype)
         rows.add_row(
-            *(_mesh(plan), _remat(plan), f"{plan.clips_per_chip}", f"{plan.batch_size}"),
+            *(_mesh(plan), _remat(plan), f"{plan.batch_per_chip}", f"{plan.batch_size}"),
             "" if plan.needed is None else f"{plan.needed / GIB:.2f}",
             {None: "not known", True: "yes", False: "no"}[plan.fits],
             limit,
@@ -64,17 +71,16 @@ def table(plans: list[Plan], pod: Pod, dtype: str, efficiency: float) -> None:
     fitting = [plan for plan in plans if plan.fits]
     if fitting:
         best = min(fitting, key=lambda plan: _slowest(plan, pod, dtype)[1] / plan.batch_size)
-        _console.print(
-            f"most clips a second: mesh {_mesh(best)}, remat {_remat(best)}, {best.clips_per_chip} clips a chip"
-        )
+        _console.print(f"most {best.unit}s a second: mesh {_mesh(best)}, remat {_remat(best)}, {_of_chip(best)}")
         _assumptions(dtype, efficiency)
 
 
 def largest(plans: list[Plan]) -> None:
-    fitting = max((plan.clips_per_chip for plan in plans if plan.fits), default=0)
-    full = min((plan.clips_per_chip for plan in plans if plan.fits is False), default=None)
+    unit = plans[0].unit
+    fitting = max((plan.batch_per_chip for plan in plans if plan.fits), default=0)
+    full = min((plan.batch_per_chip for plan in plans if plan.fits is False), default=None)
     beyond = f"; {full} do not" if full else ""
-    _console.print(f"compiled: {fitting} clips a chip fit{beyond}" if fitting else "not even one clip a chip fits")
+    _console.print(f"compiled: {fitting} {unit}s a chip fit{beyond}" if fitting else f"not even one {unit} a chip fits")
 
 
 def _verdict(plan: Plan) -> str:
@@ -84,7 +90,7 @@ def _verdict(plan: Plan) -> str:
         return f"[bold]does not fit[/bold]{': ' + ' '.join(plan.error.split())[:300] if plan.error else ''}"
     return (
         f"[bold]fits[/bold], with {(plan.limit - plan.needed) / GIB:.2f} GiB to spare; if what is not the state grows "
-        f"with the clips, {plan.clips_that_fit()} clips a chip fit (--largest compiles to know)"
+        f"with the batch, {plan.batch_that_fits()} {plan.unit}s a chip fit (--largest compiles to know)"
     )
 
 
@@ -103,7 +109,7 @@ def _speed(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
             _console.print(f"  {name}: {1e3 * seconds:.1f} ms at the chip's peak")
     limit, seconds = _slowest(plan, pod, dtype)
     _console.print(
-        f"at most {1 / seconds:.2f} steps/s, {plan.batch_size / seconds:,.0f} clips/s, limited by {limit}; "
+        f"at most {1 / seconds:.2f} steps/s, {plan.batch_size / seconds:,.0f} {plan.unit}s/s, limited by {limit}; "
         f"at {efficiency:.0%} of the peak {efficiency / seconds:.2f} steps/s, "
         f"{efficiency * plan.batch_size / seconds:,.0f} clips/s"
     )
@@ -128,6 +134,10 @@ def _flags(plan: Plan, pod: Pod) -> str:
     changes |= {f"mesh.{axis}": plan.mesh.get(axis, 1) for axis in ("fsdp", "time")}  # data takes what is left
     changes["model.remat"] = plan.remat
     return shlex.join(f"--config.{name}={value}" for name, value in changes.items())
+
+
+def _of_chip(plan: Plan) -> str:
+    return f"{plan.batch_per_chip} {plan.unit}s a chip"
 
 
 def _mesh(plan: Plan) -> str:

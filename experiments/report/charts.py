@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from experiments.report.runs import Run
+from experiments.report.runs import PastRun
+from nl_jax.figures.curves import LEARNING_RATE, Curves
+from nl_jax.training.logs import rate_of
 
 WIDTH, HEIGHT = 460, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 22, 10, 34  # margins of the axes
@@ -35,34 +37,23 @@ class Chart:
     y_ticks: list[tuple[float, str]]
 
 
-def curves(runs: Sequence[Run]) -> list[Chart]:
-    """Loss, accuracy, learning rate and throughput of the runs, where they have any."""
-    wanted = (
-        ("Loss in training", "nats", 1.0, None, (("train_loss", "training"),)),
-        (
-            "Accuracy",
-            "%",
-            100.0,
-            100.0,
-            (
-                ("train_top1", "training clips, top-1"),
-                ("validation_video_top1", "validation videos, top-1"),
-                ("validation_video_map", "validation videos, mean average precision"),
-            ),
-        ),
-        ("Learning rate", "", 1.0, None, (("learning_rate", "learning rate"),)),
-        ("Throughput", "clips per second", 1.0, None, (("clips_per_second", "training"),)),
-    )
+def curves(runs: Sequence[PastRun]) -> list[Chart]:
+    """What the tasks of the runs draw, learning rate and throughput, where they have any."""
+    wanted = {drawing.title: drawing for run in runs for drawing in (*run.task.curves, LEARNING_RATE, _throughput(run))}
     charts = []
-    for title, unit, scale, top, columns in wanted:
+    for drawing in wanted.values():
         series = []
         for number, run in enumerate(runs):
-            for column, label in columns:
-                if points := run.column(column, scale):
+            for column, label in drawing.lines.items():
+                if points := run.column(column, drawing.scale):
                     series.append((number, label, column.startswith("validation"), points))
         if series:
-            charts.append(_chart(title, unit, series, top))
+            charts.append(_chart(drawing.title, drawing.unit, series, drawing.top))
     return charts
+
+
+def _throughput(run: PastRun) -> Curves:
+    return Curves("Throughput", f"{run.task.unit}s per second", {rate_of(run.task.unit): "training"})
 
 
 def _chart(title: str, unit: str, series, top: float | None) -> Chart:

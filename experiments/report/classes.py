@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.report.runs import Run
+from experiments.report.runs import PastRun
 from nl_jax.evaluation.metrics import average_precision, in_top_k
 
 
@@ -50,7 +50,7 @@ class ByClass:
         where videos have several labels.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: PastRun):
         scores, labels, failed = (run.predictions[name] for name in ("scores", "labels", "failed"))
         self.classes, self._scores, self._names = run.classes, scores, run.predictions["names"]
         count = len(run.classes)

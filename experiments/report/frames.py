@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from experiments.report.runs import Run
+from experiments.report.runs import PastRun
 from nl_jax.errors import InputError
-from nl_jax.training.setup import make_dataset
+from nl_jax.tasks import task_of
 
 HEIGHT, FRAMES = 64, 5  # of a strip
 
@@ -17,7 +17,7 @@ HEIGHT, FRAMES = 64, 5  # of a strip
 class Strips:
     """Those of the videos that a run was tested on, read where they lie; `reason` says why there are none, if so."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: PastRun):
         self.reason, self._dataset = "", None
         config = run.config.copy_and_resolve_references().unlock()
         if "num_clips" in config.data:
@@ -26,7 +26,7 @@ class Strips:
         if "test" in config.data and Path(measured_on).exists():  # evaluate --data
             config.data.test = measured_on
         try:
-            dataset = make_dataset(config.data, "test", run.classes)
+            dataset = task_of(config).open_split("test", run.classes)
             if dataset.list_hash() != run.results.get("list"):
                 raise InputError("they are no longer the videos that were tested")
             self._dataset = dataset
@@ -37,7 +37,7 @@ class Strips:
         """A strip as a data URL; empty if the video gives no frames."""
         if self._dataset is None:
             return ""
-        example = self._dataset.test_views(index)
+        example = self._dataset.test_example(index)
         if (example["failed"] >= 0).any():
             return ""
         clip = example["video"][0]

@@ -7,12 +7,12 @@ import jinja2
 from experiments.report import charts
 from experiments.report.classes import ByClass, gains
 from experiments.report.frames import Strips
-from experiments.report.runs import Run, differences
+from experiments.report.runs import PastRun, differences
 
 ALL_GAINS = 30  # classes whose gains are all shown; of more, the highest and the lowest
 
 
-def render(runs: list[Run], title: str, show: int = 10, examples: int = 2) -> str:
+def render(runs: list[PastRun], title: str, show: int = 10, examples: int = 2) -> str:
     """The page, as HTML."""
     by_class = {run.name: ByClass(run) for run in runs if run.predictions}
     strips = {run.name: Strips(run) for run in runs if run.name in by_class}
@@ -31,11 +31,12 @@ def render(runs: list[Run], title: str, show: int = 10, examples: int = 2) -> st
         mistakes={name: (found.hardest(show, examples), found.most_confused(show)) for name, found in by_class.items()},
         gains=_gains(runs, by_class),
         same_list=len(lists) <= 1,
+        figures={name: label for run in runs for name, label in run.task.result_figures.items()},
         differences=differences(runs) if len(runs) > 1 else {},
     )
 
 
-def _gains(runs: list[Run], by_class: dict[str, ByClass]) -> list[dict]:
+def _gains(runs: list[PastRun], by_class: dict[str, ByClass]) -> list[dict]:
     """Of every further run over the first, for classes that both have."""
     result = []
     tested = [run for run in runs if run.name in by_class]

@@ -12,15 +12,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nl_jax.errors import InputError
+from nl_jax.tasks import task_of
 from nl_jax.training import workdir
-from nl_jax.training.logs import TIMING, read_metrics
+from nl_jax.training.logs import rate_of, read_metrics, timing
+from nl_jax.training.task import Task
 
 # Of the config, what is no difference between two runs.
 SAID_ELSEWHERE = ("expect", "paper")
 
 
 @dataclass(frozen=True)
-class Run:
+class PastRun:
     """A run as its workdir has it.
 
     Attributes:
@@ -44,17 +46,22 @@ class Run:
         points = [(int(row["step"]), float(row[name]) * scale) for row in self.metrics if row.get(name)]
         return [(step, value) for step, value in points if math.isfinite(value)]
 
+    @property
+    def task(self) -> Task:
+        return task_of(self.config)
+
+    @property
+    def rate(self) -> str:
+        """The column of the speed of training."""
+        return rate_of(self.task.unit)
+
     def throughput(self) -> dict[str, float]:
-        """Means over the rows of the columns of timing; of clips per second the median, which no pause spoils."""
-        columns = {name: [value for _, value in self.column(name)] for name in TIMING}
-        return {
-            name: (median if name == "clips_per_second" else fmean)(values)
-            for name, values in columns.items()
-            if values
-        }
+        """Means over the rows of the columns of timing; of the speed the median, which no pause spoils."""
+        columns = {name: [value for _, value in self.column(name)] for name in timing(self.task.unit)}
+        return {name: (median if name == self.rate else fmean)(values) for name, values in columns.items() if values}
 
 
-def read_runs(paths: Sequence[str]) -> list[Run]:
+def read_runs(paths: Sequence[str]) -> list[PastRun]:
     """Raises InputError for a path that is no workdir, or is named twice."""
     directories = [Path(path) for path in paths]
     real = [os.path.realpath(path) for path in directories]
@@ -67,7 +74,7 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
     ]
 
 
-def _read(path: Path, name: str) -> Run:
+def _read(path: Path, name: str) -> PastRun:
     config, classes = workdir.read_config(path), workdir.read_classes(path)
     tested = next((at for at in (path, path / "evaluate") if (at / "results.json").exists()), None)
     results, predictions = {}, {}
@@ -81,7 +88,7 @@ def _read(path: Path, name: str) -> Run:
                     f"{path / 'classes.json'} {len(classes)}"
                 )
     versions = _json(path / "versions.json") if (path / "versions.json").exists() else {}
-    return Run(name, path, config, classes, versions, results, predictions, read_metrics(path / "metrics.csv"))
+    return PastRun(name, path, config, classes, versions, results, predictions, read_metrics(path / "metrics.csv"))
 
 
 def _json(path: Path) -> dict:
@@ -99,7 +106,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def differences(runs: Sequence[Run]) -> dict[str, list[tuple[str, list[str]]]]:
+def differences(runs: Sequence[PastRun]) -> dict[str, list[tuple[str, list[str]]]]:
     """What differs between the runs, of their configs and of the versions they ran with: (field, values by run)."""
     configs = [workdir.flatten(run.config.to_dict()) for run in runs]
     return {

@@ -16,7 +16,7 @@ from experiments.reproduce import dip, distance, execute, results, tables
 from experiments.reproduce.cost import describe_costs
 from experiments.reproduce.rows import (
     TABLES,
-    Run,
+    PlannedRun,
     baseline_of,
     choose_rows,
     make_run,
@@ -92,7 +92,7 @@ def reproduce(arguments: argparse.Namespace, changes: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _runs(arguments: argparse.Namespace, changes: list[str]) -> dict[str, dict[str, list[Run]]]:
+def _runs(arguments: argparse.Namespace, changes: list[str]) -> dict[str, dict[str, list[PlannedRun]]]:
     """Table to row to its runs, one a seed."""
     runs = {
         table: {
@@ -110,7 +110,7 @@ def _runs(arguments: argparse.Namespace, changes: list[str]) -> dict[str, dict[s
     return runs
 
 
-def _write(arguments: argparse.Namespace, runs: dict[str, dict[str, list[Run]]]) -> dict[str, list[tables.Row]]:
+def _write(arguments: argparse.Namespace, runs: dict[str, dict[str, list[PlannedRun]]]) -> dict[str, list[tables.Row]]:
     """Table to its rows, as written."""
     sections, written = [], {}
     for table, of_table in runs.items():
@@ -136,7 +136,7 @@ def _write_dips(arguments: argparse.Namespace, written: dict[str, list[tables.Ro
             print(f"\nTable {table}, training loss above the baseline's\n\n{dip.markdown(found)}")
 
 
-def _write_distance(arguments: argparse.Namespace, runs: dict[str, dict[str, list[Run]]]) -> None:
+def _write_distance(arguments: argparse.Namespace, runs: dict[str, dict[str, list[PlannedRun]]]) -> None:
     """A table and a picture for each table of the paper, of its rows that have been run."""
     for table, of_table in runs.items():
         curves = [distance.curves(row, of_row, arguments.results) for row, of_row in of_table.items()]
@@ -148,7 +148,7 @@ def _write_distance(arguments: argparse.Namespace, runs: dict[str, dict[str, lis
             print(f"\nTable {table}, accuracy by distance\n\n{text}")
 
 
-def _row(table: str, row: str, runs: list[Run], arguments: argparse.Namespace) -> tables.Row:
+def _row(table: str, row: str, runs: list[PlannedRun], arguments: argparse.Namespace) -> tables.Row:
     found = [result for run in runs if (result := results.load(run, arguments.results))]
     network = found[0] if found else summary_of(runs[0].config)  # both know its size
     paper = table_module(table).ROWS[row].get("paper")

@@ -2,21 +2,21 @@
 
 from collections.abc import Iterable
 
-from experiments.reproduce.rows import Run, chain, summary_of
+from experiments.reproduce.rows import PlannedRun, chain, summary_of
 from nl_jax.training.chips import CHIPS
 
 CHIP = "v5e"
 EFFICIENCY = 0.4  # of the chip's published bfloat16 peak: assumed, not measured
 
 
-def device_hours(run: Run) -> float:
+def device_hours(run: PlannedRun) -> float:
     """Of training alone: a multiply-add is two operations, and the gradient twice the forward pass."""
     config = run.config
     operations = 6 * summary_of(config).macs * config.batch_size * config.steps
     return operations / (EFFICIENCY * CHIPS[CHIP].flops) / 3600
 
 
-def describe_costs(runs: Iterable[Run]) -> str:
+def describe_costs(runs: Iterable[PlannedRun]) -> str:
     """A line for every run and for each it starts from, once, and their sum."""
     every = {link.key: link for run in runs for link in chain(run)}.values()
     hours = {run.spec: device_hours(run) for run in every}

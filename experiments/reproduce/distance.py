@@ -10,11 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.reproduce import results
-from experiments.reproduce.rows import Run
+from experiments.reproduce.rows import PlannedRun
 from experiments.reproduce.statistics import paired_difference
 from nl_jax.data.long_range import CUE, LongRange
 from nl_jax.errors import InputError
-from nl_jax.training.setup import make_dataset
+from nl_jax.tasks import task_of
 
 BINS = 4  # at most, of each kind of distance
 
@@ -50,7 +50,7 @@ def distances(dataset: LongRange) -> tuple[Float[np.ndarray, "n"], Float[np.ndar
     return frames, pixels
 
 
-def curves(row: str, runs: Sequence[Run], folder: Path) -> Curves | None:
+def curves(row: str, runs: Sequence[PlannedRun], folder: Path) -> Curves | None:
     """None where no run has a result."""
     if runs[0].config.data.name != "long_range":
         raise InputError("--distance is of the embedded task; give --laptop")
@@ -58,7 +58,7 @@ def curves(row: str, runs: Sequence[Run], folder: Path) -> Curves | None:
     if not found:
         return None
     right = np.stack([result.right() for result in found])
-    return Curves(row, *(bins(right, values) for values in distances(make_dataset(runs[0].config.data, "test"))))
+    return Curves(row, *(bins(right, values) for values in distances(task_of(runs[0].config).open_split("test"))))
 
 
 def bins(right, values) -> tuple[Bin, ...]:

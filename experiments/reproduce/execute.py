@@ -12,22 +12,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from experiments.reproduce import results
-from experiments.reproduce.rows import Run, chain
+from experiments.reproduce.rows import PlannedRun, chain
 from nl_jax.errors import InputError, Preempted
 
 ROOT = Path(__file__).parents[2]
 
 
-def in_order(runs: Iterable[Run]) -> list[Run]:
+def in_order(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     """The runs and those they start from, each once, and after what it starts from."""
-    found: dict[str, Run] = {}
+    found: dict[str, PlannedRun] = {}
     for run in runs:
         for link in chain(run):
             found.setdefault(link.name, link)
     return list(found.values())
 
 
-def command(run: Run, workdirs: Path) -> list[str]:
+def command(run: PlannedRun, workdirs: Path) -> list[str]:
     """What trains it, as it would be typed; the run it starts from has ended."""
     arguments = [f"--config={run.spec}", f"--workdir={workdirs / run.name}", *run.overrides]
     if run.start:
@@ -52,7 +52,7 @@ class Executor:
         self._stopped = False
         self._commit = current_commit()
 
-    def __call__(self, runs: list[Run]) -> None:
+    def __call__(self, runs: list[PlannedRun]) -> None:
         """All of them. Raises Preempted when it was interrupted: each run saves, and goes on later."""
         missing = [run for run in runs if results.load(run, self.folder) is None]
         futures: dict[str, Future] = {}
@@ -69,7 +69,7 @@ class Executor:
                     raise Preempted("interrupted: the same command goes on from there") from error
                 raise
 
-    def _run(self, run: Run, start_ends: Future | None) -> None:
+    def _run(self, run: PlannedRun, start_ends: Future | None) -> None:
         directory, start = self.workdirs / run.name, run.start
         if start_ends:
             start_ends.result()  # submitted earlier, so it is running or has ended

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from experiments.reproduce.rows import Run
+from experiments.reproduce.rows import PlannedRun
 from nl_jax.errors import InputError
 from nl_jax.evaluation.metrics import in_top_k
 from nl_jax.training.logs import read_metrics
@@ -50,7 +50,7 @@ class Result:
         return np.unpackbits(np.frombuffer(bytes.fromhex(self.correct), np.uint8), count=self.videos).astype(bool)
 
 
-def collect(run: Run, workdir: Path, *, commit: str, seconds: float, cpu_seconds: float) -> Result:
+def collect(run: PlannedRun, workdir: Path, *, commit: str, seconds: float, cpu_seconds: float) -> Result:
     """The result of a workdir whose run has ended."""
     found = json.loads((workdir / "results.json").read_text())
     correct = ""
@@ -80,7 +80,7 @@ def save(result: Result, folder: Path) -> None:
     write_json(folder / f"{result.config}_{result.seed}.json", dataclasses.asdict(result))
 
 
-def load(run: Run, folder: Path) -> Result | None:
+def load(run: PlannedRun, folder: Path) -> Result | None:
     """The result of a run, if it has been run."""
     path = folder / f"{run.name}.json"
     if not path.exists():

@@ -11,14 +11,14 @@ import json
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 
-import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import command_line
-from experiments.stages import stage_of
+from nl_jax.config_files import load_config
 from nl_jax.errors import InputError
-from nl_jax.models.summary import Summary, summary
-from nl_jax.training.setup import make_dataset, make_resnet_config
+from nl_jax.models.summary import Summary
+from nl_jax.stages import stage_of
+from nl_jax.tasks import task_of
+from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training.workdir import FREE_FIELDS, flatten
 
 TABLES = {name: f"table{name}" for name in ("2a", "2b", "2c", "2d", "2e", "2f", "2g", "3", "4")}
@@ -27,7 +27,7 @@ DEFAULTS = {"pairwise": "embedded_gaussian", "axes": "spacetime"}  # of NonLocal
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One training run.
 
     Attributes:
@@ -41,7 +41,7 @@ class Run:
     overrides: tuple[str, ...]
     config: ConfigDict
     key: str
-    start: "Run | None"
+    start: "PlannedRun | None"
 
     @property
     def seed(self) -> int:
@@ -72,30 +72,31 @@ def baseline_of(table: str, row: str) -> str | None:
     return None if table == "3" else first
 
 
-def make_run(table: str, row: str, seed: int, *, laptop: bool, changes: Sequence[str] = ()) -> Run:
+def make_run(table: str, row: str, seed: int, *, laptop: bool, changes: Sequence[str] = ()) -> PlannedRun:
     """The run of a row. `changes` are FIELD=VALUE of its config."""
     spec = f"configs/{TABLES[table]}.py:{row}{',laptop' if laptop else ''}"
-    config = command_line.load_config(spec)
+    config = load_config(spec)
     for change in changes:
         _override(config, change)
     config.seed = seed
     return _run(spec, config)
 
 
-def chain(run: Run) -> list[Run]:
+def chain(run: PlannedRun) -> list[PlannedRun]:
     """The runs that a run needs, the first one first, and itself."""
     return [*(chain(run.start) if run.start else ()), run]
 
 
 def summary_of(config: ConfigDict) -> Summary:
     """The network and its cost for one clip, at the size it is trained at."""
-    return summary(make_resnet_config(config.model, _num_classes(config)), _clip(config))
+    task = task_of(config)
+    return task.summary(_num_classes(config), task.example_shapes())
 
 
-def _run(spec: str, config: ConfigDict) -> Run:
+def _run(spec: str, config: ConfigDict) -> PlannedRun:
     start = _run(config.start.stage, stage_of(config)) if config.start.stage and not config.start.workdir else None
     flat = flatten(config.to_dict())
-    given = flatten(command_line.load_config(spec).to_dict())
+    given = flatten(load_config(spec).to_dict())
     overrides = tuple(f"--config.{name}={value}" for name, value in flat.items() if value != given.get(name))
     what = {
         name: value
@@ -105,7 +106,7 @@ def _run(spec: str, config: ConfigDict) -> Run:
     what |= {"model": _network(config), "start": start.key if start else config.start.workdir}
     what["start.planes"] = config.start.planes if config.model.inflate else ""
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
-    return Run(spec, overrides, config, key, start)
+    return PlannedRun(spec, overrides, config, key, start)
 
 
 def _network(config: ConfigDict) -> str:
@@ -119,13 +120,7 @@ def _network(config: ConfigDict) -> str:
 
 
 def _num_classes(config: ConfigDict) -> int:
-    return config.num_classes or len(make_dataset(config.data, "train").classes)
-
-
-def _clip(config: ConfigDict) -> tuple[int, int, int]:
-    if config.data.name == "video_folder":
-        return config.data.frames, config.data.crop, config.data.crop
-    return make_dataset(config.data, "train").train_clip(0, np.random.default_rng(0))["video"].shape[:3]
+    return config.num_classes or len(task_of(config).open_split("train").classes)
 
 
 def _override(config: ConfigDict, change: str) -> None:

@@ -72,8 +72,16 @@ class Difference:
 
 
 HEAD = (
-    *("row", "runs", "top-1, %", "each run", "difference from the baseline [95%], seeds better"),
-    *("parameters", "FLOPs", "paper: top-1", "difference", "parameters, FLOPs"),
+    "row",
+    "runs",
+    "top-1, %",
+    "each run",
+    "difference from the baseline [95%], seeds better",
+    "parameters",
+    "FLOPs",
+    "paper: top-1",
+    "difference",
+    "parameters, FLOPs",
 )
 
 

@@ -1,7 +1,7 @@
 """From a data set to batches, through Grain: shuffled, reproducible, in worker processes, and resumable anywhere.
 
-A data set here is an object with `__len__`, `classes`, `train_clip(index, rng)` and `test_views(index)`, such as
-`LongRange` or `VideoFolder`. One letter per axis: b clips of this process, v views, t h w c.
+A data set is a `nl_jax.data.dataset.Dataset`. One letter per axis: b examples of this process, and of a video v views,
+t h w c.
 """
 
 import os
@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 import grain
 import numpy as np
 from absl import flags
+
+from nl_jax.data.order import GroupedOrder, test_order
 
 Batch = dict[str, np.ndarray]
 
@@ -28,10 +30,24 @@ class TrainBatches(Iterator[Batch]):
       seed: of the order and of every random crop and flip.
       rows: the places in a batch whose clips this host makes, in this order; all of them by default.
       num_workers: processes that decode; 0 decodes in threads of this one.
+      groups: (n,), the group of every example; a batch then holds examples of one group: see `GroupedOrder`.
     """
 
-    def __init__(self, dataset, *, batch_size: int, seed: int, num_workers: int = 0, rows: Sequence[int] | None = None):
-        clips = grain.MapDataset.range(len(dataset)).seed(seed).shuffle().repeat().random_map(_TrainClip(dataset))
+    def __init__(
+        self,
+        dataset,
+        *,
+        batch_size: int,
+        seed: int,
+        num_workers: int = 0,
+        rows: Sequence[int] | None = None,
+        groups: np.ndarray | None = None,
+    ):
+        if groups is None:
+            order = grain.MapDataset.range(len(dataset)).seed(seed).shuffle().repeat()
+        else:
+            order = GroupedOrder(groups, batch_size, seed).seed(seed)
+        clips = order.random_map(_TrainClip(dataset))
         share = _ShareOfProcess(clips, batch_size, rows)
         self._batches = share.batch(share.count)
         self._num_workers = num_workers
@@ -65,14 +81,21 @@ class TrainBatches(Iterator[Batch]):
 
 
 def test_batches(
-    dataset, *, batch_size: int, num_workers: int = 0, rows: Sequence[int] | None = None
+    dataset,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    rows: Sequence[int] | None = None,
+    groups: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Every video once, in order: {"video": uint8 (b,v,t,h,w,3), "label", "index", "failed", "valid": bool (b,)}.
 
     The last batch is filled up with copies of the last video, for which `valid` is False. `rows` as in `TrainBatches`.
+    With `groups` a batch holds examples of one group, group after group, and the last batch of each is filled up.
     """
-    filled = -(-len(dataset) // batch_size) * batch_size
-    views = grain.MapDataset.range(filled).map(_TestViews(dataset))
+    groups = np.zeros(len(dataset), int) if groups is None else groups
+    numbers, valid = test_order(groups, batch_size)
+    views = grain.MapDataset.range(len(numbers)).map(_TestViews(dataset, numbers, valid))
     # The views of one video can be hundreds of megabytes: little is made ahead.
     share = _ShareOfProcess(views, batch_size, rows)
     return _iterate(share.batch(share.count), num_workers, ahead=1)
@@ -110,16 +133,15 @@ class _TrainClip(grain.transforms.RandomMap):
         self.dataset = dataset
 
     def random_map(self, index: int, rng: np.random.Generator) -> Batch:
-        return self.dataset.train_clip(index, rng)
+        return self.dataset.train_example(index, rng)
 
 
 class _TestViews(grain.transforms.Map):
-    def __init__(self, dataset):
-        self.dataset = dataset
+    def __init__(self, dataset, numbers: np.ndarray, valid: np.ndarray):
+        self.dataset, self._numbers, self._valid = dataset, numbers, valid
 
     def map(self, index: int) -> Batch:
-        last = len(self.dataset) - 1
-        return self.dataset.test_views(min(index, last)) | {"valid": np.bool_(index <= last)}
+        return self.dataset.test_example(int(self._numbers[index])) | {"valid": np.bool_(self._valid[index])}
 
 
 class _ShareOfProcess(grain.MapDataset):

@@ -20,6 +20,8 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -104,11 +106,18 @@ class LongRange:
             self.classes = tuple(f"{tint} {kind}" for kind in (*range(kinds), "disc") for tint in TINTS)
 
     multi_label = False  # the label is one class
+    variable_size = False
+    ignored = ()  # no files are read
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The clips' numbers as text."""
+        return Numbers(self.size)
 
     def __len__(self) -> int:
         return self.size
 
-    def train_clip(self, index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+    def train_example(self, index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """video (t,h,w,3) uint8, label, index and failed: empty, since no decoder can fail here.
 
         `rng` is what other data sets draw their crops with; here every index is already another draw.
@@ -121,10 +130,14 @@ class LongRange:
             "failed": np.zeros(0, np.int32),
         }
 
-    def test_views(self, index: int) -> dict[str, np.ndarray]:
+    def test_example(self, index: int) -> dict[str, np.ndarray]:
         """The same with video (v,t,h,w,3): one view, the whole clip."""
-        clip = self.train_clip(index)
+        clip = self.train_example(index)
         return clip | {"video": clip["video"][None]}
+
+    def failure_reason(self, index: int) -> str:
+        """Never asked: a clip that is drawn cannot fail."""
+        raise InputError(f"index={index}: a clip that is drawn cannot fail to decode")
 
     def list_hash(self) -> str:
         """12 hex digits that name these clips: equal when split, parameters and the list's length are."""
@@ -169,8 +182,22 @@ class LongRange:
         return np.random.default_rng([self.seed, list(SPLITS).index(self.split), self.images, index, stream])
 
 
+@dataclasses.dataclass(frozen=True)
+class Numbers(Sequence):
+    """ "0", "1", .. up to `count`, none of them made before it is asked for."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: SupportsIndex) -> str:
+        return str(range(self.count)[index])
+
+
 @functools.cache
-def _digits():
+def handwriting():
+    """scikit-learn's digits: `images` (n,8,8) from 0 to 16, `target` (n,) the digit."""
     from sklearn.datasets import load_digits  # a second that no other data needs
 
     return load_digits()
@@ -179,20 +206,24 @@ def _digits():
 @functools.cache
 def samples(split: str) -> tuple[np.ndarray, ...]:
     """For every digit, which of scikit-learn's samples the split may show."""
-    target = _digits().target
+    target = handwriting().target
     shuffled = np.random.default_rng(0).permutation(len(target))
     of_digit = [shuffled[target[shuffled] == digit] for digit in range(10)]
     low, high = SPLITS[split]
     return tuple(found[round(low * len(found)) : round(high * len(found))] for found in of_digit)
 
 
+def enlarged(images: np.ndarray, side: int) -> np.ndarray:
+    """Images (..,8,8) in another size (..,side,side), bilinear."""
+    centers = (np.arange(side) + 0.5) * 8 / side - 0.5  # of the enlarged pixels, counted in original ones
+    weights = np.maximum(0, 1 - np.abs(np.clip(centers, 0, 7)[:, None] - np.arange(8)))
+    return weights @ images @ weights.T
+
+
 @functools.cache
 def _pictures() -> np.ndarray:
     """Every sample in every tint, (n,k,16,16,3) uint8: bilinearly enlarged; the last is the disc."""
-    images = _digits().images / 16
-    centers = (np.arange(GLYPH) + 0.5) * 8 / GLYPH - 0.5  # of the enlarged pixels, counted in original ones
-    weights = np.maximum(0, 1 - np.abs(np.clip(centers, 0, 7)[:, None] - np.arange(8)))
-    glyphs = weights @ images @ weights.T
+    glyphs = enlarged(handwriting().images / 16, GLYPH)
     y, x = np.indices((GLYPH, GLYPH)) - (GLYPH - 1) / 2
     glyphs = np.concatenate([glyphs, (np.hypot(y, x) <= DISC / 2)[None]])
     tints = np.array(list(TINTS.values()), np.float32)

@@ -1,7 +1,7 @@
 """The clips of one video in one pass over it, a clip at a time: memory does not grow with its length.
 
-Those of a file are the test clips of `Videos.test_views`, frame by frame. A stream, from a camera or a pipe, has no end
-that could be known before: its clips follow one another.
+Those of a file are the test clips of `Videos.test_example`, frame by frame. A stream, from a camera or a pipe, has no
+end that could be known before: its clips follow one another.
 """
 
 import io

@@ -36,6 +36,7 @@ class ToRgb:
         pixel_aspect: width of a pixel over its height. A frame of other than square pixels is enlarged along one side.
         enlarge: whether frames that are smaller are scaled, too.
         multiple: of which height and width are made multiples.
+        upright: whether images are turned as the file asks; else they stay as they are stored.
         crop: from the height and width of the scaled, upright images to (top, left, side) of the part that is wanted.
     """
 
@@ -47,9 +48,11 @@ class ToRgb:
         pixel_aspect: Fraction = Fraction(1),
         enlarge: bool = True,
         multiple: int = 1,
+        upright: bool = True,
         crop: Callable[[int, int], tuple[int, int, int]] | None = None,
     ):
         self._short_side, self._enlarge, self._multiple, self._choose = short_side, enlarge, multiple, crop
+        self._upright = upright
         self._ask_first_size, self._pixel_aspect = first_size, pixel_aspect
         self._first_size = (0, 0)
         self._size: tuple[int, int] | None = None  # of all images, width and height, before they are made upright
@@ -97,7 +100,8 @@ class ToRgb:
             )
         scale = (side if self._enlarge else min(side, now)) / now / self._multiple
         self._size = tuple(max(1, round(n * scale)) * self._multiple for n in shown)
-        self._transposed, self._flips = _display(frame)
+        if self._upright:
+            self._transposed, self._flips = _display(frame)
         if self._choose is not None:
             self._crop = self._choose(*(self._size if self._transposed else self._size[::-1]))
 

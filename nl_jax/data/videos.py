@@ -45,6 +45,7 @@ class Videos:
     """
 
     multi_label = False
+    ignored: Sequence[str] = ()
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class Videos:
         """The label of a clip of the frames `indices`, or of the whole video."""
         return np.int32(self.labels[index])
 
-    def train_clip(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def train_example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """A random clip, scale, crop and flip of one video, a function of `index` and the state of `rng` alone.
 
         A video that cannot be decoded is replaced by another, drawn from all.
@@ -132,14 +133,14 @@ class Videos:
         names = ", ".join(self.names[i] for i in failed)
         raise DecodeError(self._root, f"{len(failed)} of {len(self)} videos tried, none can be decoded: {names}")
 
-    def test_views(self, index: int) -> dict[str, np.ndarray]:
+    def test_example(self, index: int) -> dict[str, np.ndarray]:
         """All test views of one video: `num_crops` crops of each of `num_clips` clips, clip by clip.
 
         A video that cannot be decoded is not replaced: its views are zeros and it is the first of `failed`.
 
         Returns:
             video: uint8 (v, t, h, w, c), v = num_clips * num_crops, h = w = `test_crop`, or the video's own.
-            label, index, failed: as `train_clip`.
+            label, index, failed: as `train_example`.
         """
         clips, t, size = self._num_clips, self._frames, self._test_crop
         failed = []

@@ -5,15 +5,14 @@ A view is one clip in one crop, or one clip of whole frames in the video's own s
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Num
 
-from nl_jax.data.loader import test_batches
+from nl_jax.data.dataset import Batch, ClipDataset
 from nl_jax.errors import InputError
 from nl_jax.evaluation.metrics import in_top_k, mean_average_precision
 
@@ -61,64 +60,42 @@ class Predictions:
             **facts,
         }
 
-    def save(self, path: Path, dataset) -> None:
-        """An .npz with scores, view_scores, labels, failed, and the names of classes and, if they have any, videos."""
-        names = getattr(dataset, "names", [str(index) for index in range(len(dataset))])
+    def save(self, directory: Path, dataset: ClipDataset) -> Path:
+        """predictions.npz: scores, view_scores, labels, failed, and the names of classes and videos."""
+        path = directory / "predictions.npz"
         arrays = {name: value for name, value in vars(self).items() if name != "list_hash"}
-        np.savez_compressed(path, **arrays, classes=np.array(dataset.classes), names=np.array(names))
+        np.savez_compressed(path, **arrays, classes=np.array(dataset.classes), names=np.array(list(dataset.names)))
+        return path
 
 
 def predict(
-    forward: Callable[[jax.Array], Float[jax.Array, "b k"]],
-    put: Callable[[dict[str, np.ndarray]], dict[str, jax.Array]],
-    dataset,
+    dataset: ClipDataset,
+    batches: Iterable[Batch],
+    forward: Callable[[Batch], Float[jax.Array, "b k"]],
+    gather: Callable[[Batch], Batch] = lambda arrays: arrays,
     *,
-    batch_size: int,
-    num_workers: int = 0,
-    rows: Sequence[int] | None = None,
-    on_batch: Callable[[int], None] = lambda videos: None,
-    watch: Callable[[Iterable], Iterable] = iter,
+    at_once: int,
 ) -> Predictions:
-    """Every video of the data set through the network, one view of `batch_size` videos at a time.
+    """Every video of the data set through the network, one view of a batch of videos at a time.
 
-    Videos of a data set of `variable_size` come one at a time, at most `batch_size` views at once. Nothing is padded to
-    a common size, which would change the scores: the network is compiled once for every size there is.
+    Videos of a data set of `variable_size` come one in a batch, at most `at_once` views of it at once. Nothing is
+    padded to a common size, which would change the scores: the network is compiled once for every size there is.
 
     Args:
-      forward: uint8 video (b,t,h,w,3) -> softmax, or where videos have several labels sigmoid, (b,k).
-      put: from this process's arrays to arrays over all devices.
-      rows: the places in a batch whose videos this process reads; all of them by default.
-      on_batch: called with the number of videos done.
-      watch: from batches to the same batches, for what looks at how long they take.
+      batches: of `nl_jax.data.loader.test_batches`; of this process's videos, where there are several processes.
+      forward: {"video": uint8 (b,t,h,w,3)} -> softmax, or where videos have several labels sigmoid, (b,k).
+      gather: from this process's rows of a batch to all rows.
     """
-    if not len(dataset):
-        raise InputError("there are no videos to evaluate")
-    check_views(dataset)
-    variable_size = getattr(dataset, "variable_size", False)
-    at_once = batch_size
-    batch_size = 1 if variable_size else batch_size
     view_scores, labels, failed = [], [], []
-    batches = test_batches(
-        dataset,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        rows=None if variable_size else rows,
-    )
-    with closing(batches):
-        for batch in watch(batches):
-            if variable_size:
-                view_scores.append(scores_of_views(forward, put, batch["video"][0], at_once)[None])
-            else:
-                views = []
-                for view in np.moveaxis(batch["video"], 1, 0):
-                    video = put({"video": view})["video"]
-                    jax.block_until_ready(views[-1:])  # one at a time, as in `precise_batch_stats`
-                    views.append(forward(video))
-                view_scores.append(np.stack([np.asarray(view) for view in views], axis=1))
-            facts = _gather({"label": batch["label"], "failed": (batch["failed"] >= 0).any(axis=1)}, rows)
-            labels.append(facts["label"])
-            failed.append(facts["failed"])
-            on_batch(min(len(labels) * batch_size, len(dataset)))
+    for batch in batches:
+        if dataset.variable_size:
+            view_scores.append(scores_of_views(forward, batch["video"][0], at_once)[None])
+        else:
+            views = [forward({"video": view}) for view in np.moveaxis(batch["video"], 1, 0)]
+            view_scores.append(np.stack([np.asarray(scores) for scores in views], axis=1))
+        facts = gather({"label": batch["label"], "failed": (batch["failed"] >= 0).any(axis=1)})
+        labels.append(facts["label"])
+        failed.append(facts["failed"])
     view_scores = np.concatenate(view_scores)[: len(dataset)]
     labels = np.concatenate(labels)[: len(dataset)]
     return Predictions(
@@ -130,9 +107,9 @@ def predict(
     )
 
 
-def check_views(dataset) -> None:
+def check_views(dataset: ClipDataset) -> None:
     """Raises InputError where several processes cannot test the views of this data set together."""
-    if getattr(dataset, "variable_size", False) and jax.process_count() > 1:
+    if dataset.variable_size and jax.process_count() > 1:
         raise InputError("whole frames (test_crop=0) differ in size, and several processes need equal ones; use one")
 
 
@@ -143,23 +120,14 @@ def combine(view_scores: Float[np.ndarray, "*n v k"], *, several: bool) -> Float
     return view_scores.mean(axis=-2, dtype=np.float64).astype(np.float32)
 
 
-def scores_of_views(forward, put, views: np.ndarray, at_once: int) -> Float[np.ndarray, "v k"]:
+def scores_of_views(
+    forward: Callable[[Batch], Float[jax.Array, "b k"]], views: np.ndarray, at_once: int
+) -> Float[np.ndarray, "v k"]:
     """Scores of all views (v,t,h,w,3) of one video, in groups of one size: the last is filled up with its last view."""
     count = len(views)
     devices = math.gcd(at_once, jax.device_count())
     groups = -(-count // at_once)
     size = -(-count // (groups * devices)) * devices
     views = views[np.minimum(np.arange(groups * size), count - 1)]
-    scores = [np.asarray(forward(put({"video": group})["video"])) for group in np.split(views, groups)]
+    scores = [np.asarray(forward({"video": group})) for group in np.split(views, groups)]
     return np.concatenate(scores)[:count]
-
-
-def _gather(facts: dict[str, np.ndarray], rows: Sequence[int] | None) -> dict[str, np.ndarray]:
-    """Those of all processes, in the order of the rows, of which several processes may read the same."""
-    if jax.process_count() == 1:
-        return facts
-    from jax.experimental import multihost_utils
-
-    *facts_of_all, rows = multihost_utils.process_allgather((*facts.values(), np.asarray(rows)), tiled=True)
-    _, first = np.unique(rows, return_index=True)
-    return {name: array[first] for name, array in zip(facts, facts_of_all, strict=True)}

@@ -1,39 +1,54 @@
 """The curves of one run as a picture."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
-def plot_curves(rows: Sequence[dict[str, str]], path: Path) -> None:
-    """Loss, accuracy and learning rate against the step, as PNG.
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """Columns of a metrics.csv that belong into one drawing.
+
+    Attributes:
+      title: of the drawing.
+      unit: of its y axis.
+      lines: column to its label; those of a validation are drawn with a mark at every value.
+      scale: what values are multiplied with.
+      top: the end of the y axis, in its unit; None fits the values.
+    """
+
+    title: str
+    unit: str
+    lines: Mapping[str, str]
+    scale: float = 1.0
+    top: float | None = None
+
+
+LEARNING_RATE = Curves("Learning rate", "", {"learning_rate": "learning rate"})
+
+
+def plot_curves(rows: Sequence[dict[str, str]], curves: Sequence[Curves], path: Path) -> None:
+    """The curves, and the learning rate, against the step, as PNG.
 
     Args:
       rows: of a metrics.csv; empty fields are values not taken at that step.
+      curves: a drawing each, side by side.
     """
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    curves = [*curves, LEARNING_RATE]
+    figure = Figure(figsize=(4 * len(curves), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    loss, accuracy, rate = figure.subplots(1, 3)
-    _line(loss, rows, "train_loss", "training")
-    loss.set(title="Loss", ylabel="cross-entropy, nats", ylim=(0, None))
-    _line(accuracy, rows, "train_top1", "training clips", scale=100)
-    _line(accuracy, rows, "validation_video_top1", "validation videos", scale=100, marker="o")
-    _line(accuracy, rows, "validation_video_map", "validation videos, mean average precision", scale=100, marker="o")
-    accuracy.set(title="Top-1 accuracy", ylabel="%", ylim=(0, 100))
-    _line(rate, rows, "learning_rate", "learning rate")
-    rate.set(title="Learning rate", ylim=(0, None))
-    for axes in (loss, accuracy, rate):
-        axes.set_xlabel("step")
+    for axes, drawing in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+        for column, label in drawing.lines.items():
+            points = [(int(row["step"]), float(row[column]) * drawing.scale) for row in rows if row.get(column)]
+            if points:
+                marker = "o" if column.startswith("validation_") else None
+                axes.plot(*zip(*points, strict=True), label=label, marker=marker)
+        axes.set(title=drawing.title, ylabel=drawing.unit, ylim=(0, drawing.top), xlabel="step")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    if accuracy.lines:
-        accuracy.legend(loc="lower right", frameon=False)
+        if len(axes.lines) > 1:
+            axes.legend(loc="best", frameon=False)
     figure.savefig(path, dpi=120)
-
-
-def _line(axes, rows, column, label, scale=1.0, **style):
-    points = [(int(row["step"]), float(row[column]) * scale) for row in rows if row.get(column)]
-    if points:
-        axes.plot(*zip(*points, strict=True), label=label, **style)

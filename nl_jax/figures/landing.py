@@ -54,7 +54,7 @@ def measure(
     for start in range(0, clips, batch_size):
         indices = range(start, min(start + batch_size, clips))
         at = np.minimum(np.arange(start, start + batch_size), clips - 1)  # of one shape, so compiled once
-        by_block = inputs(np.stack([dataset.train_clip(int(index))["video"] for index in at]))
+        by_block = inputs(np.stack([dataset.train_example(int(index))["video"] for index in at]))
         for name, block in blocks.items():
             for place, index in enumerate(indices):
                 shots, _ = dataset.compose(index)

@@ -5,7 +5,6 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from nl_jax.ops.precision import widen
@@ -23,7 +22,8 @@ class Classifier(nnx.Module):
       num_classes: k.
       dropout: probability, after the pool.
       window: side of the patch, in positions of res5; None pools all of space.
-      dtype: of the product; pools and softmax are float32.
+
+    Pools, product and softmax are float32, whatever the network computes in: rounded logits tie.
     """
 
     def __init__(
@@ -33,7 +33,6 @@ class Classifier(nnx.Module):
         *,
         dropout: float = 0.5,
         window: int | None = None,
-        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.window = window

@@ -90,6 +90,11 @@ class Norm(nnx.Module):
         scale = scale * jax.lax.rsqrt(var + self.epsilon)
         return _split(_affine(groups, scale, bias - mean * scale), x.shape)
 
+    @property
+    def has_running_statistics(self) -> bool:
+        """Whether mean and variance come from the batches that it sees in training."""
+        return self.kind in ("batch", "global")
+
     def _num_groups(self, clips: int) -> int:
         if self.kind == "global" or clips <= self.group_size:
             return 1

@@ -2,13 +2,17 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from nl_jax.models import flat
-from nl_jax.models.resnet import ResNetConfig, VideoResNet
+from nl_jax.models.detection.config import DetectorConfig
+from nl_jax.models.detection.mask_rcnn import MaskRCNN
+from nl_jax.models.resnet import VideoResNet
+from nl_jax.models.resnet_config import ResNetConfig
 from nl_jax.ops import devices
 
 try:
@@ -19,7 +23,7 @@ except ImportError:  # its place before JAX 0.8
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One named intermediate of the network: its output shape, parameters and multiply-adds for one clip."""
+    """One named intermediate of the network: its output shape, parameters and multiply-adds for one clip or image."""
 
     name: str
     shape: tuple[int, ...]
@@ -37,12 +41,12 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """Numbers that are learnt; running statistics are not counted."""
+        """Numbers that are learnt; running statistics are not counted, nor in a detector the scales of frozen norms."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of one clip, pairwise products included; norms, activations and pools are not counted."""
+        """Multiply-adds of a clip or image, pairwise products included; norms, activations, pools are not counted."""
         return sum(layer.macs for layer in self.layers)
 
     def __str__(self) -> str:
@@ -60,7 +64,7 @@ class Summary:
         return "\n".join([self.title, *table, *(self.blocks or ("non-local blocks: none",))])
 
 
-def summary(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summary:
+def summarize(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summary:
     """The summary of the network that `config` gives, for clips of (t, h, w).
 
     Multiply-adds are those of the matrix products and convolutions that run, counted in the traced computation, so a
@@ -70,35 +74,103 @@ def summary(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summary:
       InputError: when the configuration asks for something that does not exist.
     """
     model = nnx.eval_shape(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
-    graphdef, params, batch_stats = flat.split(model)
+    layers, out = _layers(model, lambda model, video: model(video)[1], _layer_of, _shape(*video_shape, 3))
+    kind = "C2D" if config.inflate is None else f"I3D {config.inflate}"
+    t, h, w = video_shape
+    title = f"{kind} ({_stages(config)}), width {config.width}, geometry {config.geometry}, clips of {t} x {h} x {w}"
+    return Summary(title, layers, _blocks(model, out))
 
+
+def detector_summary(config: DetectorConfig, image_shape: tuple[int, int], rois: int | None = None) -> Summary:
+    """The summary of the detector that `config` gives, for images of (h, w).
+
+    Multiply-adds are those of the backbone and the pyramid, and of the heads for `rois` proposals and as many masks as
+    there are detections at most.
+
+    Args:
+      config: of the detector.
+      image_shape: h, w, multiples of 32.
+      rois: boxes that the box head sees; config.proposals by default.
+
+    Raises:
+      InputError: when the configuration asks for something that does not exist, or for the sides of the image.
+    """
+    rois = rois or config.proposals
+    model = nnx.eval_shape(lambda: MaskRCNN(config, rngs=nnx.Rngs(0)))
+
+    def forward(model, image):
+        sizes = jnp.asarray([image_shape], jnp.int32)
+        out = model.features(image, sizes)
+        with jax.named_scope("box_head"):
+            out["box_head"], _ = model.classify(out, jnp.zeros((1, rois, 4)))
+        if model.mask_head is not None:
+            with jax.named_scope("mask_head"):
+                boxes = jnp.zeros((1, config.detections, 4))
+                out["mask_head"] = model.outline(out, boxes, jnp.zeros((1, config.detections), jnp.int32))
+        # One line for the pyramid and one for the RPN: their layers run on every level.
+        out["fpn"], out["rpn"] = out["P2"], out["objectness_P2"]
+        names = [
+            name
+            for name in out
+            if not name.startswith(("P", "sizes", "objectness", "deltas", "fpn", "rpn", "box", "mask"))
+        ]
+        names += ["fpn", "rpn", "box_head"] + ["mask_head"] * (model.mask_head is not None)
+        return {name: out[name] for name in names}
+
+    frozen = tuple(name for name in model.frozen_parameters() if "norm" in name)
+    layers, out = _layers(model, forward, _detector_layer_of, _shape(*image_shape, 3), frozen)
+    backbone = config.resolved_backbone()
+    kind = "Mask R-CNN" if config.masks else "Faster R-CNN"
+    h, w = image_shape
+    title = (
+        f"{kind} ({_stages(backbone)}), width {backbone.width}, {config.num_classes} classes, "
+        f"images of {h} x {w}, {rois} proposals"
+    )
+    return Summary(title, layers, _blocks(model, out))
+
+
+def _shape(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+
+
+def _layers(
+    model: nnx.Module,
+    call: Callable,
+    layer_of: Callable[[str], str],
+    value: jax.ShapeDtypeStruct,
+    uncounted: tuple[str, ...] = (),
+) -> tuple[tuple[Layer, ...], dict[str, jax.ShapeDtypeStruct]]:
+    """What `call(model, value)` returns by name as layers, and the shapes of it.
+
+    Parameters whose names start with one of `uncounted` are not counted.
+    """
+    graphdef, params, batch_stats = flat.split(model)
     names = []
 
-    def forward(params, batch_stats, video):
+    def forward(params, batch_stats, value):
         model = flat.merge(graphdef, params, batch_stats)
         model.eval()
-        out = model(video)[1]
+        out = call(model, value)
         names.extend(out)  # in the order they run; what JAX returns is sorted
         return out
 
-    video = jax.ShapeDtypeStruct((1, *video_shape, 3), jnp.float32)
-    with devices.compiling_for(
-        devices.platform()
-    ):  # of a GPU that is not known: a kernel of cuDNN has no products to count
-        jaxpr, out = jax.make_jaxpr(forward, return_shape=True)(params, batch_stats, video)
+    with devices.compiling_for(devices.platform()):  # of a GPU that is not known: a kernel of cuDNN has no products
+        jaxpr, out = jax.make_jaxpr(forward, return_shape=True)(params, batch_stats, value)
     macs = dict.fromkeys(names, 0)
     _count_macs(jaxpr.jaxpr, 1, "", macs)
     parameters = dict.fromkeys(names, 0)
     for name, array in params.items():
-        parameters[_layer_of(name)] += math.prod(array.shape)
-    layers = [Layer(name, out[name].shape[1:], parameters[name], macs[name]) for name in names]
+        if not (uncounted and name.startswith(uncounted)):
+            parameters[layer_of(name)] += math.prod(array.shape)
+    return tuple(Layer(name, out[name].shape[1:], parameters[name], macs[name]) for name in names), out
 
-    kind = "C2D" if config.inflate is None else f"I3D {config.inflate}"
-    stages = ", ".join(f"{stage} x{count}" for stage, count in config.stages().items())
-    t, h, w = video_shape
-    title = f"{kind} ({stages}), width {config.width}, geometry {config.geometry}, clips of {t} x {h} x {w}"
-    blocks = [_describe(name, block, out[name].shape) for name, block in model.nonlocal_blocks().items()]
-    return Summary(title, tuple(layers), tuple(blocks))
+
+def _stages(config: ResNetConfig) -> str:
+    return ", ".join(f"{stage} x{count}" for stage, count in config.stages().items())
+
+
+def _blocks(model: VideoResNet | MaskRCNN, out: dict[str, jax.ShapeDtypeStruct]) -> tuple[str, ...]:
+    return tuple(_describe(name, block, out[name].shape) for name, block in model.nonlocal_blocks().items())
 
 
 def _describe(name, block, shape) -> str:
@@ -118,6 +190,12 @@ def _layer_of(name: str) -> str:
     if not first.startswith("res"):
         return "conv1"
     return f"{first}_{second}_nonlocal" if rest[0] == "nonlocal_block" else f"{first}_{second}"
+
+
+def _detector_layer_of(name: str) -> str:
+    """The same in a detector: "backbone/res3/1/conv1/kernel" is in res3_1, "fpn/lateral/0/kernel" in fpn."""
+    part, _, rest = name.partition("/")
+    return _layer_of(rest) if part == "backbone" else part
 
 
 def _count_macs(jaxpr, times: int, scope: str, macs: dict[str, int]) -> None:

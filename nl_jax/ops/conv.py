@@ -21,19 +21,26 @@ MAX_STACKED_CHANNELS = 16
 
 def conv3d(
     x: Float[Array, "b t h w i"],
-    kernel: Float[Array, "kt kh kw i o"],
+    kernel: Float[Array, "kt kh kw i2 o"],
     strides: tuple[int, int, int] = (1, 1, 1),
     padding: tuple[int, int, int] = (0, 0, 0),
+    groups: int = 1,
 ) -> Float[Array, "b t2 h2 w2 o"]:
     """Cross-correlation over time, height and width; `padding` zeros are added on both sides of each axis.
 
-    The padding is always explicit: "SAME" pads a stride-2 kernel on one side only, unlike every published ResNet.
+    The padding is always explicit: "SAME" pads a stride-2 kernel on one side only, unlike every published ResNet. With
+    `groups` the o / groups outputs of a group see the i inputs of that group alone.
     """
-    kt, kh, kw, i, _ = kernel.shape
-    if x.shape[-1] != i:
-        raise ValueError(f"the input has {x.shape[-1]} channels, the kernel {kernel.shape} takes {i}")
+    kt, kh, kw, i, o = kernel.shape
+    if x.shape[-1] != i * groups or o % groups:
+        raise ValueError(
+            f"the input has {x.shape[-1]} channels, the kernel {kernel.shape} takes {i}"
+            + (f" in each of {groups} groups" if groups > 1 else "")
+        )
     if x.shape[1] + 2 * padding[0] < kt:
         raise ValueError(f"{x.shape[1] + 2 * padding[0]} frames after padding are fewer than the kernel's {kt}")
+    if groups > 1:
+        return _grouped(x, kernel, strides, padding, groups)
     if kt == 1 or (kh, kw) == (1, 1) or i <= MAX_STACKED_CHANNELS:
         return _conv(x, kernel, strides, padding)
     taps = _taps(x, kt, strides[0], padding[0])
@@ -78,9 +85,20 @@ def _conv_backward(strides, padding, residuals, dy):
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
-def _conv2d(x: Float[Array, "n h w i"], kernel: Float[Array, "kh kw i o"], strides, padding):
-    padding = [(p, p) for p in padding]
-    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def _grouped(x, kernel, strides, padding, groups):
+    """One 2-D convolution for every tap in time; its gradients are the compiler's."""
+    taps = _taps(x, kernel.shape[0], strides[0], padding[0])
+    y = sum(
+        _conv2d(merge_frames(tap)[0], k, strides[1:], padding[1:], groups) for tap, k in zip(taps, kernel, strict=True)
+    )
+    return split_frames(y[None], x.shape[0], taps[0].shape[1])
+
+
+def _conv2d(x: Float[Array, "n h w i"], kernel: Float[Array, "kh kw i2 o"], strides, padding, groups=1):
+    padding, layout = [(p, p) for p in padding], ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=layout, feature_group_count=groups
+    )
 
 
 def _taps(x, kt, stride, padding):

@@ -13,8 +13,6 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, E
 from nl_jax.errors import InputError, TrainingError
 from nl_jax.training.state import TrainState
 
-MEASURES = ("video_map", "video_top1")  # the first that a validation has says which checkpoint is the best
-
 
 class Checkpoints:
     """The checkpoints under WORKDIR/checkpoints, named by step.
@@ -32,12 +30,12 @@ class Checkpoints:
         if read_only:
             options = {"read_only": True, "save_interval_steps": 0, "create": False}
         else:
-            kept = [LatestN(keep), BestN(get_metric_fn=_accuracy, n=1, keep_checkpoints_without_metrics=False)]
+            kept = [LatestN(keep), BestN(get_metric_fn=_figure, n=1, keep_checkpoints_without_metrics=False)]
             kept += [EveryNSteps(keep_every)] if keep_every else []
             # What a killed save left is never taken for a checkpoint, and here its space is given back.
             options = {"preservation_policy": AnyPreservationPolicy(kept), "cleanup_tmp_directories": True}
         self._manager = ocp.CheckpointManager(
-            self._directory, options=ocp.CheckpointManagerOptions(best_fn=_accuracy, **options)
+            self._directory, options=ocp.CheckpointManagerOptions(best_fn=_figure, **options)
         )
         self._whole = self.latest()
 
@@ -46,14 +44,14 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best(self) -> int | None:
-        """The step of the kept checkpoint with the highest validation accuracy; None before the first validation."""
+        """The step of the kept checkpoint with the highest figure of a validation; None before the first validation."""
         return self._manager.best_step()
 
-    def save(self, state: TrainState, data_state: dict[str, int], validation: dict[str, float] | None = None) -> None:
+    def save(self, state: TrainState, data_state: dict, figure: tuple[str, float] | None = None) -> None:
         """Begins to save in the background, once the save before is whole.
 
         Args:
-          validation: the metrics of this state, where it has been validated.
+          figure: name and value of what the best checkpoint has most of, where this state has been validated.
 
         Raises:
           TrainingError: where this or the save before cannot be written; the last whole checkpoint stays.
@@ -70,7 +68,7 @@ class Checkpoints:
             "optimizer": ocp.args.StandardSave(optimizer),
             "data": ocp.args.JsonSave(data_state),
         }
-        metrics = {name: float(validation[name]) for name in MEASURES if name in validation} if validation else None
+        metrics = {figure[0]: float(figure[1])} if figure else None
         with self._reported():
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
@@ -85,7 +83,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
         self._whole = self.latest()
 
-    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, int]]:
+    def restore(self, like: TrainState) -> tuple[TrainState, dict]:
         """The newest checkpoint, laid out over devices as `like` is, whatever mesh it was saved from."""
         restored = self._restore(
             self.latest(),
@@ -152,8 +150,9 @@ class Checkpoints:
         )
 
 
-def _accuracy(metrics: dict[str, float]) -> float:
-    return next(metrics[name] for name in MEASURES if name in metrics)
+def _figure(metrics: dict[str, float]) -> float:
+    (value,) = metrics.values()
+    return value
 
 
 def _standard(tree):

@@ -30,17 +30,13 @@ class Chip:
     source: str
 
 
-_TPU, _NVIDIA = "https://docs.cloud.google.com/tpu/docs", "https://resources.nvidia.com"
+_TPU, _NVIDIA = "https://docs.cloud.google.com/tpu/docs", "https://resources.nvidia.com, data sheet of the"
 CHIPS = {
     "v5e": Chip(16 * GIB, 197e12, 197e12, 819e9, 200e9, ("TPU v5 lite", "TPU v5e"), f"{_TPU}/v5e"),
     "v5p": Chip(95 * GIB, 459e12, 459e12, 2765e9, 600e9, ("TPU v5", "TPU v5p"), f"{_TPU}/v5p"),
     "v6e": Chip(32 * GIB, 918e12, 918e12, 1638e9, 400e9, ("TPU v6 lite", "TPU v6e"), f"{_TPU}/v6e"),
-    "a100": Chip(
-        *(80 * GIB, 312e12, 156e12, 2039e9, 300e9, ("NVIDIA A100-SXM4-80GB",)), f"{_NVIDIA} A100 80GB SXM data sheet"
-    ),
-    "h100": Chip(
-        *(80 * GIB, 989e12, 494e12, 3350e9, 450e9, ("NVIDIA H100 80GB HBM3",)), f"{_NVIDIA} H100 SXM data sheet"
-    ),
+    "a100": Chip(80 * GIB, 312e12, 156e12, 2039e9, 300e9, ("NVIDIA A100-SXM4-80GB",), f"{_NVIDIA} A100 80GB SXM"),
+    "h100": Chip(80 * GIB, 989e12, 494e12, 3350e9, 450e9, ("NVIDIA H100 80GB HBM3",), f"{_NVIDIA} H100 SXM"),
 }
 
 

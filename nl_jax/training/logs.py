@@ -1,4 +1,4 @@
-"""What a run leaves in its workdir while it goes on: metrics.csv, TensorBoard events, curves.png, bad_videos.csv."""
+"""What a run leaves in its workdir while it goes on: metrics.csv, TensorBoard events, curves.png, the bad examples."""
 
 import csv
 from collections.abc import Sequence
@@ -7,19 +7,34 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from nl_jax.data.dataset import Dataset
 from nl_jax.errors import InputError
 from nl_jax.figures.curves import plot_curves
 from nl_jax.training import hosts
+from nl_jax.training.task import Task
 
-VALIDATION = ("video_top1", "video_top5", "clip_top1", "clip_top5", "video_map")
 # Of the machine, not of the network: means of a step, and the share of the peak of devices whose peak is known.
-TIMING = ("clips_per_second", "input_seconds", "compute_seconds", "checkpoint_seconds", "flops_utilisation")
-COLUMNS = (
-    *("step", "learning_rate", "train_loss", "train_top1", "grad_norm", "skipped_steps", *TIMING),
-    *(f"validation_{name}" for name in VALIDATION),
-)
+SECONDS = ("input_seconds", "compute_seconds", "checkpoint_seconds", "flops_utilisation")
 
 _NAMES = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names need not be UTF-8
+
+
+def rate_of(unit: str) -> str:
+    """The column of the speed of training: "clips_per_second", the median of which no pause spoils."""
+    return f"{unit}s_per_second"
+
+
+def timing(unit: str) -> tuple[str, ...]:
+    """The columns that tell of the machine."""
+    return (rate_of(unit), *SECONDS)
+
+
+def columns(task: Task) -> tuple[str, ...]:
+    """The columns of a task's metrics.csv."""
+    metrics = [f"train_{name}" for name in task.train_figures]
+    figures = [f"validation_{name}" for name in task.validation_figures]
+    fixed = ["step", "learning_rate", "train_loss", *metrics, "grad_norm", "skipped_steps"]
+    return (*fixed, *timing(task.unit), *figures)
 
 
 class MetricsLog:
@@ -28,9 +43,9 @@ class MetricsLog:
     Rows after `step`, left by a run that was killed, are dropped on resuming. Only the main process writes.
     """
 
-    def __init__(self, workdir: Path, step: int, *, enabled: bool = True):
+    def __init__(self, workdir: Path, step: int, task: Task, *, enabled: bool = True):
         self._path = workdir / "metrics.csv"
-        self._curves = workdir / "curves.png"
+        self._task, self._picture = task, workdir / "curves.png"
         self._enabled = enabled
         if not enabled:
             return
@@ -38,18 +53,18 @@ class MetricsLog:
         # Rewritten beside and moved into place: a kill in between leaves the old file.
         partial = self._path.with_suffix(".partial")
         with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, columns(task))
             writer.writeheader()
             writer.writerows(rows)
         partial.replace(self._path)
         self._file = self._path.open("a", newline="", buffering=1)
-        self._writer = csv.DictWriter(self._file, COLUMNS)
+        self._writer = csv.DictWriter(self._file, columns(task))
         from tensorboardX import SummaryWriter  # imports PyTorch wherever that is installed
 
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """A row of metrics.csv, and the same for TensorBoard; names are those of COLUMNS."""
+        """A row of metrics.csv, and the same for TensorBoard; names are those of `columns`."""
         if self._enabled:
             self._writer.writerow({"step": step, **values})
             for name, value in values.items():
@@ -64,7 +79,7 @@ class MetricsLog:
         if self._enabled:
             self._file.close()
             self._tensorboard.close()
-            plot_curves(read_metrics(self._path), self._curves)
+            plot_curves(read_metrics(self._path), self._task.curves, self._picture)
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
@@ -75,23 +90,24 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if None not in row.values() and row["step"].isdigit()]
 
 
-class BadVideos:
-    """bad_videos.csv: every training video that could not be decoded, once, with the reason.
+class BadExamples:
+    """bad_videos.csv: every training example that could not be decoded, once, with the reason.
 
     Args:
-      max_share: of the videos seen since the start or the resumption; with more of them undecodable the run stops.
-      rows: the places in a batch whose videos this process sees, where there are several.
+      example: what an example is called: "video".
+      max_share: of the examples seen since the start or the resumption; with more of them undecodable the run stops.
+      rows: the places in a batch whose examples this process sees, where there are several.
 
-    Of several processes each sees its own, which may be another's too where they share clips: they are put together,
+    Of several processes each sees its own, which may be another's too where they share them: they are put together,
     and written by the first, in `exchange`.
     """
 
-    def __init__(self, workdir: Path, dataset, max_share: float = 1.0, rows: Sequence[int] = ()):
-        self._path = workdir / "bad_videos.csv"
-        self._dataset = dataset
+    def __init__(self, workdir: Path, dataset: Dataset, example: str, max_share: float = 1.0, rows: Sequence[int] = ()):
+        self._path = workdir / f"bad_{example}s.csv"
+        self._dataset, self._example = dataset, example
         self._max_share = max_share
         self._rows = rows
-        self._clips, self._bad = 0, set()  # seen since then
+        self._seen, self._bad = 0, set()  # seen since then
         self._own = []  # not yet put together with those of other processes
         self.indices: set[int] = set()
         if self._path.exists():
@@ -101,7 +117,7 @@ class BadVideos:
     def add(self, failed) -> list[str]:
         """Notes the indices (b,f) of a batch (-1 is none); returns a line for each that is new.
 
-        Raises InputError when too many of the videos seen, which count as 20 at least, are bad.
+        Raises InputError when too many of the examples seen, which count as 20 at least, are bad.
         """
         if jax.process_count() > 1:
             self._own.append(failed)
@@ -121,7 +137,7 @@ class BadVideos:
         return self._note(np.concatenate(failed[first]))
 
     def _note(self, failed) -> list[str]:
-        self._clips += len(failed)
+        self._seen += len(failed)
         bad = {int(index) for index in failed.ravel() if index >= 0}
         new = sorted(bad - self.indices)
         lines = []
@@ -142,10 +158,10 @@ class BadVideos:
         return lines
 
     def _check_share(self) -> None:
-        seen = max(20, min(self._clips, len(self._dataset)))
+        seen = max(20, min(self._seen, len(self._dataset)))
         if len(self._bad) > self._max_share * seen:
             first = [f"{self._dataset.names[i]}: {self._dataset.failure_reason(i)}" for i in sorted(self._bad)[:5]]
             raise InputError(
-                f"{len(self._bad)} of the first {seen} training videos cannot be decoded, max_bad_videos="
+                f"{len(self._bad)} of the first {seen} training {self._example}s cannot be decoded, max_bad_videos="
                 f"{self._max_share:g} of them are allowed. All are in {self._path}; the first: {'; '.join(first)}"
             )

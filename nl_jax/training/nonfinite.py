@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nl_jax.data.dataset import Dataset
 from nl_jax.errors import TrainingError
 
 
@@ -12,13 +13,22 @@ class NonFinite:
     """Looks at the metrics of steps once they are on the host, so nothing waits for it.
 
     Args:
+      example: what an example is called: "video".
       allowed: steps of the run that may be skipped (by `make_train_step`); with one more it stops.
       skipped: those before this process's life.
       process: number of this process among those that each read a part of a batch; None if there is one.
     """
 
-    def __init__(self, directory: Path, dataset, allowed: int, process: int | None = None, skipped: int = 0):
-        self._directory, self._dataset, self._allowed = directory, dataset, allowed
+    def __init__(
+        self,
+        directory: Path,
+        dataset: Dataset,
+        example: str,
+        allowed: int,
+        process: int | None = None,
+        skipped: int = 0,
+    ):
+        self._directory, self._dataset, self._example, self._allowed = directory, dataset, example, allowed
         self._suffix = "" if process is None else f"_process{process}"
         self.skipped = skipped
 
@@ -27,7 +37,7 @@ class NonFinite:
 
         Args:
           steps: metrics of every step up to `last`.
-          indices: of the videos (b,) in the batch of each.
+          indices: of the examples (b,) in the batch of each.
 
         Raises:
           TrainingError: for the first step that was not to be skipped, with its batch.
@@ -44,17 +54,17 @@ class NonFinite:
                 limit = f" after {self._allowed} that were skipped" if self._allowed else ""
                 raise TrainingError(
                     f"the {bad[0]} is {metrics[bad[0]]} at step {at}{limit}, learning rate "
-                    f"{metrics['learning_rate']:.3g}, batch {at - 1}, whose videos are in {path}; nothing was saved "
-                    "since. --debug_nans goes on from the last checkpoint and stops at the operation; else try a lower "
-                    "learning_rate or more warmup_steps, in a new workdir, or skip_nonfinite"
+                    f"{metrics['learning_rate']:.3g}, batch {at - 1}, whose {self._example}s are in {path}; "
+                    "nothing was saved since. --debug_nans goes on from the last checkpoint and stops at the "
+                    "operation; else try a lower learning_rate or more warmup_steps, in a new workdir, or "
+                    "skip_nonfinite"
                 )
         return result
 
     def _write(self, step: int, index: np.ndarray) -> Path:
-        names = getattr(self._dataset, "names", None)
         path = self._directory / f"nonfinite_step{step}{self._suffix}.csv"
         with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(["index", "path"])
-            writer.writerows([int(i), names[i] if names else ""] for i in index)
+            writer.writerows([i, self._dataset.names[i]] for i in map(int, index))
         return path

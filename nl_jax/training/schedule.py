@@ -1,5 +1,7 @@
 """Learning rate and optimiser from config fields (section 4.1 and the released code)."""
 
+from collections.abc import Callable, Sequence
+
 import jax.numpy as jnp
 import optax
 
@@ -39,25 +41,7 @@ def make_schedule(config, steps: int) -> optax.Schedule:
     return schedule
 
 
-def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """`config.name`: sgd (momentum, nesterov; weight decay added to the gradient, as Caffe2 and PyTorch do) or adamw.
-
-    Norm scales and biases are not decayed; the classifier's steps are `classifier_rate` times as long.
-    """
-    if config.name == "sgd":
-        steps = optax.chain(
-            optax.add_decayed_weights(config.weight_decay, mask=decayed),
-            optax.sgd(schedule, momentum=config.momentum, nesterov=config.nesterov),
-        )
-    elif config.name == "adamw":
-        steps = optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed)
-    else:
-        raise InputError(f"optimizer.name={config.name!r} is unknown; choose sgd or adamw")
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-        steps,
-        optax.masked(optax.scale(config.classifier_rate), classifier),
-    )
+Mask = Callable[[FlatParams], dict[str, bool]]
 
 
 def decayed(params: FlatParams) -> dict[str, bool]:
@@ -65,6 +49,27 @@ def decayed(params: FlatParams) -> dict[str, bool]:
     return {name: "norm" not in name.split("/")[-2] for name in params}
 
 
-def classifier(params: FlatParams) -> dict[str, bool]:
-    """Which parameters are the classifier's."""
-    return {name: name.startswith("classifier/") for name in params}
+def make_optimizer(
+    config, schedule: optax.Schedule, *, decay: Mask = decayed, scaled: Sequence[tuple[float, Mask]] = ()
+) -> optax.GradientTransformation:
+    """`config.name`: sgd (momentum, nesterov; weight decay added to the gradient, as Caffe2 and PyTorch do) or adamw.
+
+    Args:
+      config: fields name, momentum, nesterov, weight_decay, clip_norm.
+      decay: which parameters weight decay acts on.
+      scaled: factors of the steps of some parameters; 0 freezes them.
+    """
+    if config.name == "sgd":
+        steps = optax.chain(
+            optax.add_decayed_weights(config.weight_decay, mask=decay),
+            optax.sgd(schedule, momentum=config.momentum, nesterov=config.nesterov),
+        )
+    elif config.name == "adamw":
+        steps = optax.adamw(schedule, weight_decay=config.weight_decay, mask=decay)
+    else:
+        raise InputError(f"optimizer.name={config.name!r} is unknown; choose sgd or adamw")
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+        steps,
+        *(optax.masked(optax.scale(factor), mask) for factor, mask in scaled),
+    )

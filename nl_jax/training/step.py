@@ -1,45 +1,27 @@
-"""One training step and one forward pass, each compiled once."""
+"""One training step and one forward pass, each compiled once for every shape of a batch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, Key
 
-from nl_jax.errors import InputError
 from nl_jax.models import flat
 from nl_jax.training import sharding
 from nl_jax.training.accumulate import over_parts
 from nl_jax.training.state import TrainState
 
-Normalize = Callable[[UInt8[Array, "*s 3"]], Float[Array, "*s 3"]]
-
-
-def make_normalize(config) -> Normalize:
-    """(x / 255 - mean) / std by channel, on the device: a quarter of the bytes travel.
-
-    Args:
-      config: fields mean and std, three numbers each.
-    """
-    for name, values in (("mean", config.mean), ("std", config.std)):
-        if len(values) != 3 or (name == "std" and min(values) <= 0):
-            raise InputError(f"input.{name}={values} must be three numbers, one for each of R, G and B; std above 0")
-    mean, std = (np.asarray(values, np.float32) for values in (config.mean, config.std))
-
-    def normalize(video):
-        by_channel = (1,) * (video.ndim - 1) + (3,)
-        return (video.astype(jnp.float32) / 255 - mean.reshape(by_channel)) / std.reshape(by_channel)
-
-    return normalize
+# (model, batch, key) -> (loss, further metrics)
+Loss = Callable[[nnx.Module, dict[str, Array], Key[Array, ""]], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]
 
 
 def make_train_step(
     graphdef: nnx.GraphDef,
-    normalize: Normalize,
+    loss: Loss,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     mesh: Mesh,
@@ -50,25 +32,27 @@ def make_train_step(
 ) -> Callable[[TrainState, dict[str, Array], Key[Array, ""]], tuple[TrainState, dict[str, Array]]]:
     """(state, batch, key) -> (state, metrics): loss, gradient, update. The given state is donated.
 
-    The loss is softmax cross-entropy for labels (b,), and for labels (b,k) of 0 and 1, where a clip shows any number of
-    classes, the mean over classes of the sigmoid's. top1 is how often the class of the highest logit is (one of) the
-    clip's. With `accumulate` the batch comes in that many parts, (k,b/k,..).
+    The metrics are the loss, those that it comes with, the learning rate and the norm of the gradient. With
+    `accumulate` the batch comes in that many parts, (k,b/k,..), and the metrics are means over them.
 
     With `skip_nonfinite` a step whose loss or gradient is not finite changes nothing but the counters.
 
-    The dropout key of a step is `key` folded with the step, so a resumed run draws what an uninterrupted one does.
+    The key of a step's loss is `key` folded with the step, so a resumed run draws what an uninterrupted one does.
+
+    Args:
+      loss: of the model, in training mode, on a batch (b,..).
     """
 
     def gradient(params, batch_stats, batch, key):
         def loss_fn(params):
             model = flat.merge(graphdef, params, batch_stats)
             model.train()
-            logits, _ = model(normalize(batch["video"]), key)
+            value, metrics = loss(model, batch, key)
             _, _, new_stats = flat.split(model)
-            return _loss(logits, batch["label"]), (new_stats, logits)
+            return value, (new_stats, metrics)
 
-        (loss, (new_stats, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        return grads, {"loss": loss, "top1": _top1(logits, batch["label"])}, new_stats
+        (value, (new_stats, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        return grads, {"loss": value} | metrics, new_stats
 
     state_shardings = sharding.state_shardings(mesh, state)
     gradient = over_parts(gradient, accumulate, state_shardings.params)
@@ -99,26 +83,14 @@ def _where(finite, new, old):
     return jnp.where(finite, new, old) if jnp.issubdtype(new.dtype, jnp.floating) else new
 
 
-def _loss(logits, label):
-    if label.ndim == 2:
-        return optax.sigmoid_binary_cross_entropy(logits, label).mean()
-    return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
-
-
-def _top1(logits, label):
-    first = logits.argmax(-1)
-    return (jnp.take_along_axis(label, first[:, None], axis=1) if label.ndim == 2 else first == label).mean()
-
-
 def make_forward(
-    graphdef: nnx.GraphDef, normalize: Normalize, mesh: Mesh, *, multi_label: bool = False
-) -> Callable[[flat.FlatParams, flat.FlatParams, Array], Float[Array, "b k"]]:
-    """(params, batch_stats, uint8 video (b,t,h,w,3)) -> softmax (b,k) on every process, or sigmoid if `multi_label`."""
+    graphdef: nnx.GraphDef, forward: Callable[[nnx.Module, dict[str, Array]], Any], mesh: Mesh
+) -> Callable[[flat.FlatParams, flat.FlatParams, dict[str, Array]], Any]:
+    """(params, batch_stats, inputs (b,..)) -> `forward(model, inputs)` in evaluation mode, on every device."""
 
-    def forward(params, batch_stats, video):
+    def of_arrays(params, batch_stats, inputs):
         model = flat.merge(graphdef, params, batch_stats)
         model.eval()
-        logits, _ = model(normalize(video))
-        return jax.nn.sigmoid(logits) if multi_label else jax.nn.softmax(logits)
+        return forward(model, inputs)
 
-    return jax.jit(sharding.within(mesh, forward), out_shardings=sharding.replicated(mesh))
+    return jax.jit(sharding.within(mesh, of_arrays), out_shardings=sharding.replicated(mesh))

@@ -11,38 +11,47 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from nl_jax.data.dataset import Dataset
 from nl_jax.errors import InputError
-from nl_jax.models import VideoResNet, flat
+from nl_jax.models import flat
 from nl_jax.training import sharding
 from nl_jax.training.checkpoint import Checkpoints
+from nl_jax.training.task import Task
 
 # How a run is carried out, not what it computes: a chain of stages has one way.
 CARRIED_OUT = (
-    *("mesh", "accumulate_steps", "eval_batch_size", "num_workers", "log_every", "checkpoint_every"),
-    *("keep_checkpoints", "keep_every", "skip_nonfinite", "input_warning", "input_timeout"),
+    "mesh",
+    "accumulate_steps",
+    "eval_batch_size",
+    "num_workers",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "keep_every",
+    "skip_nonfinite",
+    "input_warning",
+    "input_timeout",
 )
-# These may differ when a run is resumed. A data set may move: its list of videos is compared instead.
-FREE_FIELDS = (
-    *CARRIED_OUT,
-    *("recipe_batch_size", "expect", "paper"),
-    *("data.train", "data.validation", "data.test", "images.train", "images.validation"),
-)
+DESCRIPTION = ("recipe_batch_size", "expect", "paper")
+PATHS = ("data.train", "data.validation", "data.test", "images.train", "images.validation")
+# These may differ when a run is resumed. A data set may move: its list of examples is compared instead.
+FREE_FIELDS = CARRIED_OUT + DESCRIPTION + PATHS
 PACKAGES = ("nl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml_collections")
 
 
-def check(workdir: Path, config: ConfigDict, train_set) -> None:
+def check_workdir(workdir: Path, task: Task, train_set: Dataset) -> None:
     """Refuses a workdir that holds another run: InputError, naming every field that differs, with both values."""
     path = workdir / "config.json"
     if not path.exists():
         return
     found = flatten(_read_json(path))
-    trained_on, now = _read_json(workdir / "train_list.json"), _list_of(train_set)
+    trained_on, now = _read_json(workdir / "train_list.json"), _list_of(task, train_set)
     if trained_on is None:
         raise InputError(
             f"{workdir} holds imported weights; to start from them choose another --workdir, and "
             f"--config.start.workdir={workdir}"
         )
-    asked = flatten(json.loads(config.to_json()))
+    asked = flatten(json.loads(task.config.to_json()))
     differing = [
         f"{name} was {found.get(name)!r} and is now {asked.get(name)!r}"
         for name in sorted(found.keys() | asked.keys())
@@ -55,19 +64,22 @@ def check(workdir: Path, config: ConfigDict, train_set) -> None:
         raise InputError(
             f"{workdir} was trained on the classes {list(known)}, and the data now has {list(train_set.classes)}"
         )
+    examples = f"{task.example}s"
     if trained_on != now:
         raise InputError(
-            f"{workdir} was trained on {trained_on['videos']} videos, list {trained_on['list']}, and data.train now "
-            f"has {now['videos']}, list {now['list']}. Choose another --workdir"
+            f"{workdir} was trained on {trained_on[examples]} {examples}, list {trained_on['list']}, and data.train "
+            f"now has {now[examples]}, list {now['list']}. Choose another --workdir"
         )
 
 
-def claim(workdir: Path, config: ConfigDict, train_set) -> None:
-    """Writes what the run is and what it is trained on, over a workdir that `check` has let pass."""
-    write(workdir, config, train_set.classes, train_list=_list_of(train_set))
+def claim_workdir(workdir: Path, task: Task, train_set: Dataset) -> None:
+    """Writes what the run is and what it is trained on, over a workdir that `check_workdir` has let pass."""
+    write_workdir(workdir, task.config, train_set.classes, train_list=_list_of(task, train_set))
 
 
-def write(workdir: Path, config: ConfigDict, classes: tuple[str, ...], *, train_list: dict | None = None) -> None:
+def write_workdir(
+    workdir: Path, config: ConfigDict, classes: tuple[str, ...], *, train_list: dict | None = None
+) -> None:
     """The files that say so. config.json is the last, since it makes a directory a workdir."""
     make_directory(workdir)
     write_json(workdir / "classes.json", classes)
@@ -76,8 +88,8 @@ def write(workdir: Path, config: ConfigDict, classes: tuple[str, ...], *, train_
     write_json(workdir / "config.json", json.loads(config.to_json()))
 
 
-def _list_of(train_set) -> dict[str, int | str]:
-    return {"videos": len(train_set), "list": train_set.list_hash()}
+def _list_of(task: Task, train_set: Dataset) -> dict[str, int | str]:
+    return {f"{task.example}s": len(train_set), "list": train_set.list_hash()}
 
 
 def make_directory(path: Path) -> None:
@@ -119,14 +131,15 @@ def read_classes(workdir: Path) -> tuple[str, ...]:
     return tuple(_read_json(workdir / "classes.json"))
 
 
-def load_network(
-    workdir: Path, mesh: Mesh, *, best: bool = False
+def restore_arrays(
+    workdir: Path, task: Task, mesh: Mesh, *, best: bool = False
 ) -> tuple[nnx.GraphDef, flat.FlatParams, flat.FlatParams]:
-    """The network of the newest checkpoint, or of the best by validation, laid out over the mesh."""
-    from nl_jax.training.setup import make_resnet_config  # which itself asks this module what a workdir holds
+    """The network of the newest checkpoint, or of the best by validation, laid out over the mesh.
 
-    config = make_resnet_config(read_config(workdir).model, len(read_classes(workdir)))
-    graphdef, *arrays = flat.abstract(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
+    Args:
+      task: that of the workdir's config.
+    """
+    graphdef, *arrays = flat.abstract(lambda: task.build(len(read_classes(workdir)), nnx.Rngs(0)))
     shardings = sharding.state_shardings(mesh, arrays)
     like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), arrays, shardings)
     return graphdef, *Checkpoints(workdir, read_only=True).restore_model(*like, best=best)

@@ -6,15 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from nl_jax.errors import InputError
-from nl_jax.models import VideoResNet, flat
+from nl_jax.models import MaskRCNN, VideoResNet, flat
 from nl_jax.models.geometry import GEOMETRIES, resolve
-from nl_jax.weights import norms, slowfast
+from nl_jax.weights import detector, norms, slowfast
 
 INSTANTIATION = {"embedded_gaussian": "softmax", "dot_product": "dot_product"}
 
 
-def save(model: VideoResNet, path: str | Path) -> str:
+def save(model: VideoResNet | MaskRCNN, path: str | Path) -> str:
     """Writes {"model_state": ..} with PySlowFast's names and layout, complete: it loads there with strict=True.
+
+    A detector is written as torchvision has it, see `detector.save`.
 
     Affine norms become batch norms of mean 0 and variance 1 - 1e-5, absent biases and norms of non-local blocks their
     neutral values.
@@ -25,6 +27,8 @@ def save(model: VideoResNet, path: str | Path) -> str:
     Raises:
       InputError: for a network that PySlowFast cannot build, or where PyTorch is not installed.
     """
+    if isinstance(model, MaskRCNN):
+        return detector.save(model, path)
     _check(model)
     try:
         import torch

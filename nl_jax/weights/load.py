@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import numpy as np
-from flax import nnx
 
 from nl_jax.errors import InputError
-from nl_jax.models import VideoResNet, flat
+from nl_jax.models import MaskRCNN, VideoResNet, flat
 from nl_jax.models.flat import FlatParams
 from nl_jax.models.geometry import GEOMETRIES, resolve
-from nl_jax.weights import caffe2, mmaction2, norms, slowfast, torchvision
+from nl_jax.weights import caffe2, detector, mmaction2, norms, slowfast, torchvision
 from nl_jax.weights.differences import differences, nonlocal_positions
 from nl_jax.weights.inflate import Report, inflate
 from nl_jax.weights.read import arrays_of
+from nl_jax.weights.rename import fill, first, rename, shapes
 from nl_jax.weights.table import Source
 
 SOURCES = {
@@ -26,16 +26,22 @@ MATRICES = ("theta", "phi", "g", "w_z", "w_f", "fc")
 
 
 def load(
-    model: VideoResNet, path: str | Path, source: str, *, check_geometry: bool = True, inflate_2d: bool = False
+    model: VideoResNet | MaskRCNN,
+    path: str | Path,
+    source: str,
+    *,
+    check_geometry: bool = True,
+    inflate_2d: bool = False,
 ) -> Report:
     """Fills `model` with the weights of a file, or leaves it as it was and raises.
 
     Args:
       model: of the same layers as the network in the file. Non-local blocks that only the model has, and the
-        classifier where the classes are not as many, stay as they are: the report says so.
+        classifier where the classes are not as many, stay as they are: the report says so. A detector takes the file of
+        a detector (see `detector.load`), or that of an image network, which fills its backbone.
       path: of the file. It is read as data; nothing in it is executed.
       source: whose names and layout: caffe2 (`.pkl`), slowfast (`.pyth`), mmaction2 (`.pth`) or torchvision (`.pth` or
-        `.safetensors`, also of timm).
+        `.safetensors`, also of timm); for a detector also detectron2 (`.pkl`) and mmdetection (`.pth`).
       check_geometry: whether the model must have the geometry that these weights were trained with.
       inflate_2d: whether kernels of one plane are inflated in time, each plane a t-th; torchvision's always are.
 
@@ -46,22 +52,28 @@ def load(
       InputError: for a file that cannot be read or is refused as unsafe; a name that the table of the source does not
         have; an array of the model that the file does not have; shapes that differ; another geometry.
     """
+    if isinstance(model, MaskRCNN):
+        return _load_detector(model, Path(path), source)
     if source not in SOURCES:
         raise InputError(f"source={source!r} is unknown; choose one of {', '.join(SOURCES)}")
     path, table = Path(path), SOURCES[source]
+    arrays = arrays_of(path, table.read)
     may_inflate = inflate_2d or table.images
-    found, unused, is_2d = _rename(path, source, arrays_of(path, table.read))
+    names, unused = rename(path, source, arrays, SOURCES)
+    found = {ours: _layout(ours, arrays[theirs]) for ours, theirs in names.items()}
+    is_2d = any(arrays[theirs].ndim == 4 for ours, theirs in names.items() if ours.split("/")[-2] not in MATRICES)
     if check_geometry:
         _check_geometry(path, source, model, is_2d)
 
     _, params, batch_stats = flat.split(model)
     wanted = params | batch_stats
     found, norm_report = _convert_norms(found, set(wanted), table)
-    problems = differences(_shapes(found), _shapes(wanted), may_inflate)
+    problems = differences(shapes(found), shapes(wanted), may_inflate)
     if problem := next(problems, None):
         two_d = "its kernels are 2-D: " if is_2d and not may_inflate else ""
         raise InputError(f"{path}: {two_d}{problem}")
-    if any(found[name].shape != wanted[name].shape for name in found if name.startswith("classifier/")):
+    theirs = [name for name in found if name.startswith("classifier/")]
+    if any(name not in wanted or found[name].shape != wanted[name].shape for name in theirs):
         found = {name: value for name, value in found.items() if not name.startswith("classifier/")}
     _check_complete(path, found, wanted)
 
@@ -70,31 +82,22 @@ def load(
     report.loaded += statistics.loaded
     report.left_at_init += statistics.left_at_init
     report.unused, report.norms = unused, norm_report
-    new = new_params | new_stats
-    for place, variable in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))):
-        variable.set_value(new["/".join(map(str, place))])
+    fill(model, new_params | new_stats)
     return report
 
 
-def _rename(path: Path, source: str, arrays: dict[str, np.ndarray]) -> tuple[FlatParams, list[str], bool]:
-    """The arrays under our names and in our layout, the names ignored, and whether the convolutions are 2-D."""
-    table = SOURCES[source]
-    to_ours = table.to_ours()
-    names = {name: to_ours(name) for name in arrays if not table.is_ignored(name)}
-    unknown = [name for name, ours in names.items() if ours is None]
-    if unknown:
-        others = [other for other in SOURCES if other != source and any(map(SOURCES[other].to_ours(), unknown))]
-        hint = f"; source={others[0]!r} knows some of them" if others else ""
-        raise InputError(
-            f"{path}: {len(unknown)} of {len(names)} names are unknown to source={source!r}: {_first(unknown)}{hint}"
-        )
-    result = {}
-    for theirs, ours in names.items():
-        if ours in result:
-            raise InputError(f"{path} has {ours} twice, the second time as {theirs}")
-        result[ours] = _layout(ours, arrays[theirs])
-    is_2d = any(arrays[name].ndim == 4 for name, ours in names.items() if ours.split("/")[-2] not in MATRICES)
-    return result, [name for name in arrays if name not in names], is_2d
+def _load_detector(model: MaskRCNN, path: Path, source: str) -> Report:
+    if source not in detector.SOURCES or (source in SOURCES and not detector.is_detector(path, source)):
+        if source not in SOURCES:
+            valid = ", ".join({**detector.SOURCES, **SOURCES})
+            raise InputError(f"source={source!r} is unknown; choose one of {valid}")
+        # The strides of image networks are the same in every geometry, but for the pool of the Caffe2 release.
+        report = load(model.backbone, path, source, check_geometry=False)
+        _, params, batch_stats = flat.split(model)
+        report.loaded = [f"backbone/{name}" for name in report.loaded]
+        report.left_at_init = [name for name in params | batch_stats if name not in report.loaded]
+        return report
+    return detector.load(model, path, source)
 
 
 def _layout(name: str, array: np.ndarray) -> np.ndarray:
@@ -132,8 +135,8 @@ def _check_geometry(path: Path, source: str, model: VideoResNet, is_2d: bool) ->
 
 def _check_complete(path: Path, found: FlatParams, wanted: FlatParams) -> None:
     if surplus := sorted(found.keys() - wanted.keys()):
-        raise InputError(f"{path}: {_first(surplus)} in the file has no place in the model")
-    blocks = {f"{stage}/{at}" for stage, ats in nonlocal_positions(_shapes(found)).items() for at in ats}
+        raise InputError(f"{path}: {first(surplus)} in the file has no place in the model")
+    blocks = {f"{stage}/{at}" for stage, ats in nonlocal_positions(shapes(found)).items() for at in ats}
     new_head = not any(name.startswith("classifier/") for name in found)
 
     def may_be_new(name):
@@ -142,12 +145,4 @@ def _check_complete(path: Path, found: FlatParams, wanted: FlatParams) -> None:
 
     missing = [name for name in sorted(wanted.keys() - found.keys()) if not may_be_new(name)]
     if missing:
-        raise InputError(f"{path}: the model has {_first(missing)}, and the file has not")
-
-
-def _shapes(arrays: FlatParams) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(array.shape) for name, array in arrays.items()}
-
-
-def _first(names: list[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+        raise InputError(f"{path}: the model has {first(missing)}, and the file has not")

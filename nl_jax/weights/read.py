@@ -58,7 +58,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def caffe2_pickle(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a Python 2 pickle, {'blobs': {name: array}} or {name: array}.
+    """The arrays of a pickle, {'blobs': {name: array}}, {'model': {name: array}} or {name: array}.
 
     Raises:
       InputError: for a file that is absent, cut off or no pickle, or that asks for anything but arrays.
@@ -70,7 +70,7 @@ def caffe2_pickle(path: Path) -> dict[str, np.ndarray]:
             raise InputError(f"{path} {error}") from None
         except Exception as error:  # a broken pickle can raise anything
             raise InputError(f"{path} is cut off or no pickle: {describe(path) or _reason(error)}") from error
-    return _arrays(path, content, ("blobs",))
+    return _arrays(path, content, ("blobs", "model"))
 
 
 def torch_file(path: Path) -> dict[str, np.ndarray]:

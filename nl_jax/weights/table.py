@@ -30,6 +30,8 @@ class Source:
       std: the same.
       epsilon: of the batch norms.
       affine: whether a file may have norms without statistics.
+      bgr: whether the channels of the images are B, G, R. An import turns the first kernel around.
+      background_last: whether the background is the last class and not the first, and has no box or mask of its own.
     """
 
     rows: tuple[tuple[str, str], ...]
@@ -43,6 +45,8 @@ class Source:
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
     epsilon: float = 1e-5
     affine: bool = False
+    bgr: bool = False
+    background_last: bool = False
 
     def to_ours(self) -> Callable[[str], str | None]:
         """Their name to ours, None where no row fits."""

@@ -1,14 +1,18 @@
 """Small real video files: a window that moves over photographs, encoded with PyAV."""
 
+import json
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import PIL.Image
 import pytest
 from av.filter import Graph
 from sklearn.datasets import load_sample_images
+
+from nl_jax.data.coco.masks import compressed
 
 
 @pytest.fixture(scope="session")
@@ -108,3 +112,58 @@ def cut() -> Callable[[Path, float], Path]:
         return path
 
     return shorten
+
+
+@pytest.fixture
+def coco_set(tmp_path) -> Callable[..., tuple[Path, Path, dict]]:
+    """coco_set(change) -> (folder, annotation file, its content): four photographs of which `change` may alter all.
+
+    wide.jpg is annotated with a triangle of two parts and a crowd, tall.png with a box of compressed run-lengths,
+    square.jpg with uncompressed ones, and empty.jpg with nothing. Category ids have a gap.
+    """
+    photo = load_sample_images().images[0]
+    sizes = {"wide.jpg": (60, 96), "tall.png": (96, 64), "square.jpg": (80, 80), "empty.jpg": (60, 96)}
+
+    def write(change: Callable[[dict, Path], object] | None = None) -> tuple[Path, Path, dict]:
+        folder = tmp_path / "images"
+        folder.mkdir()
+        for name, (height, width) in sizes.items():
+            PIL.Image.fromarray(photo[200 : 200 + height, 100 : 100 + width]).save(folder / name, quality=95)
+        block = np.zeros((96, 64), np.uint8)
+        block[20:60, 8:40] = 1
+        counts = [80 * 10 + 10, 30, 50, 30, 80 * 68 + 40]  # columns 10 and 11, rows 10 to 40
+        triangles = [[10.0, 10.0, 40.0, 10.0, 10.0, 40.0], [50.5, 20.5, 60.5, 20.5, 60.5, 50.0]]
+        annotations = [
+            {"bbox": [10, 10, 50.5, 40], "image_id": 3, "category_id": 2, "segmentation": triangles},
+            {
+                "bbox": [0, 0, 96, 10],
+                "image_id": 3,
+                "category_id": 7,
+                "iscrowd": 1,
+                "segmentation": {"size": [60, 96], "counts": [0, *[10, 50] * 95, 10, 50]},
+            },
+            {"bbox": [8, 20, 32, 40], "image_id": 11, "category_id": 7, "segmentation": compressed(block)},
+            {
+                "bbox": [10, 10, 2, 30],
+                "image_id": 12,
+                "category_id": 2,
+                "segmentation": {"size": [80, 80], "counts": counts},
+            },
+        ]
+        content = {
+            "images": [
+                {"id": number, "file_name": name, "height": height, "width": width}
+                for number, (name, (height, width)) in zip((3, 11, 12, 40), sizes.items(), strict=True)
+            ],
+            "annotations": [
+                {"id": 100 + place, "iscrowd": 0, "area": 600.0} | entry for place, entry in enumerate(annotations)
+            ],
+            "categories": [{"id": 7, "name": "leaf"}, {"id": 2, "name": "roof"}],
+        }
+        file = tmp_path / "instances.json"
+        result = change(content, folder) if change else None
+        if not file.exists():
+            file.write_text(json.dumps(content if result is None else result))
+        return folder, file, content
+
+    return write

@@ -134,13 +134,13 @@ def test_all_frames_of_a_video_are_known_everywhere(name, tmp_path, monkeypatch)
 
     folder = VideoFolder(tmp_path, num_crops=1, **OPTIONS)
     left = (expected.shape[2] - 32) // 2
-    views = folder.test_views(0)["video"]
+    views = folder.test_example(0)["video"]
     indices = clip_indices(frames, 8, 2, 10)
     np.testing.assert_array_equal(views, expected[indices][:, :, :, left : left + 32])
     trained_on = []
     monkeypatch.setattr(videos, "read_frames", lambda *a, **k: trained_on.append(a[1]) or read_frames(*a, **k))
     for seed in range(60):
-        clip = folder.train_clip(0, np.random.default_rng(seed))["video"]
+        clip = folder.train_example(0, np.random.default_rng(seed))["video"]
         assert len(np.unique(clip.reshape(8, -1), axis=0)) >= 6, "different frames"
     assert len(trained_on) == 60 and max(indices[-1] for indices in trained_on) > 0.9 * frames
 
@@ -269,7 +269,7 @@ def test_a_camera_s_picture_is_turned_as_its_exif_says(orientation, ending, tmp_
     assert found.shape == expected.shape and np.abs(found.astype(int) - expected).mean() < 6
     assert check_one(tmp_path, f"walk/photo.{ending}").status == "ok"
     videos = VideoFolder(tmp_path, num_crops=1, **OPTIONS | {"frames": 1, "num_clips": 1})
-    assert videos.train_clip(0, np.random.default_rng(0))["video"].any()
+    assert videos.train_example(0, np.random.default_rng(0))["video"].any()
     assert Preparation(tmp_path, None)(Item("photo", f"walk/photo.{ending}", "train", 0))["frames"] == 1
     assert len(list(clips_of_file(path, lambda n, _: np.zeros((1, n), int), 32))) == 1
 
@@ -297,9 +297,9 @@ def test_a_folder_of_numbered_pictures_is_a_video(frames_on_disk, encode):
     path = root / "walk/first"
     assert probe(path).frames == 12
     np.testing.assert_array_equal(read_frames(path, [11, 3, 9]), images[[11, 3, 9]])
-    clip = videos.train_clip(2, np.random.default_rng(0))
+    clip = videos.train_example(2, np.random.default_rng(0))
     assert clip["video"].shape == (8, 32, 32, 3) and len(np.unique(clip["video"].reshape(8, -1), axis=0)) > 5
-    assert videos.test_views(2)["failed"][0] == -1
+    assert videos.test_example(2)["failed"][0] == -1
     found, record = transcode(path, None)
     assert found.frames == 12 and np.abs(read_frames(record, range(12)).astype(int) - images).mean() < 8
     assert len(list(clips_of_file(path, lambda n, _: np.arange(n).reshape(3, 4), 32))) == 3
@@ -364,7 +364,7 @@ def test_pictures_that_are_damaged_are_counted_and_left_out(tmp_path, pan, encod
     (tmp_path / "list.csv").write_text("video.mp4,walk\n")
     for seed in range(10):
         first, again = (
-            VideoFolder(tmp_path / "list.csv", num_crops=1, **OPTIONS).train_clip(0, np.random.default_rng(seed))
+            VideoFolder(tmp_path / "list.csv", num_crops=1, **OPTIONS).train_example(0, np.random.default_rng(seed))
             for _ in range(2)
         )
         np.testing.assert_array_equal(first["video"], again["video"])
@@ -401,11 +401,11 @@ def test_a_picture_that_no_crop_fits_is_refused_by_name(size, tmp_path):
     ffmpeg(*picture(0.04, rate=25, size=size), path)
     width, height = size.split("x")
     videos = VideoFolder(tmp_path, num_crops=1, **OPTIONS)
-    assert videos.test_views(0)["failed"][0] == 0
+    assert videos.test_example(0)["failed"][0] == 0
     for said in (videos.failure_reason(0), check_one(tmp_path, "walk/strip.png").reason):
         assert f"its pictures are {width} x {height}, valid is at most 8 times" in said
     with pytest.raises(DecodeError, match=r"strip\.png"):
-        videos.train_clip(0, np.random.default_rng(0))
+        videos.train_example(0, np.random.default_rng(0))
     assert "valid is at most 8 times" in Preparation(tmp_path, 256)(Item("s", "walk/strip.png", "train", 0))["reason"]
 
 
@@ -453,7 +453,7 @@ def test_an_index_is_read_once_and_anew_when_the_file_changes(tmp_path, pan, enc
     videos = VideoFolder(tmp_path, num_crops=1, **OPTIONS)
     assert not read, "opening a folder reads no file"
     for seed in range(5):
-        videos.train_clip(0, np.random.default_rng(seed))
+        videos.train_example(0, np.random.default_rng(seed))
     assert len(read) == 1
     encode(path, pan(30))
     assert index_of(path).frames == 30 and len(read) == 2

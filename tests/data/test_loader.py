@@ -11,10 +11,10 @@ class Numbers:
     def __len__(self):
         return 7
 
-    def train_clip(self, index, rng):
+    def train_example(self, index, rng):
         return {"video": rng.integers(256, size=(1, 2, 2, 3), dtype=np.uint8), "index": np.int32(index)}
 
-    def test_views(self, index):
+    def test_example(self, index):
         return {"video": np.full((2, 1, 2, 2, 3), index, np.uint8), "index": np.int32(index)}
 
 

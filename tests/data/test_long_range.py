@@ -11,20 +11,20 @@ DIGITS = load_digits()
 
 
 def test_a_clip_is_the_same_for_the_same_seed_split_and_index():
-    a, b = (LongRange("train", size=10).train_clip(3) for _ in range(2))
+    a, b = (LongRange("train", size=10).train_example(3) for _ in range(2))
     for key in ("video", "label", "index", "failed"):
         np.testing.assert_array_equal(a[key], b[key])
     for other in (
-        LongRange("train", size=10).train_clip(4),
-        LongRange("train", size=10, seed=1).train_clip(3),
-        LongRange("validation", size=10).train_clip(3),
+        LongRange("train", size=10).train_example(4),
+        LongRange("train", size=10, seed=1).train_example(3),
+        LongRange("validation", size=10).train_example(3),
     ):
         assert (other["video"] != a["video"]).any()
 
 
 def test_clips_have_the_interface_of_a_video_data_set():
     data = LongRange("test", size=10, frames=12, side=20)
-    clip, view = data.train_clip(7, np.random.default_rng(0)), data.test_views(7)
+    clip, view = data.train_example(7, np.random.default_rng(0)), data.test_example(7)
     assert len(data) == 10
     assert clip["video"].shape == (12, 20, 20, 3) and clip["video"].dtype == np.uint8
     assert clip["label"].dtype == clip["index"].dtype == clip["failed"].dtype == np.int32
@@ -62,7 +62,7 @@ def test_the_label_is_the_digit_of_the_cues_tint(split):
     data = LongRange(split, size=100, noise=0, kinds=10)
     allowed = np.concatenate(samples(split))
     for index in range(100):
-        clip, (shots, _) = data.train_clip(index), data.compose(index)
+        clip, (shots, _) = data.train_example(index), data.compose(index)
         seen = {}  # tint of every digit, from the pixels
         for shot in shots:
             for frame, (top, left) in zip(shot.frames, shot.places, strict=True):
@@ -80,7 +80,7 @@ def test_the_label_is_the_digit_of_the_cues_tint(split):
 def test_an_image_shows_one_thing_named_by_its_class():
     data = LongRange("train", size=200, images=True, noise=0)
     for index in range(200):
-        clip, (shots, _) = data.train_clip(index), data.compose(index)
+        clip, (shots, _) = data.train_example(index), data.compose(index)
         top, left = shots[0].places[0]
         assert clip["video"].shape == (1, 24, 24, 3)
         kind, tint, _ = look(clip["video"][0, top : top + GLYPH, left : left + GLYPH])
@@ -166,4 +166,4 @@ def test_bad_arguments_name_field_value_and_choices(options, message):
 
 def test_an_index_past_the_end_is_refused():
     with pytest.raises(InputError, match="index=10 is out of range; choose 0 to 9"):
-        LongRange("train", size=10).train_clip(10)
+        LongRange("train", size=10).train_example(10)

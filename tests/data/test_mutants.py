@@ -80,11 +80,11 @@ def everything(folder: Path, item: Item) -> str:
     clips = []
     for seed in (0, 0, 1):
         try:
-            clips.append(videos.train_clip(0, np.random.default_rng(seed))["video"])
+            clips.append(videos.train_example(0, np.random.default_rng(seed))["video"])
         except DecodeError as error:
             clips.append(str(error))
     np.testing.assert_array_equal(clips[0], clips[1], err_msg="the same in every run")
-    views = videos.test_views(0)
+    views = videos.test_example(0)
     assert views["video"].shape == (30, 8, 128, 128, 3)
     promised = None
     for _ in range(2):

@@ -90,35 +90,35 @@ def test_it_is_the_folder_it_was_made_of(prepared, folder):
     assert (videos.names, videos.labels, videos.classes) == (original.names, original.labels, original.classes)
     assert videos.list_hash() == original.list_hash()
     for index in (0, 2, 3, 4):
-        ours, theirs = videos.test_views(index), original.test_views(index)
+        ours, theirs = videos.test_example(index), original.test_example(index)
         assert ours["video"].shape == theirs["video"].shape == (6, 4, 32, 32, 3)
         np.testing.assert_array_equal(ours["label"], theirs["label"], strict=True)
         np.testing.assert_array_equal(ours["failed"], theirs["failed"])
         if index != 2:  # of which the folder learns only by trying how long it is
             assert np.abs(ours["video"].astype(int) - theirs["video"]).mean() < 8
-            clip, same = (data.train_clip(index, np.random.default_rng(1)) for data in (videos, original))
+            clip, same = (data.train_example(index, np.random.default_rng(1)) for data in (videos, original))
             assert np.abs(clip["video"].astype(int) - same["video"]).mean() < 8
             assert clip["label"] == same["label"]
 
 
 def test_what_did_not_decode_stays_a_video(prepared):
     videos = open_prepared(prepared.data_path, "train")
-    views = videos.test_views(1)
+    views = videos.test_example(1)
     assert views["failed"][0] == 1 and not views["video"].any()
     assert videos.failure_reason(1) == "the file is empty"
-    clip = videos.train_clip(1, np.random.default_rng(0))
+    clip = videos.train_example(1, np.random.default_rng(0))
     assert clip["failed"][0] == 1 and clip["video"].any()
 
 
 def test_nothing_is_asked_of_a_video_but_its_frames(prepared, monkeypatch):
     videos = open_prepared(prepared.data_path, "train")
     monkeypatch.setattr("nl_jax.data.decode.probe", None)
-    assert videos.train_clip(2, np.random.default_rng(0))["video"].any()
+    assert videos.train_example(2, np.random.default_rng(0))["video"].any()
 
 
 def test_workers_change_nothing_and_a_state_resumes(prepared):
     videos = pickle.loads(pickle.dumps(open_prepared(prepared.data_path, "train")))
-    videos.train_clip(0, np.random.default_rng(0))  # opens the records in this process
+    videos.train_example(0, np.random.default_rng(0))  # opens the records in this process
     runs = []
     for workers in (0, 1, 2):
         batches = TrainBatches(videos, batch_size=2, seed=3, num_workers=workers)
@@ -159,11 +159,11 @@ def test_it_is_found_from_above(prepared, tmp_path):
 def test_whole_frames_keep_their_size(prepared):
     videos = open_prepared(prepared.data_path, "train", **OPTIONS | {"test_crop": 0, "num_crops": 1})
     assert videos.variable_size and not open_prepared(prepared.data_path, "train").variable_size
-    assert videos.test_views(0)["video"].shape == (2, 4, 32, 43, 3)
-    assert videos.test_views(1)["video"].shape == (2, 4, 32, 32, 3)
+    assert videos.test_example(0)["video"].shape == (2, 4, 32, 43, 3)
+    assert videos.test_example(1)["video"].shape == (2, 4, 32, 32, 3)
     record = prepared.as_data_source("train")[3]
     expected = read_frames(record["video"], [0, 2, 4, 6, 32, 34, 36, 38], short_side=32)
-    np.testing.assert_array_equal(videos.test_views(3)["video"].reshape(8, *expected.shape[1:]), expected)
+    np.testing.assert_array_equal(videos.test_example(3)["video"].reshape(8, *expected.shape[1:]), expected)
     with pytest.raises(InputError, match="num_crops: found 3"):
         open_prepared(prepared.data_path, "train", **OPTIONS | {"test_crop": 0})
 
@@ -195,10 +195,10 @@ def test_actions_are_kept_by_frame(actions):
 
 def test_a_clip_has_the_labels_of_its_own_frames(actions):
     videos = open_prepared(actions.data_path, "train")
-    np.testing.assert_array_equal(videos.test_views(0)["label"], np.ones(3, np.float32), strict=True)
+    np.testing.assert_array_equal(videos.test_example(0)["label"], np.ones(3, np.float32), strict=True)
     for index in range(2):
         for seed in range(20):
-            clip = videos.train_clip(index, np.random.default_rng(seed))
+            clip = videos.train_example(index, np.random.default_rng(seed))
             _, indices = videos._read(
                 index,
                 lambda n, _, seed=seed: videos._train_indices(n, _first_draw(seed)),
@@ -212,7 +212,7 @@ def test_a_clip_has_the_labels_of_its_own_frames(actions):
 
 
 def _first_draw(seed):
-    """The generator from which `train_clip` draws where a clip starts."""
+    """The generator from which `train_example` draws where a clip starts."""
     rng = np.random.default_rng(int(np.random.default_rng(seed).integers(2**63)))
     rng.integers(32, 41)
     return rng.spawn(2)[0]

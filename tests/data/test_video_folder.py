@@ -161,7 +161,7 @@ def test_wrong_numbers_name_their_field(wrong, folder):
 
 def test_a_training_clip(folder):
     videos = make(folder)
-    example = videos.train_clip(5, np.random.default_rng(0))
+    example = videos.train_example(5, np.random.default_rng(0))
     assert example["video"].shape == (4, 24, 24, 3)
     assert example["video"].dtype == np.uint8
     assert example["video"].flags.c_contiguous
@@ -171,7 +171,7 @@ def test_a_training_clip(folder):
         "index": (5, np.int32),
     }
     np.testing.assert_array_equal(example["failed"], np.full(MAX_FAILED, -1, np.int32), strict=True)
-    again, other = (videos.train_clip(5, np.random.default_rng(seed))["video"] for seed in (0, 1))
+    again, other = (videos.train_example(5, np.random.default_rng(seed))["video"] for seed in (0, 1))
     np.testing.assert_array_equal(example["video"], again)
     assert (example["video"] != other).any()
 
@@ -180,7 +180,7 @@ def test_half_of_the_clips_are_mirrored(folder):
     mirrored = 0
     for seed in range(40):
         shown, upright = (
-            make(folder, flip=flip).train_clip(5, np.random.default_rng(seed))["video"] for flip in (True, False)
+            make(folder, flip=flip).train_example(5, np.random.default_rng(seed))["video"] for flip in (True, False)
         )
         mirrored += (shown != upright).any()
         np.testing.assert_array_equal(shown, upright[:, :, ::-1] if (shown != upright).any() else upright)
@@ -197,7 +197,7 @@ def test_all_scales_are_drawn(folder, monkeypatch):
     videos = make(folder, crop=32)
     rng = np.random.default_rng(0)
     for _ in range(100):
-        videos.train_clip(0, rng)
+        videos.train_example(0, rng)
     assert set(seen) == set(range(32, 41))
 
 
@@ -205,10 +205,10 @@ def test_a_video_that_does_not_decode_is_replaced_by_one_that_does(folder):
     videos = make(folder)
     shown = set()
     for seed in range(20):
-        example = videos.train_clip(3, np.random.default_rng(seed))
+        example = videos.train_example(3, np.random.default_rng(seed))
         failed = [int(index) for index in example["failed"] if index >= 0]
         assert example["index"] == 3 and failed[0] == 3 and set(failed) <= {1, 3, 4} and len(set(failed)) == len(failed)
-        clips = {i: videos.train_clip(i, np.random.default_rng(seed))["video"] for i in (0, 2, 5, 6)}
+        clips = {i: videos.train_example(i, np.random.default_rng(seed))["video"] for i in (0, 2, 5, 6)}
         same = [i for i, clip in clips.items() if (clip == example["video"]).all()]
         assert int(example["label"]) in [videos.labels[i] for i in same]  # the files at 0 and 6 show the same
         shown.update(same)
@@ -220,7 +220,7 @@ def test_the_one_good_video_among_broken_neighbours_is_found(write_csv, folder, 
     names = [f"{i}.mp4" for i in range(MAX_FAILED)]
     path = write_csv("good.mp4,walk\n" + "".join(f"{name},run\n" for name in names), files=["good.mp4", *names][1:])
     for index in (1, MAX_FAILED):
-        example = make(path).train_clip(index, np.random.default_rng(0))
+        example = make(path).train_example(index, np.random.default_rng(0))
         assert (example["label"], example["index"], example["failed"][0]) == (1, index, index)
 
 
@@ -229,7 +229,7 @@ def test_too_many_failures_are_an_error(count, tried, write_csv):
     names = [f"{i}.mp4" for i in range(count)]
     videos = make(write_csv("".join(f"{name},walk\n" for name in names), files=names))
     with pytest.raises(DecodeError, match=f"{tried} of {count} videos tried, none can be decoded: 0.mp4"):
-        videos.train_clip(0, np.random.default_rng(0))
+        videos.train_example(0, np.random.default_rng(0))
 
 
 @pytest.fixture
@@ -247,13 +247,13 @@ def test_a_video_that_ends_early_is_sampled_within_what_decodes(lying, monkeypat
     videos = make(lying)
     fresh = []
     for seed in range(12):
-        example = videos.train_clip(0, np.random.default_rng(seed))
+        example = videos.train_example(0, np.random.default_rng(seed))
         assert (example["failed"] == -1).all()
         assert example["video"].any()
-        fresh.append(make(lying).train_clip(0, np.random.default_rng(seed))["video"])
+        fresh.append(make(lying).train_example(0, np.random.default_rng(seed))["video"])
         np.testing.assert_array_equal(example["video"], fresh[-1], err_msg="clips must not depend on those before")
     counted.clear()
-    views = videos.test_views(0)
+    views = videos.test_example(0)
     assert (views["failed"] == -1).all()
     assert all(view.any() for view in views["video"])
     assert len(counted) == 1, "the true length is remembered"
@@ -261,7 +261,7 @@ def test_a_video_that_ends_early_is_sampled_within_what_decodes(lying, monkeypat
 
 def test_test_views_are_crops_of_clips(folder):
     videos = make(folder)
-    example = videos.test_views(5)
+    example = videos.test_example(5)
     assert example["video"].shape == (6, 4, 32, 32, 3)
     assert (example["label"], example["index"]) == (2, 5)
     np.testing.assert_array_equal(example["failed"], [-1] * MAX_FAILED)
@@ -275,7 +275,7 @@ def test_test_views_are_crops_of_clips(folder):
 
 
 def test_test_views_of_a_short_video_loop(folder):
-    video = make(folder, num_crops=1, num_clips=1).test_views(2)["video"]
+    video = make(folder, num_crops=1, num_clips=1).test_example(2)["video"]
     frames = read_frames(folder / "jump/c.avi", [0, 2, 4, 1], short_side=32)
     np.testing.assert_array_equal(video[0], frames[:, :, 5:37])
 
@@ -283,7 +283,7 @@ def test_test_views_of_a_short_video_loop(folder):
 @pytest.mark.parametrize("index", [1, 3, 4])
 def test_test_views_are_never_replaced(index, folder):
     videos = make(folder)
-    example = videos.test_views(index)
+    example = videos.test_example(index)
     assert example["video"].shape == (6, 4, 32, 32, 3)
     assert not example["video"].any()
     assert (example["label"], example["index"]) == (videos.labels[index], index)
@@ -293,8 +293,8 @@ def test_test_views_are_never_replaced(index, folder):
 def test_examples_batch(folder):
     videos = make(folder)
     for examples in (
-        [videos.train_clip(i, np.random.default_rng(i)) for i in range(7)],
-        [videos.test_views(i) for i in range(7)],
+        [videos.train_example(i, np.random.default_rng(i)) for i in range(7)],
+        [videos.test_example(i) for i in range(7)],
     ):
         batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
         assert batch["failed"].shape == (7, MAX_FAILED)
@@ -305,8 +305,8 @@ def test_examples_batch(folder):
 def test_an_image_folder_is_a_data_set_of_one_frame(tmp_path, pan, encode):
     encode(tmp_path / "walk/a.png", pan(1), codec="png", pixels="rgb24")
     videos = make(tmp_path, frames=1, stride=1, num_clips=1, num_crops=1)
-    assert videos.train_clip(0, np.random.default_rng(0))["video"].shape == (1, 24, 24, 3)
-    assert videos.test_views(0)["video"].any()
+    assert videos.train_example(0, np.random.default_rng(0))["video"].shape == (1, 24, 24, 3)
+    assert videos.test_example(0)["video"].any()
 
 
 def test_failure_reasons(folder):
@@ -334,5 +334,5 @@ def test_the_data_set_travels_to_worker_processes(folder):
     videos = make(folder)
     copy = pickle.loads(pickle.dumps(videos))
     assert (copy.names, copy.labels, copy.classes) == (videos.names, videos.labels, videos.classes)
-    np.testing.assert_array_equal(copy.test_views(6)["video"], videos.test_views(6)["video"])
+    np.testing.assert_array_equal(copy.test_example(6)["video"], videos.test_example(6)["video"])
     assert len(pickle.dumps(videos)) < 2000

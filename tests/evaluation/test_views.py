@@ -3,16 +3,18 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from nl_jax.errors import InputError
+from nl_jax.data.dataset import ClipDataset
+from nl_jax.data.loader import test_batches
 from nl_jax.evaluation.metrics import in_top_k
 from nl_jax.evaluation.views import Predictions, predict
 
 
-class Videos:
+class Videos(ClipDataset):
     """Five videos of three views; every pixel of view v of video i is 10 i + v. The last cannot be decoded."""
 
     classes = tuple("abcdefg")
     names = tuple(f"video{i}" for i in range(5))
+    multi_label = variable_size = False
 
     def __len__(self):
         return 5
@@ -20,7 +22,7 @@ class Videos:
     def list_hash(self):
         return "0123456789ab"
 
-    def test_views(self, index):
+    def test_example(self, index):
         video = np.broadcast_to((10 * index + np.arange(3, dtype=np.uint8)).reshape(3, 1, 1, 1, 1), (3, 2, 4, 4, 3))
         failed = np.array([index if index == 4 else -1, -1, -1, -1], np.int32)
         return {"video": video, "label": np.int32(index), "index": np.int32(index), "failed": failed}
@@ -32,18 +34,23 @@ def scores_of(value):
     return np.exp(logits) / np.exp(logits).sum()
 
 
-def forward(video):
+def forward(inputs):
+    video = inputs["video"]
     return np.stack([scores_of(float(clip.max())) for clip in video])
 
 
+def predictions_of(dataset, batch_size, forward=forward):
+    """Those of `predict` on the batches of a data set."""
+    batches = test_batches(dataset, batch_size=1 if dataset.variable_size else batch_size)
+    return predict(dataset, batches, forward, at_once=batch_size)
+
+
 def test_scores_are_the_mean_over_views_and_failures_are_wrong():
-    done = []
-    predictions = predict(forward, lambda batch: batch, Videos(), batch_size=2, on_batch=done.append)
+    predictions = predictions_of(Videos(), 2)
     expected = np.array([[scores_of(10 * i + v) for v in range(3)] for i in range(5)])
     np.testing.assert_allclose(predictions.view_scores, expected, rtol=1e-6)
     np.testing.assert_allclose(predictions.scores, expected.mean(1), rtol=1e-6)
     assert predictions.failed.tolist() == [False] * 4 + [True]
-    assert done == [2, 4, 5]
 
     metrics = predictions.metrics()
     for k in (1, 5):
@@ -56,20 +63,12 @@ def test_scores_are_the_mean_over_views_and_failures_are_wrong():
 
 
 def test_saved_predictions_name_videos_and_classes(tmp_path):
-    predictions = predict(forward, lambda batch: batch, Videos(), batch_size=2)
-    predictions.save(tmp_path / "predictions.npz", Videos())
-    with np.load(tmp_path / "predictions.npz") as saved:
+    predictions = predictions_of(Videos(), 2)
+    path = predictions.save(tmp_path, Videos())
+    assert path == tmp_path / "predictions.npz"
+    with np.load(path) as saved:
         np.testing.assert_array_equal(saved["scores"], predictions.scores)
         assert tuple(saved["names"]) == Videos.names and tuple(saved["classes"]) == Videos.classes
-
-
-def test_no_videos():
-    class Nothing(Videos):
-        def __len__(self):
-            return 0
-
-    with pytest.raises(InputError, match="no videos"):
-        predict(forward, lambda batch: batch, Nothing(), batch_size=2)
 
 
 def test_equal_or_broken_scores_are_never_right():
@@ -101,7 +100,7 @@ class WholeFrames(Videos):
     def __len__(self):
         return 3
 
-    def test_views(self, index):
+    def test_example(self, index):
         height, width = self.sizes[index]
         values = (10 * index + np.arange(5, dtype=np.uint8)).reshape(5, 1, 1, 1, 1)
         video = np.broadcast_to(values, (5, 2, height, width, 3))
@@ -115,11 +114,11 @@ def test_whole_frames_go_through_in_their_own_size(batch_size, devices, monkeypa
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     seen = []
 
-    def noted(video):
-        seen.append(video.shape)
-        return forward(video)
+    def noted(inputs):
+        seen.append(inputs["video"].shape)
+        return forward(inputs)
 
-    predictions = predict(noted, lambda batch: batch, WholeFrames(), batch_size=batch_size)
+    predictions = predictions_of(WholeFrames(), batch_size, noted)
     expected = np.array([[scores_of(10 * i + v) for v in range(5)] for i in range(3)])
     np.testing.assert_allclose(predictions.view_scores, expected, rtol=1e-6)
     np.testing.assert_allclose(predictions.scores, expected.mean(1), rtol=1e-6)
@@ -134,13 +133,13 @@ def test_whole_frames_go_through_in_their_own_size(batch_size, devices, monkeypa
 class Actions(Videos):
     """The five videos, each with labels of its own."""
 
-    def test_views(self, index):
+    def test_example(self, index):
         label = np.isin(np.arange(7), (index, 6 - index)).astype(np.float32)
-        return super().test_views(index) | {"label": label}
+        return super().test_example(index) | {"label": label}
 
 
 def test_of_several_labels_the_highest_score_counts():
-    predictions = predict(forward, lambda batch: batch, Actions(), batch_size=2)
+    predictions = predictions_of(Actions(), 2)
     expected = np.array([[scores_of(10 * i + v) for v in range(3)] for i in range(5)])
     np.testing.assert_allclose(predictions.scores, expected.max(1), rtol=1e-6)
     assert predictions.labels.shape == (5, 7)

@@ -14,7 +14,7 @@ from experiments.benchmark import growth, loop, network, op
 from experiments.benchmark.measure import Program, compare, peak_bytes
 from nl_jax.models import ResNetConfig, VideoResNet, flat
 from nl_jax.ops import devices
-from nl_jax.training.setup import make_resnet_config
+from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training.sharding import make_mesh
 
 with warnings.catch_warnings():

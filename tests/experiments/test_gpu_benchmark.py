@@ -99,11 +99,11 @@ def test_programs_take_turns():
 def test_macs_are_counted_whatever_kernel_runs(monkeypatch):
     """cuDNN's has no products that could be counted."""
     from nl_jax.models import ResNetConfig
-    from nl_jax.models.summary import summary
+    from nl_jax.models.summary import summarize
 
     config = ResNetConfig(blocks_per_stage=(1,), width=8, nonlocal_blocks={"res2": (0,)}, dtype="bfloat16")
-    expected = summary(config, (4, 32, 32)).macs
+    expected = summarize(config, (4, 32, 32)).macs
     monkeypatch.setattr(devices, "knows_cudnn", lambda: True)
     monkeypatch.setattr(jax.nn, "dot_product_attention", None)
     with devices.compiling_for("gpu", 1, (9, 0)):
-        assert summary(config, (4, 32, 32)).macs == expected
+        assert summarize(config, (4, 32, 32)).macs == expected

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.command_line import PREEMPTED, load_config
+from experiments.command_line import PREEMPTED
+from nl_jax.config_files import load_config
 
 LAUNCH = Path(__file__).parents[2] / "experiments" / "launch"
 SCRIPTS = sorted(path for path in LAUNCH.iterdir() if path.suffix in (".sh", ".sbatch"))

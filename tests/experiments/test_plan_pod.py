@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from configs import quickstart
@@ -18,15 +19,15 @@ from experiments.plan_pod import search, show
 from experiments.plan_pod.collectives import Collective, collectives
 from experiments.plan_pod.plan import STATE, Plan, Pod, find_pod, make_plan
 from nl_jax.errors import InputError
-from nl_jax.models.summary import summary
+from nl_jax.models.summary import summarize
 from nl_jax.ops import devices
+from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training import sharding
 from nl_jax.training.chips import CHIPS
-from nl_jax.training.setup import make_resnet_config
 
 ROOT = Path(__file__).parents[2]
 CLIP = (8, 24, 24)
-SIZES = 5, CLIP
+SIZES = 5, {"video": jax.ShapeDtypeStruct((*CLIP, 3), np.uint8), "label": jax.ShapeDtypeStruct((), np.int32)}
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +81,8 @@ def test_collectives_are_read_from_a_program():
 
 def test_a_compiled_step(pod, config, capsys, monkeypatch):
     plan = make_plan(config, pod, *SIZES)
-    assert plan.mesh["data"] == 8 and plan.clips_per_chip == 4 and plan.fits
-    network = summary(make_resnet_config(config.model, 5), CLIP)
+    assert plan.mesh["data"] == 8 and plan.batch_per_chip == 4 and plan.fits
+    network = summarize(make_resnet_config(config.model, 5), CLIP)
     assert plan.parts["parameters"] == 4 * network.parameters
     assert plan.parts["batch"] == 4 * (3 * math.prod(CLIP) + 4)
     assert plan.operations == 6 * 4 * network.macs
@@ -142,14 +143,14 @@ def test_what_does_not_fit_is_found_between_what_does(pod, config, monkeypatch):
     monkeypatch.setattr(search, "make_plan", plan_of)
     for start in (1, 4, 64):
         tried.clear()
-        setting = search.Setting(clips=start)
+        setting = search.Setting(batch=start)
         first = plan_of(search.changed(config, pod, setting), pod)
         plans = [first, *search.largest(config, pod, SIZES, setting, first)]
-        assert max(plan.clips_per_chip for plan in plans if plan.fits) == 10  # 10**1.1 < 13 < 11**1.1
-        assert min(plan.clips_per_chip for plan in plans if not plan.fits) == 11
+        assert max(plan.batch_per_chip for plan in plans if plan.fits) == 10  # 10**1.1 < 13 < 11**1.1
+        assert min(plan.batch_per_chip for plan in plans if not plan.fits) == 11
         assert len(tried) == len(set(tried)) <= 10
     tried.clear()
-    settings = [search.Setting(remat=remat, clips=clips) for remat in ((), ("res2",)) for clips in (8, 16, 32)]
+    settings = [search.Setting(remat=remat, batch=clips) for remat in ((), ("res2",)) for clips in (8, 16, 32)]
     search.every(config, pod, SIZES, settings)
     assert tried == [8, 16, 8, 16]  # more clips than did not fit are not tried
 
@@ -163,10 +164,10 @@ def test_numbers_of_clips_that_cannot_be_run_are_passed_over(pod, config, monkey
         return Plan({"data": 8}, 8 * clips, clips, (), dict.fromkeys(STATE, 1.0), 1.0, needed=3.0 + clips, limit=14.0)
 
     monkeypatch.setattr(search, "make_plan", plan_of)
-    setting = search.Setting(clips=16)
+    setting = search.Setting(batch=16)
     first = plan_of(search.changed(config, pod, setting), pod)
     plans = search.largest(config, pod, SIZES, setting, first)
-    assert max((plan.clips_per_chip for plan in plans if plan.fits), default=0) == fitting
+    assert max((plan.batch_per_chip for plan in plans if plan.fits), default=0) == fitting
 
 
 def test_operations_choose_for_what_is_compiled_for():
@@ -184,7 +185,7 @@ def program(*arguments):
 
 def test_gpus_are_lowered_for(tmp_path):
     out = tmp_path / "plan.json"
-    done = program("--config=configs/quickstart.py", "--topology=h100:4", "--clips_per_chip=2", f"--out={out}")
+    done = program("--config=configs/quickstart.py", "--topology=h100:4", "--batch_per_chip=2", f"--out={out}")
     assert done.returncode == 0, done.stderr
     assert "whether it fits is known only to the compiler" in done.stdout and "clips/s, limited by" in done.stdout
     (plan,) = json.loads(out.read_text())

@@ -13,16 +13,16 @@ import pytest
 from flax import nnx
 
 from configs import folder
-from experiments.predictor import Predictor
+from nl_jax import Predictor
 from nl_jax.data.video_folder import VideoFolder
 from nl_jax.errors import InputError
-from nl_jax.evaluation.views import predict
 from nl_jax.models import VideoResNet, flat
+from nl_jax.tasks import restore_network, task_of
+from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training import sharding, workdir
 from nl_jax.training.checkpoint import Checkpoints
-from nl_jax.training.setup import make_resnet_config
+from nl_jax.training.evaluator import Evaluator
 from nl_jax.training.state import TrainState
-from nl_jax.training.step import make_forward, make_normalize
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("flower", "pagoda")
@@ -36,7 +36,7 @@ def run(tmp_path, randomise):
     model = randomise(lambda: VideoResNet(make_resnet_config(config.model, 2), rngs=nnx.Rngs(0)))
     _, params, batch_stats = flat.split(model)
     state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optax.identity().init(params))
-    workdir.write(tmp_path / "run", config, CLASSES)
+    workdir.write_workdir(tmp_path / "run", config, CLASSES)
     with Checkpoints(tmp_path / "run") as checkpoints:
         checkpoints.save(state, {})
     return tmp_path / "run"
@@ -46,16 +46,14 @@ def run(tmp_path, randomise):
 def test_scores_are_those_of_testing(run, video_folder, crop):
     config = workdir.read_config(run).unlock()
     config.data.test_crop, config.data.num_crops = crop, 3 if crop else 1
-    workdir.write(run, config, CLASSES)
+    workdir.write_workdir(run, config, CLASSES)
     fields = {name: value for name, value in config.data.to_dict().items() if name not in ("name", "train", "test")}
     fields = {name: value for name, value in fields.items() if not name.startswith("validation")}
     dataset = VideoFolder(video_folder, **fields)
     mesh = sharding.make_mesh(data=-1, fsdp=1)
-    graphdef, *arrays = workdir.load_network(run, mesh)
-    forward = make_forward(graphdef, make_normalize(config.input), mesh)
-    tested = predict(
-        lambda video: forward(*arrays, video), lambda batch: sharding.put_batch(batch, mesh), dataset, batch_size=8
-    )
+    graphdef, *arrays = restore_network(run, mesh)
+    task = task_of(config)
+    tested = Evaluator(graphdef, task.forward(dataset), mesh)(task, *arrays, dataset)
     predictor = Predictor.of_workdir(run)
     for index, name in enumerate(dataset.names):
         found = predictor.file(str(video_folder / name), every=0.0)
@@ -77,7 +75,7 @@ def test_several_labels_take_the_highest_score(run, video_folder):
 def test_a_network_of_another_kind_of_data_is_refused(run):
     config = workdir.read_config(run).unlock()
     config.data.name = "long_range"
-    workdir.write(run, config, CLASSES)
+    workdir.write_workdir(run, config, CLASSES)
     with pytest.raises(InputError, match=r"data.name='long_range', not on videos; .*configs/folder\.py"):
         Predictor.of_workdir(run)
 

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 import pytest
 
+from nl_jax.tasks import restore_network
 from nl_jax.training.sharding import make_mesh
-from nl_jax.training.workdir import load_network, read_config
+from nl_jax.training.workdir import read_config
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -70,7 +71,7 @@ def losses(workdir: Path) -> list[float]:
 
 def statistics(workdir: Path) -> dict[str, np.ndarray]:
     """Those of batch norm in the newest checkpoint."""
-    return jax.device_get(load_network(workdir, make_mesh(-1, 1))[2])
+    return jax.device_get(restore_network(workdir, make_mesh(-1, 1))[2])
 
 
 def assert_same_statistics(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:

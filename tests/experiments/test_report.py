@@ -15,9 +15,9 @@ from experiments.report.classes import ByClass, gains
 from experiments.report.page import render
 from experiments.report.runs import differences, read_runs
 from nl_jax.errors import InputError
+from nl_jax.tasks import task_of
 from nl_jax.training import workdir
-from nl_jax.training.logs import COLUMNS
-from nl_jax.training.setup import make_dataset
+from nl_jax.training.logs import columns
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -38,8 +38,8 @@ def make_run(path, *, mistakes: dict[int, int], rate: float):
     config = quickstart.get_config().unlock()
     config.data.test_size = VIDEOS
     config.optimizer.learning_rate = rate
-    dataset = make_dataset(config.data, "test")
-    workdir.write(path, config, dataset.classes)
+    dataset = task_of(config).open_split("test")
+    workdir.write_workdir(path, config, dataset.classes)
     labels = np.array([dataset.compose(index)[1] for index in range(VIDEOS)])
     predicted = labels.copy()
     for of_class, count in mistakes.items():
@@ -55,7 +55,7 @@ def make_run(path, *, mistakes: dict[int, int], rate: float):
     results |= dict(undecodable=0, list=dataset.list_hash(), measured_on="the test split", chance=0.2, steps=2000)
     workdir.write_json(path / "results.json", results)
     with (path / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns(task_of(config)))
         writer.writeheader()
         for step in STEPS:
             row = {"step": step, "train_loss": loss(step), "train_top1": step / 2000, "learning_rate": rate}

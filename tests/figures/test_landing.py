@@ -18,7 +18,7 @@ def test_owners_are_where_the_pixels_are(dataset):
     """On a grid of single pixels: what is not black belongs to the thing of its frame, and nothing lies elsewhere."""
     for index in range(5):
         shots, _ = dataset.compose(index)
-        video = dataset.train_clip(index)["video"]
+        video = dataset.train_example(index)["video"]
         owner = landing.owners(shots, (16, 24, 24), dataset)
         assert (owner[video.any(axis=-1)] >= 0).all()
         for number, shot in enumerate(shots):

@@ -4,7 +4,7 @@ import itertools
 import pytest
 
 from nl_jax.models import ResNetConfig
-from nl_jax.models.summary import summary
+from nl_jax.models.summary import summarize
 
 NL5 = {50: {"res3": (1, 3), "res4": (1, 3, 5)}, 101: {"res3": (1, 3), "res4": (6, 13, 20)}}
 
@@ -32,13 +32,13 @@ def network(depth, inflate, nonlocal_, geometry="paper"):
 @pytest.mark.parametrize("key, geometry", list(itertools.product(COUNTS, CLIPS)))
 def test_published_counts(key, geometry):
     parameters, *macs = COUNTS[key]
-    found = summary(network(*key, geometry), CLIPS[geometry])
+    found = summarize(network(*key, geometry), CLIPS[geometry])
     assert found.parameters / 1e6 == pytest.approx(parameters, abs=0.01)
     assert found.macs / 1e9 == pytest.approx(macs[list(CLIPS).index(geometry)], rel=0.01)
 
 
 def test_the_larger_inflation():
-    found = summary(network(101, "3x3x3", False), CLIPS["paper"])
+    found = summarize(network(101, "3x3x3", False), CLIPS["paper"])
     assert found.parameters / 1e6 == pytest.approx(63.04, abs=0.01)
     assert found.macs / 1e9 == pytest.approx(62.3, rel=0.01)
 
@@ -46,7 +46,7 @@ def test_the_larger_inflation():
 def test_ratios_of_table_2e():
     """R101 against C2D: parameters and FLOPs, as the paper rounds them."""
     rows = {"C2D": (None, False), "I3D 3x3x3": ("3x3x3", False), "I3D 3x1x1": ("3x1x1", False), "NL": (None, True)}
-    found = {name: summary(network(101, *row), CLIPS["paper"]) for name, row in rows.items()}
+    found = {name: summarize(network(101, *row), CLIPS["paper"]) for name, row in rows.items()}
     base = found["C2D"]
     ratios = {n: (round(s.parameters / base.parameters, 1), round(s.macs / base.macs, 1)) for n, s in found.items()}
     assert ratios == {"C2D": (1.0, 1.0), "I3D 3x3x3": (1.5, 1.8), "I3D 3x1x1": (1.2, 1.5), "NL": (1.2, 1.2)}
@@ -55,14 +55,14 @@ def test_ratios_of_table_2e():
 def test_keys_pooled_after_phi_and_g_cost_more():
     before = network(50, None, True)
     after = dataclasses.replace(before, nonlocal_options={"subsample": "after"})
-    difference = summary(after, CLIPS["paper"]).macs - summary(before, CLIPS["paper"]).macs
+    difference = summarize(after, CLIPS["paper"]).macs - summarize(before, CLIPS["paper"]).macs
     # phi and g of two blocks on 4 x 28 x 28 x 512 and three on 4 x 14 x 14 x 1024, three quarters of the places each.
     expected = 2 * 3 / 4 * (2 * 3136 * 512 * 256 + 3 * 784 * 1024 * 512)
     assert difference == expected
 
 
 def test_layers_add_up_and_are_printed_in_order():
-    found = summary(network(50, "3x1x1", True), CLIPS["paper"])
+    found = summarize(network(50, "3x1x1", True), CLIPS["paper"])
     names = [layer.name for layer in found.layers]
     assert names[:4] == ["conv1", "pool1", "res2_0", "res2_1"] and names[-1] == "logits"
     by_name = {layer.name: layer for layer in found.layers}
@@ -72,4 +72,4 @@ def test_layers_add_up_and_are_printed_in_order():
     assert [text.index(f"\n{name} ") for name in names] == sorted(text.index(f"\n{name} ") for name in names)
     assert "35,401,936" in text
     assert "res4_5_nonlocal: embedded_gaussian, spacetime, 4 x 14 x 14 positions of 1024 channels" in text
-    assert "non-local blocks: none" in str(summary(network(50, None, False), CLIPS["paper"]))
+    assert "non-local blocks: none" in str(summarize(network(50, None, False), CLIPS["paper"]))

@@ -7,9 +7,10 @@ from flax import nnx
 from configs import common
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig, VideoResNet, flat
+from nl_jax.tasks.classification import Classification
 from nl_jax.training import sharding, state
 from nl_jax.training.accumulate import check_parts
-from nl_jax.training.step import make_normalize, make_train_step
+from nl_jax.training.step import make_train_step
 
 NETWORK = ResNetConfig(
     blocks_per_stage=(1,),
@@ -31,8 +32,9 @@ def step_of(data, parts, video, label, randomise):
     train_state = state.TrainState(np.int32(0), *arrays, optimizer.init(arrays[0]))
     before = jax.device_get(arrays)
     train_state = jax.device_put(train_state, sharding.state_shardings(mesh, train_state))
-    normalize = make_normalize(common.base().input)
-    step = make_train_step(graphdef, normalize, optimizer, lambda step: 0.1, mesh, train_state, parts)
+    step = make_train_step(
+        graphdef, Classification(common.base()).loss, optimizer, lambda step: 0.1, mesh, train_state, parts
+    )
     batch = sharding.put_batch({"video": video, "label": label}, mesh, parts)
     after, metrics = step(train_state, batch, jax.random.key(0))
     return jax.device_get((metrics, after.params, after.batch_stats)), before

@@ -28,8 +28,8 @@ def save(workdir, steps, accuracies=None, **options):
     with Checkpoints(workdir, **options) as checkpoints:
         for step in steps:
             accuracy = (accuracies or {}).get(step)
-            validation = None if accuracy is None else {"video_top1": accuracy, "videos": 3}
-            checkpoints.save(state(step), {"next_batch": step}, validation)
+            figure = None if accuracy is None else ("video_top1", accuracy)
+            checkpoints.save(state(step), {"next_batch": step}, figure)
 
 
 def assert_newest_is(workdir, step):

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from nl_jax.data.dataset import Dataset
 from nl_jax.errors import InputError
 from nl_jax.training import hosts
-from nl_jax.training.logs import BadVideos
+from nl_jax.training.logs import BadExamples
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_a_cluster_that_is_not_there(monkeypatch):
         hosts.join("lsf")
 
 
-class Videos:
+class Videos(Dataset):
     names = tuple(f"{i}.mp4" for i in range(100))
 
     def __len__(self):
@@ -96,7 +97,7 @@ def test_bad_videos_of_all_processes_are_listed_once_by_the_first(tmp_path, monk
     monkeypatch.setattr(hosts, "gather", lambda own: np.concatenate([own, others[own.ndim]]))
     for process in (1, 0):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        bad = BadVideos(tmp_path, Videos(), rows=(0,))
+        bad = BadExamples(tmp_path, Videos(), "video", rows=(0,))
         assert bad.add(np.array([[5]])) == bad.add(np.array([[7]])) == []  # not before all have met
         assert bad.exchange() == ["5.mp4: broken", "7.mp4: broken"] and bad.indices == {5, 7}
         assert bad.exchange() == []
@@ -108,7 +109,7 @@ def test_bad_videos_of_all_processes_are_listed_once_by_the_first(tmp_path, monk
 def test_clips_whose_frames_several_processes_hold_are_counted_once(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(hosts, "gather", lambda own: np.concatenate([own, own]))
-    bad = BadVideos(tmp_path, Videos(), 0.2, rows=(0, 1))
+    bad = BadExamples(tmp_path, Videos(), "video", 0.2, rows=(0, 1))
     for index in range(15):
         bad.add(np.array([[index], [-1]] if index < 7 else [[-1], [-1]]))
     with pytest.raises(InputError, match="7 of the first 30 training videos"):
@@ -118,6 +119,6 @@ def test_clips_whose_frames_several_processes_hold_are_counted_once(tmp_path, mo
 def test_clips_that_cannot_be_broken_are_none(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(hosts, "gather", lambda own: np.concatenate([own, own]))
-    bad = BadVideos(tmp_path, Videos(), rows=(0, 1))
+    bad = BadExamples(tmp_path, Videos(), "video", rows=(0, 1))
     bad.add(np.zeros((2, 0), int))  # of a data set that is drawn
     assert bad.exchange() == []

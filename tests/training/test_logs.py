@@ -3,11 +3,12 @@ import csv
 import numpy as np
 import pytest
 
+from nl_jax.data.dataset import Dataset
 from nl_jax.errors import InputError
-from nl_jax.training.logs import BadVideos
+from nl_jax.training.logs import BadExamples
 
 
-class Videos:
+class Videos(Dataset):
     names = tuple(f"{i}.mp4" for i in range(100))
 
     def __len__(self):
@@ -22,10 +23,10 @@ def failed(*rows):
 
 
 def test_every_bad_video_is_listed_once(tmp_path):
-    bad = BadVideos(tmp_path, Videos(), 1.0)
+    bad = BadExamples(tmp_path, Videos(), "video", 1.0)
     assert bad.add(failed((), (5,), (7, 5))) == ["5.mp4: reason 5", "7.mp4: reason 7"]
     assert bad.add(failed((7,), (9,))) == ["9.mp4: reason 9"]
-    again = BadVideos(tmp_path, Videos(), 1.0)
+    again = BadExamples(tmp_path, Videos(), "video", 1.0)
     assert again.indices == {5, 7, 9} and again.add(failed((5,))) == []
     with (tmp_path / "bad_videos.csv").open(newline="") as file:
         assert [row["path"] for row in csv.DictReader(file)] == ["5.mp4", "7.mp4", "9.mp4"]
@@ -35,13 +36,13 @@ def test_names_need_not_be_utf8(tmp_path):
     class Latin(Videos):
         names = ("caf\udce9.mp4",)
 
-    BadVideos(tmp_path, Latin(), 1.0).add(failed((0,)))
+    BadExamples(tmp_path, Latin(), "video", 1.0).add(failed((0,)))
     assert b"caf\xe9.mp4" in (tmp_path / "bad_videos.csv").read_bytes()
-    assert BadVideos(tmp_path, Latin(), 1.0).indices == {0}
+    assert BadExamples(tmp_path, Latin(), "video", 1.0).indices == {0}
 
 
 def test_a_run_of_too_many_bad_videos_stops_with_the_first_errors(tmp_path):
-    bad = BadVideos(tmp_path, Videos(), 0.2)
+    bad = BadExamples(tmp_path, Videos(), "video", 0.2)
     for index in range(4):  # of 20, which is what is counted from the start
         bad.add(failed((index,)))
     with pytest.raises(InputError) as error:
@@ -53,7 +54,7 @@ def test_a_run_of_too_many_bad_videos_stops_with_the_first_errors(tmp_path):
 
 
 def test_the_share_is_of_the_videos_seen(tmp_path):
-    bad = BadVideos(tmp_path, Videos(), 0.2)
+    bad = BadExamples(tmp_path, Videos(), "video", 0.2)
     bad.add(failed(*[()] * 60))
     for index in range(12):
         bad.add(failed((index,)))
@@ -66,5 +67,5 @@ def test_the_share_is_of_the_videos_seen(tmp_path):
 
 
 def test_a_resumed_run_counts_what_it_sees_itself(tmp_path):
-    BadVideos(tmp_path, Videos(), 1.0).add(failed(*((index,) for index in range(50))))
-    BadVideos(tmp_path, Videos(), 0.2).add(failed((1,), (2,)))
+    BadExamples(tmp_path, Videos(), "video", 1.0).add(failed(*((index,) for index in range(50))))
+    BadExamples(tmp_path, Videos(), "video", 0.2).add(failed((1,), (2,)))

@@ -9,29 +9,34 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from configs import common
+from nl_jax.data.loader import TrainBatches
 from nl_jax.data.long_range import LongRange
 from nl_jax.errors import InputError, Preempted, TrainingError
-from nl_jax.training import loop, setup
+from nl_jax.stages import train
+from nl_jax.tasks import classification as classification_task
+from nl_jax.tasks import clip_splits, restore_network, task_of
+from nl_jax.training import run as training_run
+from nl_jax.training import setup, sharding
 from nl_jax.training.checkpoint import Checkpoints
-from nl_jax.training.logs import TIMING, MetricsLog, read_metrics
-from nl_jax.training.workdir import load_network, read_classes, read_config
+from nl_jax.training.logs import MetricsLog, read_metrics, timing
+from nl_jax.training.workdir import read_classes, read_config
 
 
 def final_arrays(directory):
     """Parameters and statistics of the newest checkpoint."""
-    mesh = loop.sharding.make_mesh(-1, 1)
-    return jax.device_get(load_network(directory, mesh)[1:])
+    mesh = sharding.make_mesh(-1, 1)
+    return jax.device_get(restore_network(directory, mesh)[1:])
 
 
 def rows_without_timing(directory):
     return [
-        {name: value for name, value in row.items() if name not in TIMING}
+        {name: value for name, value in row.items() if name not in timing("clip")}
         for row in read_metrics(directory / "metrics.csv")
     ]
 
 
 def folder_data(folder):
-    data = common.video_folder()
+    data = common.video_data()
     small = {"frames": 4, "crop": 24, "short_side": (24, 28), "test_short_side": 24, "test_crop": 24, "num_clips": 2}
     data.update(small | {"train": str(folder)})
     return data
@@ -42,7 +47,7 @@ def test_views_that_several_processes_cannot_test_are_refused_at_the_start(tiny,
     data.update({"test_crop": 0, "num_crops": 1})
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(InputError, match=r"whole frames .* several processes need equal ones"):
-        setup.check_run(tiny("c2d", {"data": data}), tmp_path)
+        setup.check_run(task_of(tiny("c2d", {"data": data})), tmp_path)
 
 
 class Killed(BaseException):
@@ -54,12 +59,12 @@ def uninterrupted(tiny, tmp_path_factory):
     """The workdir of a whole run."""
     directory = tmp_path_factory.mktemp("uninterrupted") / "run"
     with jax.numpy_dtype_promotion("standard"):
-        loop.train(tiny(), directory)
+        train(tiny(), directory)
     return directory
 
 
 def test_a_run_leaves_what_it_says(tiny, uninterrupted, capsys):
-    results = loop.train(tiny(), uninterrupted)  # it is finished: only the final figure is taken again
+    results = train(tiny(), uninterrupted)  # it is finished: only the final figure is taken again
     printed = capsys.readouterr().out
     assert "non-local block res3_0_nonlocal: dot_product" in printed
     assert "16 videos x 1 views of the test split" in printed
@@ -82,17 +87,17 @@ def test_a_run_leaves_what_it_says(tiny, uninterrupted, capsys):
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny, uninterrupted, tmp_path, monkeypatch, steps_done):
     calls = []
 
-    def killed_put(batch, mesh, *parts, put=loop.sharding.put_batch):
+    def killed_put(batch, mesh, *parts, put=sharding.put_batch):
         calls.append(batch)
         if "label" in batch and sum("label" in b for b in calls) > steps_done:
             raise Killed
         return put(batch, mesh, *parts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.sharding, "put_batch", killed_put)
+        patch.setattr(sharding, "put_batch", killed_put)
         with pytest.raises(Killed):
-            loop.train(tiny(), tmp_path)
-    resumed = loop.train(tiny(), tmp_path)
+            train(tiny(), tmp_path)
+    resumed = train(tiny(), tmp_path)
     assert resumed == json.loads((uninterrupted / "results.json").read_text())
     assert rows_without_timing(tmp_path) == rows_without_timing(uninterrupted)
     for found, expected in zip(final_arrays(tmp_path), final_arrays(uninterrupted), strict=True):
@@ -101,18 +106,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny, uninterrupt
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_asked_to_end_saves_and_goes_on_bit_for_bit(tiny, uninterrupted, tmp_path, monkeypatch, number):
-    def put(batch, mesh, *parts, put=loop.sharding.put_batch, calls=iter(range(100))):  # noqa: B008
+    def put(batch, mesh, *parts, put=sharding.put_batch, calls=iter(range(100))):  # noqa: B008
         if "label" in batch and next(calls) == 4:  # in the fifth step, which no checkpoint is due after
             signal.raise_signal(number)
         return put(batch, mesh, *parts)
 
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     with monkeypatch.context() as patch:
-        patch.setattr(loop.sharding, "put_batch", put)
+        patch.setattr(sharding, "put_batch", put)
         with pytest.raises(Preempted, match="saved at step 5; the same command goes on"):
-            loop.train(tiny(), tmp_path)
+            train(tiny(), tmp_path)
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
-    assert loop.train(tiny(), tmp_path) == json.loads((uninterrupted / "results.json").read_text())
+    assert train(tiny(), tmp_path) == json.loads((uninterrupted / "results.json").read_text())
     for found, expected in zip(final_arrays(tmp_path), final_arrays(uninterrupted), strict=True):
         jax.tree.map(np.testing.assert_array_equal, found, expected)
 
@@ -128,59 +133,59 @@ def test_a_run_asked_to_end_saves_and_goes_on_bit_for_bit(tiny, uninterrupted, t
 def test_a_long_validation_or_test_is_left_and_taken_up_again(
     tiny, uninterrupted, tmp_path, monkeypatch, batch, message
 ):
-    def put(arrays, mesh, *parts, put=loop.sharding.put_batch, calls=iter(range(100))):  # noqa: B008
+    def put(arrays, mesh, *parts, put=sharding.put_batch, calls=iter(range(100))):  # noqa: B008
         if "label" not in arrays and next(calls) == batch:
             signal.raise_signal(signal.SIGTERM)
         return put(arrays, mesh, *parts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.sharding, "put_batch", put)
+        patch.setattr(sharding, "put_batch", put)
         with pytest.raises(Preempted, match=message):
-            loop.train(tiny(), tmp_path)
-    assert loop.train(tiny(), tmp_path) == json.loads((uninterrupted / "results.json").read_text())
+            train(tiny(), tmp_path)
+    assert train(tiny(), tmp_path) == json.loads((uninterrupted / "results.json").read_text())
     assert rows_without_timing(tmp_path) == rows_without_timing(uninterrupted)
     for found, expected in zip(final_arrays(tmp_path), final_arrays(uninterrupted), strict=True):
         jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert Checkpoints(tmp_path, read_only=True).best() == Checkpoints(uninterrupted, read_only=True).best()
-    assert not (tmp_path / loop.UNVALIDATED).exists()
+    assert not (tmp_path / training_run.UNVALIDATED).exists()
 
 
 def test_a_finished_run_only_repeats_its_figure(tiny, uninterrupted):
     before = final_arrays(uninterrupted)
-    again = loop.train(tiny(), uninterrupted)
+    again = train(tiny(), uninterrupted)
     assert again == json.loads((uninterrupted / "results.json").read_text())
     jax.tree.map(np.testing.assert_array_equal, final_arrays(uninterrupted), before)
 
 
 def test_another_config_is_refused_and_another_way_of_running_it_is_not(tiny, uninterrupted):
     with pytest.raises(InputError, match=r"another config: optimizer\.learning_rate was \S+ and is now 0\.5"):
-        loop.train(tiny(changes={"optimizer.learning_rate": 0.5}), uninterrupted)
-    loop.train(tiny(changes={"mesh.fsdp": 2, "log_every": 5}), uninterrupted)
+        train(tiny(changes={"optimizer.learning_rate": 0.5}), uninterrupted)
+    train(tiny(changes={"mesh.fsdp": 2, "log_every": 5}), uninterrupted)
 
 
 def test_videos_may_move_but_not_change(tiny, tmp_path, video_folder):
     def changes(folder):
         return {"data": folder_data(folder), "steps": 3}
 
-    loop.train(tiny("c2d", changes(video_folder)), tmp_path / "run")
+    train(tiny("c2d", changes(video_folder)), tmp_path / "run")
     moved = tmp_path / "elsewhere"
     shutil.copytree(video_folder, moved)
-    loop.train(tiny("c2d", changes(moved)), tmp_path / "run")
+    train(tiny("c2d", changes(moved)), tmp_path / "run")
     shutil.copy(moved / "flower/clip.mp4", moved / "flower/more.mp4")
     with pytest.raises(InputError, match=r"was trained on 4 videos, list \w+, and data.train now has 5, list \w+"):
-        loop.train(tiny("c2d", changes(moved)), tmp_path / "run")
+        train(tiny("c2d", changes(moved)), tmp_path / "run")
 
 
 def test_a_head_is_taken_over_by_its_classes_not_their_number(tiny, tmp_path, capsys, video_folder):
     data = folder_data(video_folder)
-    loop.train(tiny("c2d", {"data": data, "steps": 3}), tmp_path / "first")
+    train(tiny("c2d", {"data": data, "steps": 3}), tmp_path / "first")
     for name, other in (("same", video_folder), ("other", tmp_path / "renamed")):
         if name == "other":
             shutil.copytree(video_folder, other)
             (other / "flower").rename(other / "bloom")
         capsys.readouterr()
         config = tiny("c2d", {"data": folder_data(other), "steps": 3, "start.workdir": str(tmp_path / "first")})
-        loop.train(config, tmp_path / name, start_from=tmp_path / "first")
+        train(config, tmp_path / name, start_from=tmp_path / "first")
         left = capsys.readouterr().out.split("left at initialisation: ")[1].splitlines()[0]
         assert left == {"same": "none", "other": "classifier/fc"}[name]
 
@@ -188,15 +193,17 @@ def test_a_head_is_taken_over_by_its_classes_not_their_number(tiny, tmp_path, ca
 def test_a_start_that_saw_other_inputs_is_refused(tiny, tmp_path, uninterrupted):
     config = tiny(changes={"input.mean": (0.5, 0.5, 0.5)})
     with pytest.raises(InputError, match=r"input\.mean=\(0\.45, .* this run has input\.mean=\(0\.5, "):
-        loop.train(config, tmp_path, start_from=uninterrupted)
+        train(config, tmp_path, start_from=uninterrupted)
 
 
 def test_statistics_of_blocks_alone_are_made_precise(tiny, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(loop, "precise_batch_stats", lambda m, params, stats, videos: calls.append(len(stats)) or stats)
-    loop.train(tiny(changes={"model.norm": "affine", "model.nonlocal_options.norm": "batch"}), tmp_path / "block")
+    monkeypatch.setattr(
+        training_run, "precise_batch_stats", lambda m, params, stats, videos: calls.append(len(stats)) or stats
+    )
+    train(tiny(changes={"model.norm": "affine", "model.nonlocal_options.norm": "batch"}), tmp_path / "block")
     assert calls == [2, 2]  # mean and variance of the block's norm, at steps 3 and 6
-    loop.train(tiny(changes={"model.norm": "affine"}), tmp_path / "none")
+    train(tiny(changes={"model.norm": "affine"}), tmp_path / "none")
     assert len(calls) == 2
 
 
@@ -221,7 +228,7 @@ def test_statistics_of_blocks_alone_are_made_precise(tiny, tmp_path, monkeypatch
 def test_numbers_out_of_range_are_named(tiny, tmp_path, field, value, valid):
     config = tiny(changes={field: value})
     with pytest.raises(InputError, match=rf"{field.rpartition('.')[2]}=.* is out of range; choose {valid}"):
-        loop.train(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -231,14 +238,14 @@ def test_several_labels_are_measured_by_mean_average_precision(tiny, tmp_path, m
 
         multi_label = True
 
-        def train_clip(self, index, rng=None):
-            example = super().train_clip(index)
+        def train_example(self, index, rng=None):
+            example = super().train_example(index)
             label = np.zeros(len(self.classes), np.float32)
             label[[example["label"], (example["label"] + 1) % len(self.classes)]] = 1
             return example | {"label": label}
 
-    monkeypatch.setattr(setup, "LongRange", Several)
-    results = loop.train(tiny(changes={"optimizer.learning_rate": 0.01}), tmp_path)
+    monkeypatch.setattr(clip_splits, "LongRange", Several)
+    results = train(tiny(changes={"optimizer.learning_rate": 0.01}), tmp_path)
     with np.load(tmp_path / "predictions.npz") as predictions:
         scores, labels = predictions["view_scores"].max(axis=1), predictions["labels"]
     assert results["video_map"] == pytest.approx(np.mean(average_precision_score(labels, scores, average=None)))
@@ -249,15 +256,15 @@ def test_several_labels_are_measured_by_mean_average_precision(tiny, tmp_path, m
 
 
 def test_start_from_another_network(tiny, tmp_path, capsys):
-    loop.train(tiny("images", {"steps": 3}), tmp_path / "images")
+    train(tiny("images", {"steps": 3}), tmp_path / "images")
     config = tiny("nl_c2d", {"model.inflate": "3x1x1", "start.workdir": str(tmp_path / "images"), "steps": 3})
-    loop.train(config, tmp_path / "video", start_from=tmp_path / "images")
+    train(config, tmp_path / "video", start_from=tmp_path / "images")
     assert "arrays taken over, 3 of them inflated in time" in capsys.readouterr().out
 
 
 def test_batch_norm_is_folded_where_long_clips_have_affine(tiny, tmp_path, uninterrupted, capsys):
     config = tiny(changes={"model.norm": "affine", "optimizer.learning_rate": 0.0})
-    results = loop.train(config, tmp_path / "long", start_from=uninterrupted)
+    results = train(config, tmp_path / "long", start_from=uninterrupted)
     assert "10 batch norms were folded into affine layers" in capsys.readouterr().out
     before, after = (np.load(path / "predictions.npz")["scores"] for path in (uninterrupted, tmp_path / "long"))
     np.testing.assert_allclose(after, before, atol=1e-5)
@@ -267,38 +274,38 @@ def test_batch_norm_is_folded_where_long_clips_have_affine(tiny, tmp_path, unint
 def test_a_loss_that_is_not_finite_stops_with_step_and_learning_rate(tiny, tmp_path):
     config = tiny(changes={"optimizer.learning_rate": 1e30, "optimizer.warmup_steps": 0, "log_every": 4})
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step [23], learning rate .*e\+"):
-        loop.train(config, tmp_path)
+        train(config, tmp_path)
 
 
 def poisoned(monkeypatch, steps):
     """Makes the videos of these steps (from 0) NaN once they are normalised; returns the indices that were in them."""
     seen = []
 
-    def put(batch, mesh, accumulate=1, put=loop.sharding.put_batch, calls=iter(range(100))):  # noqa: B008
+    def put(batch, mesh, accumulate=1, put=sharding.put_batch, calls=iter(range(100))):  # noqa: B008
         if "label" in batch and next(calls) in steps:
             batch = batch | {"video": np.full_like(batch["video"], 255)}
         return put(batch, mesh, accumulate)
 
-    def next_batch(self, make=loop.TrainBatches.__next__):
+    def next_batch(self, make=TrainBatches.__next__):
         batch = make(self)
         if self.get_state()["next_batch"] - 1 in steps:
             seen.append(batch["index"])
         return batch
 
-    def make_normalize(config, make=loop.make_normalize):
+    def make_normalize(config, make=classification_task.make_normalize):
         normalize = make(config)
         return lambda video: jnp.where((video == 255).all(), jnp.nan, normalize(video))
 
-    monkeypatch.setattr(loop.sharding, "put_batch", put)
-    monkeypatch.setattr(loop.TrainBatches, "__next__", next_batch)
-    monkeypatch.setattr(loop, "make_normalize", make_normalize)
+    monkeypatch.setattr(sharding, "put_batch", put)
+    monkeypatch.setattr(TrainBatches, "__next__", next_batch)
+    monkeypatch.setattr(classification_task, "make_normalize", make_normalize)
     return seen
 
 
 def test_the_batch_of_a_loss_that_is_not_finite_is_written_down(tiny, tmp_path, monkeypatch):
     seen = poisoned(monkeypatch, {1})
     with pytest.raises(TrainingError, match=r"the loss is nan at step 2, learning rate \S+, batch 1, .*step2\.csv"):
-        loop.train(tiny(changes={"log_every": 4, "checkpoint_every": 4, "eval_every": 0}), tmp_path)
+        train(tiny(changes={"log_every": 4, "checkpoint_every": 4, "eval_every": 0}), tmp_path)
     written = (tmp_path / "nonfinite_step2.csv").read_text().splitlines()
     assert written[0] == "index,path" and [int(row.split(",")[0]) for row in written[1:]] == seen[0].tolist()
 
@@ -308,24 +315,24 @@ def test_steps_that_are_not_finite_are_skipped_and_counted_if_asked(tiny, tmp_pa
     changes = {"steps": 5, "skip_nonfinite": 1, "eval_every": 0, "log_every": 2}
     for _ in range(2):  # the one before it was resumed counts
         with pytest.raises(TrainingError, match="the loss is nan at step 5 after 1 that were skipped"):
-            loop.train(tiny(changes=changes), tmp_path)
+            train(tiny(changes=changes), tmp_path)
         poisoned(monkeypatch, {0})  # what is step 5 of a run that goes on at step 4
     rows = read_metrics(tmp_path / "metrics.csv")
     assert [row["skipped_steps"] for row in rows] == ["1", "1"] and np.isfinite(float(rows[0]["train_loss"]))
-    mesh = loop.sharding.make_mesh(-1, 1)
-    for arrays in load_network(tmp_path, mesh)[1:]:
+    mesh = sharding.make_mesh(-1, 1)
+    for arrays in restore_network(tmp_path, mesh)[1:]:
         assert all(np.isfinite(array).all() for array in arrays.values())
 
 
 def test_debug_nans_stops_at_the_operation(tiny, tmp_path, monkeypatch):
     poisoned(monkeypatch, {1})
     with jax.debug_nans(True), pytest.raises(FloatingPointError, match=r"nan.* encountered in (jit\()?\w+"):
-        loop.train(tiny(changes={"eval_every": 0, "steps": 3}), tmp_path)
+        train(tiny(changes={"eval_every": 0, "steps": 3}), tmp_path)
 
 
 def test_steps_are_traced_if_asked_and_timed(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "peak_flops", lambda dtype: 1e12)
-    results = loop.train(tiny(changes={"eval_every": 0, "steps": 3}), tmp_path, profile_steps=(1, 2))
+    monkeypatch.setattr(training_run, "peak_flops", lambda dtype: 1e12)
+    results = train(tiny(changes={"eval_every": 0, "steps": 3}), tmp_path, profile_steps=(1, 2))
     assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
     row = read_metrics(tmp_path / "metrics.csv")[-1]
     assert all(float(row[f"{part}_seconds"]) > 0 for part in ("input", "compute", "checkpoint"))
@@ -335,38 +342,39 @@ def test_steps_are_traced_if_asked_and_timed(tiny, tmp_path, monkeypatch):
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused_before_anything_is_written(tiny, tmp_path):
     with pytest.raises(InputError, match="batch_size=12"):
-        loop.train(tiny(changes={"batch_size": 12}), tmp_path / "run")
+        train(tiny(changes={"batch_size": 12}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_with_split_frames_and_batches_in_parts_of_a_recipe_for_half_the_clips(tiny, tmp_path, capsys):
     changes = {"recipe_batch_size": 8, "accumulate_steps": 2, "mesh.time": 2, "optimizer.learning_rate": 0.002}
-    results = loop.train(tiny(changes=changes), tmp_path)
+    results = train(tiny(changes=changes), tmp_path)
     assert "learning_rate 0.002 -> 0.004, steps 6 -> 3, " in capsys.readouterr().out
     assert results["steps"] == 3 and read_config(tmp_path).optimizer.learning_rate == 0.004
     assert all(np.isfinite(float(row["train_loss"])) for row in read_metrics(tmp_path / "metrics.csv"))
-    again = loop.train(tiny(changes=changes | {"accumulate_steps": 1, "mesh.time": 1}), tmp_path)
+    again = train(tiny(changes=changes | {"accumulate_steps": 1, "mesh.time": 1}), tmp_path)
     assert again["video_top5"] == results["video_top5"]  # other ways to carry out the same run
 
 
 def test_frames_that_the_mesh_does_not_divide_are_refused_before_anything_is_written(tiny, tmp_path):
     with pytest.raises(InputError, match=r"mesh\.time=8 does not divide the frames .*clip 12, .* one of \[1, 2, 4\]"):
-        loop.train(tiny(changes={"mesh.time": 8, "data.frames": 12}), tmp_path / "run")
+        train(tiny(changes={"mesh.time": 8, "data.frames": 12}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_other_classes_than_the_config_says(tiny, tmp_path):
     with pytest.raises(InputError, match=r"num_classes=400, but the training data has \d+ classes"):
-        loop.train(tiny(changes={"num_classes": 400}), tmp_path / "run")
+        train(tiny(changes={"num_classes": 400}), tmp_path / "run")
 
 
-def test_rows_after_the_checkpoint_and_half_written_ones_are_dropped(tmp_path):
-    with MetricsLog(tmp_path, 0) as log:
+def test_rows_after_the_checkpoint_and_half_written_ones_are_dropped(tiny, tmp_path):
+    task = task_of(tiny())
+    with MetricsLog(tmp_path, 0, task) as log:
         for step in (1, 2, 3):
             log.write(step, {"train_loss": 1.0 / step})
     with (tmp_path / "metrics.csv").open("a") as file:
         file.write("4,0.1")
-    with MetricsLog(tmp_path, 2) as log:
+    with MetricsLog(tmp_path, 2, task) as log:
         log.write(3, {"train_loss": 9.0})
     rows = [(row["step"], row["train_loss"]) for row in read_metrics(tmp_path / "metrics.csv")]
     assert rows == [("1", "1.0"), ("2", "0.5"), ("3", "9.0")]
@@ -375,22 +383,22 @@ def test_rows_after_the_checkpoint_and_half_written_ones_are_dropped(tmp_path):
 def test_a_workdir_that_cannot_be_made_or_read(tiny, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=r"the directory .*file cannot be made: File exists"):
-        loop.train(tiny(), tmp_path / "file")
+        train(tiny(), tmp_path / "file")
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / "config.json").write_text('{"seed": ')
     with pytest.raises(InputError, match=r"cut/config\.json cannot be read"):
-        loop.train(tiny(), tmp_path / "cut")
+        train(tiny(), tmp_path / "cut")
 
 
 def test_a_network_that_does_not_fit_the_clips(tiny, tmp_path):
     config = tiny(changes={"data.side": 16, "data.frames": 5, "model.geometry": "caffe2_32"})
     with pytest.raises(InputError, match=r"the network does not fit clips of shape \(5, 16, 16\)"):
-        loop.train(config, tmp_path / "run")
+        train(config, tmp_path / "run")
 
 
 def test_the_best_checkpoint_is_that_of_the_best_validation(tiny, uninterrupted):
     validated = [row for row in read_metrics(uninterrupted / "metrics.csv") if row["validation_video_top1"]]
     best = max(validated, key=lambda row: (float(row["validation_video_top1"]), int(row["step"])))
     assert Checkpoints(uninterrupted, read_only=True).best() == int(best["step"])
-    found = load_network(uninterrupted, loop.sharding.make_mesh(-1, 1), best=True)[1:]
+    found = restore_network(uninterrupted, sharding.make_mesh(-1, 1), best=True)[1:]
     assert [set(arrays) for arrays in found] == [set(arrays) for arrays in final_arrays(uninterrupted)]

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,22 +10,24 @@ from ml_collections import ConfigDict
 from configs import common
 from nl_jax.data.loader import TrainBatches
 from nl_jax.errors import InputError
-from nl_jax.models import VideoResNet, flat
+from nl_jax.models import flat
+from nl_jax.tasks.classification import Classification
 from nl_jax.training import sharding, state
-from nl_jax.training.schedule import make_optimizer, make_schedule
-from nl_jax.training.setup import make_dataset, make_resnet_config
-from nl_jax.training.step import make_forward, make_normalize, make_train_step
+from nl_jax.training.normalize import make_normalize
+from nl_jax.training.schedule import make_schedule
+from nl_jax.training.step import make_forward, make_train_step
 
 
 def start(config, mesh):
     """Everything the loop sets up, and the first five batches."""
-    dataset = make_dataset(config.data, "train")
-    resnet = make_resnet_config(config.model, len(dataset.classes))
+    task = Classification(config)
+    dataset = task.open_split("train")
+    build = partial(task.build, len(dataset.classes))
     schedule = make_schedule(config.optimizer, config.steps)
-    optimizer = make_optimizer(config.optimizer, schedule)
-    graphdef, _, _ = flat.abstract(lambda: VideoResNet(resnet, rngs=nnx.Rngs(0)))
-    train_state = state.create(lambda rngs: VideoResNet(resnet, rngs=rngs), optimizer, mesh, seed=0)
-    train_step = make_train_step(graphdef, make_normalize(config.input), optimizer, schedule, mesh, train_state)
+    optimizer = task.optimizer(schedule)
+    graphdef, _, _ = flat.abstract(lambda: build(nnx.Rngs(0)))
+    train_state = state.create(build, optimizer, mesh, seed=0)
+    train_step = make_train_step(graphdef, task.loss, optimizer, schedule, mesh, train_state)
     batches = TrainBatches(dataset, batch_size=config.batch_size, seed=0)
     batches = [{name: batch[name] for name in ("video", "label")} for batch, _ in zip(batches, range(5), strict=False)]
     return graphdef, train_state, train_step, batches
@@ -88,11 +92,11 @@ def test_forward_is_a_softmax_with_running_statistics(tiny, mesh_of):
     mesh = mesh_of(2)
     config = tiny()
     graphdef, train_state, _, batches = start(config, mesh)
-    forward = make_forward(graphdef, make_normalize(config.input), mesh)
+    forward = make_forward(graphdef, Classification(config).scores(multi_label=False), mesh)
     video = sharding.put_batch(batches[0], mesh)["video"]
-    scores = forward(train_state.params, train_state.batch_stats, video)
+    scores = forward(train_state.params, train_state.batch_stats, {"video": video})
     np.testing.assert_allclose(scores.sum(-1), 1, rtol=1e-5)
-    alone = forward(train_state.params, train_state.batch_stats, jnp.concatenate([video[:1]] * 2))
+    alone = forward(train_state.params, train_state.batch_stats, {"video": jnp.concatenate([video[:1]] * 2)})
     np.testing.assert_allclose(alone[0], scores[0], rtol=1e-4)  # no clip sees another
 
 
@@ -119,7 +123,7 @@ def test_several_labels_a_clip(tiny, mesh_of):
     np.testing.assert_allclose(metrics["top1"], labels[np.arange(16), logits.argmax(1)].mean(), rtol=1e-6)
 
     graphdef, train_state, _, _ = start(config, mesh)
-    forwards = [make_forward(graphdef, make_normalize(config.input), mesh, multi_label=m) for m in (True, False)]
+    forwards = [make_forward(graphdef, Classification(config).scores(multi_label=m), mesh) for m in (True, False)]
     several, one = (f(train_state.params, train_state.batch_stats, batch["video"]) for f in forwards)
     np.testing.assert_allclose(jax.nn.softmax(jax.scipy.special.logit(several)), one, rtol=1e-4)
 

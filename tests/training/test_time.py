@@ -9,10 +9,11 @@ from flax import nnx
 
 from configs import common
 from nl_jax.models import ResNetConfig, VideoResNet, flat
+from nl_jax.tasks.classification import Classification
 from nl_jax.training import sharding, state
 from nl_jax.training.precise_bn import make_moments
 from nl_jax.training.schedule import make_optimizer, make_schedule
-from nl_jax.training.step import make_forward, make_normalize, make_train_step
+from nl_jax.training.step import make_forward, make_train_step
 
 NETWORK = ResNetConfig(
     blocks_per_stage=(1, 1),
@@ -24,7 +25,8 @@ NETWORK = ResNetConfig(
     nonlocal_blocks={"res2": (0,), "res3": (0,)},
     nonlocal_options={"pairwise": "embedded_gaussian", "res3": {"pairwise": "dot_product"}},
 )
-NORMALIZE = make_normalize(common.base().input)
+TASK = Classification(common.base())
+FORWARD = TASK.scores(multi_label=False)
 SHAPE = (4, 32, 24, 24, 3)  # 32 frames become 16, 8 and 4
 KEYS = 8 * 3 * 3  # of a clip in the block after res2, subsampled
 FEATURES = 8  # of a key there
@@ -39,7 +41,7 @@ def build(mesh):
     # New blocks are the identity: the queries and keys of these count.
     params = {n: p + 0.5 if n.endswith("nonlocal_block/norm/scale") else p for n, p in train_state.params.items()}
     train_state = train_state.replace(params=params)
-    return graphdef, train_state, make_train_step(graphdef, NORMALIZE, optimizer, schedule, mesh, train_state)
+    return graphdef, train_state, make_train_step(graphdef, TASK.loss, optimizer, schedule, mesh, train_state)
 
 
 def batch_of(seed, mesh):
@@ -70,10 +72,10 @@ def programs():
         for data, time in ((1, 1), (2, 4)):
             mesh = sharding.make_mesh(data, 1, time, devices=jax.devices()[: data * time])
             graphdef, train_state, step = build(mesh)
-            key, video = jax.random.key(0), batch_of(0, mesh)["video"]
-            arguments = (train_state.params, train_state.batch_stats, video)
-            forward = make_forward(graphdef, NORMALIZE, mesh).lower(*arguments).compile()
-            moments = make_moments(graphdef, NORMALIZE, mesh).lower(*arguments).compile()
+            key, inputs = jax.random.key(0), {"video": batch_of(0, mesh)["video"]}
+            arguments = (train_state.params, train_state.batch_stats, inputs)
+            forward = make_forward(graphdef, FORWARD, mesh).lower(*arguments).compile()
+            moments = make_moments(graphdef, FORWARD, mesh).lower(*arguments).compile()
             found = {"scores": np.asarray(forward(*arguments)), "moments": jax.device_get(moments(*arguments))}
             step = step.lower(train_state, batch_of(0, mesh), key).compile()
             losses = []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.predictor import Predictor
+from nl_jax import Predictor
 
 ROOT = Path(__file__).parents[2]
 NETWORK = [

@@ -7,7 +7,7 @@ import numpy as np
 from experiments.benchmark.gpu import ours, theirs
 from experiments.benchmark.gpu.record import Record, alternate
 from nl_jax.models import ResNetConfig
-from nl_jax.models.summary import summary
+from nl_jax.models.summary import summarize
 from nl_jax.ops import devices
 
 BLOCKS = {"res3": (1, 3), "res4": (1, 3, 5)}
@@ -145,7 +145,7 @@ class Networks:
         fields = {
             "compile_seconds": seconds,
             "bytes": memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
-            "macs": summary(config, (frames, self.side, self.side)).macs,
+            "macs": summarize(config, (frames, self.side, self.side)).macs,
         }
         self._programs[frames, dtype, train] = run, fields
         return run, fields

@@ -13,7 +13,7 @@ from experiments.benchmark.gpu.networks import BLOCKS
 from experiments.benchmark.gpu.profiling import profile
 from experiments.benchmark.gpu.record import Record, alternate
 from nl_jax.models import ResNetConfig, norm
-from nl_jax.models.summary import summary
+from nl_jax.models.summary import summarize
 from nl_jax.ops.batch_norm import batch_norm
 from nl_jax.ops.conv import conv3d
 from nl_jax.ops.pool import max_pool
@@ -34,7 +34,7 @@ def step(frames, clips, small, options=None, **settings):
     state = params, stats, optimizer.init(params)
     arguments = video, label, jax.random.key(0)
     compiled = ours.training_step(graphdef, optimizer).lower(state, *arguments).compile(compiler_options=options or {})
-    macs = summary(config, (frames, side, side)).macs
+    macs = summarize(config, (frames, side, side)).macs
 
     def run(count):
         nonlocal state

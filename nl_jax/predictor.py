@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,14 +13,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nl_jax.data.clips import test_crops, test_indices
-from nl_jax.data.decode import DecodeError, ShortVideoError
+from nl_jax.data.failure import DecodeError, ShortVideoError
 from nl_jax.data.stream import Clip, clips_of_file, clips_of_stream
 from nl_jax.errors import InputError
 from nl_jax.evaluation.views import combine, scores_of_views
 from nl_jax.figures import attention
 from nl_jax.models import VideoResNet, flat
+from nl_jax.tasks import restore_network
+from nl_jax.tasks.classification import Classification
 from nl_jax.training import sharding, workdir
-from nl_jax.training.step import make_forward, make_normalize
+from nl_jax.training.evaluator import Evaluator
+from nl_jax.training.normalize import make_normalize
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,16 @@ class Predictor:
         self.classes, self._data, self._multi_label = classes, config.data, multi_label
         self._model, self.blocks = model, model.nonlocal_blocks()
         self._normalize = make_normalize(config.input)
-        self._mesh = sharding.make_mesh(data=-1, fsdp=1)
+        mesh = sharding.make_mesh(data=-1, fsdp=1)
         graphdef, *arrays = flat.split(model)
-        forward = make_forward(graphdef, self._normalize, self._mesh, multi_label=multi_label)
-        arrays = jax.device_put(arrays, sharding.replicated(self._mesh))
-        self._forward = lambda video: forward(*arrays, video)
+        evaluator = Evaluator(graphdef, Classification(config).scores(multi_label=multi_label), mesh)
+        self._forward = partial(evaluator.outputs, *jax.device_put(arrays, sharding.replicated(mesh)))
 
     @classmethod
     def of_workdir(cls, directory: Path, *, best: bool = False, multi_label: bool | None = None) -> "Predictor":
         """That of a run, whose results say whether its videos have several labels unless `multi_label` does."""
         config, classes = workdir.read_config(directory), workdir.read_classes(directory)
-        model = flat.merge(*workdir.load_network(directory, sharding.make_mesh(data=-1, fsdp=1), best=best))
+        model = flat.merge(*restore_network(directory, sharding.make_mesh(data=-1, fsdp=1), best=best))
         if multi_label is None:
             results = directory / "results.json"
             multi_label = results.exists() and "video_map" in json.loads(results.read_text())
@@ -82,7 +85,7 @@ class Predictor:
     def check_block(self, block: str | None) -> None:
         """Raises InputError for a block that the network does not have."""
         if block is not None and block not in self.blocks:
-            raise InputError(f"--block={block}: the network has {', '.join(self.blocks) or 'no non-local block'}")
+            raise InputError(f"block={block}: the network has {', '.join(self.blocks) or 'no non-local block'}")
 
     def file(self, path: str, *, every: float, on_clip: Callable = lambda seconds, scores: None) -> Prediction:
         """The test clips of a file, and one for every so many seconds if those are more; 0 is as in testing.
@@ -134,7 +137,7 @@ class Predictor:
         try:
             for clip in clips:
                 views = self._views(clip.video)
-                scores = scores_of_views(self._forward, self._put, views, self._at_once(len(views)))
+                scores = scores_of_views(self._forward, views, self._at_once(len(views)))
                 if not np.isfinite(scores).all():
                     raise DecodeError(name, "the network's scores of it are not finite")
                 of_clip = combine(scores, several=self._multi_label)
@@ -165,6 +168,3 @@ class Predictor:
 
     def _at_once(self, views: int) -> int:
         return -(-views // jax.device_count()) * jax.device_count()
-
-    def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        return sharding.put_batch(batch, self._mesh)

@@ -1,0 +1,252 @@
+"""Annotation files in COCO's format, read with every fault in them named and nothing lost without a word.
+
+The format: an object with the lists `images` (id, file_name, width, height), `annotations` (id, image_id, category_id,
+bbox, area, iscrowd, segmentation, keypoints) and `categories` (id, name, keypoints). https://cocodataset.org/#format-data
+"""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nl_jax.data.coco import fields
+from nl_jax.data.coco.masks import Segmentation, parse
+from nl_jax.data.coco.problems import Bad, Problem, counted, shown
+from nl_jax.errors import InputError
+
+LISTS = ("images", "annotations", "categories")
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One annotated object, or a crowd of them.
+
+    Attributes:
+        id: of the annotation in the file.
+        bbox: x, y, width and height in pixels of the original image, as the file has them.
+        label: index into the category names.
+        crowd: whether it stands for several objects that nobody told apart.
+        area: of the mask, in pixels, as the file has it.
+        segmentation: the mask as `nl_jax.data.coco.masks` has it; None where masks are not asked for.
+        keypoints: (k, 3) x, y, visibility as in the file; None where keypoints are not asked for.
+    """
+
+    id: int
+    bbox: tuple[float, float, float, float]
+    label: int
+    crowd: bool
+    area: float
+    segmentation: Segmentation | None = None
+    keypoints: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One image of the list and what is annotated in it."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+    instances: list[Instance] = field(default_factory=list)
+
+    def box(self, instance: Instance) -> np.ndarray:
+        """(4,) x0 y0 x1 y1 of an instance, cut at the image's border."""
+        x, y, width, height = instance.bbox
+        return np.clip([x, y, x + width, y + height], 0, [self.width, self.height] * 2).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Annotations:
+    """All that can be used of an annotation file.
+
+    Attributes:
+        images: in the order of the file, also those without any instance.
+        names: of the categories, by label; labels follow the order of the ids.
+        category_ids: by label.
+        keypoint_names: of the k keypoints; empty where they are not asked for.
+        problems: all that is wrong with the file.
+    """
+
+    images: list[Image]
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    keypoint_names: tuple[str, ...]
+    problems: list[Problem]
+
+
+def read_annotations(path: str | os.PathLike, *, masks: bool = True, keypoints: bool = False) -> Annotations:
+    """What can be used of an annotation file.
+
+    An entry that cannot be used is left out and told in `problems`. An annotation counts as one of these when its
+    mask or its keypoints cannot be used and are asked for. A box that reaches out of its image by more than a pixel is
+    told.
+
+    Args:
+        path: the file.
+        masks: whether every annotation must have a mask.
+        keypoints: whether every annotation must have the keypoints that its category names.
+
+    Raises:
+        InputError: the file is none of this format, or no image of it is left.
+    """
+    path = os.fspath(path)
+    content = _load(path)
+    reader = _Reader(path, masks, keypoints)
+    reader.read_categories(content["categories"])
+    reader.read_images(content["images"])
+    reader.read_annotations(content["annotations"])
+    if not reader.images:
+        first = f": {reader.problems[0]}" if reader.problems else ""
+        raise InputError(f"{path}: no image of its {len(content['images'])} can be used{first}")
+    return Annotations(list(reader.images.values()), reader.names, reader.ids, reader.keypoint_names, reader.problems)
+
+
+def told(problems: list[Problem]) -> str:
+    """One line on what is wrong: how many problems of each kind, and the first in full."""
+    counts = ", ".join(f"{count} of kind {kind!r}" for kind, count in counted(problems).items())
+    return f"{counts}; the first: {problems[0]}" if problems else "nothing is wrong"
+
+
+def _load(path: str) -> dict:
+    valid = f"an object with the lists {', '.join(LISTS)}"
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: {'not a regular file' if os.path.exists(path) else 'there is no such file'}")
+    if not os.path.getsize(path):
+        raise InputError(f"{path}: the file is empty, valid is JSON: {valid}")
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            content = json.load(file)
+    except (ValueError, RecursionError) as error:  # of the text's form, and of its encoding
+        raise InputError(f"{path}: not JSON ({error}), valid is {valid}") from error
+    if isinstance(content, list) and content and isinstance(content[0], dict) and "score" in content[0]:
+        raise InputError(f"{path}: found a list of results, which have a score, valid is {valid}")
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: found {shown(content)}, valid is {valid}")
+    for name in LISTS:
+        if not isinstance(content.get(name), list):
+            found = f"{name} {shown(content[name])}" if name in content else f"no {name}"
+            raise InputError(f"{path}: found {found}, valid is {valid}")
+    return content
+
+
+class _Reader:
+    """Reads list after list of one file; what was read before decides what is valid."""
+
+    def __init__(self, path: str, masks: bool, keypoints: bool):
+        self._path, self._masks, self._keypoints = path, masks, keypoints
+        self.problems: list[Problem] = []
+        self.images: dict[int, Image] = {}
+        self._labels: dict[int, int] = {}
+        self._taken: dict[str, set[int]] = defaultdict(set)
+
+    def read_categories(self, entries: list) -> None:
+        categories: dict[int, tuple[str, tuple[str, ...]]] = {}
+
+        def read(record: dict) -> None:
+            number = self._new_id("category", record)
+            name = fields.text(record, "name")
+            points = fields.texts(record, "keypoints") if self._keypoints else ()
+            if any(name == other for other, _ in categories.values()):
+                self._tell(
+                    f"category {number}", "repeated id", f"the name {name!r} once more", "a name of its own", "kept"
+                )
+                name = f"{name} ({number})"
+            categories[number] = name, points
+
+        self._read_all("category", entries, read)
+        if not categories:
+            raise InputError(f"{self._path}: found no category that can be used: {told(self.problems)}")
+        self.ids = tuple(sorted(categories))
+        self._labels = {number: label for label, number in enumerate(self.ids)}
+        self.names = tuple(categories[number][0] for number in self.ids)
+        self.keypoint_names = categories[self.ids[0]][1]
+        if self._keypoints and (not self.keypoint_names or len({points for _, points in categories.values()}) > 1):
+            raise InputError(f"{self._path}: valid are categories that all name the same keypoints, found others")
+
+    def read_images(self, entries: list) -> None:
+        of_file: dict[str, int] = {}
+
+        def read(record: dict) -> None:
+            number = self._new_id("image", record)
+            name = fields.text(record, "file_name")
+            image = Image(number, name, fields.integer(record, "width", 1), fields.integer(record, "height", 1))
+            if (first := of_file.setdefault(name, number)) != number:
+                self._tell(f"image {number}", "repeated file", f"{name}, as image {first} has", "a file once", "kept")
+            self.images[number] = image
+
+        self._read_all("image", entries, read)
+
+    def read_annotations(self, entries: list) -> None:
+        self._read_all("annotation", entries, self._read_annotation)
+
+    def _read_annotation(self, record: dict) -> None:
+        number = self._new_id("annotation", record)
+        image = self.images.get(image_id := fields.integer(record, "image_id"))
+        if image is None:
+            raise Bad("unknown image", f"image_id {image_id}", "the id of an image that can be used")
+        label = self._labels.get(category := fields.integer(record, "category_id"))
+        if label is None:
+            raise Bad("unknown category", f"category_id {category}", f"one of {shown(list(self.ids))}")
+        where = f"annotation {number}"
+        bbox = fields.bbox(record)
+        segmentation, points = None, None
+        if self._masks:
+            value = fields.present(record, "segmentation", "polygons or run-lengths", "mask")
+            segmentation, bad = parse(value, image.height, image.width)
+            for part in bad:
+                self._tell(where, part.kind, part.found, part.valid, "this part is dropped")
+        if self._keypoints:
+            points = fields.keypoints(record, len(self.keypoint_names))
+        crowd = self._crowd(where, record)
+        area = self._area(where, record, bbox)
+        instance = Instance(number, bbox, label, crowd, area, segmentation, points)
+        self._check_place(where, instance, image)
+        image.instances.append(instance)
+
+    def _check_place(self, where: str, instance: Instance, image: Image) -> None:
+        x, y, width, height = instance.bbox
+        x0, y0, x1, y1 = image.box(instance)
+        valid, found = f"a box inside the {image.width} x {image.height} image", f"bbox {shown(list(instance.bbox))}"
+        if x1 <= x0 or y1 <= y0:
+            raise Bad("box", found, valid)
+        if max(x0 - x, y0 - y, x + width - x1, y + height - y1) > 1:
+            self._tell(where, "box outside", found, valid, "cut at the border for training")
+
+    def _crowd(self, where: str, record: dict) -> bool:
+        crowd = record.get("iscrowd")
+        if crowd not in (0, 1):
+            found = f"iscrowd {shown(crowd)}" if "iscrowd" in record else "no iscrowd"
+            self._tell(where, "crowd", found, "0 or 1", "taken as 0")
+            return False
+        return bool(crowd)
+
+    def _area(self, where: str, record: dict, bbox: tuple[float, ...]) -> float:
+        area = record.get("area")
+        if fields.is_number(area) and area > 0:
+            return float(area)
+        found = f"area {shown(area)}" if "area" in record else "no area"
+        self._tell(where, "area", found, "a number above 0", "that of the box is taken")
+        return float(bbox[2] * bbox[3])
+
+    def _new_id(self, what: str, record: dict) -> int:
+        number = fields.integer(record, "id")
+        if number in self._taken[what]:
+            raise Bad("repeated id", f"id {number} once more", "an id of its own")
+        self._taken[what].add(number)
+        return number
+
+    def _read_all(self, what: str, entries: list, read: Callable[[dict], None]) -> None:
+        for place, value in enumerate(entries):
+            try:
+                read(fields.entry(value))
+            except Bad as error:
+                number = value.get("id") if isinstance(value, dict) else None
+                where = f"{what} {shown(number)}" if number is not None else f"{what} at place {place}"
+                self._tell(where, error.kind, error.found, error.valid, "dropped")
+
+    def _tell(self, where: str, kind: str, found: str, valid: str, result: str) -> None:
+        self.problems.append(Problem(self._path, where, kind, found, valid, result))

@@ -1,0 +1,195 @@
+"""What is wrong with a copy of a data set in COCO's format: every entry read, every image decoded, one line a fault."""
+
+import csv
+import hashlib
+import html
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nl_jax.data.coco.annotations import Annotations, Image, read_annotations
+from nl_jax.data.coco.images import SizeError, is_turned
+from nl_jax.data.coco.masks import drawn
+from nl_jax.data.coco.problems import KINDS, Problem, counted
+from nl_jax.data.decode import DecodeError
+from nl_jax.data.picture_folder import IMAGE_SUFFIXES
+from nl_jax.data.workers import Crash, map_unordered
+
+COLUMNS = ("split", "kind", "file", "where", "found", "valid", "result")
+_BEGINNINGS = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
+_SUFFIXES = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".gif": "GIF",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+_SHOWN = 100  # faults of a kind on the page, at most
+
+
+@dataclass(frozen=True)
+class Line:
+    """One fault, and the split that it is in."""
+
+    split: str
+    problem: Problem
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Decodes an image and draws its masks; a function that can be sent to other processes."""
+
+    folder: Path
+
+    def __call__(self, image: Image) -> tuple[list[Problem], str]:
+        """All that is wrong with an image, and the SHA-256 of its file, "" where there is none."""
+        path = self.folder / image.file_name
+        if not path.is_file():
+            return [self.problem(image, "missing", "no such file", "an image")], ""
+        data = path.read_bytes()
+        problems = []
+        try:
+            if is_turned(path, image.width, image.height):
+                found = "an orientation tag for a quarter turn, which the size does not have"
+                problems.append(self.problem(image, "turned", found, "an upright image", "read as it is stored"))
+        except SizeError as error:
+            found, _, valid = error.reason.removeprefix("found ").partition(", the annotations say ")
+            problems.append(self.problem(image, "image size", found, valid))
+        except DecodeError as error:
+            problems.append(self.problem(image, "unreadable", error.reason, "an image that can be decoded whole"))
+        found, valid = _format(data), _SUFFIXES.get(path.suffix.lower())
+        if found and valid and found != valid:
+            problems.append(self.problem(image, "suffix", f"a {found}", f"a {valid}, as it is named", "kept"))
+        problems += self._masks(image)
+        return problems, hashlib.sha256(data).hexdigest()
+
+    def problem(self, image: Image, kind: str, found: str, valid: str, result: str = "replaced in training") -> Problem:
+        """A fault of an image."""
+        return Problem(str(self.folder / image.file_name), f"image {image.id}", kind, found, valid, result)
+
+    def _masks(self, image: Image) -> list[Problem]:
+        problems = []
+        for instance in image.instances:
+            if instance.segmentation is None:
+                continue
+            mask = drawn(instance.segmentation, image.height, image.width)
+            x0, y0, x1, y1 = image.box(instance)
+            inside = mask[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))].sum()
+            if 2 * inside < mask.sum() or not inside:
+                found, valid = f"{inside} of the {mask.sum()} pixels of its mask in its box", "more than half"
+                name = str(self.folder / image.file_name)
+                problems.append(Problem(name, f"annotation {instance.id}", "mask", found, valid, "kept"))
+        return problems
+
+
+def check(
+    splits: dict[str, tuple[Path, Path]], *, masks: bool, keypoints: bool, num_workers: int, timeout: float
+) -> Iterator[list[Line]]:
+    """The faults of each image in turn, with those of the annotation files before and those of whole splits after.
+
+    Args:
+        splits: as `find_splits` returns them.
+        masks, keypoints: as `read_annotations`.
+        num_workers, timeout: as `map_unordered`.
+    """
+    hashes: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for split, (folder, file) in splits.items():
+        annotations = read_annotations(file, masks=masks, keypoints=keypoints)
+        yield [Line(split, problem) for problem in annotations.problems]
+        inspect, images = Inspection(folder), annotations.images
+        for index, found in map_unordered(inspect, images, num_workers=num_workers, timeout=timeout):
+            if isinstance(found, Crash):
+                found = [inspect.problem(images[index], "unreadable", str(found), "an image that can be decoded")], ""
+            problems, digest = found
+            if digest:
+                hashes[digest].append((split, str(folder / images[index].file_name)))
+            yield [Line(split, problem) for problem in problems]
+        yield [Line(split, problem) for problem in _unlisted(folder, annotations)]
+    yield list(_twins(hashes))
+
+
+def count_images(splits: dict[str, tuple[Path, Path]]) -> int:
+    """How many images `check` will decode."""
+    return sum(len(read_annotations(file, masks=False).images) for _, file in splits.values())
+
+
+def finish(lines: Iterable[Line]) -> list[Line]:
+    """All faults by split, then kind, the gravest first, then file; each once."""
+    order = list(KINDS)
+    unique = dict.fromkeys(lines)
+    return sorted(unique, key=lambda line: (line.split, order.index(line.problem.kind), line.problem.file))
+
+
+def write_report(directory: Path, title: str, lines: list[Line]) -> None:
+    """report.csv, a line for every fault, and index.html."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "report.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for line in lines:
+            fault = line.problem
+            writer.writerow((line.split, fault.kind, fault.file, fault.where, fault.found, fault.valid, fault.result))
+    (directory / "index.html").write_text(_page(title, lines), encoding="utf-8", errors="replace")
+
+
+def summary(lines: Iterable[Line]) -> dict[str, dict[str, int]]:
+    """How many faults of each kind there are, by split."""
+    of_split: dict[str, list[Problem]] = defaultdict(list)
+    for line in lines:
+        of_split[line.split].append(line.problem)
+    return {split: counted(problems) for split, problems in of_split.items()}
+
+
+def _unlisted(folder: Path, annotations: Annotations) -> Iterator[Problem]:
+    listed = {image.file_name for image in annotations.images}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix.lower() in IMAGE_SUFFIXES and name not in listed and not path.name.startswith("."):
+            yield Problem(str(path), "", "unlisted", "an image", "one that is listed", "not used")
+
+
+def _twins(hashes: dict[str, list[tuple[str, str]]]) -> Iterator[Line]:
+    for same in hashes.values():
+        for split, name in same:
+            other = next((place for place in same if place[0] != split), None)
+            if other:
+                found = f"the same bytes as {other[1]} of {other[0]}"
+                yield Line(split, Problem(name, "", "two splits", found, "an image of one split", "kept"))
+
+
+def _format(data: bytes) -> str | None:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    return next((name for beginning, name in _BEGINNINGS.items() if data.startswith(beginning)), None)
+
+
+def _page(title: str, lines: list[Line]) -> str:
+    parts = []
+    for kind, meaning in KINDS.items():
+        of_kind = [line for line in lines if line.problem.kind == kind]
+        if of_kind:
+            rows = "".join(
+                f"<tr><td>{html.escape(line.split)}</td><td>{html.escape(str(line.problem))}</td></tr>"
+                for line in of_kind[:_SHOWN]
+            )
+            more = f"<p>and {len(of_kind) - _SHOWN} more in report.csv</p>" if len(of_kind) > _SHOWN else ""
+            parts.append(f"<h2>{kind}, {len(of_kind)} times: {meaning}</h2><table>{rows}</table>{more}")
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{html.escape(title)}</title><style>:root{{color-scheme:light dark}}body{{font:14px sans-serif;"
+        "margin:1.5em}td{padding:.1em 1em .1em 0;vertical-align:top;overflow-wrap:anywhere}</style>"
+        f"<h1>{html.escape(title)}</h1><p>Every fault is one line of <a href=report.csv>report.csv</a>.</p>"
+        f"{''.join(parts) or '<h2>Nothing is wrong</h2>'}</html>"
+    )

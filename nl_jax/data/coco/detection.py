@@ -1,0 +1,184 @@
+"""What every data set of detection does: random examples to train on, plain ones to test with, truth to score with."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from nl_jax.data.coco.annotations import Image
+from nl_jax.data.coco.example import Example, Shape, flip_order, mirrored, padded, truth
+from nl_jax.data.decode import DecodeError
+from nl_jax.data.videos import MAX_FAILED
+
+
+class DetectionImages:
+    """Annotated images, wherever they come from: a class below this one says so in `annotated` and `pixels`.
+
+    Args:
+        root: where they lie, for messages.
+        names: of the images.
+        classes: of the categories, by label.
+        category_ids: of the categories in the annotation file, by label.
+        groups: (n,), images of one group have one padded shape; a batch holds images of one group.
+        shape: sizes of the scaled and padded images.
+        masks: whether examples have masks.
+        keypoint_names: of the k keypoints that examples have; none by default.
+        flip: whether half of the training images are mirrored.
+
+    Attributes:
+        names, classes, category_ids, groups, shape, keypoint_names: as given.
+    """
+
+    ignored: Sequence[str] = ()  # only what is listed is looked at
+
+    def __init__(
+        self,
+        root: str,
+        names: Sequence[str],
+        classes: tuple[str, ...],
+        category_ids: tuple[int, ...],
+        groups: np.ndarray,
+        *,
+        shape: Shape,
+        masks: bool,
+        keypoint_names: tuple[str, ...] = (),
+        flip: bool = True,
+    ):
+        self._root, self.names, self.classes, self.category_ids = root, names, classes, category_ids
+        self.groups, self.shape, self.keypoint_names = groups, shape, keypoint_names
+        self.masks, self._flip = masks, flip
+        self._flip_order = flip_order(keypoint_names)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def annotated(self, index: int) -> Image:
+        """What is known of an image: its id, size and instances."""
+        raise NotImplementedError
+
+    def pixels(self, index: int) -> np.ndarray:
+        """uint8 (h, w, 3), the image in its own size; may raise DecodeError."""
+        raise NotImplementedError
+
+    def train_example(self, index: int, rng: np.random.Generator) -> Example:
+        """An image at a random scale, half of them mirrored: a function of `index` and the state of `rng` alone.
+
+        An image that cannot be decoded is replaced by another of its group. Of more than g boxes g are kept at random.
+
+        Returns:
+            what `nl_jax.data.coco.example.padded` and `truth` return, and
+            index: int32, the index asked for.
+            failed: int32 (MAX_FAILED,), indices of images that could not be decoded, padded with -1.
+
+        Raises:
+            DecodeError: MAX_FAILED + 1 images, or all there are in the group, cannot be decoded.
+        """
+        seed = int(rng.integers(2**63))
+        failed: list[int] = []
+        for shown in self._candidates(index, seed):
+            try:
+                pixels = self.pixels(shown)
+            except DecodeError:
+                failed.append(shown)
+                continue
+            return self._random_example(shown, pixels, seed) | _facts(index, failed)
+        names = ", ".join(self.names[i] for i in failed)
+        raise DecodeError(self._root, f"{len(failed)} of {len(self)} images tried, none can be decoded: {names}")
+
+    def test_example(self, index: int) -> Example:
+        """An image at the test scale, without its truth: `coco` has that.
+
+        An image that cannot be decoded is not replaced: it is black and the first of `failed`.
+
+        Returns:
+            what `nl_jax.data.coco.example.padded` returns, and index and failed as `train_example`.
+        """
+        image, failed = self.annotated(index), []
+        try:
+            pixels = self.pixels(index)
+        except DecodeError:
+            failed.append(index)
+            pixels = np.zeros((image.height, image.width, 3), np.uint8)
+        return padded(pixels, image, self.shape.test_short_side, self.shape) | _facts(index, failed)
+
+    def failure_reason(self, index: int) -> str:
+        """Why an image reported in `failed` cannot be decoded: tries once more, and says so if it now can."""
+        try:
+            self.pixels(index)
+        except DecodeError as error:
+            return error.reason
+        return "it decodes now"
+
+    def coco(self) -> dict:
+        """The truth of all images in COCO's format, as pycocotools takes it.
+
+        Annotations are numbered from 1: pycocotools takes the number 0 for "no match".
+        """
+        images = [self.annotated(index) for index in range(len(self))]
+        return truth_of(images, self.classes, self.category_ids, self.keypoint_names)
+
+    def list_hash(self) -> str:
+        """12 hex digits that name this list of images and boxes, wherever its copy lies and in whatever order."""
+        lines = sorted(self._line(index) for index in range(len(self)))
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+    def _line(self, index: int) -> str:
+        image = self.annotated(index)
+        boxes = sorted(f"{self.classes[item.label]} {item.bbox} {item.crowd:d}" for item in image.instances)
+        return f"{self.names[index]},{';'.join(boxes)}"
+
+    def _random_example(self, index: int, pixels: np.ndarray, seed: int) -> Example:
+        rng = np.random.default_rng(seed)  # draws do not depend on how many images failed before
+        image, shape = self.annotated(index), self.shape
+        short_side = int(rng.choice(shape.short_sides))
+        mirror = bool(rng.integers(2)) and self._flip
+        count = len(image.instances)
+        chosen = np.sort(rng.permutation(count)[: shape.max_boxes])
+        example = padded(pixels, image, short_side, shape)
+        points = len(self.keypoint_names)
+        example |= truth(image, example["scale"], chosen, shape, masks=self.masks, points=points)
+        return mirrored(example, self._flip_order) if mirror else example
+
+    def _candidates(self, index: int, seed: int) -> Iterator[int]:
+        """The image asked for, then others of its group in a random order."""
+        yield index
+        others = np.flatnonzero(self.groups == self.groups[index])
+        others = others[others != index]
+        yield from np.random.default_rng((seed, 1)).permutation(others)[:MAX_FAILED].tolist()
+
+
+def truth_of(
+    images: Sequence[Image], classes: Sequence[str], category_ids: Sequence[int], keypoint_names: Sequence[str] = ()
+) -> dict:
+    """The images with all that is annotated in them, in COCO's format; annotations are numbered from 1."""
+    annotations = []
+    for image in images:
+        for instance in image.instances:
+            entry = {
+                "id": len(annotations) + 1,
+                "image_id": image.id,
+                "category_id": category_ids[instance.label],
+                "bbox": list(instance.bbox),
+                "area": instance.area,
+                "iscrowd": int(instance.crowd),
+            }
+            if instance.segmentation is not None:
+                entry["segmentation"] = instance.segmentation
+            if instance.keypoints is not None:
+                entry["keypoints"] = instance.keypoints.ravel().tolist()
+                entry["num_keypoints"] = int((instance.keypoints[:, 2] > 0).sum())
+            annotations.append(entry)
+    categories = [
+        {"id": number, "name": name} | ({"keypoints": list(keypoint_names)} if keypoint_names else {})
+        for number, name in zip(category_ids, classes, strict=True)
+    ]
+    listed = [
+        {"id": image.id, "file_name": image.file_name, "width": image.width, "height": image.height} for image in images
+    ]
+    return {"images": listed, "annotations": annotations, "categories": categories}
+
+
+def _facts(index: int, failed: list[int]) -> Example:
+    padded_failed = np.full(MAX_FAILED, -1, np.int32)
+    padded_failed[: len(failed)] = failed
+    return {"index": np.int32(index), "failed": padded_failed}

@@ -1,0 +1,74 @@
+"""Fields of the entries of an annotation file, checked one by one; each function raises `Bad` for another value."""
+
+import sys
+
+import numpy as np
+
+from nl_jax.data.coco.problems import Bad, shown
+
+
+def entry(value: object) -> dict:
+    """The value, which must be an object."""
+    if not isinstance(value, dict):
+        raise Bad("entry", shown(value), "an object")
+    return value
+
+
+def integer(record: dict, key: str, lowest: int | None = None) -> int:
+    """The integer under a key: no text, no fraction, no true or false."""
+    valid = "an integer" if lowest is None else f"an integer from {lowest}"
+    value = present(record, key, valid)
+    if type(value) is not int or (lowest is not None and value < lowest):
+        raise Bad("entry", f"{key} {shown(value)}", valid)
+    return value
+
+
+def text(record: dict, key: str) -> str:
+    """The text under a key, which is not empty."""
+    value = present(record, key, "a text")
+    if not isinstance(value, str) or not value:
+        raise Bad("entry", f"{key} {shown(value)}", "a text that is not empty")
+    return value
+
+
+def texts(record: dict, key: str) -> tuple[str, ...]:
+    """The texts under a key, at least one."""
+    value = present(record, key, "a list of texts")
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+        raise Bad("entry", f"{key} {shown(value)}", "a list of texts")
+    return tuple(value)
+
+
+def present(record: dict, key: str, valid: str, kind: str = "entry") -> object:
+    """The value under a key, which must be there."""
+    if key not in record:
+        raise Bad(kind, f"no {key}", f"{key}: {valid}")
+    return record[key]
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a number that is finite, also as a float."""
+    return type(value) in (int, float) and abs(value) < sys.float_info.max
+
+
+def bbox(record: dict) -> tuple[float, float, float, float]:
+    """x, y, width and height of the `bbox`."""
+    valid = "bbox: 4 finite numbers x, y, width, height, the last two above 0"
+    value = present(record, "bbox", valid, "box")
+    if not isinstance(value, list) or len(value) != 4 or not all(map(is_number, value)) or min(value[2:]) <= 0:
+        raise Bad("box", f"bbox {shown(value)}", valid)
+    x, y, width, height = map(float, value)
+    return x, y, width, height
+
+
+def keypoints(record: dict, count: int) -> np.ndarray:
+    """(k, 3) x, y and visibility: 0 not labelled, 1 hidden, 2 visible."""
+    valid = f"keypoints: {count} times x, y and 0, 1 or 2"
+    value = present(record, "keypoints", valid, "keypoints")
+    if not isinstance(value, list) or len(value) != 3 * count or not all(map(is_number, value)):
+        length = f" of {len(value)} values" if isinstance(value, list) else ""
+        raise Bad("keypoints", f"keypoints{length} {shown(value)}", valid)
+    points = np.array(value, np.float64).reshape(count, 3)
+    if not np.isin(points[:, 2], (0, 1, 2)).all():
+        raise Bad("keypoints", f"visibility {shown(points[:, 2].tolist())}", valid)
+    return points

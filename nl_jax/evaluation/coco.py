@@ -1,0 +1,205 @@
+"""Average precision of detections, as COCO defines it and pycocotools computes it.
+
+detections = []
+for index, found in ...:                     # what a network found in each image
+    detections += results(data.annotated(index), data.category_ids, found.boxes, found.scores, found.classes,
+                          scale=scale, valid=found.valid, masks=found.masks)
+write_results("detections.json", detections)
+truth = data.coco()
+boxes, masks = evaluate(truth, detections, "bbox"), evaluate(truth, detections, "segm")
+"""
+
+import contextlib
+import io
+import json
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from nl_jax.errors import InputError, require
+from nl_jax.evaluation.paste import paste
+
+require("detection", "pycocotools")
+
+from pycocotools import mask as rasters  # noqa: E402
+from pycocotools.coco import COCO  # noqa: E402
+from pycocotools.cocoeval import COCOeval  # noqa: E402
+
+from nl_jax.data.coco.masks import compressed  # noqa: E402
+
+BOX_FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+BOX_FIGURES += ("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
+KEYPOINT_FIGURES = ("AP", "AP50", "AP75", "AP_medium", "AP_large", "AR", "AR50", "AR75", "AR_medium", "AR_large")
+FIGURES = {"bbox": BOX_FIGURES, "segm": BOX_FIGURES, "keypoints": KEYPOINT_FIGURES}
+Results = list[dict]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What detections are worth.
+
+    Attributes:
+        figures: by name, as `FIGURES` has them, from 0 to 1; nan where there is no true object of the size. AP is the
+            mean over IoU thresholds 0.5, 0.55 .. 0.95 and over categories; small is below 32^2 pixels, large from 96^2.
+        by_class: AP by name of the category; nan for a category without a true object. Empty without categories.
+        images: how many images were scored, also those without a detection.
+    """
+
+    figures: dict[str, float]
+    by_class: dict[str, float]
+    images: int
+
+
+def evaluate(
+    truth: dict,
+    detections: Results,
+    iou_type: str = "bbox",
+    *,
+    use_categories: bool = True,
+    sigmas: Sequence[float] | None = None,
+) -> Scores:
+    """Scores detections by pycocotools, whose figures these are.
+
+    As pycocotools does with results that have a box and a mask, the size of a detection is that of its box, also where
+    masks are scored. It matters to AP_small, AP_medium and AP_large alone.
+
+    Args:
+        truth: in COCO's format, as `DetectionImages.coco` returns it.
+        detections: in COCO's result format, as `results` returns them; of an image in the order of their list.
+        iou_type: bbox, segm or keypoints: what is compared.
+        use_categories: else a detection may have any category. What one object was found as besides must have been left
+            out then: see `without_categories`.
+        sigmas: (k,), of every keypoint; by default those of COCO's 17.
+
+    Raises:
+        InputError: `iou_type` is another, or a detection is in an image that the truth does not list.
+    """
+    if iou_type not in FIGURES:
+        raise InputError(f"iou_type: found {iou_type!r}, valid are {', '.join(FIGURES)}")
+    listed = {image["id"] for image in truth["images"]}
+    if others := {found["image_id"] for found in detections} - listed:
+        raise InputError(
+            f"detections: found image_id {min(others)}, valid are those of the {len(listed)} images scored"
+        )
+    # Copies: pycocotools writes into what it is given. And it cannot load an empty list.
+    annotations = [dict(annotation) for annotation in truth["annotations"]]
+    with contextlib.redirect_stdout(io.StringIO()):
+        true = COCO()
+        true.dataset = truth | {"annotations": annotations}
+        true.createIndex()
+        found = true.loadRes([dict(result) for result in detections]) if detections else _nothing(true)
+        evaluation = COCOeval(true, found, iou_type)
+        evaluation.params.useCats = int(use_categories)
+        if sigmas is not None:
+            evaluation.params.kpt_oks_sigmas = np.array(sigmas, np.float64)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    figures = dict(zip(FIGURES[iou_type], map(_known, evaluation.stats), strict=True))
+    by_class = {}
+    if use_categories:
+        names = {category["id"]: category["name"] for category in truth["categories"]}
+        precision = evaluation.eval["precision"][:, :, :, 0, -1]  # of all sizes, and of the most detections
+        for place, number in enumerate(evaluation.params.catIds):
+            of_class = precision[:, :, place]
+            by_class[names[number]] = _known(of_class.mean() if (of_class > -1).all() else -1.0)
+    return Scores(figures, by_class, len(listed))
+
+
+def results(
+    image,
+    category_ids: Sequence[int],
+    boxes: Float[np.ndarray, "d 4"],
+    scores: Float[np.ndarray, "d"],
+    classes: Int[np.ndarray, "d"],
+    *,
+    scale: Float[np.ndarray, "2"],
+    valid: Bool[np.ndarray, "d"] | None = None,
+    masks: Float[np.ndarray, "d m m"] | None = None,
+    keypoints: Float[np.ndarray, "d k 3"] | None = None,
+) -> Results:
+    """Detections in one image in COCO's result format, in pixels of the original image.
+
+    Args:
+        image: what is known of it, with its `id`, `height` and `width`.
+        category_ids: by label.
+        boxes: x0 y0 x1 y1 in pixels of the scaled image.
+        scores: the higher, the surer.
+        classes: labels from 0.
+        scale: by which y and x of the original grew, as the batch has it.
+        valid: which of the d there are; all by default.
+        masks: probabilities within the boxes, which `paste` puts into the image.
+        keypoints: x, y and score in pixels of the scaled image, a pixel's centre at one half.
+    """
+    y, x = np.asarray(scale, np.float64)
+    original = boxes.astype(np.float64) / (x, y, x, y)
+    places = np.arange(len(boxes)) if valid is None else np.flatnonzero(valid)
+    pasted = {}
+    if masks is not None:
+        # Without whole pixels: true masks drawn within their boxes then come back with AP_small 1.00 instead of 0.8.
+        whole = paste(masks[places], original[places], (image.height, image.width), whole_pixels=False)
+        pasted = dict(zip(places.tolist(), whole, strict=True))
+    found = []
+    for place in places.tolist():
+        x0, y0, x1, y1 = original[place]
+        result = {
+            "image_id": int(image.id),
+            "category_id": int(category_ids[classes[place]]),
+            "bbox": [round(float(value), 4) for value in (x0, y0, x1 - x0, y1 - y0)],
+            "score": float(scores[place]),
+        }
+        if masks is not None:
+            result["segmentation"] = compressed(pasted[place])
+        if keypoints is not None:
+            points = keypoints[place].astype(np.float64) / (x, y, 1) - np.array([0.5, 0.5, 0])
+            result["keypoints"] = [round(float(value), 4) for value in points.ravel()]
+        found.append(result)
+    return found
+
+
+def without_categories(detections: Results, iou: float = 0.5) -> Results:
+    """The detections that are left when each suppresses those of lower score, whatever the category, that overlap it.
+
+    A network that is not sure of a name finds one object under several names. Where names do not count it is one find.
+
+    Args:
+        detections: as `results` returns them.
+        iou: of two boxes above which the one of lower score is left out.
+    """
+    of_image = defaultdict(list)
+    for found in detections:
+        of_image[found["image_id"]].append(found)
+    kept = []
+    for found in of_image.values():
+        order = np.argsort([-result["score"] for result in found], kind="stable")
+        boxes = np.array([found[place]["bbox"] for place in order], np.float64)
+        overlaps = rasters.iou(boxes, boxes, [0] * len(boxes)) > iou
+        chosen = np.zeros(len(order), bool)
+        for place in range(len(order)):
+            chosen[place] = not (overlaps[place, :place] & chosen[:place]).any()
+        kept += [found[place] for place in order[chosen]]
+    return kept
+
+
+def write_results(path: str | os.PathLike, detections: Results) -> None:
+    """Writes detections as the JSON that pycocotools and COCO's server read; whole or not at all."""
+    partial = Path(f"{os.fspath(path)}.partial")
+    partial.write_text(json.dumps(detections, separators=(",", ":")))
+    partial.replace(path)
+
+
+def _nothing(true: COCO) -> COCO:
+    found = COCO()
+    found.dataset = {"images": true.dataset["images"], "categories": true.dataset["categories"], "annotations": []}
+    found.createIndex()
+    return found
+
+
+def _known(figure: float | int) -> float:
+    """pycocotools says -1 for a figure that does not exist."""
+    return float("nan") if figure == -1 else float(figure)

@@ -1,0 +1,72 @@
+"""The residual block of ResNet-50 and deeper, over clips."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from nl_jax.models.norm import Norm
+from nl_jax.ops.conv import conv3d
+from nl_jax.ops.relu import relu
+
+
+class Conv(nnx.Module):
+    """A spacetime convolution without bias, kernel (kt,kh,kw,i/groups,o), He et al. start, padded by half a kernel."""
+
+    def __init__(
+        self, features_in, features_out, kernel, strides=(1, 1, 1), *, groups=1, dtype=jnp.float32, rngs: nnx.Rngs
+    ):
+        shape = (*kernel, features_in // groups, features_out)
+        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), shape))
+        self.strides = strides
+        self.groups = groups
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b t2 h2 w2 o"]:
+        kernel = self.kernel[...].astype(self.dtype)
+        return conv3d(x.astype(self.dtype), kernel, self.strides, tuple(k // 2 for k in kernel.shape[:3]), self.groups)
+
+
+class Bottleneck(nnx.Module):
+    """relu(x + 1x1(3x3(1x1(x)))), the stride on the 3x3 or the first 1x1, a projection where the shape changes.
+
+    `inner` are the channels of the 3x3 convolution, which has `groups`; `features` those of the result.
+    """
+
+    def __init__(
+        self,
+        features_in,
+        inner,
+        features,
+        *,
+        stride=1,
+        stride_on_1x1=False,
+        groups=1,
+        inflate=None,
+        nonlocal_block=None,
+        norm,
+        dtype,
+        rngs,
+    ):
+        t1, t2 = {None: (1, 1), "3x1x1": (3, 1), "3x3x3": (1, 3)}[inflate]
+        strides = (1, stride, stride)
+        first, second = (strides, (1, 1, 1)) if stride_on_1x1 else ((1, 1, 1), strides)
+        self.conv1 = Conv(features_in, inner, (t1, 1, 1), first, dtype=dtype, rngs=rngs)
+        self.norm1 = Norm(inner, **norm)
+        self.conv2 = Conv(inner, inner, (t2, 3, 3), second, groups=groups, dtype=dtype, rngs=rngs)
+        self.norm2 = Norm(inner, **norm)
+        self.conv3 = Conv(inner, features, (1, 1, 1), dtype=dtype, rngs=rngs)
+        self.norm3 = Norm(features, **norm)
+        if stride != 1 or features_in != features:
+            self.shortcut = Conv(features_in, features, (1, 1, 1), strides, dtype=dtype, rngs=rngs)
+            self.shortcut_norm = Norm(features, **norm)
+        else:
+            self.shortcut = None
+        self.nonlocal_block = nonlocal_block  # applied by VideoResNet, which names its output
+
+    def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b t h2 w2 o"]:
+        y = self.norm1(self.conv1(x), rectified=True)
+        y = self.norm2(self.conv2(y), rectified=True)
+        y = self.norm3(self.conv3(y))
+        if self.shortcut is not None:
+            x = self.shortcut_norm(self.shortcut(x))
+        return relu(x + y)

@@ -1,0 +1,140 @@
+"""What a detector is made of and how it is trained, as a frozen dataclass that checks itself."""
+
+import dataclasses
+import math
+
+from nl_jax.errors import InputError
+from nl_jax.models.resnet_config import ResNetConfig
+
+# How the paper's image networks have their blocks: those of the released code, with a norm that can be learnt.
+BLOCK_DEFAULTS = {"subsample": "before", "scale": "rsqrt_d", "init": "normal"}
+# The strides of P2 to P6.
+STRIDES = (4, 8, 16, 32, 64)
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorConfig:
+    """One Mask R-CNN with a feature pyramid (He et al. 2017, Lin et al. 2017), and its recipe.
+
+    Attributes:
+      backbone: its classifier is left out. Blocks are as in the released code unless `nonlocal_options` says otherwise:
+        keys pooled first, scores times 1/sqrt(d). With a frozen batch norm they get an affine layer: a frozen one would
+        keep a new block the identity.
+      num_classes: k, without the background.
+      masks: whether there is a mask head.
+      fpn_channels: c of P2 to P6.
+      box_channels: of the two layers of the box head.
+      mask_channels: of the convolutions of the mask head.
+      anchor_sides: of P2 to P6, in pixels.
+      anchor_ratios: height / width.
+      round_anchors: whether the corners of anchors are whole pixels.
+      floor_strides: whether anchors lie floor(side of the image / places of the map) apart, as torchvision has it. At
+        P6 of an image 800 pixels high this is 61 and not 64.
+      pre_nms: best anchors of a level that NMS sees; train_pre_nms in training.
+      proposals: of an image after NMS; train_proposals in training.
+      rpn_nms: IoU above which the RPN's NMS drops a proposal.
+      score_threshold: a detection has a higher score.
+      nms: IoU above which a detection of the same class is dropped.
+      detections: the most of an image.
+      samples: values of a bin of RoIAlign along a side.
+      aligned: see `roi_align`.
+      box_size: bins along a side for the box head; mask_size for the mask head.
+      box_weights: of the four deltas of a box, see `boxes.encode`.
+      rpn_positive: IoU from which an anchor is positive. The best anchors of a box are positive, too.
+      rpn_negative: IoU below which an anchor is negative.
+      rpn_samples: anchors of an image that the loss is taken of.
+      rpn_positive_fraction: the largest part of them that is positive.
+      rpn_beta: where the RPN's smooth L1 turns from a square into a line.
+      roi_positive: IoU from which a proposal is positive. Below it is negative.
+      roi_samples, roi_positive_fraction, box_beta: the same as of the RPN, of the heads.
+      crowd_overlap: the part of an anchor or proposal in a crowd region from which it is not negative.
+      mask_padding: whether padding is left out of the keys of non-local blocks. False for weights trained with it.
+    """
+
+    backbone: ResNetConfig = dataclasses.field(default_factory=lambda: ResNetConfig(norm="frozen"))
+    num_classes: int = 80
+    masks: bool = True
+    fpn_channels: int = 256
+    box_channels: int = 1024
+    mask_channels: int = 256
+    anchor_sides: tuple[float | int, ...] = (32, 64, 128, 256, 512)
+    anchor_ratios: tuple[float | int, ...] = (0.5, 1.0, 2.0)
+    round_anchors: bool = True
+    floor_strides: bool = False
+    pre_nms: int = 1000
+    proposals: int = 1000
+    train_pre_nms: int = 2000
+    train_proposals: int = 1000
+    rpn_nms: float = 0.7
+    score_threshold: float = 0.05
+    nms: float = 0.5
+    detections: int = 100
+    samples: int = 2
+    aligned: bool = False
+    box_size: int = 7
+    mask_size: int = 14
+    box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    rpn_positive: float = 0.7
+    rpn_negative: float = 0.3
+    rpn_samples: int = 256
+    rpn_positive_fraction: float = 0.5
+    rpn_beta: float = 1 / 9
+    roi_positive: float = 0.5
+    roi_samples: int = 512
+    roi_positive_fraction: float = 0.25
+    box_beta: float = 1.0
+    crowd_overlap: float = 0.7
+    mask_padding: bool = True
+
+    def resolved_backbone(self) -> ResNetConfig:
+        """The backbone without classifier, with the defaults of its blocks filled in."""
+        options = {}
+        if any(self.backbone.nonlocal_blocks.values()):
+            norm = {"norm": "affine"} if self.backbone.norm == "frozen" else {}
+            options = BLOCK_DEFAULTS | norm | dict(self.backbone.nonlocal_options)
+            if options.get("axes") == "time":
+                raise InputError("nonlocal_options.axes='time': an image has no time to sum over")
+        else:
+            options = self.backbone.nonlocal_options  # of no block: an error, which `ResNetConfig.check` raises
+        return dataclasses.replace(self.backbone, num_classes=None, nonlocal_options=options)
+
+    def check(self) -> None:
+        """Raises InputError for a choice that does not exist or a number out of range."""
+        backbone = self.resolved_backbone()
+        backbone.check()
+        if len(backbone.stages()) != 4:
+            raise InputError(
+                f"the backbone has the stages {', '.join(backbone.stages())}; a pyramid needs res2 to res5"
+            )
+        if backbone.inflate is not None:
+            raise InputError(f"inflate={backbone.inflate!r} reaches over time, and an image has none; set inflate=None")
+        counts = (
+            "num_classes",
+            "fpn_channels",
+            "box_channels",
+            "mask_channels",
+            "pre_nms",
+            "proposals",
+            "train_pre_nms",
+        )
+        counts += ("train_proposals", "detections", "samples", "box_size", "mask_size", "rpn_samples", "roi_samples")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} is out of range; choose 1 or more")
+        parts = ("rpn_nms", "nms", "score_threshold", "rpn_positive", "rpn_negative", "rpn_positive_fraction")
+        parts += ("roi_positive", "roi_positive_fraction", "crowd_overlap")
+        for name in parts:
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}={getattr(self, name)} is out of range; choose 0 to 1")
+        if self.rpn_negative > self.rpn_positive:
+            raise InputError(f"rpn_negative={self.rpn_negative} is above rpn_positive={self.rpn_positive}")
+        if len(self.anchor_sides) != len(STRIDES):
+            raise InputError(
+                f"anchor_sides={self.anchor_sides} must be {len(STRIDES)} numbers, one for each of P2 to P6"
+            )
+        for name in ("anchor_sides", "anchor_ratios", "box_weights"):
+            if not getattr(self, name) or min(getattr(self, name)) <= 0:
+                raise InputError(f"{name}={getattr(self, name)} must be numbers above 0")
+        for name in ("rpn_beta", "box_beta"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name}={getattr(self, name)} is out of range; choose a number above 0")

@@ -1,0 +1,32 @@
+"""The feature pyramid (Lin et al. 2017): every map of the backbone with what the smaller ones know added."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from nl_jax.models.detection.layers import Conv2D
+
+
+class FPN(nnx.Module):
+    """C2 to C5 to P2 to P6: P_l = 3x3(1x1(C_l) + upsampled), and P6 is every second place of P5."""
+
+    def __init__(self, features_in: tuple[int, ...], features: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        init = nnx.initializers.variance_scaling(1.0, "fan_in", "uniform")
+        build = lambda channels, kernel: Conv2D(channels, features, kernel, init=init, dtype=dtype, rngs=rngs)  # noqa: E731
+        self.lateral = nnx.List([build(channels, 1) for channels in features_in])
+        self.output = nnx.List([build(features, 3) for _ in features_in])
+
+    def __call__(self, maps: list[Float[Array, "b _ _ _"]]) -> list[Float[Array, "b _ _ c"]]:
+        inner = self.lateral[-1](maps[-1])
+        pyramid = [self.output[-1](inner)]
+        pyramid.append(pyramid[0][:, ::2, ::2])
+        for i in reversed(range(len(maps) - 1)):
+            inner = self.lateral[i](maps[i]) + _upsampled(inner)
+            pyramid.insert(0, self.output[i](inner))
+        return pyramid
+
+
+def _upsampled(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Every place as 2 x 2 places."""
+    b, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)

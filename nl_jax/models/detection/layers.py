@@ -1,0 +1,34 @@
+"""Convolutions over images and fully connected layers, with bias, as detection heads have them."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from nl_jax.ops.conv import conv1x1, conv3d
+
+
+class Conv2D(nnx.Module):
+    """A convolution at stride 1 with bias, kernel (k,k,i,o), padded by half a kernel."""
+
+    def __init__(self, features_in, features_out, kernel, *, init, dtype=jnp.float32, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(init(rngs.params(), (kernel, kernel, features_in, features_out)))
+        self.bias = nnx.Param(jnp.zeros(features_out))
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h w o"]:
+        kernel, bias = self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype)
+        half = kernel.shape[0] // 2
+        y = conv3d(x.astype(self.dtype)[:, None], kernel[None], (1, 1, 1), (0, half, half))[:, 0]
+        return y + jnp.broadcast_to(bias, y.shape)
+
+
+def dense(features_in, features_out, *, init, dtype=jnp.float32, rngs: nnx.Rngs) -> nnx.Linear:
+    """x @ kernel + bias."""
+    return nnx.Linear(
+        features_in,
+        features_out,
+        kernel_init=init,
+        dtype=dtype,
+        dot_general=lambda x, kernel, *_, **__: conv1x1(x, kernel),  # for its gradient
+        rngs=rngs,
+    )

@@ -1,0 +1,235 @@
+"""The losses of Mask R-CNN: objectness, classes, boxes and masks, of sampled anchors and proposals.
+
+A batch is a dict:
+
+  images   float (b,h,w,3)     normalised, padded below and on the right
+  sizes    int   (b,2)         true h, w
+  boxes    float (b,g,4)       x0 y0 x1 y1 in pixels of the padded image
+  classes  int   (b,g)         from 0, without the background
+  crowd    bool  (b,g)         regions of many objects: no box in one is negative
+  valid    bool  (b,g)         which of the g exist
+  masks    (b,g,m,m)           of any type: true at the centre of each of the m x m cells of the true box; with a mask
+                               head only
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
+
+from nl_jax.errors import InputError
+from nl_jax.models.detection.mask_rcnn import MaskRCNN
+from nl_jax.models.detection.sampling import Sample, Truth, match, numbers_of_boxes, numbers_of_places, sample, truth
+from nl_jax.ops import boxes as box_ops
+
+Batch = Mapping[str, Array]
+FIELDS = ("images", "sizes", "boxes", "classes", "crowd", "valid")
+
+
+class RoISample(NamedTuple):
+    """Proposals of b images that the heads are trained on, n in each, positive ones first.
+
+    Attributes:
+      boxes: (b,n,4).
+      classes: (b,n), from 0; of the true box that each overlaps most.
+      targets: (b,n,4), that true box.
+      true: (b,n), its index.
+      positive: (b,n).
+      taken: (b,n), which of the n exist.
+    """
+
+    boxes: Float[Array, "b n 4"]
+    classes: Int[Array, "b n"]
+    targets: Float[Array, "b n 4"]
+    true: Int[Array, "b n"]
+    positive: Bool[Array, "b n"]
+    taken: Bool[Array, "b n"]
+
+
+def loss(model: MaskRCNN, batch: Batch, key: Key[Array, ""]) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """The sum of all losses of a batch, and by name: the losses, how many samples there are, boxes without area.
+
+    Every loss is a mean over what was sampled in the whole batch. The same key draws the same samples.
+
+    Raises:
+      InputError: for a batch that lacks a field.
+    """
+    needed = (*FIELDS, "masks") if model.mask_head is not None else FIELDS
+    if missing := [name for name in needed if name not in batch]:
+        raise InputError(f"the batch has no {', '.join(missing)}; it needs {', '.join(needed)}")
+    return loss_of_features(model, model.features(batch["images"], batch["sizes"]), batch, key)
+
+
+def loss_of_features(
+    model: MaskRCNN, out: dict[str, Array], batch: Batch, key: Key[Array, ""]
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """The same from what `MaskRCNN.features` returned."""
+    boxes, dropped = truth(*(batch[name] for name in ("boxes", "classes", "crowd", "valid", "sizes")))
+    rpn_key, roi_key = jax.random.split(key)
+    anchors, anchor_sample, anchor_boxes = sample_anchors(model, out, batch["sizes"], boxes, rpn_key)
+    objectness, deltas = (jnp.concatenate([out[f"{n}_P{i}"] for i in range(2, 7)], 1) for n in ("objectness", "deltas"))
+    losses = rpn_losses(objectness, deltas, anchors, anchor_sample, anchor_boxes, model.config.rpn_beta)
+    rois = sample_proposals(model, out, batch["sizes"], boxes, roi_key)
+    losses |= box_losses(*model.classify(out, rois.boxes), rois, model.config)
+    metrics = {
+        "positive_anchors": (anchor_sample.positive & anchor_sample.taken).sum(),
+        "positive_proposals": rois.positive.sum(),
+        "boxes_without_area": dropped,
+    }
+    if model.mask_head is not None:
+        positive = RoISample(*(a[:, : _most_positive(model.config)] for a in rois))
+        logits = model.outline(out, positive.boxes, positive.classes)
+        targets = mask_targets(batch["masks"], positive, logits.shape[-1])
+        losses["mask_loss"] = mask_loss(logits, targets, positive.positive)
+    total = sum(losses.values())
+    return total, losses | metrics | {"loss": total}
+
+
+def sample_anchors(
+    model: MaskRCNN, out: dict[str, Array], sizes: Int[Array, "b 2"], boxes: Truth, key: Key[Array, ""]
+) -> tuple[Float[Array, "b n 4"], Sample, Float[Array, "b k 4"]]:
+    """The anchors of all levels, those sampled, and the true box of each of these."""
+    config = model.config
+    levels = model.anchors(out, sizes)
+    anchors, valid = (jnp.concatenate(arrays, axis=1) for arrays in zip(*levels, strict=True))
+    matched = match(
+        anchors,
+        valid,
+        boxes,
+        positive=config.rpn_positive,
+        negative=config.rpn_negative,
+        crowd_overlap=config.crowd_overlap,
+        best_of_box=True,
+    )
+
+    def draw(key, matched):
+        keys, shapes = jax.random.split(key, len(levels)), [out[f"P{i}"].shape[1:3] for i in range(2, 7)]
+        numbers = [numbers_of_places(k, s, len(config.anchor_ratios)) for k, s in zip(keys, shapes, strict=True)]
+        most = int(config.rpn_samples * config.rpn_positive_fraction)
+        return sample(jnp.concatenate(numbers), matched, config.rpn_samples, most)
+
+    found = jax.vmap(draw)(jax.random.split(key, len(sizes)), matched)
+    return anchors, found, _take(boxes.boxes, _take(matched.box, found.index))
+
+
+def sample_proposals(
+    model: MaskRCNN, out: dict[str, Array], sizes: Int[Array, "b 2"], boxes: Truth, key: Key[Array, ""]
+) -> RoISample:
+    """Proposals with the true boxes among them, sampled. They get no gradient."""
+    config = model.config
+    proposed, _, valid = model.proposals(out, sizes, train=True)
+    count = proposed.shape[1]
+    proposed = jnp.concatenate([proposed, boxes.boxes.astype(proposed.dtype)], axis=1)
+    valid = jnp.concatenate([valid, boxes.object], axis=1)
+    matched = match(
+        proposed,
+        valid,
+        boxes,
+        positive=config.roi_positive,
+        negative=config.roi_positive,
+        crowd_overlap=config.crowd_overlap,
+    )
+
+    def draw(key, matched):
+        numbers = numbers_of_boxes(key, count, boxes.boxes.shape[1])
+        return sample(numbers, matched, config.roi_samples, _most_positive(config))
+
+    found = jax.vmap(draw)(jax.random.split(key, len(sizes)), matched)
+    true = _take(matched.box, found.index)
+    return RoISample(
+        jnp.where(found.taken[..., None], _take(proposed, found.index), 0),
+        _take(boxes.classes, true),
+        _take(boxes.boxes, true),
+        true,
+        found.positive,
+        found.taken,
+    )
+
+
+def rpn_losses(
+    objectness: Float[Array, "b n"],
+    deltas: Float[Array, "b n 4"],
+    anchors: Float[Array, "b n 4"],
+    found: Sample,
+    targets: Float[Array, "b k 4"],
+    beta: float,
+) -> dict[str, Float[Array, ""]]:
+    """Cross-entropy of the sampled anchors, and smooth L1 of the positive ones, over the number of sampled ones."""
+    count = jnp.maximum(found.taken.sum(), 1).astype(objectness.dtype)
+    scores = _take(objectness, found.index)
+    entropy = jnp.where(found.taken, _binary_cross_entropy(scores, found.positive), 0).sum() / count
+    positive = found.positive & found.taken
+    distance = _box_distance(
+        _take(deltas, found.index), targets, _take(anchors, found.index), positive, (1.0,) * 4, beta
+    )
+    return {"objectness_loss": entropy, "rpn_box_loss": distance.sum() / count}
+
+
+def box_losses(
+    logits: Float[Array, "b n k1"], deltas: Float[Array, "b n k1 4"], rois: RoISample, config
+) -> dict[str, Float[Array, ""]]:
+    """Cross-entropy of the sampled proposals, and smooth L1 of the positive ones, over the number of sampled ones."""
+    count = jnp.maximum(rois.taken.sum(), 1).astype(logits.dtype)
+    label = jnp.where(rois.positive, rois.classes + 1, 0)
+    entropy = -jnp.take_along_axis(jax.nn.log_softmax(logits), label[..., None], axis=-1)[..., 0]
+    deltas = jnp.take_along_axis(deltas, label[..., None, None], axis=2)[:, :, 0]
+    distance = _box_distance(deltas, rois.targets, rois.boxes, rois.positive, config.box_weights, config.box_beta)
+    return {"class_loss": jnp.where(rois.taken, entropy, 0).sum() / count, "box_loss": distance.sum() / count}
+
+
+def mask_loss(
+    logits: Float[Array, "b n s s"], targets: Shaped[Array, "b n s s"], positive: Bool[Array, "b n"]
+) -> Float[Array, ""]:
+    """Cross-entropy of every pixel of the masks of positive proposals; 0 where there is none."""
+    entropy = _binary_cross_entropy(logits, targets).mean(axis=(2, 3))
+    return jnp.where(positive, entropy, 0).sum() / jnp.maximum(positive.sum(), 1).astype(logits.dtype)
+
+
+def mask_targets(masks: Shaped[Array, "b g m m"], rois: RoISample, size: int) -> Bool[Array, "b n s s"]:
+    """What of the mask of its true box each proposal shows, as s x s places.
+
+    The mask is interpolated between the centres of its cells, is 0 outside its box, and counts from 1/2.
+    """
+    dtype = rois.boxes.dtype
+
+    def weights(low, high, start, end):
+        """(b,n,s,m): those of the m cells from start to end at s places from low to high."""
+        place = (jnp.arange(size, dtype=dtype)[None, None] + 0.5) / size
+        at = low[..., None] + place * (high - low)[..., None] - start[..., None]
+        side = jnp.where(end > start, end - start, 1)[..., None]
+        cells = masks.shape[-1]
+        at = (at / side * cells - 0.5)[..., None]
+        return jnp.maximum(0, 1 - jnp.abs(at - jnp.arange(cells, dtype=dtype)[None, None, None]))
+
+    x, y = (weights(*(a[..., k] for a in (rois.boxes, rois.targets) for k in (i, i + 2))) for i in (0, 1))
+    # (b,n,s,m) by image, over the masks of its true boxes.
+    whole = _take(masks, rois.true).astype(dtype)
+    return jnp.einsum("bnpy,bnyx,bnqx->bnpq", y, whole, x) >= 0.5
+
+
+def _most_positive(config) -> int:
+    return max(1, int(config.roi_samples * config.roi_positive_fraction))
+
+
+def _take(arrays, index):
+    """Rows `index` (b,k) of arrays (b,n,..), image by image."""
+    return jax.vmap(lambda a, i: a[i])(arrays, index)
+
+
+def _binary_cross_entropy(logits, label):
+    return jax.nn.softplus(logits) - logits * label.astype(logits.dtype)
+
+
+def _box_distance(deltas, targets, references, counts, weights, beta):
+    """Smooth L1 of deltas from those that move references onto targets, over all four; 0 where not `counts`."""
+    # A box of ones where there is none: its logarithm and quotients, and their gradients, are finite.
+    targets, references = (jnp.where(counts[..., None], a, _ones(a)) for a in (targets, references))
+    apart = jnp.abs(deltas - box_ops.encode(targets.astype(deltas.dtype), references.astype(deltas.dtype), weights))
+    smooth = jnp.where(apart < beta, 0.5 * apart**2 / beta, apart - 0.5 * beta).sum(-1)
+    return jnp.where(counts, smooth, 0)
+
+
+def _ones(boxes):
+    return jnp.broadcast_to(jnp.asarray([0, 0, 1, 1], boxes.dtype), boxes.shape)

@@ -1,0 +1,177 @@
+"""Mask R-CNN (He et al. 2017) with non-local blocks in its backbone (section 6, table 5)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from nl_jax.errors import InputError
+from nl_jax.models.detection.anchors import anchors
+from nl_jax.models.detection.box_head import BoxHead, detections
+from nl_jax.models.detection.config import STRIDES, DetectorConfig
+from nl_jax.models.detection.fpn import FPN
+from nl_jax.models.detection.mask_head import MaskHead
+from nl_jax.models.detection.rpn import RPNHead, proposals
+from nl_jax.models.nonlocal_block import NonLocalBlock
+from nl_jax.models.resnet import VideoResNet
+from nl_jax.ops.roi_align import roi_align_pyramid
+
+SIDES_DIVIDE_BY = 32
+
+
+class Detections(NamedTuple):
+    """What is found in b images, d at most in each; the highest score comes first.
+
+    Attributes:
+      boxes: (b,d,4), x0 y0 x1 y1 in pixels.
+      scores: (b,d).
+      classes: (b,d), from 0, without the background.
+      valid: (b,d), which of them exist.
+      masks: (b,d,28,28), the probability that a pixel of the box belongs to the object; None without mask head.
+      out: every intermediate by name, as VideoResNet has them.
+    """
+
+    boxes: Float[Array, "b d 4"]
+    scores: Float[Array, "b d"]
+    classes: Int[Array, "b d"]
+    valid: Bool[Array, "b d"]
+    masks: Float[Array, "b d s s"] | None
+    out: dict[str, Array]
+
+
+class MaskRCNN(nnx.Module):
+    """Backbone, pyramid, proposals, boxes and masks; images (b,h,w,3), normalised, to Detections.
+
+    Raises:
+      InputError: when the configuration asks for something that does not exist.
+    """
+
+    def __init__(self, config: DetectorConfig, *, rngs: nnx.Rngs):
+        config.check()
+        backbone = config.resolved_backbone()
+        dtype = jnp.dtype(backbone.dtype)
+        options = {"dtype": dtype, "rngs": rngs}
+        self.config = config
+        self.backbone = VideoResNet(backbone, rngs=rngs)
+        channels = tuple(4 * backbone.width * 2**i for i in range(4))
+        self.fpn = FPN(channels, config.fpn_channels, **options)
+        self.rpn = RPNHead(config.fpn_channels, len(config.anchor_ratios), **options)
+        self.box_head = BoxHead(config.fpn_channels, config, **options)
+        self.mask_head = MaskHead(config.fpn_channels, config, **options) if config.masks else None
+
+    def __call__(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> Detections:
+        """What is found in images of which each is padded below and on the right; `sizes` are their true h, w.
+
+        Raises:
+          InputError: for sides that are no multiples of 32.
+        """
+        out = self.features(images, sizes)
+        boxes, scores, valid = self.proposals(out, sizes, train=False)
+        out |= {"proposals": boxes, "proposal_scores": scores, "proposal_valid": valid}
+        with jax.named_scope("box_head"):
+            out["class_logits"], out["box_deltas"] = self.classify(out, boxes)
+            found = jax.vmap(lambda *image: detections(*image, self.config))(
+                out["class_logits"], out["box_deltas"], boxes, valid, sizes
+            )
+        masks = None
+        if self.mask_head is not None:
+            with jax.named_scope("mask_head"):
+                out["mask_logits"] = self.outline(out, found[0], found[2])
+                masks = jax.nn.sigmoid(out["mask_logits"])
+        return Detections(*found, masks, out)
+
+    def features(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> dict[str, Array]:
+        """The intermediates of the backbone, sizes, P2 to P6, and objectness_P2 (b,n), deltas_P2 (b,n,4) to P6."""
+        height, width = images.shape[1:3]
+        if height % SIDES_DIVIDE_BY or width % SIDES_DIVIDE_BY:
+            raise InputError(
+                f"images of {height} x {width} pixels: both sides must be multiples of {SIDES_DIVIDE_BY}; "
+                "pad them below and on the right"
+            )
+        valid = None
+        if self.config.mask_padding:
+            valid = _inside(sizes, images.shape[1:3])[:, None]
+        out = self.backbone.features(images[:, None], valid)
+        stages = self.backbone.config.stages()
+        maps = [_last(out, stage, count)[:, 0] for stage, count in stages.items()]
+        with jax.named_scope("fpn"):
+            pyramid = self.fpn(maps)
+        out["sizes"] = sizes
+        out |= {f"P{i}": level for i, level in enumerate(pyramid, start=2)}
+        with jax.named_scope("rpn"):
+            for i, level in enumerate(pyramid, start=2):
+                out[f"objectness_P{i}"], out[f"deltas_P{i}"] = self.rpn(level)
+        return out
+
+    def anchors(self, out: dict[str, Array], sizes: Int[Array, "b 2"]) -> list[tuple[Array, Array]]:
+        """By level the anchors (b,n,4) and which of them belong to a place in the image (b,n)."""
+
+        def of_level(level):
+            shape = out[f"P{level + 2}"].shape[1:3]
+            return jax.vmap(lambda size: anchors(level, shape, size, self.config))(sizes)
+
+        return [of_level(level) for level in range(len(STRIDES))]
+
+    def proposals(
+        self, out: dict[str, Array], sizes: Int[Array, "b 2"], train: bool
+    ) -> tuple[Float[Array, "b n 4"], Float[Array, "b n"], Bool[Array, "b n"]]:
+        """Boxes, scores and which of them exist, of every image."""
+        objectness, deltas = (
+            [out[f"{name}_P{i + 2}"] for i in range(len(STRIDES))] for name in ("objectness", "deltas")
+        )
+        return jax.vmap(lambda *image: proposals(*image, self.config, train))(
+            objectness, deltas, self.anchors(out, sizes), sizes
+        )
+
+    def classify(
+        self, out: dict[str, Array], boxes: Float[Array, "b n 4"]
+    ) -> tuple[Float[Array, "b n k1"], Float[Array, "b n k1 4"]]:
+        """Logits and deltas by class of every box; class 0 is the background."""
+        features = self._align(out, boxes, self.config.box_size)
+        logits, deltas = self.box_head(features.reshape(-1, *features.shape[2:]))
+        return tuple(a.reshape(*boxes.shape[:2], *a.shape[1:]) for a in (logits, deltas))
+
+    def outline(
+        self, out: dict[str, Array], boxes: Float[Array, "b n 4"], classes: Int[Array, "b n"]
+    ) -> Float[Array, "b n s s"]:
+        """The logits of the mask of every box, for its class (from 0, without the background)."""
+        features = self._align(out, boxes, self.config.mask_size)
+        masks = self.mask_head(features.reshape(-1, *features.shape[2:]), classes.ravel())
+        return masks.reshape(*boxes.shape[:2], *masks.shape[1:])
+
+    def nonlocal_blocks(self) -> dict[str, NonLocalBlock]:
+        """The inserted blocks by name, in the order they run."""
+        return self.backbone.nonlocal_blocks()
+
+    def frozen_parameters(self) -> tuple[str, ...]:
+        """The starts of the names, in `models.flat`, of all parameters that never get a gradient.
+
+        They are those of the first stages (`freeze_at`) and of frozen norms. An optimizer must not let them decay.
+        """
+        config = self.backbone.config
+        frozen = [f"backbone/{stage}/" for stage in config.frozen_stages()]
+        if config.freeze_at:
+            frozen.append("backbone/norm1/")
+        for path, module in nnx.iter_modules(self):
+            if getattr(module, "kind", None) == "frozen":
+                frozen.append("/".join(map(str, path)) + "/")
+        return tuple(dict.fromkeys(frozen))
+
+    def _align(self, out, boxes, size):
+        maps, scales = [out[f"P{i}"] for i in range(2, 6)], tuple(1 / stride for stride in STRIDES[:4])
+        options = self.config.samples, self.config.aligned
+        return roi_align_pyramid(maps, boxes, scales, size, *options, image_sizes=out["sizes"])
+
+
+def _inside(sizes, shape):
+    """(b,h,w): which pixels are in the image."""
+    rows, columns = (jnp.arange(length, dtype=sizes.dtype)[None] < sizes[:, i, None] for i, length in enumerate(shape))
+    return rows[:, :, None] & columns[:, None]
+
+
+def _last(out, stage, count):
+    """What a stage ends with: its last residual block, or the non-local block after that."""
+    name = f"{stage}_{count - 1}"
+    return out.get(f"{name}_nonlocal", out[name])

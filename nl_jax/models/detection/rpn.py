@@ -1,0 +1,77 @@
+"""The region proposal network (Ren et al. 2015): which anchors hold an object, moved onto it."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from nl_jax.models.detection.config import DetectorConfig
+from nl_jax.models.detection.layers import Conv2D
+from nl_jax.ops import boxes as box_ops
+from nl_jax.ops.nms import nms
+from nl_jax.ops.precision import widen
+
+MIN_SIDE = 1e-3  # pixels; a smaller proposal is dropped
+
+
+class RPNHead(nnx.Module):
+    """A 3x3 convolution, then an objectness and four deltas for every anchor; the same weights on every level."""
+
+    def __init__(self, features: int, anchors: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        options = {"init": nnx.initializers.normal(0.01), "dtype": dtype, "rngs": rngs}
+        self.conv = Conv2D(features, features, 3, **options)
+        self.objectness = Conv2D(features, anchors, 1, **options)
+        self.deltas = Conv2D(features, 4 * anchors, 1, **options)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> tuple[Float[Array, "b n"], Float[Array, "b n 4"]]:
+        """Logits and deltas of h x w x a anchors."""
+        x = nnx.relu(self.conv(x))
+        b = x.shape[0]
+        return widen(self.objectness(x)).reshape(b, -1), widen(self.deltas(x)).reshape(b, -1, 4)
+
+
+def proposals(
+    objectness: list[Float[Array, "_"]],
+    deltas: list[Float[Array, "_ 4"]],
+    anchors: list[tuple[Float[Array, "_ 4"], Bool[Array, "_"]]],
+    size: Int[Array, "2"],
+    config: DetectorConfig,
+    train: bool,
+) -> tuple[Float[Array, "k 4"], Float[Array, "k"], Bool[Array, "k"]]:
+    """The proposals of one image: boxes, their scores in [0, 1], falling, and which of them exist.
+
+    Of every level the best anchors are decoded, clipped to the image and thinned by NMS; of all levels together the
+    best that are left. They get no gradient.
+    """
+    most = config.train_pre_nms if train else config.pre_nms
+    most = min(most, max(scores.shape[0] for scores in objectness))
+    found = [_best(*level, size, most) for level in zip(objectness, deltas, anchors, strict=True)]
+    boxes, scores = (jnp.stack(arrays) for arrays in zip(*found, strict=True))
+    # One after another: their matrices are large, and this is one copy of the program.
+    keep = jax.lax.map(lambda level: nms(*level, config.rpn_nms), (boxes, scores, scores > -jnp.inf))
+    scores = jnp.where(keep, scores, -jnp.inf).ravel()
+    count = config.train_proposals if train else config.proposals
+    boxes, scores = _top(scores, boxes.reshape(-1, 4), count)
+    valid = scores > -jnp.inf
+    return jax.lax.stop_gradient((boxes, jnp.where(valid, jax.nn.sigmoid(scores), 0), valid))
+
+
+def _best(objectness, deltas, anchors, size, most):
+    """The decoded boxes of the `most` highest scores, (most,4) and (most,); a score of -inf stands for none."""
+    anchors, valid = anchors
+    objectness, deltas = jax.lax.stop_gradient((objectness, deltas))
+    objectness = jnp.where(valid, objectness, -jnp.inf)
+    scores, index = jax.lax.top_k(objectness, min(most, objectness.shape[0]))
+    boxes = box_ops.clip(box_ops.decode(deltas[index], anchors[index].astype(deltas.dtype)), size[None])
+    scores = jnp.where(box_ops.is_larger(boxes, MIN_SIDE), scores, -jnp.inf)
+    missing = most - scores.shape[0]
+    return jnp.pad(boxes, ((0, missing), (0, 0))), jnp.pad(scores, (0, missing), constant_values=-jnp.inf)
+
+
+def _top(scores, boxes, count):
+    """The boxes of the `count` highest scores, zeros and -inf for those there are not."""
+    missing = max(0, count - scores.shape[0])
+    scores = jnp.pad(scores, (0, missing), constant_values=-jnp.inf)
+    scores, index = jax.lax.top_k(scores, count)
+    boxes = jnp.pad(boxes, ((0, missing), (0, 0)))[index]
+    return jnp.where((scores > -jnp.inf)[:, None], boxes, 0), scores

@@ -1,0 +1,121 @@
+"""Which anchors and proposals the losses are taken of: matched with true boxes, then drawn at random."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from nl_jax.ops import boxes as box_ops
+from nl_jax.ops.fusion import materialize
+
+
+class Truth(NamedTuple):
+    """The true boxes of one image, or with a first axis b of many, up to g of them.
+
+    Attributes:
+      boxes: (g,4), x0 y0 x1 y1 in pixels.
+      classes: (g,), from 0, without the background.
+      object: (g,), which are boxes of one object.
+      crowd: (g,), which are regions of many.
+    """
+
+    boxes: Float[Array, "*b g 4"]
+    classes: Int[Array, "*b g"]
+    object: Bool[Array, "*b g"]
+    crowd: Bool[Array, "*b g"]
+
+
+class Match(NamedTuple):
+    """What n boxes are: positive, negative or neither; and the true box that each overlaps most."""
+
+    positive: Bool[Array, "n"]
+    negative: Bool[Array, "n"]
+    box: Int[Array, "n"]
+
+
+class Sample(NamedTuple):
+    """k of n boxes, positive ones first: their indices, which are positive, and which places of the k are taken."""
+
+    index: Int[Array, "*b k"]
+    positive: Bool[Array, "*b k"]
+    taken: Bool[Array, "*b k"]
+
+
+def truth(
+    boxes: Float[Array, "b g 4"],
+    classes: Int[Array, "b g"],
+    crowd: Bool[Array, "b g"],
+    valid: Bool[Array, "b g"],
+    sizes: Int[Array, "b 2"],
+) -> tuple[Truth, Int[Array, ""]]:
+    """True boxes clipped to their image, and how many valid ones have no area there: these are dropped."""
+    boxes = box_ops.clip(boxes, sizes[:, None])
+    has_area = box_ops.is_larger(boxes, 0.0)
+    dropped = (valid & ~has_area).sum()
+    valid = valid & has_area
+    return Truth(boxes, classes, valid & ~crowd, valid & crowd), dropped
+
+
+def match(
+    boxes: Float[Array, "b n 4"],
+    valid: Bool[Array, "b n"],
+    truth: Truth,
+    *,
+    positive: float,
+    negative: float,
+    crowd_overlap: float,
+    best_of_box: bool = False,
+) -> Match:
+    """Compares every box with every true box of its image.
+
+    A box is positive if its IoU with an object is at least `positive`, and with `best_of_box` also if no other box
+    overlaps some object more. It is negative if its IoU with every object is below `negative`, unless the part
+    `crowd_overlap` of it or more lies in a crowd region. What is not valid is neither.
+    """
+    dtype = jnp.promote_types(boxes.dtype, truth.boxes.dtype)
+    boxes, true = boxes.astype(dtype), truth.boxes.astype(dtype)
+    # Kept in memory: the best overlap of an object is looked for among these very numbers.
+    overlap = materialize(jax.vmap(box_ops.iou)(true, boxes))  # (b,g,n)
+    overlap = jnp.where(truth.object[:, :, None] & valid[:, None], overlap, -1)
+    best = overlap.max(axis=1)
+    is_positive = best >= positive
+    if best_of_box:
+        of_object = overlap.max(axis=2, keepdims=True)
+        is_positive |= ((overlap == of_object) & (of_object > 0)).any(axis=1)
+    in_crowd = jnp.where(truth.crowd[:, None], jax.vmap(box_ops.covered)(boxes, true), 0).max(axis=2)
+    is_negative = ~is_positive & (best < negative) & (in_crowd < crowd_overlap)
+    return Match(is_positive & valid, is_negative & valid, overlap.argmax(axis=1))
+
+
+def sample(random: Float[Array, "n"], match: Match, count: int, most_positive: int) -> Sample:
+    """Up to `most_positive` positive boxes, and negative ones until there are `count`.
+
+    They are those of the largest random numbers, which are above 0.
+    """
+    positive, index = jax.lax.top_k(jnp.where(match.positive, random, 0), min(most_positive, random.shape[0]))
+    negative, other = jax.lax.top_k(jnp.where(match.negative, random, 0), min(count, random.shape[0]))
+    taken = jnp.concatenate(
+        [positive > 0, (negative > 0) & (jnp.arange(negative.shape[0]) < count - (positive > 0).sum())]
+    )
+    index = jnp.concatenate([index, other])
+    is_positive = jnp.arange(index.shape[0]) < positive.shape[0]
+    order = jnp.argsort(~taken, stable=True)[:count]
+    missing = (0, count - order.shape[0])
+    return Sample(*(jnp.pad(a[order], missing) for a in (index, is_positive & taken, taken)))
+
+
+def numbers_of_places(key: Key[Array, ""], shape: tuple[int, int], anchors: int) -> Float[Array, "n"]:
+    """A random number above 0 for every anchor of a map (h,w): the same for a place whatever the size of the map."""
+    rows = jax.vmap(lambda y: jax.random.fold_in(key, y))(jnp.arange(shape[0]))
+    return jax.vmap(lambda row: _above_zero(row, (shape[1], anchors)))(rows).ravel()
+
+
+def numbers_of_boxes(key: Key[Array, ""], proposals: int, true: int) -> Float[Array, "n"]:
+    """A random number above 0 for every proposal and then every true box: the same however many are padding."""
+    keys = jax.random.split(key)
+    return jnp.concatenate([_above_zero(keys[0], (proposals,)), _above_zero(keys[1], (true,))])
+
+
+def _above_zero(key, shape):
+    return 1 - jax.random.uniform(key, shape, jnp.float32)

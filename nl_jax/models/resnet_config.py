@@ -1,0 +1,161 @@
+"""What a ResNet with non-local blocks is made of, as a frozen dataclass that checks itself."""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+
+import jax
+
+from nl_jax.errors import InputError
+from nl_jax.models.geometry import Geometry, resolve
+from nl_jax.models.nonlocal_block import NonLocalBlock
+from nl_jax.models.norm import KINDS
+
+BLOCKS_PER_STAGE = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+INFLATE = (None, "3x1x1", "3x3x3")
+# Keywords of NonLocalBlock that are a choice; the network gives the others.
+NONLOCAL_OPTIONS = tuple(
+    name
+    for name in inspect.signature(NonLocalBlock.__init__).parameters
+    if name not in ("self", "channels", "dtype", "rngs")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetConfig:
+    """One network.
+
+    Attributes:
+      depth: 50, 101 or 152; sets the number of residual blocks of res2 to res5.
+      blocks_per_stage: the same given by hand, for one stage (res2) or more; overrides depth.
+      width: channels of conv1; 64 in the paper.
+      groups: of every 3x3 convolution; 32 with width_per_group=8 is ResNeXt 32x8d (Xie et al. 2017).
+      width_per_group: channels of such a group in res2, where width is 64.
+      stride_on_1x1: whether the first 1x1 convolution of a stage takes its stride, as in the first ResNets, and not the
+        3x3.
+      inflate: None (C2D), "3x1x1" or "3x3x3": which kernel of every second residual block reaches over time.
+      geometry: a name in `GEOMETRIES` or a Geometry.
+      num_classes: k; None for a network without classifier, of which only `VideoResNet.features` can be called.
+      nonlocal_blocks: stage to the residual blocks, counted from 0, that a non-local block follows.
+      nonlocal_options: keywords of NonLocalBlock, which override the geometry's; under the name of a stage, a dict of
+        those for the blocks of that stage alone.
+      norm: kind of every normalisation, see `Norm`.
+      norm_epsilon: added to the variances of the backbone; 0 for the COCO weights of torchvision.
+      group_size: clips per group of batch norm.
+      dropout: probability, before fc.
+      head_window: see `Classifier`; 7 tests larger crops as the released code does.
+      dtype: of the computation, "float32" or "bfloat16"; "float64" to check others, where JAX is told to have it.
+      remat: stages whose blocks keep only their input for the backward pass and compute the rest again.
+      freeze_at: how many of conv1, res2, res3, .. get no gradient, from the first.
+    """
+
+    depth: int = 50
+    blocks_per_stage: tuple[int, ...] | None = None
+    width: int = 64
+    groups: int = 1
+    width_per_group: int = 64
+    stride_on_1x1: bool = False
+    inflate: str | None = None
+    geometry: str | Geometry = "paper"
+    num_classes: int | None = 400
+    nonlocal_blocks: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    nonlocal_options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    norm: str = "batch"
+    norm_epsilon: float = 1e-5
+    group_size: int = 8
+    dropout: float = 0.5
+    head_window: int | None = None
+    dtype: str = "float32"
+    remat: tuple[str, ...] = ()
+    freeze_at: int = 0
+
+    def __hash__(self) -> int:
+        # Mappings have no hash; without this a network's graphdef could not be a static argument of jit.
+        return hash((self.depth, self.width, self.inflate, self.geometry, self.num_classes))
+
+    def stages(self) -> dict[str, int]:
+        """Stage name to number of residual blocks: {"res2": 3, ...}."""
+        if self.blocks_per_stage is None and self.depth not in BLOCKS_PER_STAGE:
+            raise InputError(f"depth={self.depth} is unknown; choose one of {', '.join(map(str, BLOCKS_PER_STAGE))}")
+        blocks = self.blocks_per_stage or BLOCKS_PER_STAGE[self.depth]
+        return {f"res{i}": count for i, count in enumerate(blocks, start=2)}
+
+    def inner_width(self, stage: int) -> int:
+        """Channels of the 3x3 convolutions of a stage, counted from 0 (res2)."""
+        return self.width * 2**stage * self.width_per_group // 64 * self.groups
+
+    def frozen_stages(self) -> tuple[str, ...]:
+        """conv1, res2, ..: those that get no gradient."""
+        return ("conv1", *self.stages())[: self.freeze_at]
+
+    def has_running_statistics(self) -> bool:
+        """Whether any norm takes its statistics from the batches it sees in training."""
+        return not self.norms().isdisjoint(("batch", "global"))
+
+    def norms(self) -> set[str]:
+        """The kinds of norm there are."""
+        return {self.norm, *(options["norm"] for options in self._all_options() if "norm" in options)}
+
+    def frames(self, frames: int) -> dict[str, int]:
+        """The frames of a clip by the place that changes their number, and groups of them that blocks sum over."""
+        counts = {"clip": frames} | resolve(self.geometry).frames(frames)
+        for stage, positions in self.nonlocal_blocks.items():
+            options = self.nonlocal_options | self.nonlocal_options.get(stage, {})
+            if positions and (group := options.get("time_group")):
+                at = counts["pool1"] if stage == "res2" else counts["pool2"]
+                counts[f"groups of {group} in {stage}"] = at // group
+        return counts
+
+    def _all_options(self) -> list[Mapping[str, object]]:
+        """The options of all blocks, and those of single stages."""
+        stages = self.stages()
+        return [self.nonlocal_options, *(given for name, given in self.nonlocal_options.items() if name in stages)]
+
+    def check(self) -> None:
+        """Raises InputError for a choice that does not exist, or a non-local block that would not be inserted."""
+        for name in ("width", "groups", "width_per_group", "group_size", "num_classes"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} is out of range; choose 1 or more")
+        if not self.norm_epsilon >= 0:
+            raise InputError(f"norm_epsilon={self.norm_epsilon} is out of range; choose 0 or more")
+        if self.head_window is not None and self.head_window < 1:
+            raise InputError(f"head_window={self.head_window} is out of range; choose 1 or more, or none")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout={self.dropout} is out of range; choose 0 up to, not including, 1")
+        if self.norm not in KINDS:
+            raise InputError(f"norm={self.norm!r} is unknown; choose one of {', '.join(KINDS)}")
+        if self.blocks_per_stage is not None and (not self.blocks_per_stage or min(self.blocks_per_stage) < 1):
+            raise InputError(f"blocks_per_stage={self.blocks_per_stage} is out of range; choose 1 or more a stage")
+        if self.inflate not in INFLATE:
+            raise InputError(f"inflate={self.inflate!r} is unknown; choose one of {', '.join(map(str, INFLATE))}")
+        if self.dtype not in ("float32", "bfloat16", "float64"):
+            raise InputError(f"dtype={self.dtype!r} is unknown; choose float32 or bfloat16")
+        if self.dtype == "float64" and not jax.config.jax_enable_x64:
+            raise InputError("dtype='float64' needs JAX_ENABLE_X64=1")
+        stages = self.stages()
+        if not 0 <= self.freeze_at <= 1 + len(stages):
+            raise InputError(f"freeze_at={self.freeze_at} is out of range; choose 0 to {1 + len(stages)}")
+        if not self.inner_width(0):
+            raise InputError(
+                f"width={self.width} with groups={self.groups} and width_per_group={self.width_per_group} leaves no "
+                "channels for a 3x3 convolution"
+            )
+        if unknown := set(self.remat) - set(stages):
+            raise InputError(f"remat names {', '.join(sorted(unknown))}, but the stages are {', '.join(stages)}")
+        for stage, positions in self.nonlocal_blocks.items():
+            if stage not in stages:
+                raise InputError(f"nonlocal_blocks names {stage!r}, but the stages are {', '.join(stages)}")
+            for position in positions:
+                if not isinstance(position, int) or not 0 <= position < stages[stage]:
+                    raise InputError(
+                        f"nonlocal_blocks asks for a block after residual block {position!r} of {stage}, "
+                        f"which has blocks 0 to {stages[stage] - 1}"
+                    )
+        if (self.nonlocal_options or self.nonlocal_blocks) and not any(self.nonlocal_blocks.values()):
+            raise InputError("non-local blocks are asked for, but nonlocal_blocks names no residual block to follow")
+        if idle := [name for name in self.nonlocal_options if name in stages and not self.nonlocal_blocks.get(name)]:
+            raise InputError(f"nonlocal_options are given for {idle[0]}, which has no non-local block")
+        if unknown := set().union(*self._all_options()) - {*NONLOCAL_OPTIONS, *stages}:
+            raise InputError(
+                f"nonlocal_options names {', '.join(sorted(unknown))}; valid are {', '.join(NONLOCAL_OPTIONS)}"
+            )

@@ -1,0 +1,100 @@
+"""Non-maximum suppression that is exactly the greedy choice, with static shapes.
+
+The greedy choice takes boxes from the highest score down and drops each that overlaps one taken before. As an equation:
+keep_j = no i before j is kept and overlaps it. Applied again and again from all true, the equation gets the first box
+right at once, and with every round at least the next. So its only fixpoint is the greedy choice. A round is one pass
+over an n x n matrix, and 2 to 9 rounds are typical.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from nl_jax.ops import boxes as box_ops
+
+
+def nms(
+    boxes: Num[Array, "n 4"],
+    scores: Num[Array, "n"],
+    valid: Bool[Array, "n"],
+    threshold: float,
+    classes: Int[Array, "n"] | None = None,
+) -> Bool[Array, "n"]:
+    """Which boxes are kept: none with a kept one of higher score whose IoU with it is above `threshold`.
+
+    Boxes that are not valid are neither kept nor drop others. Of equal scores the first counts as the higher one. With
+    `classes` only boxes of the same class drop each other.
+    """
+    order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
+    keep = _greedy(boxes[order], valid[order], threshold, None if classes is None else classes[order])
+    return jnp.zeros_like(valid).at[order].set(keep, unique_indices=True, mode="promise_in_bounds")
+
+
+def best_by_class(
+    boxes: Float[Array, "n 4"],
+    scores: Float[Array, "n"],
+    classes: Int[Array, "n"],
+    threshold: float,
+    count: int,
+    chunk: int = 1000,
+) -> tuple[Int[Array, "k"], Bool[Array, "k"]]:
+    """The k = `count` highest scores that `nms` by class keeps: their indices, highest first, and which of them exist.
+
+    Scores must fall; one of -inf is no box. Boxes after the k-th that is kept cannot change the result. So boxes are
+    taken a chunk at a time until there are enough, and there never is a matrix of all pairs.
+    """
+    n = scores.shape[0]
+    chunk = min(chunk, n)
+    padding = -n % chunk
+    boxes = jnp.pad(boxes, ((0, padding), (0, 0)))
+    scores = jnp.pad(scores, (0, padding), constant_values=-jnp.inf)
+    classes = jnp.pad(classes, (0, padding))
+    exists = scores > -jnp.inf
+
+    def unfinished(state):
+        start, _, kept = state
+        return (start < n) & (kept[-1] < 0) & exists[jnp.minimum(start, n - 1)]
+
+    def take_chunk(state):
+        start, found, kept = state
+        box, label, there = (jax.lax.dynamic_slice_in_dim(x, start, chunk) for x in (boxes, classes, exists))
+        before = kept >= 0
+        dropped = _overlaps(found, box, threshold, (classes[jnp.maximum(kept, 0)], label)) & before[:, None]
+        keep = _greedy(box, there & ~dropped.any(0), threshold, label)
+        # Behind those of earlier chunks; what exceeds k falls off the end.
+        place = jnp.where(keep, before.sum() + jnp.cumsum(keep) - 1, count)
+        found = found.at[place].set(box, mode="drop")
+        kept = kept.at[place].set(start + jnp.arange(chunk, dtype=kept.dtype), mode="drop")
+        return start + chunk, found, kept
+
+    start = (jnp.int32(0), jnp.zeros((count, 4), boxes.dtype), jnp.full(count, -1, jnp.int32))
+    _, _, kept = jax.lax.while_loop(unfinished, take_chunk, start)
+    return jnp.maximum(kept, 0), kept >= 0
+
+
+def _greedy(boxes, valid, threshold, classes):
+    """`nms` of boxes in the order of their scores."""
+    both = None if classes is None else (classes, classes)
+    earlier = jnp.triu(jnp.ones((boxes.shape[0],) * 2, bool), k=1)
+    drops = _overlaps(boxes, boxes, threshold, both) & earlier & valid[:, None]
+
+    def step(state):
+        keep, _ = state
+        new = valid & ~(drops & keep[:, None]).any(0)
+        return new, (new != keep).any()
+
+    return jax.lax.while_loop(lambda state: state[1], step, (valid, jnp.array(True)))[0]
+
+
+def _overlaps(a, b, threshold, classes=None):
+    """Whether the IoU of every pair is above the threshold, and their classes are the same."""
+    # A float32 is above a number between two of them where it is above the lower one.
+    threshold = _rounded_down(threshold, box_ops.area(a).dtype)
+    overlaps = box_ops.iou(a, b) > threshold
+    return overlaps if classes is None else overlaps & (classes[0][:, None] == classes[1][None])
+
+
+def _rounded_down(value, dtype):
+    rounded = np.asarray(value, dtype)
+    return np.nextafter(rounded, np.asarray(-np.inf, dtype)) if float(rounded) > value else rounded

@@ -1,0 +1,92 @@
+"""A config trained, and before it the stage that it starts from: images, then clips, then long clips."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from nl_jax.config_files import load_config
+from nl_jax.errors import InputError
+from nl_jax.tasks import task_of
+from nl_jax.training import loop, recipe, workdir
+from nl_jax.training.progress import make_console
+from nl_jax.training.setup import check_run
+from nl_jax.training.start import Start
+from nl_jax.training.task import Results
+
+
+def train_chain(config: ConfigDict, directory: Path, profile_steps: tuple[int, int] | None = None) -> Results:
+    """Trains the stage that the config starts from, unless that has been done, and then the config.
+
+    Args:
+      directory: the workdir; that of the stage is `directory`/start.
+      profile_steps: of the last stage, see `train`.
+
+    Raises:
+      InputError: for a config of any stage that cannot be run, before the first one is trained.
+    """
+    start = Path(config.start.workdir) if config.start.workdir else None
+    if config.start.stage and not start:
+        start = directory / "start"
+        stage = stage_of(config)
+        if (start / "results.json").exists():
+            task = task_of(recipe.at_batch_size(stage))
+            workdir.check_workdir(start, task, task.open_split("train"))
+        else:
+            check_run(task_of(recipe.at_batch_size(config)), directory)  # before hours are spent on the stage
+            try:
+                train_chain(stage, start)
+            except InputError as error:
+                raise InputError(f"{config.start.stage}, the stage before: {error}") from error
+    return train(config, directory, start, profile_steps)
+
+
+def train(
+    config: ConfigDict, directory: Path, start_from: Path | None = None, profile_steps: tuple[int, int] | None = None
+) -> Results:
+    """Trains one config, or goes on where an earlier call stopped, and returns the test metrics; see `loop.train`.
+
+    Args:
+      config: as those under `configs`; `configs/common.py` explains every field.
+      directory: the workdir.
+      start_from: the workdir of the network to start from.
+      profile_steps: the first step to trace into `directory`/profile, and the one after the last.
+    """
+    scaled = recipe.at_batch_size(config)
+    if note := recipe.describe(config, scaled):
+        make_console().print(note)
+    start = None if start_from is None else Start(start_from, task_of(workdir.read_config(start_from)))
+    return loop.train(task_of(scaled), directory, start, profile_steps)
+
+
+def stage_of(config: ConfigDict) -> ConfigDict:
+    """The config of `config.start.stage` as the run of `config` needs it.
+
+    Raises InputError for a stage of images where `config` does not say where they are.
+    """
+    stage = load_config(config.start.stage)
+    # What says how a run is carried out holds for the whole chain, and so does what both networks share.
+    for name in (*workdir.CARRIED_OUT, "seed"):
+        stage[name] = config[name]
+    if stage.data.frames == 1 or stage.data.get("images"):  # an image has no frames to split
+        stage.mesh = ConfigDict(dict(data=-1, fsdp=config.mesh.fsdp, time=1))
+    stage.input = config.input
+    for name in ("depth", "blocks_per_stage", "width"):
+        stage.model[name] = config.model[name]
+    if stage.data.name == config.data.name == "video_folder":
+        _inherit_videos(stage, config)
+    return stage
+
+
+def _inherit_videos(stage: ConfigDict, config: ConfigDict) -> None:
+    """A stage of videos is trained on the same ones, a stage of images on those of `config.images`."""
+    stage.images = config.images
+    paths = config.data
+    if stage.data.frames == 1:
+        if not config.images.train:
+            raise InputError(
+                f"images.train is empty: {config.start.stage} needs a folder of images, one sub-folder per class. "
+                "start.workdir takes a finished image network in its place, start.stage= starts from scratch"
+            )
+        paths = {"train": config.images.train, "validation": config.images.validation, "test": ""}
+    for name in ("train", "validation", "test"):
+        stage.data[name] = paths[name]

@@ -1,0 +1,28 @@
+"""The kinds of run. Each is one file here, and one line of TASKS."""
+
+from pathlib import Path
+
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from nl_jax.errors import InputError
+from nl_jax.models.flat import FlatParams
+from nl_jax.tasks.classification import Classification
+from nl_jax.training.task import Task
+from nl_jax.training.workdir import read_config, restore_arrays
+
+TASKS = {"classification": Classification}
+
+
+def task_of(config: ConfigDict) -> Task:
+    """The task that a config names in its field `task`; without one it is classification."""
+    name = config.get("task", "classification")
+    if name not in TASKS:
+        raise InputError(f"task={name!r} is unknown; choose one of {', '.join(TASKS)}")
+    return TASKS[name](config)
+
+
+def restore_network(workdir: Path, mesh: Mesh, *, best: bool = False) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
+    """The network of a run as `nl_jax.models.flat` splits it: its newest checkpoint, or the best by validation."""
+    return restore_arrays(workdir, task_of(read_config(workdir)), mesh, best=best)

@@ -1,0 +1,218 @@
+"""Naming what a video shows: softmax over classes, or sigmoids where a video shows several (sections 4 and 5)."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key
+from ml_collections import ConfigDict
+
+from nl_jax.data.clips import STARTS
+from nl_jax.data.dataset import Batch, ClipDataset
+from nl_jax.data.loader import TrainBatches, test_batches
+from nl_jax.errors import InputError
+from nl_jax.evaluation.views import Predictions, check_views, predict
+from nl_jax.figures.curves import Curves
+from nl_jax.models import ResNetConfig, VideoResNet
+from nl_jax.models.flat import FlatParams
+from nl_jax.models.summary import Summary, summarize
+from nl_jax.tasks.clip_splits import measured_on, open_clips
+from nl_jax.tasks.resnet_fields import make_resnet_config
+from nl_jax.training import sharding
+from nl_jax.training.accumulate import check_parts
+from nl_jax.training.normalize import make_normalize
+from nl_jax.training.schedule import make_optimizer
+from nl_jax.training.setup import check_ranges
+from nl_jax.training.task import Example, Forward, Gather, Metrics, Results, Task
+
+
+class Classification(Task):
+    """See `nl_jax.training.task.Task`. A batch is `video` uint8 (b,t,h,w,3) with `label` (b,), or (b,k) of 0 and 1."""
+
+    unit = "clip"
+    example = "video"
+    inputs = ("video",)
+    train_figures = {"top1": "top-1 {:.1%}"}  # noqa: RUF012
+    validation_figures = {  # noqa: RUF012
+        "video_top1": "top-1 {:.1%}",
+        "video_top5": "",
+        "clip_top1": "",
+        "clip_top5": "",
+        "video_map": "mAP {:.1%}",
+    }
+    result_figures = {  # noqa: RUF012
+        "video_top1": "videos, top-1",
+        "video_top5": "videos, top-5",
+        "clip_top1": "clips, top-1",
+        "clip_top5": "clips, top-5",
+        "video_map": "videos, mean average precision",
+        "chance": "chance",
+    }
+    best = ("video_map", "video_top1")
+    curves = (
+        Curves("Loss in training", "cross-entropy, nats", {"train_loss": "training"}),
+        Curves(
+            "Accuracy",
+            "%",
+            {
+                "train_top1": "training clips, top-1",
+                "validation_video_top1": "validation videos, top-1",
+                "validation_video_map": "validation videos, mean average precision",
+            },
+            scale=100.0,
+            top=100.0,
+        ),
+    )
+    paper = "top-1 {}%, top-5 {}%"
+    test_options = {  # noqa: RUF012
+        "num_clips": (int, "clips per video, evenly spaced"),
+        "num_crops": (int, "crops per clip, 1 or 3"),
+        "starts": (STARTS, "where test clips start"),
+        "test_short_side": (int, "that frames are scaled to"),
+        "test_crop": (int, "side of a crop, 0 for whole frames with --num_crops=1"),
+    }
+
+    def __init__(self, config: ConfigDict):
+        self.config = config
+        self._normalize = make_normalize(config.input)
+
+    def check(self) -> None:
+        """The numbers that only a classifier has."""
+        check_ranges(self.config, {"model.head_window": "0 or more", "optimizer.classifier_rate": "0 or more"})
+
+    def check_mesh(self, mesh: Mesh, num_classes: int, example: Example) -> None:
+        """Batches are whole groups of batch norm, in every part of a step, and frames divide over `time`."""
+        batch_size, model = self.config.batch_size, self.config.model
+        if model.norm == "batch" and batch_size > model.group_size and batch_size % model.group_size:
+            raise InputError(f"batch_size={batch_size} is not a multiple of model.group_size={model.group_size}")
+        resnet = self.resnet(num_classes)
+        check_parts(batch_size, self.config.accumulate_steps, resnet)
+        if mesh.shape["time"] > 1:
+            sharding.check_frames(resnet.frames(example["video"].shape[0]), mesh)
+
+    def check_test(self, mesh: Mesh, dataset: ClipDataset) -> None:
+        """The frames of a view divide over `time`."""
+        if mesh.shape["time"] > 1:
+            frames = dataset.test_example(0)["video"].shape[1]
+            sharding.check_frames(self.resnet(len(dataset.classes)).frames(frames), mesh)
+
+    def open_split(self, split: str, classes: tuple[str, ...] | None = None) -> ClipDataset:
+        """See `open_clips`; a split to test on must have views that these processes can test."""
+        dataset = open_clips(self.config.data, split, classes)
+        if split != "train":
+            check_views(dataset)
+        return dataset
+
+    def measured_on(self, split: str) -> str:
+        """The split, or the one that stands for it in a folder of videos."""
+        return measured_on(self.config.data, split)
+
+    def train_batches(self, dataset: ClipDataset, *, batch_size: int, seed: int, rows: Sequence[int]) -> TrainBatches:
+        """Random clips, shuffled."""
+        return TrainBatches(dataset, batch_size=batch_size, seed=seed, num_workers=self.config.num_workers, rows=rows)
+
+    def test_batches(self, dataset: ClipDataset, rows: Sequence[int]) -> Iterator[Batch]:
+        """Videos whose views differ in size come one at a time, to one process."""
+        size, rows = (1, None) if dataset.variable_size else (self.config.eval_batch_size, rows)
+        return test_batches(dataset, batch_size=size, num_workers=self.config.num_workers, rows=rows)
+
+    def example_shapes(self, dataset: ClipDataset | None = None) -> Example:
+        """A clip (t,h,w,3), and one label."""
+        data = self.config.data
+        if dataset is None and data.name == "video_folder":
+            shape = (data.frames, data.crop, data.crop, 3)
+        else:
+            dataset = self.open_split("train") if dataset is None else dataset
+            shape = dataset.train_example(0, np.random.default_rng(0))["video"].shape
+        return {"video": jax.ShapeDtypeStruct(shape, jnp.uint8), "label": jax.ShapeDtypeStruct((), jnp.int32)}
+
+    def resnet(self, num_classes: int) -> ResNetConfig:
+        """`config.model` as the network's own configuration."""
+        return make_resnet_config(self.config.model, num_classes)
+
+    def build(self, num_classes: int, rngs: nnx.Rngs) -> VideoResNet:
+        """A C2D or I3D ResNet with non-local blocks."""
+        return VideoResNet(self.resnet(num_classes), rngs=rngs)
+
+    def summary(self, num_classes: int, example: Example) -> Summary:
+        """Of the network for a training clip."""
+        resnet, clip = self.resnet(num_classes), example["video"].shape[:3]
+        try:
+            return summarize(resnet, clip)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"the network does not fit clips of shape {clip}: {error}") from error
+
+    def optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        """`config.optimizer`; the classifier's steps are `classifier_rate` times as long."""
+        return make_optimizer(self.config.optimizer, schedule, scaled=((self.config.optimizer.classifier_rate, head),))
+
+    def loss(self, model: nnx.Module, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Metrics]:
+        """Softmax cross-entropy, or where a clip shows any number of classes the mean over classes of the sigmoid's.
+
+        top1 is how often the class of the highest logit is (one of) the clip's.
+        """
+        logits, _ = model(self._normalize(batch["video"]), key)
+        label, first = batch["label"], logits.argmax(-1)
+        if label.ndim == 2:
+            top1 = jnp.take_along_axis(label, first[:, None], axis=1).mean()
+            return optax.sigmoid_binary_cross_entropy(logits, label).mean(), {"top1": top1}
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+        return loss, {"top1": (first == label).mean()}
+
+    def forward(self, dataset: ClipDataset) -> Callable[[nnx.Module, dict[str, Array]], Float[Array, "b k"]]:
+        """See `scores`."""
+        return self.scores(multi_label=dataset.multi_label)
+
+    def scores(self, *, multi_label: bool) -> Callable[[nnx.Module, dict[str, Array]], Float[Array, "b k"]]:
+        """The function (model, {"video": (b,t,h,w,3)}) -> softmax (b,k), or sigmoid if `multi_label`."""
+
+        def of_model(model, inputs):
+            logits, _ = model(self._normalize(inputs["video"]))
+            return jax.nn.sigmoid(logits) if multi_label else jax.nn.softmax(logits)
+
+        return of_model
+
+    def start_arrays(self, source: Task, arrays: FlatParams) -> FlatParams:
+        """Those of another classifier, whose names are the same."""
+        if not isinstance(source, Classification):
+            raise InputError("a classifier starts from a classifier; choose another start.workdir")
+        return arrays
+
+    def evaluate(self, dataset: ClipDataset, batches: Iterable[Batch], forward: Forward, gather: Gather) -> Predictions:
+        """See `nl_jax.evaluation.views.predict`."""
+        return predict(dataset, batches, forward, gather, at_once=self.config.eval_batch_size)
+
+    def results(self, evaluation: Predictions, dataset: ClipDataset, measured_on: str) -> Results:
+        """The figures, what they were measured on, and the accuracy of chance."""
+        return evaluation.metrics() | {"measured_on": measured_on, "chance": 1 / len(dataset.classes)}
+
+    def describe(self, results: Results) -> str:
+        """The final figure as a sentence that says what it was measured on."""
+        if "video_map" in results:
+            figure, chance = f"video mean average precision {results['video_map']:.1%}", ""
+        else:
+            figure = (
+                f"video top-1 {results['video_top1']:.1%}, top-5 {results['video_top5']:.1%}; "
+                f"clip top-1 {results['clip_top1']:.1%}, top-5 {results['clip_top5']:.1%}"
+            )
+            chance = f"; chance {results['chance']:.1%}"
+        lines = [
+            f"{figure} ({results['videos']} videos x {results['views']} views of {results['measured_on']}, "
+            f"list {results['list']}{chance})"
+        ]
+        if results["undecodable"]:
+            lines.append(f"{results['undecodable']} of these videos could not be decoded and count as wrong")
+        if results.get("bad_training_videos"):
+            lines.append(f"{results['bad_training_videos']} training videos could not be decoded: see bad_videos.csv")
+        return "\n".join(lines)
+
+
+def head(params: FlatParams) -> dict[str, bool]:
+    """Which parameters are the classifier's, whose steps are `config.optimizer.classifier_rate` times as long."""
+    return {name: name.startswith("classifier/") for name in params}

@@ -1,0 +1,52 @@
+"""`config.data` of labelled videos: the embedded task, or videos on disk."""
+
+from ml_collections import ConfigDict
+
+from nl_jax.data.dataset import ClipDataset
+from nl_jax.data.long_range import LongRange
+from nl_jax.data.open import open_videos
+from nl_jax.errors import InputError
+from nl_jax.training.task import SPLITS
+
+
+def open_clips(config: ConfigDict, split: str, classes: tuple[str, ...] | None = None) -> ClipDataset:
+    """The train, validation or test split of `config.data`; `classes` fixes the order of the labels."""
+    fields = config.to_dict()
+    name = fields.pop("name")
+    if name not in SOURCES:
+        raise InputError(f"data.name={name!r} is unknown; choose one of {', '.join(SOURCES)}")
+    return SOURCES[name](fields, split, classes)
+
+
+def measured_on(config: ConfigDict, split: str) -> str:
+    """What a figure of this split is measured on, for a video folder whose split was not given."""
+    if config.name != "video_folder" or config[split]:
+        return f"the {split} split"
+    shown = {"train": "training", "validation": "validation"}[_stand_in(config, split)]
+    return f"the {shown} videos (data.{split} is not given)"
+
+
+def _long_range(fields, split, classes):
+    sizes = {name: fields.pop(f"{name}_size") for name in SPLITS}
+    return LongRange(split, size=sizes[split], **fields)
+
+
+def _video_folder(fields, split, classes):
+    paths = {name: fields.pop(name) for name in SPLITS}
+    if not paths["train"]:
+        raise InputError("data.train is empty: give a folder with one sub-folder per class, or a CSV of path,label")
+    for name in ("clips", "crops"):
+        validation = fields.pop(f"validation_{name}")
+        if split == "validation":
+            fields[f"num_{name}"] = validation
+    # A user with one folder only sees how well it is fitted; the results say which split they come from.
+    return open_videos(paths[_stand_in(paths, split)], classes=classes, **fields)
+
+
+def _stand_in(paths, split: str) -> str:
+    """The split whose videos stand for `split`: itself, for a test the validation ones, or the training ones."""
+    order = {"train": ("train",), "validation": ("validation", "train"), "test": ("test", "validation", "train")}
+    return next(name for name in order[split] if paths[name])
+
+
+SOURCES = {"long_range": _long_range, "video_folder": _video_folder}

@@ -1,0 +1,37 @@
+"""`config.model` of a residual network with non-local blocks."""
+
+from ml_collections import ConfigDict
+
+from nl_jax.errors import InputError
+from nl_jax.models import ResNetConfig
+from nl_jax.models.resnet import nonlocal_preset
+
+
+def make_resnet_config(config: ConfigDict, num_classes: int) -> ResNetConfig:
+    """`config.model` as the network's own configuration; its empty strings and tuples mean "not given"."""
+    fields = config.to_dict()
+    fields["nonlocal_blocks"] = {stage: tuple(at) for stage, at in fields["nonlocal_blocks"].items() if at}
+    if preset := fields.pop("nonlocal_preset", 0):
+        if fields["nonlocal_blocks"]:
+            raise InputError("model.nonlocal_preset and model.nonlocal_blocks are both given; choose one")
+        fields["nonlocal_blocks"] = nonlocal_preset(fields["depth"], preset)
+    options = {name: _option(name, value) for name, value in fields["nonlocal_options"].items() if value != "default"}
+    by_stage = fields.pop("nonlocal_time_group")
+    options |= {stage: {"time_group": frames} for stage, frames in by_stage.items() if frames}
+    fields["nonlocal_options"] = options
+    for name in ("blocks_per_stage", "inflate", "head_window"):
+        fields[name] = fields[name] or None
+    result = ResNetConfig(**fields, num_classes=num_classes)
+    result.check()
+    return result
+
+
+def _option(name: str, value: str):
+    if name == "subsample" and value == "none":
+        return None
+    if name == "scale" and value != "rsqrt_d":
+        try:
+            return float(value)
+        except ValueError:
+            raise InputError(f"nonlocal_options.scale={value!r} is unknown; choose a number or 'rsqrt_d'") from None
+    return value

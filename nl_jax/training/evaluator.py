@@ -1,0 +1,101 @@
+"""A whole data set through a network: for a validation, a test, or a prediction."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from rich.progress import Progress
+
+from nl_jax.data.dataset import Batch, Dataset
+from nl_jax.errors import InputError
+from nl_jax.models.flat import FlatParams
+from nl_jax.training import sharding
+from nl_jax.training.step import make_forward
+from nl_jax.training.task import Evaluation, Task
+
+
+class Evaluator:
+    """A network in evaluation mode over a mesh; compiled once for every shape of a batch.
+
+    Args:
+      forward: (model, inputs) -> outputs (b,..), see `Task.forward`.
+      watch: (batches, what they are) -> the same batches, for what looks at how long they take.
+      progress: shows how far a data set is.
+    """
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        forward: Callable[[nnx.Module, Batch], Any],
+        mesh: Mesh,
+        *,
+        watch: Callable[[Iterable[Batch], str], Iterable[Batch]] = lambda batches, what: batches,
+        progress: Progress | None = None,
+    ):
+        self._forward = make_forward(graphdef, forward, mesh)
+        self._mesh, self._watch, self._progress = mesh, watch, progress
+        self._running = None  # the outputs that were asked for last
+
+    def outputs(self, params: FlatParams, batch_stats: FlatParams, inputs: Batch) -> Any:
+        """Of this process's rows of a batch of inputs, those of all rows, on the devices of every process."""
+        inputs = sharding.put_batch(inputs, self._mesh)
+        jax.block_until_ready(self._running)  # one at a time, as in `precise_batch_stats`
+        self._running = self._forward(params, batch_stats, inputs)
+        return self._running
+
+    def __call__(
+        self, task: Task, params: FlatParams, batch_stats: FlatParams, dataset: Dataset, title: str = "testing"
+    ) -> Evaluation:
+        """Every example of the data set through the network.
+
+        Args:
+          title: what is done, for progress and messages.
+
+        Raises:
+          InputError: for a data set without examples.
+        """
+        if not len(dataset):
+            raise InputError(f"there are no {task.example}s to evaluate")
+        batch_size = task.config.eval_batch_size
+        rows = sharding.local_rows(self._mesh, batch_size)
+        with closing(task.test_batches(dataset, rows)) as batches:
+            watched = self._watch(batches, f"batch for {title}")
+            return task.evaluate(
+                dataset,
+                self._shown(watched, title, len(dataset), batch_size / len(rows)),
+                partial(self.outputs, params, batch_stats),
+                partial(gather_rows, rows=rows),
+            )
+
+    def _shown(self, batches: Iterable[Batch], title: str, total: int, of_all: float) -> Iterator[Batch]:
+        """The same batches; a batch is done when the next one is asked for."""
+        if self._progress is None:
+            yield from batches
+            return
+        bar = self._progress.add_task(title, total=total, status="")
+        done = 0.0
+        for batch in batches:
+            yield batch
+            done += len(batch["index"]) * of_all
+            self._progress.update(bar, completed=min(round(done), total))  # the last batch may be filled up
+        self._progress.remove_task(bar)
+
+
+def gather_rows(arrays: Batch, rows: Sequence[int]) -> Batch:
+    """The arrays of all processes, in the order of the rows, of which several processes may have the same.
+
+    Args:
+      rows: the places in a batch that this process has.
+    """
+    if jax.process_count() == 1:
+        return arrays
+    from jax.experimental import multihost_utils
+
+    *of_all, rows = multihost_utils.process_allgather((*arrays.values(), np.asarray(rows)), tiled=True)
+    _, first = np.unique(rows, return_index=True)
+    return {name: array[first] for name, array in zip(arrays, of_all, strict=True)}

@@ -1,0 +1,296 @@
+"""One training run as an object: what it holds, and one verb for everything that the loop does with it."""
+
+import itertools
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from rich.console import Console
+
+from nl_jax.data.dataset import Batch, Dataset
+from nl_jax.errors import Preempted
+from nl_jax.models import flat
+from nl_jax.training import sharding, state, workdir
+from nl_jax.training.checkpoint import Checkpoints
+from nl_jax.training.chips import peak_flops
+from nl_jax.training.evaluator import Evaluator
+from nl_jax.training.logs import BadExamples, MetricsLog, rate_of
+from nl_jax.training.nonfinite import NonFinite
+from nl_jax.training.precise_bn import has_running_statistics, make_moments, precise_batch_stats
+from nl_jax.training.preemption import Preemption
+from nl_jax.training.progress import make_progress, show_step
+from nl_jax.training.schedule import make_schedule
+from nl_jax.training.setup import Setup
+from nl_jax.training.start import Start, check_blocks_can_learn, take_over
+from nl_jax.training.step import make_train_step
+from nl_jax.training.task import Evaluation, Results, Task, TrainBatches
+from nl_jax.training.times import Profile, Times
+from nl_jax.training.watchdog import Watchdog
+
+# Under a workdir: the state of a run that was asked to end in the middle of its validation.
+UNVALIDATED = "unvalidated"
+Row = dict[str, float]
+
+
+class Run:
+    """A run of a task in a workdir; a context manager, in which it can be stepped.
+
+    Args:
+      setup: of `check_run`, which has let the task and the workdir pass.
+      profile_steps: the first step to trace into `directory`/profile, and the one after the last.
+
+    Attributes:
+      step: how many steps are done.
+      owed: the row of this step where the run was asked to end in the middle of its validation, else None.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        directory: Path,
+        setup: Setup,
+        console: Console,
+        profile_steps: tuple[int, int] | None = None,
+    ):
+        config = task.config
+        self.task, self.config, self.directory, self.setup = task, config, directory, setup
+        self.is_main, self.say = jax.process_index() == 0, console.print
+        # What the run is made of.
+        build = partial(task.build, len(setup.train_set.classes))
+        schedule = make_schedule(config.optimizer, config.steps)
+        optimizer = task.optimizer(schedule)
+        self._graphdef, *arrays = flat.abstract(lambda: build(nnx.Rngs(0)))
+        self._model = flat.merge(self._graphdef, *arrays)  # of shapes
+        self._state = state.create(build, optimizer, setup.mesh, config.seed)
+        self._batches = self._train_batches(config.seed, config.batch_size, config.accumulate_steps)
+        self._train_step = make_train_step(
+            self._graphdef,
+            task.loss,
+            optimizer,
+            schedule,
+            setup.mesh,
+            self._state,
+            config.accumulate_steps,
+            skip_nonfinite=config.skip_nonfinite > 0,
+        )
+        forward = task.forward(setup.train_set)
+        self._moments = make_moments(self._graphdef, forward, setup.mesh)
+        self._key, self._precise_seed = _other_seeds(config.seed)
+        # What looks after it.
+        self._preemption, self._progress = Preemption(), make_progress(console)
+        self._watchdog = Watchdog(self.say, warn_after=config.input_warning, end_after=config.input_timeout)
+        self._evaluator = Evaluator(self._graphdef, forward, setup.mesh, watch=self._watched, progress=self._progress)
+        self._checkpoints = Checkpoints(directory, keep=config.keep_checkpoints, keep_every=config.keep_every)
+        rows = sharding.local_rows(setup.mesh, config.batch_size, config.accumulate_steps)
+        self._bad = BadExamples(directory, setup.train_set, task.example, config.max_bad_videos, rows)
+        process = jax.process_index() if jax.process_count() > 1 else None
+        self._nonfinite = NonFinite(directory, setup.train_set, task.example, config.skip_nonfinite, process)
+        self._profile, self._times = Profile(directory / "profile", profile_steps), Times()
+        # What is known of it so far.
+        self.step, self.owed = 0, None
+        self._metrics, self._indices = [], []  # of the steps since the last row
+        self._log, self._contexts, self._bar = None, ExitStack(), None
+        self._began = self._row_began = None
+
+    # ---------------------------------------------------------------------------------------------------- start and end
+
+    def resume_or_start(self, start: Start | None) -> None:
+        """Goes on from the newest checkpoint; where there is none, begins with a new network or that of `start`."""
+        newest = _newest(self.directory, self._checkpoints)
+        if newest is not None:
+            self._state, data_state = newest.restore(self._state)
+            self._batches.set_state(data_state)
+            self._nonfinite.skipped = data_state.get("skipped_steps", 0)
+            self.owed = data_state.get("row")
+            self.say(f"resumed at step {int(self._state.step)}")
+        elif start is not None:
+            classes = self.setup.train_set.classes
+            self._state, report = take_over(self._state, start, self.task, classes, self.setup.mesh)
+            self.say(f"started from {start.directory}: {report}")
+        self.step = int(self._state.step)
+        if self.step == 0:
+            check_blocks_can_learn(self._model, self._state.params)
+
+    def __enter__(self) -> "Run":
+        self._log = MetricsLog(self.directory, self.step - bool(self.owed), self.task, enabled=self.is_main)
+        self._first_step, self._began = self.step, time.monotonic()
+        with ExitStack() as stack:
+            for context in (self._preemption, self._checkpoints, closing(self._batches), closing(self._profile)):
+                stack.enter_context(context)
+            for context in (self._log, self._watchdog, self._progress):
+                stack.enter_context(context)
+            self._bar = self._progress.add_task("training", total=self.config.steps, completed=self.step, status="")
+            self._contexts = stack.pop_all()
+        return self
+
+    def __exit__(self, *error) -> bool | None:
+        """Closes the log, waits for the last checkpoint to be whole, and no longer listens to signals."""
+        return self._contexts.__exit__(*error)
+
+    # --------------------------------------------------------------------------------------------------------- stepping
+
+    def read(self) -> Batch:
+        """The next batch."""
+        if self._row_began is None:
+            self._row_began = time.monotonic()
+        self._profile.before(self.step)
+        with self._times.of("input"), self._watchdog.waiting_for(f"batch {self.step}"):
+            batch = next(self._batches)
+        self._tell_bad(self._bad.add(batch.pop("failed")))
+        self._indices.append(batch.pop("index"))
+        return batch
+
+    def compute(self, batch: Batch) -> None:
+        """One step, which is queued: its metrics are looked at when a row is due."""
+        with self._times.of("compute"):
+            batch = sharding.put_batch(batch, self.setup.mesh, self.config.accumulate_steps)
+            self._state, metrics = self._train_step(self._state, batch, self._key)
+            self._metrics.append(metrics)
+            # Steps are queued, and with each its batch on the device: one waits there while one is computed.
+            jax.block_until_ready(self._metrics[-2:-1])
+        self.step += 1
+        self._profile.after(self.step, metrics)
+        self._progress.advance(self._bar)
+
+    def asked_to_end(self) -> bool:
+        """Whether the run is to save and end now; every process asks after every step."""
+        return self._preemption.asked()
+
+    def take_row(self) -> Row:
+        """Means of the metrics since the last row, and how long the steps took; stops at what is not finite."""
+        config, count = self.config, len(self._metrics)
+        self._tell_bad(self._bad.exchange())
+        with self._times.of("compute"):
+            fetched = jax.device_get(self._metrics)
+        finite = self._nonfinite.finite(fetched, self._indices, self.step)
+        names = {"loss": "train_loss"} | {name: f"train_{name}" for name in self.task.train_figures}
+        names["grad_norm"] = "grad_norm"
+        row = {
+            new: float(np.mean([step[name] for step in finite])) if finite else np.nan for name, new in names.items()
+        }
+        row |= self._times.take(count)
+        row["learning_rate"], row["skipped_steps"] = float(fetched[-1]["learning_rate"]), self._nonfinite.skipped
+        rate = row[rate_of(self.task.unit)] = count * config.batch_size / (time.monotonic() - self._row_began)
+        if peak := peak_flops(config.model.dtype):
+            row["flops_utilisation"] = 6 * self.setup.summary.macs * rate / peak
+        self._metrics, self._indices, self._row_began = [], [], None
+        return row
+
+    # -------------------------------------------------------------------------------------- validating, logging, saving
+
+    def validate(self, row: Row) -> Results:
+        """The figures of the validation set, with precise statistics of batch norm, which the state then has.
+
+        Raises:
+          Preempted: where the run is asked to end meanwhile; the state of before is saved, with the row that is owed.
+        """
+        before = self._state
+        try:
+            if has_running_statistics(self._model):
+                self._state = before.replace(batch_stats=self._precise_batch_stats())
+            return self._evaluate(self.setup.validation_set, "validating").metrics()
+        except Preempted:
+            self._state = before
+            with Checkpoints(self.directory / UNVALIDATED, keep=1) as unvalidated:
+                unvalidated.save(self._state, self._data_state() | {"row": row})
+            raise Preempted(
+                f"asked to end: saved at step {self.step}, before its validation; the same command goes on from there"
+            ) from None
+
+    def log(self, row: Row, validation: Results | None) -> None:
+        """A row of metrics.csv, and a line for the user."""
+        figures = validation or {}
+        row |= {f"validation_{name}": figures[name] for name in figures if name in self.task.validation_figures}
+        self._log.write(self.step, row)
+        done = self.step - self._first_step
+        seconds = time.monotonic() - self._began
+        left = seconds / done * (self.config.steps - self.step) / 60 if done else None
+        show_step(self._progress, self._bar, self.task, self.step, row, left)
+        self._checkpoints.check()
+
+    def save(self, validation: Results | None) -> None:
+        """A checkpoint, in the background; what has been validated may be the best."""
+        figures = validation or {}
+        figure = next(((name, figures[name]) for name in self.task.best if name in figures), None)
+        with self._times.of("checkpoint"):
+            self._checkpoints.save(self._state, self._data_state(), figure)
+
+    def end(self) -> None:
+        """Raises Preempted, once the last checkpoint is whole."""
+        self._checkpoints.wait()
+        raise Preempted(f"asked to end: saved at step {self.step}; the same command goes on from there")
+
+    def test(self) -> Results:
+        """The final figures, on the test set, which are written down and told."""
+        try:
+            with self._preemption, self._watchdog, self._progress:
+                evaluation = self._evaluate(self.setup.test_set, "testing")
+        except Preempted:
+            raise Preempted(f"asked to end: step {self.step} is saved; the same command tests it") from None
+        results = self.task.results(evaluation, self.setup.test_set, self.task.measured_on("test"))
+        results |= {
+            "steps": self.step,
+            "parameters": self.setup.summary.parameters,
+            "macs": self.setup.summary.macs,
+            f"bad_training_{self.task.example}s": len(self._bad.indices),
+        }
+        if self.is_main:
+            shutil.rmtree(self.directory / UNVALIDATED, ignore_errors=True)
+            evaluation.save(self.directory, self.setup.test_set)
+            workdir.write_json(self.directory / "results.json", results)
+        self.say(self.task.describe(results))
+        return results
+
+    # -------------------------------------------------------------------------------------------------------- its parts
+
+    def _train_batches(self, seed: int, batch_size: int, parts: int = 1) -> TrainBatches:
+        rows = sharding.local_rows(self.setup.mesh, batch_size, parts)
+        return self.task.train_batches(self.setup.train_set, batch_size=batch_size, seed=seed, rows=rows)
+
+    def _precise_batch_stats(self) -> flat.FlatParams:
+        parts = self.config.accumulate_steps
+        with closing(self._train_batches(self._precise_seed, self.config.batch_size // parts)) as batches:
+            watched = self._watched(batches, "batch for precise batch norm")
+            watched = itertools.islice(watched, self.config.precise_bn_batches * parts)
+            inputs = (
+                sharding.put_batch({name: batch[name] for name in self.task.inputs}, self.setup.mesh)
+                for batch in watched
+            )
+            return precise_batch_stats(self._moments, self._state.params, self._state.batch_stats, inputs)
+
+    def _evaluate(self, dataset: Dataset, title: str) -> Evaluation:
+        found = self._evaluator(self.task, self._state.params, self._state.batch_stats, dataset, title)
+        for index in map(int, found.failed.nonzero()[0]):
+            reason = dataset.failure_reason(index)
+            self.say(f"cannot be decoded, counted as wrong: {dataset.names[index]}: {reason}")
+        return found
+
+    def _watched(self, batches: Iterable[Batch], what: str) -> Iterator[Batch]:
+        return self._preemption.over(self._watchdog.over(batches, what))
+
+    def _tell_bad(self, lines: list[str]) -> None:
+        for line in lines:
+            self.say(f"cannot be decoded, replaced by another: {line}")
+
+    def _data_state(self) -> dict:
+        return self._batches.get_state() | {"skipped_steps": self._nonfinite.skipped}
+
+
+def _other_seeds(seed: int) -> tuple[jax.Array, int]:
+    """Of the key of all losses and of the batches for precise batch norm: unlike those of training, for every seed."""
+    return jax.random.fold_in(jax.random.key(seed), 1), int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
+
+
+def _newest(directory: Path, checkpoints: Checkpoints) -> Checkpoints | None:
+    """Where the state to go on from is, if there is one."""
+    found = [checkpoints]
+    if (directory / UNVALIDATED).is_dir():
+        found.append(Checkpoints(directory / UNVALIDATED, read_only=True))
+    found = [checkpoints for checkpoints in found if checkpoints.latest() is not None]
+    return max(found, key=lambda checkpoints: checkpoints.latest(), default=None)

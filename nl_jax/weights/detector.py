@@ -1,0 +1,164 @@
+"""Weights of other programs' detectors into ours, and ours into torchvision's."""
+
+import os
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from nl_jax.errors import InputError
+from nl_jax.models import DetectorConfig, MaskRCNN, flat
+from nl_jax.models.flat import FlatParams
+from nl_jax.weights import detectron2, mmdetection, norms, torchvision_detection
+from nl_jax.weights.differences import differences, nonlocal_positions
+from nl_jax.weights.inflate import Report
+from nl_jax.weights.read import arrays_of
+from nl_jax.weights.rename import fill, first, rename, shapes
+from nl_jax.weights.table import Source
+
+SOURCES = {
+    "torchvision": torchvision_detection.SOURCE,
+    "detectron2": detectron2.SOURCE,
+    "mmdetection": mmdetection.SOURCE,
+}
+# What depends on the number of classes.
+BY_CLASS = ("box_head/classes/", "box_head/deltas/", "mask_head/logits/")
+
+
+def is_detector(path: Path, source: str) -> bool:
+    """Whether the file has a name of the table, and so is no image network."""
+    to_ours = SOURCES[source].to_ours()
+    return any(map(to_ours, arrays_of(path, SOURCES[source].read)))
+
+
+def load(model: MaskRCNN, path: Path, source: str) -> Report:
+    """Fills `model` with the weights of a detector, or leaves it as it was and raises.
+
+    Blocks that only the model has, and layers by class where the classes are not as many, stay as they are: the report
+    says so. Weights of a mask head are not used by a model without one.
+
+    Raises:
+      InputError: see `nl_jax.weights.load`.
+    """
+    table = SOURCES[source]
+    arrays = arrays_of(path, table.read)
+    names, unused = rename(path, source, arrays, SOURCES)
+    if model.mask_head is None:
+        unused += [theirs for ours, theirs in names.items() if ours.startswith("mask_head/")]
+        names = {ours: theirs for ours, theirs in names.items() if not ours.startswith("mask_head/")}
+    found = {ours: _to_ours(ours, arrays[theirs], model.config, table) for ours, theirs in names.items()}
+    _, params, batch_stats = flat.split(model)
+    wanted = params | batch_stats
+    found, folded = norms.fold(found, set(wanted), model.backbone.config.norm_epsilon)
+    if new_classes := {
+        n for n in found if n.startswith(BY_CLASS) and n in wanted and found[n].shape != wanted[n].shape
+    }:
+        found = {name: value for name, value in found.items() if not name.startswith(BY_CLASS)}
+    _check(path, found, wanted, bool(new_classes))
+    fill(model, wanted | {name: jnp.asarray(value, wanted[name].dtype) for name, value in found.items()})
+    left = [name for name in wanted if name not in found]
+    return Report(loaded=list(found), left_at_init=left, unused=unused, norms=norms.folded(folded))
+
+
+def save(model: MaskRCNN, path: str | Path) -> str:
+    """Writes the state of a torchvision `MaskRCNN` of the same layers: it loads there with strict=True.
+
+    Returns:
+      The arguments that differ from those of torchvision, to compute the same there.
+
+    Raises:
+      InputError: for a network with non-local blocks or without masks, or where PyTorch is not installed.
+    """
+    if blocks := list(model.nonlocal_blocks()):
+        raise InputError(f"torchvision has no non-local blocks, and this network has {', '.join(blocks)}")
+    if model.mask_head is None:
+        raise InputError("masks=False: only a network with masks is written")
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError("writing a torch file needs PyTorch: pip install torch") from error
+    _, params, batch_stats = flat.split(model)
+    arrays = {name: np.asarray(value) for name, value in (params | batch_stats).items()}
+    means = {name.removesuffix("scale") + "mean" for name in arrays if name.endswith("/scale")}
+    arrays, _ = norms.unfold(arrays, means)
+    to_theirs = torchvision_detection.SOURCE.to_theirs()
+    # NumPy's copies, for torch does not take arrays that may not be written to.
+    state = {to_theirs(n): torch.from_numpy(np.array(_to_torch(n, a, model.config))) for n, a in arrays.items()}
+    if model.backbone.config.norm in ("batch", "global"):
+        counters = [name.replace("running_mean", "num_batches_tracked") for name in state if "running_mean" in name]
+        state |= {name: torch.tensor(0) for name in counters}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    torch.save(state, part)
+    os.replace(part, path)
+    config, backbone = model.config, model.backbone.config
+    text = (
+        f"torchvision's MaskRCNN with num_classes={config.num_classes + 1}, box_score_thresh={config.score_threshold}, "
+        f"a ResNet of the blocks {tuple(backbone.stages().values())} with groups={backbone.groups} and "
+        f"width_per_group={backbone.width_per_group}, and norms with eps={backbone.norm_epsilon}"
+    )
+    differs = {"stride_on_1x1": backbone.stride_on_1x1, "aligned": config.aligned}
+    differs |= {"floor_strides": not config.floor_strides, "round_anchors": not config.round_anchors}
+    if names := [f"{name}={getattr(config, name, True)}" for name, other in differs.items() if other]:
+        text += f"\nit cannot compute {', '.join(names)}: expect other figures"
+    return text
+
+
+def _to_ours(name: str, array: np.ndarray, config: DetectorConfig, table: Source) -> np.ndarray:
+    """Their layout of kernels to ours, (*k,i,o), and the background to the front of the classes."""
+    array = array.astype(np.result_type(array.dtype, np.float32))
+    layer, kind = name.rsplit("/", 1)
+    if kind == "kernel":
+        if layer == "mask_head/deconv":  # (i, o, *k)
+            array = np.moveaxis(array, (0, 1), (-2, -1))
+        elif array.ndim == 4:  # (o, i, *k)
+            array = np.moveaxis(array, (0, 1), (-1, -2))
+        elif layer == "box_head/fc1":  # features of a box channel by channel; ours are place by place
+            size = config.box_size
+            if array.shape[1] % size**2:
+                raise InputError(f"{name} takes {array.shape[1]} features, and box_size={size} has {size**2} places")
+            array = array.reshape(len(array), -1, size, size).transpose(2, 3, 1, 0).reshape(-1, len(array))
+        else:
+            array = array.T
+    if layer == "backbone/conv1" and table.bgr:
+        array = array[..., ::-1, :]
+    if name.startswith("backbone/") and kind == "kernel":
+        array = array[None]
+    if table.background_last and layer == "box_head/classes":
+        array = np.roll(array, 1, axis=-1)
+    if table.background_last and layer in ("box_head/deltas", "mask_head/logits"):
+        new = 4 if layer == "box_head/deltas" else 1
+        array = np.concatenate([np.zeros_like(array[..., :new]), array], axis=-1)
+    return array
+
+
+def _to_torch(name: str, array: np.ndarray, config: DetectorConfig) -> np.ndarray:
+    """Undoes `_to_ours` for torchvision."""
+    layer, kind = name.rsplit("/", 1)
+    if kind != "kernel":
+        return array
+    if name.startswith("backbone/"):
+        array = array[0]
+    if layer == "mask_head/deconv":
+        return np.moveaxis(array, (-2, -1), (0, 1))
+    if layer == "box_head/fc1":
+        size = config.box_size
+        return array.reshape(size, size, -1, array.shape[-1]).transpose(3, 2, 0, 1).reshape(array.shape[-1], -1)
+    return np.moveaxis(array, (-1, -2), (0, 1))
+
+
+def _check(path: Path, found: FlatParams, wanted: FlatParams, new_classes: bool) -> None:
+    in_file, in_model = ({k.removeprefix("backbone/"): v for k, v in shapes(a).items()} for a in (found, wanted))
+    if problem := next(differences(in_file, in_model, may_inflate=False), None):
+        raise InputError(f"{path}: {problem}")
+    if surplus := sorted(found.keys() - wanted.keys()):
+        raise InputError(f"{path}: {first(surplus)} in the file has no place in the model")
+    blocks = {f"backbone/{stage}/{at}/" for stage, ats in nonlocal_positions(in_file).items() for at in ats}
+
+    def may_be_new(name):
+        place, is_nonlocal, _ = name.partition("nonlocal_block/")
+        return (is_nonlocal and place not in blocks) or (new_classes and name.startswith(BY_CLASS))
+
+    if missing := [name for name in sorted(wanted.keys() - found.keys()) if not may_be_new(name)]:
+        raise InputError(f"{path}: the model has {first(missing)}, and the file has not")

@@ -1,0 +1,53 @@
+"""The steps that every import shares: names to ours, shapes, filling a model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+
+from nl_jax.errors import InputError
+from nl_jax.models.flat import FlatParams
+from nl_jax.weights.table import Source
+
+
+def rename(
+    path: Path, source: str, arrays: Mapping[str, np.ndarray], sources: Mapping[str, Source]
+) -> tuple[dict[str, str], list[str]]:
+    """Our names to theirs, and which of theirs are known not to be weights.
+
+    Raises:
+      InputError: for a name that the table of `source` does not have, or two that mean the same.
+    """
+    table = sources[source]
+    to_ours = table.to_ours()
+    names = {name: to_ours(name) for name in arrays if not table.is_ignored(name)}
+    unknown = [name for name, ours in names.items() if ours is None]
+    if unknown:
+        others = [other for other in sources if other != source and any(map(sources[other].to_ours(), unknown))]
+        hint = f"; source={others[0]!r} knows some of them" if others else ""
+        raise InputError(
+            f"{path}: {len(unknown)} of {len(names)} names are unknown to source={source!r}: {first(unknown)}{hint}"
+        )
+    result = {}
+    for theirs, ours in names.items():
+        if ours in result:
+            raise InputError(f"{path} has {ours} twice, the second time as {theirs}")
+        result[ours] = theirs
+    return result, [name for name in arrays if name not in names]
+
+
+def fill(model: nnx.Module, arrays: FlatParams) -> None:
+    """Gives every array of `model` the value of its name."""
+    for place, variable in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))):
+        variable.set_value(arrays["/".join(map(str, place))])
+
+
+def shapes(arrays: FlatParams) -> dict[str, tuple[int, ...]]:
+    """The shape of every array."""
+    return {name: tuple(array.shape) for name, array in arrays.items()}
+
+
+def first(names: list[str], count: int = 3) -> str:
+    """The first names, and how many there are more."""
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

@@ -1,0 +1,196 @@
+import contextlib
+import io
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from nl_jax.data.coco.masks import compressed
+from nl_jax.errors import InputError
+from nl_jax.evaluation.coco import BOX_FIGURES, evaluate, results, without_categories, write_results
+
+HEIGHT, WIDTH = 120, 160
+
+
+def block(x, y, w, h):
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[y : y + h, x : x + w] = 1
+    return mask
+
+
+@pytest.fixture
+def truth():
+    """Six images: small, medium and large objects of two categories, one crowd, and one image without anything."""
+    rng = np.random.default_rng(0)
+    annotations = []
+    for number in range(5):
+        for place in range(4):
+            w, h = rng.integers(8, (20, 50, 78, 30)[place], 2)
+            x, y = rng.integers(0, WIDTH - w), rng.integers(0, HEIGHT - h)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": (2, 7)[place % 2],
+                    "bbox": [float(v) for v in (x, y, w, h)],
+                    "area": float(w * h),
+                    "iscrowd": int(place == 3 and number == 0),
+                    "segmentation": compressed(block(x, y, w, h)),
+                }
+            )
+    images = [{"id": n, "file_name": f"{n}.jpg", "height": HEIGHT, "width": WIDTH} for n in range(6)]
+    names = [{"id": 2, "name": "roof"}, {"id": 7, "name": "leaf"}, {"id": 9, "name": "snow"}]
+    return {"images": images, "annotations": annotations, "categories": names}
+
+
+def perfect(truth):
+    return [
+        {name: one[name] for name in ("image_id", "category_id", "bbox", "segmentation")} | {"score": 1.0}
+        for one in truth["annotations"]
+        if not one["iscrowd"]
+    ]
+
+
+def noisy(truth, seed=1):
+    """Boxes and masks that are off by a few pixels, some twice, some of another name, and some that are not there."""
+    rng, found = np.random.default_rng(seed), []
+    for one in truth["annotations"]:
+        for _ in range(rng.integers(3)):
+            x, y, w, h = (int(v) for v in np.array(one["bbox"]) + rng.integers(-2, 3, 4))
+            x, y = max(x, 0), max(y, 0)
+            found.append(
+                {
+                    "image_id": one["image_id"],
+                    "category_id": one["category_id"] if rng.random() < 0.8 else 9,
+                    "bbox": [x, y, max(w, 4), max(h, 4)],
+                    "score": float(rng.random()),
+                    "segmentation": compressed(block(x, y, max(w, 4), max(h, 4))),
+                }
+            )
+    return found
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_the_truth_itself_scores_one(truth, iou_type, capsys):
+    scores = evaluate(truth, perfect(truth), iou_type)
+    assert tuple(scores.figures) == BOX_FIGURES and scores.images == 6
+    for name in ("AP", "AP50", "AP75", "AR100", "AP_small", "AP_medium"):
+        assert scores.figures[name] == pytest.approx(1), name
+    assert scores.by_class["roof"] == scores.by_class["leaf"] == pytest.approx(1)
+    assert np.isnan(scores.by_class["snow"])
+    assert capsys.readouterr().out == ""
+
+
+def test_what_lies_in_a_crowd_is_no_false_alarm(truth):
+    crowd = next(one for one in truth["annotations"] if one["iscrowd"])
+    x, y, w, h = crowd["bbox"]
+    inside = {"image_id": 0, "category_id": crowd["category_id"], "bbox": [x, y, w / 2, h / 2], "score": 2.0}
+    for found, expected in ((inside, 1), (inside | {"category_id": 2}, None)):
+        scores = evaluate(truth, [*perfect(truth), found])
+        assert scores.figures["AP"] == pytest.approx(1) if expected else scores.figures["AP"] < 1
+
+
+def test_nothing_found_scores_zero(truth):
+    scores = evaluate(truth, [])
+    assert scores.figures["AP"] == scores.by_class["roof"] == 0
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_the_written_file_gives_pycocotools_alone_the_same_figures(truth, tmp_path, iou_type):
+    found = noisy(truth)
+    before = json.dumps([truth, found])
+    scores = evaluate(truth, found, iou_type)
+    assert json.dumps([truth, found]) == before  # nothing is written into what is given
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    write_results(tmp_path / "detections.json", found)
+    assert [file.name for file in tmp_path.glob("*.partial")] == []
+    with contextlib.redirect_stdout(io.StringIO()):
+        true = COCO(str(tmp_path / "truth.json"))
+        evaluation = COCOeval(true, true.loadRes(str(tmp_path / "detections.json")), iou_type)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    expected = np.where(evaluation.stats == -1, np.nan, evaluation.stats)
+    np.testing.assert_array_equal(list(scores.figures.values()), expected)
+    assert 0.05 < scores.figures["AP"] < 0.95
+    assert scores.figures["AP"] == pytest.approx((scores.by_class["roof"] + scores.by_class["leaf"]) / 2)
+
+
+def test_names_do_not_count_where_categories_are_not_used(truth):
+    swapped = [one | {"category_id": 9 - one["category_id"]} for one in perfect(truth)]
+    assert evaluate(truth, swapped).figures["AP"] < 0.2
+    assert evaluate(truth, swapped, use_categories=False).figures["AP"] == pytest.approx(1)
+    assert evaluate(truth, swapped, use_categories=False).by_class == {}
+
+
+def test_an_object_found_under_several_names_is_one_find():
+    def find(box, score, category, image=0):
+        return {"image_id": image, "category_id": category, "bbox": box, "score": score}
+
+    first, again = find([10, 10, 40, 40], 0.4, 2), find([11, 10, 40, 40], 0.5, 7)
+    apart, beside = find([90, 10, 40, 40], 0.1, 2), find([35, 10, 40, 40], 0.3, 2)
+    elsewhere = find([10, 10, 40, 40], 0.2, 2, image=1)
+    kept = without_categories([first, again, apart, beside, elsewhere])
+    assert kept == [again, beside, apart, elsewhere]
+    assert without_categories([]) == []
+
+
+def test_keypoints_are_scored():
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.uniform(10, 90, (17, 2)), np.full((17, 1), 2)], 1)
+    truth = {
+        "images": [{"id": 5, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH}],
+        "annotations": [
+            {"id": 1, "image_id": 5, "category_id": 1, "bbox": [5, 5, 90, 90], "area": 4000.0, "iscrowd": 0}
+            | {"keypoints": points.ravel().tolist(), "num_keypoints": 17}
+        ],
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    image = SimpleNamespace(id=5, height=HEIGHT, width=WIDTH)
+    boxes, scale = np.array([[5, 5, 95, 95]], np.float32) * 2, np.full(2, 2, np.float32)
+    seen = (points + np.array([0.5, 0.5, 0])) * (2, 2, 1)  # in pixels of an image of twice the size, from the corner
+
+    def score(shift):
+        found = results(
+            image,
+            (1,),
+            boxes,
+            np.ones(1),
+            np.zeros(1, int),
+            scale=scale,
+            keypoints=seen[None] + np.array([shift, 0, 0]),
+        )
+        return evaluate(truth, found, "keypoints").figures
+
+    assert score(0)["AP"] == pytest.approx(1) and np.isnan(score(0)["AP_large"])
+    assert 0 < score(12)["AP"] < 1 and score(200)["AP"] == 0
+
+
+def test_detections_are_told_in_pixels_of_the_original():
+    image = SimpleNamespace(id=8, height=HEIGHT, width=WIDTH)
+    boxes = np.array([[20, 10, 60, 50], [0, 0, 5, 5], [100, 100, 140, 130]], np.float32)
+    found = results(
+        image,
+        (2, 7, 9),
+        boxes,
+        np.array([0.75, 0.9, 0.5]),
+        np.array([1, 0, 2]),
+        scale=np.array([2.0, 2.0]),
+        valid=np.array([True, False, True]),
+        masks=np.ones((3, 28, 28)),
+    )
+    assert [one["bbox"] for one in found] == [[10, 5, 20, 20], [50, 50, 20, 15]]
+    assert [one["category_id"] for one in found] == [7, 9] and [one["score"] for one in found] == [0.75, 0.5]
+    assert found[0]["segmentation"] == compressed(block(10, 5, 20, 20))
+    assert found[1]["segmentation"] == compressed(block(50, 50, 20, 15))
+    json.dumps(found)
+
+
+def test_bad_arguments_are_named(truth):
+    with pytest.raises(InputError, match="iou_type: found 'boxes', valid are bbox, segm, keypoints"):
+        evaluate(truth, [], "boxes")
+    with pytest.raises(InputError, match="found image_id 77, valid are those of the 6 images"):
+        evaluate(truth, [perfect(truth)[0] | {"image_id": 77}])

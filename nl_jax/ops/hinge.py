@@ -1,11 +1,12 @@
 """1/m sum_j relu(a_i + p_j) g_j, the sum of concatenation, with memory linear in the positions, forward and backward.
 
-Two forms of the same function; `hinge_form` is the one place that says which is taken where:
+Three forms of the same function; `hinge_form` is the one place that says which is taken where:
 
   sorted:    with the keys sorted by p, those with a_i + p_j > 0 are a prefix that ends where a_i falls among them, so
              two prefix sums, of g_j and of p_j g_j, give every y_i: cost m log m + n log n. The gradients are sums of
              the same kind with a and p in each other's place.
   blockwise: the pairs of a few queries at a time, computed again in the backward pass: two products of cost n m c.
+  pairs:     all of them at once, for derivatives in forward mode; taken where it is asked for alone.
 """
 
 from functools import partial
@@ -158,4 +159,9 @@ def _blockwise_backward(residuals, dy):
 
 _blockwise.defvjp(_blockwise_forward, _blockwise_backward)
 
-FORMS = {"sorted": _sorted, "blockwise": _blockwise}
+
+def _pairs(a, p, g):
+    return jax.nn.relu(widen(a)[:, :, None] + widen(p)[:, None]) / p.shape[1] @ widen(g)
+
+
+FORMS = {"pairs": _pairs, "sorted": _sorted, "blockwise": _blockwise}

@@ -10,6 +10,10 @@ and prefix sums replace the pairs. All forms are exact.
 
 `valid` (b,m) says which keys are summed over, all of them where it is None: C(x) then counts or sums the valid keys
 alone, and an item without a valid key gives zeros. What an invalid key holds has no part in values or gradients.
+
+All have derivatives of any order in reverse mode: `jax.jacrev(jax.grad(f))` is a Hessian. Forward mode (`jax.jvp`,
+`jax.jacfwd`, `jax.hessian`) is there for the dot product, and for the others with `form="pairs"`, which holds all n x m
+values; JAX refuses it for the other forms, whose gradients are written by hand.
 """
 
 import jax
@@ -137,6 +141,9 @@ def _count(keys: Float[Array, "b m *d"], valid: Bool[Array, "b m"] | None) -> in
 
 
 def _weighted_sum(rows: Float[Array, "b n m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
+    if g.dtype == jnp.float16:  # the rows of a dot product may be larger than its largest number, 65504
+        g, rows = widen(g), widen(rows)
+        return jnp.einsum("bnm,bmc->bnc", rows, g).astype(jnp.float16)
     y = jnp.einsum("bnm,bmc->bnc", rows.astype(g.dtype), g, preferred_element_type=wide(g))
     return y.astype(g.dtype)
 

@@ -83,7 +83,7 @@ def test_chunks_stand_in_for_a_kernel_that_cannot_be_traced_here(monkeypatch):
 
 
 def test_unknown_form():
-    with pytest.raises(ValueError, match="form='flash' is unknown; choose one of chunked, cudnn, mixed, pallas"):
+    with pytest.raises(ValueError, match="form='flash' is unknown; choose one of pairs, chunked, cudnn, mixed, pallas"):
         attention.attention(*arguments(5, 6, 4), form="flash")
 
 

@@ -1,6 +1,7 @@
 """What every data set of videos does: random clips to train on, all views to test with (paper section 4)."""
 
 import hashlib
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -168,9 +169,18 @@ class Videos:
             return error.reason
         return "it decodes now"
 
+    def empty_classes(self) -> tuple[str, ...]:
+        """The classes that no video has, of a data set of one label each."""
+        used = set(range(len(self.classes)) if self.multi_label else self.labels)
+        return tuple(name for label, name in enumerate(self.classes) if label not in used)
+
     def list_hash(self) -> str:
-        """12 hex digits that name this list of videos and labels, wherever its copy lies and in whatever order."""
-        lines = sorted(f"{name},{self._label_text(index)}" for index, name in enumerate(self.names))
+        """12 hex digits that name this list of videos and labels, wherever its copy lies and in whatever order.
+
+        Two forms that Unicode has for one name (NFC and NFD) have the same hash.
+        """
+        lines = [f"{name},{self._label_text(index)}" for index, name in enumerate(self.names)]
+        lines = sorted(unicodedata.normalize("NFC", line) for line in lines)
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
     def _candidates(self, index: int, seed: int) -> Iterator[int]:

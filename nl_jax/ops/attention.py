@@ -1,12 +1,13 @@
 """softmax(scale theta phi^T) g with memory linear in the positions, forward and backward.
 
-Three forms of the same function; `attention_form` is the one place that says which is taken where:
+Four forms of the same function; `attention_form` is the one place that says which is taken where:
 
 - chunked: any platform, any shape. Queries in chunks; of the forward pass only the log-sum-exp of every query is kept,
   and the backward pass computes the chunk's scores again (the scheme of FlashAttention, Dao et al. 2022).
 - cudnn: JAX's fused kernel for NVIDIA GPUs; bfloat16 or float16, channels in multiples of 8, up to 256 on Hopper and
   newer and up to 128 before.
 - pallas: JAX's flash attention kernel for TPUs, positions padded to its blocks and masked.
+- pairs: all n x m values at once, for derivatives in forward mode; taken where it is asked for alone.
 """
 
 import dataclasses
@@ -156,4 +157,9 @@ def _pallas(theta, phi, g, valid, scale):
     return y[:, 0, :n]
 
 
-FORMS = {"chunked": _chunked, "cudnn": _cudnn, "pallas": _pallas}
+def _pairs(theta, phi, g, valid, scale):
+    weights = jax.nn.softmax(_scores(theta, phi, valid, scale), axis=-1)
+    return einsum_wide("bnm,bmc->bnc", weights.astype(g.dtype), g).astype(g.dtype)
+
+
+FORMS = {"pairs": _pairs, "chunked": _chunked, "cudnn": _cudnn, "pallas": _pallas}

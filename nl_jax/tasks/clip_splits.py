@@ -26,6 +26,11 @@ def measured_on(config: ConfigDict, split: str) -> str:
     return f"the {shown} videos (data.{split} is not given)"
 
 
+def is_fit(config: ConfigDict, split: str) -> bool:
+    """Whether the training videos stand for this split: its figures then say how well they are fitted."""
+    return config.name == "video_folder" and not config[split] and _stand_in(config, split) == "train"
+
+
 def _long_range(fields, split, classes):
     sizes = {name: fields.pop(f"{name}_size") for name in SPLITS}
     return LongRange(split, size=sizes[split], **fields)

@@ -73,7 +73,7 @@ def _sorted_forward(a, p, g):
     by_a, by_p = jnp.argsort(-a, axis=1), jnp.argsort(-p, axis=1)
     a, p, g = _take(a, by_a), _take(p, by_p), _take(g, by_p)
     active, hinge = _prefix_sums(a, p, g)
-    return _take(materialize(hinge), jnp.argsort(by_a, axis=1)), (a, p, g, by_a, by_p, active)
+    return _take(_once(hinge), jnp.argsort(by_a, axis=1)), (a, p, g, by_a, by_p, active)
 
 
 def _sorted_backward(residuals, dy):
@@ -82,10 +82,15 @@ def _sorted_backward(residuals, dy):
     active_dy, dg = _prefix_sums(p, a, dy)
     da, dp = jnp.einsum("bnc,bnc->bn", active, dy), jnp.einsum("bmc,bmc->bm", active_dy, g)
     to_a, to_p = jnp.argsort(by_a, axis=1), jnp.argsort(by_p, axis=1)
-    return _take(da, to_a), _take(dp, to_p), _take(materialize(dg), to_p)
+    return _take(da, to_a), _take(dp, to_p), _take(_once(dg), to_p)
 
 
 _sum_sorted.defvjp(_sorted_forward, _sorted_backward)
+
+
+def _once(x):
+    """x computed before it is read in random order: a CPU would gather what x is made of. A GPU does that faster."""
+    return materialize(x) if devices.platform() == "cpu" else x
 
 
 def _prefix_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]):
@@ -99,10 +104,8 @@ def _prefix_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array,
     sum_g = jnp.cumsum(g, axis=1)
     gaps = p[:, :-1] - p[:, 1:]
     hinge = jnp.pad(jnp.cumsum(gaps[..., None] * sum_g[:, :-1], axis=1), ((0, 0), (1, 0), (0, 0)))
-    # The number of keys with -p_j < a_i, that is a_i + p_j > 0. A GPU compares every pair in the time that it takes to
-    # start the kernels of a search.
-    method = "compare_all" if devices.platform() == "gpu" else "scan"
-    count = jax.vmap(partial(jnp.searchsorted, side="left", method=method))(-p, a)
+    # The number of keys with -p_j < a_i, that is a_i + p_j > 0.
+    count = jax.vmap(partial(jnp.searchsorted, side="left"))(-p, a)
     last = jnp.maximum(count - 1, 0)
     beyond = jnp.where(count > 0, a + _take(p, last), 0)
     sum_g, hinge = _take(sum_g, last), _take(hinge, last)

@@ -126,6 +126,7 @@ def _operations(small: bool) -> list[Case]:
         for d, dtype, masked in ((256, "bfloat16", False), (128, "float16", False), (64, "bfloat16", True)):
             gaussian("cudnn", d, d, dtype, None, masked)
         gaussian("cudnn", 256, 256, "bfloat16", None, masked=True)
+        gaussian("mixed", 256, 256, "bfloat16", None)
         for sizes in ((n, m - 1), (n + 1, m), (n + 1, m - 1)):  # JAX has conditions on what is odd
             gaussian("cudnn", 256, 256, "bfloat16", None, sizes=sizes)
     for dtype, precision in kinds:

@@ -34,8 +34,8 @@ def forms(function: str, shapes: list[tuple[int, ...]], dtype: str) -> dict[str,
     (_, n, *_), (_, m, *_), (_, _, d) = shapes
     if function == "gaussian":
         form = attention_form(devices.target(), False, n, m, d, d, jnp.dtype(dtype))
-        chosen = form if form != "cudnn" or devices.knows_cudnn() else "chunked"
-        names, operation = dict.fromkeys((chosen, "chunked")), attention
+        fused = form in ("cudnn", "mixed") and devices.knows_cudnn()
+        names, operation = dict.fromkeys((form, "cudnn", "chunked") if fused else ("chunked",)), attention
     else:
         names, operation = dict.fromkeys((hinge_form(devices.platform(), m), "sorted", "blockwise")), hinge
     return {f"ours {name}": partial(operation, form=name) for name in names}

@@ -15,9 +15,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from nl_jax.config_files import load_config
-from nl_jax.errors import InputError, Preempted, TrainingError
-from nl_jax.places import check_place
+from nl_jax.errors import InputError, Preempted, TrainingError, check_place
+from nl_jax.runs.config_files import load_config
 from nl_jax.training import hosts, sharding
 from nl_jax.training.workdir import flatten
 

@@ -33,7 +33,7 @@ from nl_jax.data.stream import is_stream
 from nl_jax.errors import InputError
 from nl_jax.figures import attention
 from nl_jax.figures.scores import draw_scores
-from nl_jax.predictor import Prediction, Predictor
+from nl_jax.runs.predictor import Prediction, Predictor
 from nl_jax.training import workdir
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")

@@ -66,7 +66,7 @@ class Norm(nnx.Module):
 
     def __call__(self, x: Float[Array, "b *s c"], rectified: bool = False) -> Float[Array, "b *s c"]:
         """y, or with `rectified` max(y, 0)."""
-        if devices.platform() == "gpu" and self.kind in ("batch", "global") and not self.use_running_average:
+        if devices.platform() == "gpu" and self.has_running_statistics and not self.use_running_average:
             groups = _merge(x, self._num_groups(x.shape[0]))
             y, mean, var = batch_norm(groups, self.scale[...], self.bias[...], self.epsilon, rectified)
             self._update(mean, var)

@@ -20,18 +20,17 @@ from nl_jax.ops.chunks import einsum_wide, join_queries, split_queries
 from nl_jax.ops.fusion import materialize
 from nl_jax.ops.precision import wide, widen
 
-# The sorted form pays sorts and gathers; below this many keys the pairs are cheaper on a CPU.
-MIN_SORTED_KEYS = 512
-# Products are what an accelerator is fast at, memory traffic what it is slow at. Compiled for a v5e, the sorted form
-# moved 34 float32 per position and channel (forward, n = 12544, m = 3136); pairs cost 2 m operations each. For n = m
-# these take the same time at 33,000 keys at the published peaks of a v5e (197 TFLOP/s, 819 GB/s), at 20,000 at those of
-# an H100 (495 in TF32, 3350), and at fewer where products fall short of their peak. Neither has been timed there.
-MIN_SORTED_KEYS_ON_ACCELERATORS = 16384
+# Keys from which on the sorted form is taken, by platform. It pays sorts and gathers; the pairs pay products.
+# - A GPU: 2048 lies between the sizes that were timed (docs/performance.md).
+# - A TPU: nothing has been timed there. Compiled for a v5e, the sorted form moved 34 float32 per position and channel
+#   (forward, n = 12544, m = 3136); pairs cost 2 m operations each. For n = m these take the same time at 33,000 keys at
+#   the published peaks of a v5e (197 TFLOP/s, 819 GB/s), and at fewer where products fall short of their peak.
+MIN_SORTED_KEYS = {"cpu": 512, "gpu": 2048, "tpu": 16384}
 
 
 def hinge_form(platform: str, m: int) -> str:
     """The form for m keys on "cpu", "gpu" or "tpu"."""
-    return "sorted" if m >= (MIN_SORTED_KEYS if platform == "cpu" else MIN_SORTED_KEYS_ON_ACCELERATORS) else "blockwise"
+    return "sorted" if m >= MIN_SORTED_KEYS[platform] else "blockwise"
 
 
 def hinge(
@@ -100,8 +99,10 @@ def _prefix_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array,
     sum_g = jnp.cumsum(g, axis=1)
     gaps = p[:, :-1] - p[:, 1:]
     hinge = jnp.pad(jnp.cumsum(gaps[..., None] * sum_g[:, :-1], axis=1), ((0, 0), (1, 0), (0, 0)))
-    # The number of keys with -p_j < a_i, that is a_i + p_j > 0.
-    count = jax.vmap(partial(jnp.searchsorted, side="left"))(-p, a)
+    # The number of keys with -p_j < a_i, that is a_i + p_j > 0. A GPU compares every pair in the time that it takes to
+    # start the kernels of a search.
+    method = "compare_all" if devices.platform() == "gpu" else "scan"
+    count = jax.vmap(partial(jnp.searchsorted, side="left", method=method))(-p, a)
     last = jnp.maximum(count - 1, 0)
     beyond = jnp.where(count > 0, a + _take(p, last), 0)
     sum_g, hinge = _take(sum_g, last), _take(hinge, last)

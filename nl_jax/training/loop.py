@@ -19,7 +19,7 @@ def train(
 ) -> Results:
     """Trains `task.config` in `directory`, or goes on where an earlier call stopped, and returns the test metrics.
 
-    `nl_jax.stages.train` calls it with the task of a config.
+    `nl_jax.runs.stages.train` calls it with the task of a config.
 
     Args:
       directory: the workdir.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nl_jax.ops import conv_gradient
+from nl_jax.ops import conv_gradient, devices
 from nl_jax.ops.conv import MAX_STACKED_CHANNELS, conv3d
 
 SIZE = (7, 8, 11)  # odd and even
@@ -54,6 +54,32 @@ def test_equals_a_3d_convolution(kernel, strides, channels, large_frames, monkey
     ours, expected = (jax.jit(value_and_gradients, static_argnums=0)(conv) for conv in (conv3d, reference))
     for name, a, b in zip(("y", "dx", "dkernel"), ours, expected, strict=True):
         assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1, np.abs(b).max()), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "kernel, strides, padding, size, channels",
+    [
+        ((5, 7, 7), (1, 2, 2), (2, 3, 3), (4, 16, 16), 3),  # the stems
+        ((5, 7, 7), (2, 2, 2), (2, 3, 3), (4, 17, 15), 3),
+        ((1, 7, 7), (2, 2, 2), (0, 3, 3), (4, 16, 14), 3),
+        ((1, 3, 5), (1, 3, 3), (0, 1, 0), (2, 16, 19), 2),
+    ],
+)
+def test_a_gpu_takes_a_stem_over_cells(kernel, strides, padding, size, channels):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, *size, channels)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=(*kernel, channels, 5)) / np.sqrt(np.prod(kernel)), jnp.float32)
+
+    def value_and_gradients(conv):
+        y, pull = jax.vjp(lambda x, k: conv(x, k, strides, padding), x, weights)
+        return y, *pull(jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
+
+    with devices.compiling_for("gpu", 1):
+        found = jax.jit(value_and_gradients, static_argnums=0)(conv3d)
+        jaxpr = str(jax.make_jaxpr(lambda x, k: conv3d(x, k, strides, padding))(x, weights))
+    assert "window_strides=(1, 1)" in jaxpr and f"window_strides={strides[1:]}" not in jaxpr
+    for name, a, b in zip(("y", "dx", "dkernel"), found, value_and_gradients(reference), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * max(1, np.abs(b).max()), err_msg=name)
 
 

@@ -60,7 +60,7 @@ def form(request, monkeypatch):
     monkeypatch.setattr(chunks, "MAX_PAIRS", 2**24 if request.param == "whole" else M * 4)  # 11 = 4 + 4 + 3
     monkeypatch.setattr(chunks, "MIN_CHUNK", 1)
     monkeypatch.setattr(chunks, "CHUNK_MULTIPLE", 2)
-    monkeypatch.setattr(hinge, "MIN_SORTED_KEYS", 1 if request.param == "sorted" else 10**9)
+    monkeypatch.setitem(hinge.MIN_SORTED_KEYS, "cpu", 1 if request.param == "sorted" else 10**9)
     return request.param
 
 
@@ -126,7 +126,8 @@ def test_blockwise_concatenation_forms_the_pairs_of_a_few_queries():
 
 @pytest.mark.parametrize("platform, m, expected", [
     ("cpu", 511, "blockwise"), ("cpu", 512, "sorted"), ("cpu", 100_000, "sorted"),
-    ("tpu", 12544, "blockwise"), ("tpu", 50176, "sorted"), ("gpu", 3136, "blockwise"),
+    ("tpu", 12544, "blockwise"), ("tpu", 50176, "sorted"), ("gpu", 784, "blockwise"),
+    ("gpu", 3136, "sorted"),
 ])  # fmt: skip
 def test_form_of_concatenation(platform, m, expected):
     assert hinge.hinge_form(platform, m) == expected

@@ -12,7 +12,7 @@ from configs import common
 from nl_jax.data.loader import TrainBatches
 from nl_jax.data.long_range import LongRange
 from nl_jax.errors import InputError, Preempted, TrainingError
-from nl_jax.stages import train
+from nl_jax.runs.stages import train
 from nl_jax.tasks import classification as classification_task
 from nl_jax.tasks import clip_splits, restore_network, task_of
 from nl_jax.training import run as training_run

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from nl_jax.config_files import load_config
 from nl_jax.errors import InputError
+from nl_jax.runs.config_files import load_config
 from nl_jax.tasks import task_of
 from nl_jax.training import loop, recipe, workdir
 from nl_jax.training.lock import only_run

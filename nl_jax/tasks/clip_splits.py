@@ -28,7 +28,9 @@ def measured_on(config: ConfigDict, split: str) -> str:
 
 def is_fit(config: ConfigDict, split: str) -> bool:
     """Whether the training videos stand for this split: its figures then say how well they are fitted."""
-    return config.name == "video_folder" and not config[split] and _stand_in(config, split) == "train"
+    if config.name != "video_folder" or config[split] or not config.train:  # without videos there are no figures
+        return False
+    return _stand_in(config, split) == "train"
 
 
 def _long_range(fields, split, classes):

@@ -9,10 +9,11 @@ from ml_collections import ConfigDict
 from nl_jax.errors import InputError
 from nl_jax.models.flat import FlatParams
 from nl_jax.tasks.classification import Classification
+from nl_jax.tasks.detection import Detection
 from nl_jax.training.task import Task
 from nl_jax.training.workdir import read_config, restore_arrays
 
-TASKS = {"classification": Classification}
+TASKS = {"classification": Classification, "detection": Detection}
 
 
 def task_of(config: ConfigDict) -> Task:

@@ -68,6 +68,7 @@ class Classification(Task):
         ),
     )
     paper = "top-1 {}%, top-5 {}%"
+    by_class = ("classifier/",)
     test_options = {  # noqa: RUF012
         "num_clips": (int, "clips per video, evenly spaced"),
         "num_crops": (int, "crops per clip, 1 or 3"),

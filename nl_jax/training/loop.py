@@ -38,6 +38,8 @@ def train(
         (directory / "network.txt").write_text(f"{setup.summary}\n")
     if ignored := setup.train_set.ignored:
         say(f"{len(ignored)} files under {config.data.train} are not {task.example}s: {', '.join(ignored[:10])}")
+    for note in task.notes(setup.train_set):
+        say(note)
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     devices = f"{setup.mesh.size} device(s){processes}"
     say(f"{directory}: {config.steps} steps of {config.batch_size} {task.unit}s on {devices}")

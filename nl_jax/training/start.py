@@ -54,7 +54,7 @@ def take_over(
     )
     params, batch_stats = ({name: source[name] for name in part if name in source} for part in (params, batch_stats))
     same_classes = workdir.read_classes(directory) == classes
-    params, report = inflate(train_state.params, params, config.start.planes, head=same_classes)
+    params, report = inflate(train_state.params, params, config.start.planes, head=same_classes, by_class=task.by_class)
     batch_stats, _ = inflate(train_state.batch_stats, batch_stats, config.start.planes)
     report.norms = norms.folded(folded)
     like = jax.tree.map(lambda array: array.sharding, (train_state.params, train_state.batch_stats))

@@ -87,6 +87,8 @@ class Task(Protocol):
       best: figures of a validation; the highest value of the first that a validation has is the best checkpoint.
       curves: of curves.png and of the report.
       paper: format string of `config.paper`, the figures that the paper reports.
+      by_class: how the names of parameters begin that depend on the classes; a network that tells other classes apart
+        does not hand them on.
       test_options: fields of `config.data` that `experiments.evaluate` has flags for: (int or the choices, help).
     """
 
@@ -100,6 +102,7 @@ class Task(Protocol):
     best: tuple[str, ...]
     curves: Sequence[Curves]
     paper: str
+    by_class: tuple[str, ...]
     test_options: Mapping[str, tuple[type | tuple[str, ...], str]]
 
     # ------------------------------------------------------------------------------------------------------- the config
@@ -125,6 +128,10 @@ class Task(Protocol):
     def measured_on(self, split: str) -> str:
         """What a figure of this split is measured on, in words."""
         ...
+
+    def notes(self, dataset: Dataset) -> Sequence[str]:
+        """What the user should know of the training data: what is left out, say. A line each; none by default."""
+        return ()
 
     def train_batches(self, dataset: Dataset, *, batch_size: int, seed: int, rows: Sequence[int]) -> TrainBatches:
         """This process's `rows` of every batch. Batch k depends on the seed and on k alone."""

@@ -143,7 +143,10 @@ def detection() -> ConfigDict:
     config.steps = 90_000
     config.batch_size = 16  # images a step, over all devices
     config.eval_batch_size = 8
+    config.input.mean = (0.485, 0.456, 0.406)  # as networks of torchvision and timm have them
+    config.input.std = (0.229, 0.224, 0.225)
     config.model.norm = "frozen"
+    config.model.nonlocal_options.init = "default"  # he or normal
     config.model.groups = 1  # ResNeXt-152 32x8d: 32
     config.model.width_per_group = 64  # and 8
     config.model.stride_on_1x1 = False  # True for weights of the first ResNets

@@ -9,7 +9,13 @@ disc, so it names by chance.
 
 from configs import common
 
-BLOCK = {"model.nonlocal_blocks.res4": (0,), "model.nonlocal_options.subsample": "none"}
+# Not as small as the released code makes the weights of a block: it learns from the first steps on.
+BLOCK = {
+    "model.nonlocal_blocks.res4": (0,),
+    "model.nonlocal_options.pairwise": "dot_product",
+    "model.nonlocal_options.subsample": "none",
+    "model.nonlocal_options.init": "he",
+}
 ROWS = {"block": BLOCK, "baseline": {}}
 
 

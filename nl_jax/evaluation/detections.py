@@ -61,7 +61,7 @@ class Found:
         }
 
     def save(self, directory: Path, dataset: DetectionImages) -> Path:
-        """detections.json in COCO's result format, and ap_by_class.json: the AP of every class, null without objects."""
+        """detections.json in COCO's result format, and ap_by_class.json: the AP of every class, null if it has none."""
         by_class = {
             name: {c: None if np.isnan(ap) else ap for c, ap in found.by_class.items()}
             for name, found in self.scores.items()
@@ -102,7 +102,5 @@ def detect(
             if valid and not failed[index]:
                 of_image = {name: array[row_of[index]] for name, array in found.items()}
                 own.append([index, results(dataset.annotated(index), dataset.category_ids, scale=scale, **of_image)])
-    of_all = sorted(hosts.gather_json(own))
-    return Found(
-        [one for _, of_image in of_all for one in of_image], dataset.coco(), masks, failed, dataset.list_hash()
-    )
+    detections = [one for _, of_image in sorted(hosts.gather_json(own)) for one in of_image]
+    return Found(detections, dataset.coco(), masks, failed, dataset.list_hash())

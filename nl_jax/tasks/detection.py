@@ -32,6 +32,7 @@ from nl_jax.training.task import Example, Forward, Gather, Metrics, Results, Tas
 
 if TYPE_CHECKING:
     from nl_jax.data.coco.detection import DetectionImages
+    from nl_jax.data.coco.example import Shape
     from nl_jax.evaluation.detections import Found
 
 # How the names of parameters begin that depend on the classes.
@@ -49,7 +50,9 @@ TRAIN_FIGURES = {
 VALIDATION_FIGURES = {
     "box_ap": "box AP {:.1%}",
     "mask_ap": "mask AP {:.1%}",
-    **dict.fromkeys(f"{kind}_ap{of}" for kind in ("box", "mask") for of in ("50", "75", "_small", "_medium", "_large")),
+    **dict.fromkeys(
+        (f"{kind}_ap{of}" for kind in ("box", "mask") for of in ("50", "75", "_small", "_medium", "_large")), ""
+    ),
     "box_ap_agnostic": "found {:.1%}",
     "mask_ap_agnostic": "",
     "box_ar100": "",
@@ -109,7 +112,7 @@ class Detection(Task):
         self._masks = config.detector.masks
         self.train_figures = {name: text for name, text in TRAIN_FIGURES.items() if self._masks or "mask" not in name}
         self.validation_figures = {
-            name: text or "" for name, text in VALIDATION_FIGURES.items() if self._masks or "mask" not in name
+            name: text for name, text in VALIDATION_FIGURES.items() if self._masks or "mask" not in name
         }
 
     def check(self) -> None:
@@ -167,9 +170,9 @@ class Detection(Task):
 
     def example_shapes(self, dataset: DetectionImages | None = None) -> Example:
         """A wide image (h,w,3) with its size and g true boxes."""
-        dataset = self.open_split("train") if dataset is None else dataset
-        height, width = dataset.shape.bucket(tall=False)
-        g = dataset.shape.max_boxes
+        shape = self.shape() if dataset is None else dataset.shape
+        height, width = shape.bucket(tall=False)
+        g = shape.max_boxes
         shapes = {
             "images": ((height, width, 3), jnp.uint8),
             "sizes": ((2,), jnp.int32),
@@ -183,6 +186,15 @@ class Detection(Task):
 
             shapes["masks"] = (g, SIDE, SIDE), jnp.uint8
         return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+    def shape(self) -> Shape:
+        """The sizes that images are scaled and padded to."""
+        from nl_jax.data.coco.example import Shape
+
+        data = self.config.data
+        if data.name != "coco":
+            return self.open_split("test").shape
+        return Shape(data.short_sides, data.long_side, data.test_short_side, data.max_boxes)
 
     def detector(self, num_classes: int) -> DetectorConfig:
         """`config.model` and `config.detector` as the network's own configuration."""

@@ -28,9 +28,7 @@ def make_schedule(config, steps: int) -> optax.Schedule:
     main = {
         # Decay counts from step 0, warm-up included, as the paper counts its iterations.
         "step": lambda step: rate * config.decay_rate ** (step // config.decay_every),
-        "steps": lambda step: (
-            rate * config.decay_rate ** sum(jnp.asarray(step >= at, jnp.int32) for at in config.decay_at)
-        ),
+        "steps": lambda step: rate * config.decay_rate ** (step >= jnp.asarray(config.decay_at)).sum(),
         "cosine": lambda step: (
             rate * 0.5 * (1 + jnp.cos(jnp.pi * (step - config.warmup_steps) / (steps - config.warmup_steps)))
         ),

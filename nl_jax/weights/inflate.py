@@ -55,8 +55,12 @@ def inflate(
     """`target` with every array that `source` has under the same name.
 
     Kernels (1,h,w,i,o) become (t,h,w,i,o): "mean" gives each plane a t-th, "center" all to the middle plane (a new
-    network is then the image network applied to each frame). What depends on the classes, by how its name begins, is taken
-    over if `head` says so and its classes are as many; parts that only the target has (non-local blocks) stay as they are.
+    network is then the image network applied to each frame). Parts that only the target has (non-local blocks) stay as
+    they are, and so does what depends on the classes, unless `head` says otherwise and the classes are as many.
+
+    Args:
+      head: whether both networks tell the same classes apart.
+      by_class: how the names of arrays begin that depend on the classes.
 
     Raises:
       InputError: for an array of the source that the target lacks or whose shape does not fit, with both shapes.

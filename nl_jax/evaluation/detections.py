@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool
 from nl_jax.data.coco.detection import DetectionImages
 from nl_jax.data.dataset import Batch
 from nl_jax.evaluation.coco import Results, Scores, evaluate, results, without_categories, write_results
-from nl_jax.training import hosts
 
 # What is compared, and how its figures begin.
 KINDS = {"bbox": "box", "segm": "mask"}
@@ -79,6 +78,7 @@ def detect(
     batches: Iterable[Batch],
     forward: Callable[[Batch], dict[str, Array]],
     gather: Callable[[Batch], Batch] = lambda arrays: arrays,
+    together: Callable[[list], list] = lambda items: items,
     *,
     masks: bool,
 ) -> Found:
@@ -90,6 +90,7 @@ def detect(
         batches: of `nl_jax.data.loader.test_batches`; of this process's images, where there are several processes.
         forward: {"images", "sizes"} -> boxes, scores, classes, valid and with `masks` masks, of all images of a batch.
         gather: from this process's rows of a batch to all rows.
+        together: from what this process has found to what all have.
     """
     own, failed = [], np.zeros(len(dataset), bool)
     for batch in batches:
@@ -102,5 +103,5 @@ def detect(
             if valid and not failed[index]:
                 of_image = {name: array[row_of[index]] for name, array in found.items()}
                 own.append([index, results(dataset.annotated(index), dataset.category_ids, scale=scale, **of_image)])
-    detections = [one for _, of_image in sorted(hosts.gather_json(own)) for one in of_image]
+    detections = [one for _, of_image in sorted(together(own)) for one in of_image]
     return Found(detections, dataset.coco(), masks, failed, dataset.list_hash())

@@ -24,6 +24,7 @@ from nl_jax.models.summary import Summary, detector_summary
 from nl_jax.tasks import splits
 from nl_jax.tasks.classification import Classification
 from nl_jax.tasks.resnet_fields import make_resnet_config
+from nl_jax.training import hosts
 from nl_jax.training.accumulate import check_parts
 from nl_jax.training.normalize import make_normalize
 from nl_jax.training.schedule import make_optimizer
@@ -260,7 +261,7 @@ class Detection(Task):
         """See `nl_jax.evaluation.detections.detect`."""
         from nl_jax.evaluation.detections import detect
 
-        return detect(dataset, batches, forward, gather, masks=self._masks)
+        return detect(dataset, batches, forward, gather, hosts.gather_json, masks=self._masks)
 
     def results(self, evaluation: Found, dataset: DetectionImages, measured_on: str) -> Results:
         """The figures, and what they were measured on."""

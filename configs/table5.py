@@ -33,6 +33,7 @@ X152 = {
     "optimizer.learning_rate": 0.01,
     "optimizer.decay_at": (200_000, 240_000),
 }
+FIGURE = "box AP"
 FLAGS = {
     "1x": {"steps": 90_000, "optimizer.decay_at": (60_000, 80_000)},
     "2x": {"steps": 180_000, "optimizer.decay_at": (120_000, 160_000)},

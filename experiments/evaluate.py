@@ -37,6 +37,8 @@ def _define_options() -> dict[str, flags.FlagHolder]:
     for task in TASKS.values():
         for name, (kind, text) in task.test_options.items():
             text = f"{text}; the config's by default"
+            if name in found:  # of several tasks
+                continue
             if kind is int:
                 found[name] = flags.DEFINE_integer(name, None, text)
             else:

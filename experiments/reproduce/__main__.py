@@ -163,6 +163,7 @@ def _row(table: str, row: str, runs: list[PlannedRun], arguments: argparse.Names
         wanted=arguments.seeds,
         parameters=network.parameters,
         macs=network.macs,
+        figure=getattr(table_module(table), "FIGURE", "top-1"),
     )
 
 

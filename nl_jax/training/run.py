@@ -153,6 +153,7 @@ class Run:
     def compute(self, batch: Batch) -> None:
         """One step, which is queued: its metrics are looked at when a row is due."""
         with self._times.of("compute"):
+            batch = {name: batch[name] for name in self.setup.example}
             batch = sharding.put_batch(batch, self.setup.mesh, self.config.accumulate_steps)
             self._state, metrics = self._train_step(self._state, batch, self._key)
             self._metrics.append(metrics)

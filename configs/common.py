@@ -136,6 +136,90 @@ def long_range_data() -> ConfigDict:
     )
 
 
+def detection() -> ConfigDict:
+    """`base` for the task of detection, with the recipe of table 5; see `nl_jax.models.DetectorConfig`."""
+    config = base()
+    config.task = "detection"
+    config.steps = 90_000
+    config.batch_size = 16  # images a step, over all devices
+    config.eval_batch_size = 8
+    config.input.mean = (0.485, 0.456, 0.406)  # as networks of torchvision and timm have them
+    config.input.std = (0.229, 0.224, 0.225)
+    config.model.norm = "frozen"
+    config.model.nonlocal_options.init = "default"  # he or normal
+    config.model.groups = 1  # ResNeXt-152 32x8d: 32
+    config.model.width_per_group = 64  # and 8
+    config.model.stride_on_1x1 = False  # True for weights of the first ResNets
+    config.model.freeze_at = 2  # conv1 and res2 do not learn
+    config.model.norm_epsilon = 1e-5
+
+    config.detector = ConfigDict()
+    config.detector.masks = True
+    config.detector.fpn_channels = 256
+    config.detector.box_channels = 1024
+    config.detector.mask_channels = 256
+    config.detector.anchor_sides = (32, 64, 128, 256, 512)
+    config.detector.anchor_ratios = (0.5, 1.0, 2.0)
+    config.detector.round_anchors = True
+    config.detector.floor_strides = False
+    config.detector.pre_nms = 1000
+    config.detector.proposals = 1000
+    config.detector.train_pre_nms = 2000
+    config.detector.train_proposals = 1000
+    config.detector.rpn_samples = 256
+    config.detector.roi_samples = 512
+    config.detector.score_threshold = 0.05
+    config.detector.nms = 0.5
+    config.detector.detections = 100
+    config.detector.samples = 2
+    config.detector.aligned = False
+    config.detector.mask_padding = True  # False for weights trained without it
+
+    config.optimizer.learning_rate = 0.02
+    config.optimizer.nesterov = False
+    config.optimizer.bias_rate = 2.0  # times the learning rate
+    config.optimizer.schedule = "steps"
+    config.optimizer.decay_at = (60_000, 80_000)
+    config.optimizer.warmup_steps = 500
+    config.optimizer.warmup_start = 1 / 3
+    return config
+
+
+def coco_data() -> ConfigDict:
+    """FILE.json beside its images, IMAGES:FILE.json, or DIR:SPLIT of COCO's layout or of what prepare_data wrote."""
+    return ConfigDict(
+        dict(
+            name="coco",
+            train="",
+            validation="",
+            test="",
+            short_sides=(800,),  # one is drawn for every image
+            long_side=1333,
+            test_short_side=800,
+            max_boxes=100,
+            flip=True,
+        )
+    )
+
+
+def scenes_data() -> ConfigDict:
+    """The embedded task: see `nl_jax.data.scenes`."""
+    return ConfigDict(
+        dict(
+            name="scenes",
+            seed=0,
+            width=192,
+            gap=104,
+            cues=4,
+            digits=(2, 4),
+            noise=24,
+            train_size=1_000_000,  # more than a run draws: no scene is seen twice
+            validation_size=200,
+            test_size=500,
+        )
+    )
+
+
 def parse_row(argument: str, rows: dict[str, dict], flags: tuple[str, ...] = ()) -> tuple[dict, set[str]]:
     """The row and flags of `FILE.py:row,flag,..`; the first row is the default.
 

@@ -15,8 +15,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from nl_jax.errors import InputError, Preempted, TrainingError
-from nl_jax.places import check_place
+from nl_jax.errors import InputError, Preempted, TrainingError, check_place
 from nl_jax.runs.config_files import load_config
 from nl_jax.training import hosts, sharding
 from nl_jax.training.workdir import flatten
@@ -98,7 +97,10 @@ def _parse(arguments: str, argv: list[str]) -> list[str]:
     try:
         if "config" in flags.FLAGS:
             _check_fields(argv)
-        rest = flags.FLAGS(argv)
+        try:
+            rest = flags.FLAGS(argv)
+        except SystemExit:  # --help has been answered, which absl calls a failure
+            sys.exit(0)
         if arguments and not rest[1:]:
             raise InputError(f"nothing is given; valid: {arguments}, and the flags {_valid_flags()}")
         if rest[1:] and not arguments:
@@ -146,6 +148,14 @@ def _check_fields(argv: list[str]) -> None:
                         f"{'.'.join(path)}: {'.'.join(path[:depth])} has no field {field!r}; valid: {valid}"
                     )
                 node = node[field]
+    given = dict(argument.removeprefix("--config.").partition("=")[::2] for argument in argv if "--config." in argument)
+    model = config.get("model", {})
+    blocks = given.get("model.blocks_per_stage", str(model.get("blocks_per_stage", "")))
+    if "model.depth" in given and blocks not in ("", "()"):
+        raise InputError(
+            f"--config.model.depth={given['model.depth']} has no effect where blocks_per_stage={blocks} says how many "
+            "blocks there are; give --config.model.blocks_per_stage=() too"
+        )
 
 
 def _valid_flags() -> str:

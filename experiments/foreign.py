@@ -8,33 +8,37 @@ from flax import nnx
 from ml_collections import ConfigDict, config_flags
 
 from nl_jax.errors import InputError
-from nl_jax.models import ResNetConfig, VideoResNet
-from nl_jax.tasks.resnet_fields import make_resnet_config
-from nl_jax.weights import SOURCES, Report, load
+from nl_jax.models import MaskRCNN, VideoResNet
+from nl_jax.tasks import task_of
+from nl_jax.training.task import Task
+from nl_jax.weights import SOURCES, Report, detector, load
+
+EVERY_SOURCE = {**detector.SOURCES, **SOURCES}
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of the network", lock_config=True)
-SOURCE = flags.DEFINE_enum("source", None, SOURCES, "whose file it is; torchvision reads timm's too")
+SOURCE = flags.DEFINE_enum("source", None, EVERY_SOURCE, "whose file it is; torchvision reads timm's too")
 NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "classes of the network; the config's by default", 1)
 CLASSES = flags.DEFINE_string("classes", None, "a text file of class names, one a line; 0, 1, .. by default")
 CHECK_GEOMETRY = flags.DEFINE_bool("check_geometry", True, "refuse weights that were trained with another geometry")
 INFLATE_2D = flags.DEFINE_bool("inflate_2d", False, "inflate kernels of one plane in time, as torchvision's always are")
 
 
-def import_network(path: str) -> tuple[VideoResNet, ConfigDict, tuple[str, ...], Report]:
+def import_network(path: str) -> tuple[VideoResNet | MaskRCNN, ConfigDict, tuple[str, ...], Report]:
     """The network of --config with the weights of a file of --source, its config and its classes."""
     config = CONFIG.value
     classes = _classes(config.num_classes)
     config.num_classes = len(classes)
-    config.input.mean, config.input.std = SOURCES[SOURCE.value].mean, SOURCES[SOURCE.value].std
-    model, report = _load(path, make_resnet_config(config.model, len(classes)), config.seed)
+    task = task_of(config)
+    config.input.mean, config.input.std = EVERY_SOURCE[SOURCE.value].mean, EVERY_SOURCE[SOURCE.value].std
+    model, report = _load(path, task, len(classes))
     return model, config, classes, report
 
 
-def _load(path: str, config: ResNetConfig, seed: int) -> tuple[VideoResNet, Report]:
+def _load(path: str, task: Task, num_classes: int) -> tuple[VideoResNet | MaskRCNN, Report]:
     """The network with the weights of the file, initialised only if the file leaves something to initialise."""
 
     def build():
-        return VideoResNet(config, rngs=nnx.Rngs(seed))
+        return task.build(num_classes, nnx.Rngs(task.config.seed))
 
     options = {"check_geometry": CHECK_GEOMETRY.value, "inflate_2d": INFLATE_2D.value}
     model = nnx.eval_shape(build)

@@ -1,10 +1,15 @@
-r"""What a trained network sees in videos: the five likeliest classes of each, and on request pictures or JSON.
+r"""What a trained network sees in videos or images: classes or objects, and on request pictures or JSON.
 
 python -m experiments.predict --workdir=runs/folder VIDEO.mp4 FOLDER 'VIDEOS/*.webm' --out=predictions
 python -m experiments.predict --checkpoint=I3D_NLN_8x8_R50.pyth --source=slowfast \
     --config=configs/kinetics.py:nl5_i3d_r50 --config.model.geometry=slowfast --config.data.frames=8 \
     --config.data.stride=8 --classes=kinetics_classes.txt VIDEO.mp4
 python -m experiments.predict --workdir=runs/folder /dev/video0 --seconds=60
+
+python -m experiments.predict --workdir=runs/detector IMAGE.jpg FOLDER VIDEO.mp4 --out=found
+
+Of a run of detection it tells what is in every image, and in every frame of a video or in one of every --every
+seconds; --out gets pictures with boxes, outlines, names and scores.
 
 A video is a file, a folder, a pattern, "-" for standard input, or a camera: /dev/video0, avfoundation:0 or
 dshow:video=NAME. Clips and crops are those of testing, and more clips for videos that last longer. The exit code is 0,
@@ -25,7 +30,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments import command_line, foreign, pictures
+from experiments import command_line, foreign, pictures, predict_objects
 from nl_jax.data.failure import DecodeError
 from nl_jax.data.picture_folder import is_picture, picture_files
 from nl_jax.data.sources.folder import find_videos
@@ -44,6 +49,7 @@ EVERY = flags.DEFINE_float(
 )
 SECONDS = flags.DEFINE_float("seconds", 0.0, "after which a camera or standard input is left; 0 is at its end", 0)
 TOP = flags.DEFINE_integer("top", 5, "classes shown", lower_bound=1)
+MIN_SCORE = flags.DEFINE_float("min_score", 0.5, "of detection: objects of a lower score are left out", 0, 1)
 MULTI_LABEL = flags.DEFINE_bool("multi_label", None, "sigmoids, the highest of all clips; as in the run by default")
 JSON = flags.DEFINE_bool("json", False, "a line of JSON for every video, and nothing else, on standard output")
 OUT = flags.DEFINE_string("out", None, "a directory for pictures: scores over time, and what the surest clip looks at")
@@ -53,12 +59,17 @@ flags.adopt_module_key_flags(foreign)
 
 
 def main(arguments: list[str]) -> None:
+    if WORKDIR.value is not None and workdir.read_config(Path(WORKDIR.value)).get("task") == "detection":
+        _objects(arguments)
+        return
     position = pictures.parse_position(POSITION.value)
     predictor = _predictor()
     if OUT.value:
         workdir.make_directory(Path(OUT.value))
         predictor.check_block(BLOCK.value)
-    console = Console(highlight=False, soft_wrap=False, quiet=JSON.value)
+    # What goes to a file or a pipe is not wrapped: a path is one word there.
+    width = None if sys.stdout.isatty() else 10_000
+    console = Console(highlight=False, soft_wrap=False, quiet=JSON.value, width=width)
     done, failed, stems = 0, 0, Counter()
     for name, problem in _videos(arguments):
         if not problem:
@@ -80,6 +91,20 @@ def main(arguments: list[str]) -> None:
             _draw(predictor, found, f"{stem}-{stems[stem]}" if stems[stem] > 1 else stem, position)
     if failed:
         command_line.fail(f"{failed} of {done + failed} videos could not be read", 1 if done else 2)
+
+
+def _objects(arguments: list[str]) -> None:
+    if OUT.value:
+        workdir.make_directory(Path(OUT.value))
+    predict_objects.predict(
+        Path(WORKDIR.value),
+        arguments,
+        best=BEST.value,
+        min_score=MIN_SCORE.value,
+        every=EVERY.value or 0.0,
+        out=Path(OUT.value) if OUT.value else None,
+        print_json=_print_json if JSON.value else None,
+    )
 
 
 def _predictor() -> Predictor:
@@ -108,7 +133,7 @@ def _videos(arguments: list[str]):
             if pictures := sum(is_picture(file.name) for file in others):
                 print(f"{argument}: {pictures} still pictures beside videos are left out", file=sys.stderr)
         else:
-            found = sorted(file for file in glob.glob(argument, recursive=True) if os.path.isfile(file))
+            found = sorted(file for file in glob.glob(argument, recursive=True) if not os.path.isdir(file))
             problem = "nothing fits the pattern" if glob.has_magic(argument) else "there is no such file"
         yield from ((file, "") for file in found)
         if not found:

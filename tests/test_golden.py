@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from flax import nnx
 
-from nl_jax.models import VideoResNet, flat
-from nl_jax.tasks.resnet_fields import make_resnet_config
+from nl_jax.models import flat
+from nl_jax.tasks import task_of
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -24,8 +24,7 @@ ROWS = [(name, row) for name in MODULES for row in importlib.import_module(f"con
 
 def describe(name: str, row: str) -> str:
     config = importlib.import_module(f"configs.{name}").get_config(row)
-    resnet = make_resnet_config(config.model, config.num_classes or 5)
-    model = nnx.eval_shape(lambda: VideoResNet(resnet, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: task_of(config).build(config.num_classes or 5, nnx.Rngs(0)))
     _, params, batch_stats = flat.split(model)
     lines = [f"# configs/{name}.py:{row}", "", "## config", str(config).rstrip(), "", "## non-local blocks"]
     lines += list(model.nonlocal_blocks()) or ["none"]

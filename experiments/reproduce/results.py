@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Shaped
 
 from experiments.reproduce.rows import PlannedRun
 from nl_jax.errors import InputError
@@ -22,11 +22,11 @@ class Result:
       row: FILE.py:ROW that it was run as; other rows may be the same network.
       config: hash of what its config computes, but for the seed.
       commit: of the code, with "+" where files differed from it.
-      accuracy: top-1 of the test videos (mean average precision where a video has several labels).
+      accuracy: top-1 of the test videos; mean average precision where a video has several labels; of detection box AP.
       macs: multiply-adds of a clip; FLOPs are twice that.
       seconds, cpu_seconds: that its process took on the clock, and on processors; of a run that was interrupted, the
         process that ended it.
-      correct: whether each test video was right, as bits; empty where a video has several labels.
+      correct: whether each test video was right, as bits; empty where a video has several labels, and of detection.
       videos, list: how many there are, and their hash.
       losses: step to the mean training loss of the steps up to it since the one before; results of before they were
         kept have none.
@@ -46,6 +46,10 @@ class Result:
     correct: str
     losses: dict[str, float] = dataclasses.field(default_factory=dict)
 
+    def measured(self) -> Shaped[np.ndarray, "n"]:
+        """What two runs are compared by: whether each test video was right, or else the accuracy alone."""
+        return self.right() if self.correct else np.array([self.accuracy])
+
     def right(self) -> Bool[np.ndarray, "n"]:
         return np.unpackbits(np.frombuffer(bytes.fromhex(self.correct), np.uint8), count=self.videos).astype(bool)
 
@@ -54,21 +58,22 @@ def collect(run: PlannedRun, workdir: Path, *, commit: str, seconds: float, cpu_
     """The result of a workdir whose run has ended."""
     found = json.loads((workdir / "results.json").read_text())
     correct = ""
-    with np.load(workdir / "predictions.npz") as saved:
-        if saved["labels"].ndim == 1:
-            right = in_top_k(saved["scores"], saved["labels"], 1) & ~saved["failed"]
-            correct = np.packbits(right).tobytes().hex()
+    if (workdir / "predictions.npz").exists():
+        with np.load(workdir / "predictions.npz") as saved:
+            if saved["labels"].ndim == 1:
+                right = in_top_k(saved["scores"], saved["labels"], 1) & ~saved["failed"]
+                correct = np.packbits(right).tobytes().hex()
     return Result(
         row=run.spec,
         config=run.key,
         seed=run.seed,
         commit=commit,
-        accuracy=found.get("video_top1", found.get("video_map")),
+        accuracy=next(found[name] for name in ("video_top1", "video_map", "box_ap") if name in found),
         parameters=found["parameters"],
         macs=found["macs"],
         seconds=round(seconds, 1),
         cpu_seconds=round(cpu_seconds, 1),
-        videos=found["videos"],
+        videos=found["videos"] if "videos" in found else found["images"],
         list=found["list"],
         correct=correct,
         losses={row["step"]: round(float(row["train_loss"]), 4) for row in read_metrics(workdir / "metrics.csv")},

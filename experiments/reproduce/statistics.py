@@ -3,7 +3,7 @@
 import functools
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 
 RESAMPLES = 5000
 
@@ -14,7 +14,11 @@ def mean_and_spread(accuracies: Float[np.ndarray, "s"]) -> tuple[float, float | 
 
 
 def paired_difference(
-    ours: Bool[np.ndarray, "s n"], theirs: Bool[np.ndarray, "s n"], *, seed: int = 0, resamples: int = RESAMPLES
+    ours: Shaped[np.ndarray, "s n"],
+    theirs: Shaped[np.ndarray, "s n"],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> tuple[float, float, float]:
     """Accuracy of `ours` minus that of `theirs`, and its 95% interval: the percentile bootstrap.
 
@@ -23,7 +27,7 @@ def paired_difference(
     alone are drawn. Few seeds make the interval too narrow: three draws of three have 10 outcomes.
 
     Args:
-      ours, theirs: whether test clip i was right in the run of seed k.
+      ours, theirs: whether test clip i was right in the run of seed k; or (s,1), one figure a run.
     """
     difference = ours.astype(np.float64) - theirs
     of_seeds, of_clips = _draws(*difference.shape, seed, resamples)

@@ -21,9 +21,11 @@ class Row:
 
     Attributes:
       name: in ROWS of the table's config; baseline: that of the row it is compared with.
-      paper: top-1 that the paper reports, in percent; paper_ratios: its parameters and FLOPs relative to the baseline.
+      paper: the same that the paper reports, in percent.
+      paper_ratios: its parameters and FLOPs relative to the baseline.
       results: of the runs that have ended; wanted: how many were asked for.
       parameters, macs: of the network and of a clip; known before it is run.
+      figure: what is measured: "top-1", say.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Row:
     wanted: int
     parameters: int
     macs: int
+    figure: str = "top-1"
 
     def accuracies(self) -> np.ndarray:
         return np.array([100 * result.accuracy for result in self.results])
@@ -45,12 +48,13 @@ class Row:
     def difference(self, base: "Row") -> "Difference | None":
         """From the baseline, over the seeds that both have."""
         pairs = [
-            (ours.right(), theirs.right())
+            (ours.measured(), theirs.measured())
             for ours in self.results
             for theirs in base.results
-            if ours.seed == theirs.seed and ours.list == theirs.list and ours.correct and theirs.correct
+            if ours.seed == theirs.seed and ours.list == theirs.list and bool(ours.correct) == bool(theirs.correct)
         ]
-        if not pairs or base is self:
+        # One figure a run says nothing of chance where there is one run.
+        if base is self or len(pairs) < (1 if all(result.correct for result in self.results) else 2):
             return None
         ours, theirs = (np.stack(part) for part in zip(*pairs, strict=True))
         better = int((ours.mean(axis=1) > theirs.mean(axis=1)).sum())
@@ -83,6 +87,11 @@ HEAD = (
     "difference",
     "parameters, FLOPs",
 )
+
+
+def head(rows: Sequence[Row]) -> tuple[str, ...]:
+    """HEAD with what these rows measure."""
+    return tuple(cell.replace("top-1", rows[0].figure) for cell in HEAD)
 
 
 def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
@@ -119,7 +128,7 @@ def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    cells = [HEAD, tuple("---" for _ in HEAD), *lines(rows)]
+    cells = [head(rows), tuple("---" for _ in HEAD), *lines(rows)]
     return "".join(f"| {' | '.join(row)} |\n" for row in cells)
 
 
@@ -143,7 +152,7 @@ def html_page(title: str, sections: Sequence[tuple[str, Sequence[Row], str]]) ->
     body = []
     for heading, rows, picture in sections:
         body.append(f"<h2>{html.escape(heading)}</h2>\n<table>")
-        body.append("<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in HEAD) + "</tr>")
+        body.append("<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head(rows)) + "</tr>")
         body += ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>" for cells in lines(rows)]
         body.append(f'</table>\n<p><img src="{html.escape(picture)}" alt="{html.escape(heading)}"></p>')
     return PAGE.format(title=html.escape(title), body="\n".join(body))
@@ -165,9 +174,11 @@ def plot(heading: str, rows: Sequence[Row], path: Path) -> None:
             ours.text(0.02, place, "not run", va="center", color="gray", transform=ours.get_yaxis_transform())
         if row.paper:
             paper[0].plot(row.paper, place, "D", color="C1")
-    ours.set(yticks=places, yticklabels=[row.name for row in rows], xlabel="top-1, %", title=f"{heading}: ours")
+    ours.set(
+        yticks=places, yticklabels=[row.name for row in rows], xlabel=f"{rows[0].figure}, %", title=f"{heading}: ours"
+    )
     for axes in paper:
-        axes.set(xlabel="top-1, %", title="the paper, Kinetics")
+        axes.set(xlabel=f"{rows[0].figure}, %", title="the paper")
     for axes in (ours, *paper):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

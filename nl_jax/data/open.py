@@ -6,8 +6,7 @@ from pathlib import Path
 from nl_jax.data.records.read import PreparedVideos, builder_at
 from nl_jax.data.video_folder import VideoFolder
 from nl_jax.data.videos import Videos
-from nl_jax.errors import InputError
-from nl_jax.places import check_place
+from nl_jax.errors import InputError, check_place
 
 
 def open_videos(path: str | os.PathLike, **options) -> Videos:

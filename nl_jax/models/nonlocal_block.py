@@ -150,7 +150,8 @@ class NonLocalBlock(nnx.Module):
         """f(x_i, x_j) / C(x) for the asked positions i and every j: rows of the n x m matrix, which is never formed.
 
         Positions and keys are counted in row-major order over the axes the block sums over (and keys after
-        subsampling, see `key_shape`). b2 is b for spacetime, times the groups of frames, b*t for space, b*h*w for time.
+        subsampling, see `key_shape`). b2 is b for spacetime, times the groups of frames, b x t for space and
+        b x h x w for time.
 
         Raises:
           InputError: for a position that does not exist. Inside `jax.jit`, which does not know them, its row is NaN.

@@ -25,8 +25,8 @@ from nl_jax.ops.precision import wide, widen
 
 # Positions per block of the Pallas kernel.
 BLOCK = 512
-# With at most so many scores a clip, chunks take less time than cuDNN forward and backward, not forward alone: on an
-# H200 0.83x with 3136 x 784 scores and 256 channels, 1.2x with 12544 x 3136 (docs/performance.md).
+# With at most this many scores a clip, chunks take less time than cuDNN forward and backward, but not forward alone.
+# On an H200: 0.83x with 3136 x 784 scores and 256 channels, 1.2x with 12544 x 3136 (docs/performance.md).
 FEW_PAIRS = 2**22
 
 

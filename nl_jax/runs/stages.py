@@ -16,6 +16,9 @@ from nl_jax.training.setup import check_run
 from nl_jax.training.start import Start, check_stage
 from nl_jax.training.task import Results
 
+# What makes a ResNet another one than the usual, with the usual values.
+RESNEXT = {"groups": 1, "width_per_group": 64, "stride_on_1x1": False}
+
 
 def train_chain(config: ConfigDict, directory: Path, profile_steps: tuple[int, int] | None = None) -> Results:
     """Trains the stage that the config starts from, unless that has been done, and then the config.
@@ -81,18 +84,24 @@ def stage_of(config: ConfigDict) -> ConfigDict:
     # What says how a run is carried out holds for the whole chain, and so does what both networks share.
     for name in (*workdir.CARRIED_OUT, "seed"):
         stage[name] = config[name]
-    if stage.data.frames == 1 or stage.data.get("images"):  # an image has no frames to split
+    if stage.data.get("frames") == 1 or stage.data.get("images"):  # an image has no frames to split
         stage.mesh = ConfigDict(dict(data=-1, fsdp=config.mesh.fsdp, time=1))
     stage.input = config.input
     for name in ("depth", "blocks_per_stage", "width"):
         stage.model[name] = config.model[name]
-    if stage.data.name == config.data.name == "video_folder":
+    with stage.unlocked():
+        for name, usual in RESNEXT.items():  # fields that a classifier of the usual network does not have
+            if config.model.get(name, usual) != usual:
+                stage.model[name] = config.model[name]
+    if stage.data.name == "video_folder" and config.data.name in ("video_folder", "coco"):
         _inherit_videos(stage, config)
     return stage
 
 
 def _inherit_videos(stage: ConfigDict, config: ConfigDict) -> None:
     """A stage of videos is trained on the same ones, a stage of images on those of `config.images`."""
+    if config.data.name == "coco" and stage.data.frames != 1:
+        raise InputError(f"start.stage={config.start.stage} is one of videos, and a detector starts from images")
     stage.images = config.images
     paths = config.data
     if stage.data.frames == 1:

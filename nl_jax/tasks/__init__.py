@@ -13,10 +13,11 @@ from ml_collections import ConfigDict  # noqa: E402
 
 from nl_jax.models.flat import FlatParams  # noqa: E402
 from nl_jax.tasks.classification import Classification  # noqa: E402
+from nl_jax.tasks.detection import Detection  # noqa: E402
 from nl_jax.training.task import Task  # noqa: E402
 from nl_jax.training.workdir import read_config, restore_arrays  # noqa: E402
 
-TASKS = {"classification": Classification}
+TASKS = {"classification": Classification, "detection": Detection}
 
 
 def task_of(config: ConfigDict) -> Task:

@@ -69,11 +69,12 @@ class Classification(Task):
         ),
     )
     paper = "top-1 {}%, top-5 {}%"
+    by_class = ("classifier/",)
     test_options = {  # noqa: RUF012
         "num_clips": (int, "clips per video, evenly spaced"),
         "num_crops": (int, "crops per clip, 1 or 3"),
         "starts": (STARTS, "where test clips start"),
-        "test_short_side": (int, "that frames are scaled to"),
+        "test_short_side": (int, "that frames or images are scaled to"),
         "test_crop": (int, "side of a crop, 0 for whole frames with --num_crops=1"),
     }
 

@@ -6,6 +6,7 @@ from nl_jax.data.dataset import ClipDataset
 from nl_jax.data.long_range import LongRange
 from nl_jax.data.open import open_videos
 from nl_jax.errors import InputError
+from nl_jax.tasks import splits
 from nl_jax.training.task import SPLITS
 
 
@@ -20,15 +21,14 @@ def open_clips(config: ConfigDict, split: str, classes: tuple[str, ...] | None =
 
 def measured_on(config: ConfigDict, split: str) -> str:
     """What a figure of this split is measured on, for a video folder whose split was not given."""
-    if config.name != "video_folder" or config[split]:
-        return f"the {split} split"
-    shown = {"train": "training", "validation": "validation"}[_stand_in(config, split)]
-    return f"the {shown} videos (data.{split} is not given)"
+    return splits.measured_on(config, split, "video") if config.name == "video_folder" else f"the {split} split"
 
 
 def is_fit(config: ConfigDict, split: str) -> bool:
     """Whether the training videos stand for this split: its figures then say how well they are fitted."""
-    return config.name == "video_folder" and not config[split] and _stand_in(config, split) == "train"
+    if config.name != "video_folder" or config[split] or not config.train:  # without videos there are no figures
+        return False
+    return _stand_in(config, split) == "train"
 
 
 def _long_range(fields, split, classes):
@@ -44,14 +44,7 @@ def _video_folder(fields, split, classes):
         validation = fields.pop(f"validation_{name}")
         if split == "validation":
             fields[f"num_{name}"] = validation
-    # A user with one folder only sees how well it is fitted; the results say which split they come from.
-    return open_videos(paths[_stand_in(paths, split)], classes=classes, **fields)
-
-
-def _stand_in(paths, split: str) -> str:
-    """The split whose videos stand for `split`: itself, for a test the validation ones, or the training ones."""
-    order = {"train": ("train",), "validation": ("validation", "train"), "test": ("test", "validation", "train")}
-    return next(name for name in order[split] if paths[name])
+    return open_videos(paths[splits.stand_in(paths, split)], classes=classes, **fields)
 
 
 SOURCES = {"long_range": _long_range, "video_folder": _video_folder}

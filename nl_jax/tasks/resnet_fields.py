@@ -7,7 +7,7 @@ from nl_jax.models import ResNetConfig
 from nl_jax.models.resnet import nonlocal_preset
 
 
-def make_resnet_config(config: ConfigDict, num_classes: int) -> ResNetConfig:
+def make_resnet_config(config: ConfigDict, num_classes: int | None) -> ResNetConfig:
     """`config.model` as the network's own configuration; its empty strings and tuples mean "not given"."""
     fields = config.to_dict()
     fields["nonlocal_blocks"] = {stage: tuple(at) for stage, at in fields["nonlocal_blocks"].items() if at}

@@ -1,6 +1,7 @@
 """Several processes as one run: who they are, and what becomes of the others when one is lost."""
 
 import importlib.util
+import json
 import os
 import sys
 import threading
@@ -110,6 +111,18 @@ def several() -> bool:
 def gather(array: np.ndarray) -> np.ndarray:
     """The arrays (n,..) of all processes one after another; every process has to ask, with one of the same shape."""
     return multihost_utils.process_allgather(array, tiled=True) if jax.process_count() > 1 else array
+
+
+def gather_json(content: list) -> list:
+    """The lists of all processes as one; every process has to ask."""
+    if jax.process_count() == 1:
+        return content
+    text = np.frombuffer(json.dumps(content).encode(), np.uint8)
+    lengths = gather(np.array([len(text)]))
+    padded = np.zeros((1, lengths.max()), np.uint8)
+    padded[0, : len(text)] = text
+    texts = (row[:length].tobytes() for row, length in zip(gather(padded), lengths, strict=True))
+    return [item for text in texts for item in json.loads(text)]
 
 
 def _launched_as_several() -> bool:

@@ -57,6 +57,8 @@ def _tell(task: Task, directory: Path, setup: Setup, say: Callable[[str], None])
         count, total = len(empty), len(setup.train_set.classes)
         more = ", .." if count > 10 else ""
         say(f"{count} of the {total} classes have no training {task.example}: {', '.join(empty[:10])}{more}")
+    for note in task.notes(setup.train_set):
+        say(note)
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     devices = f"{setup.mesh.size} device(s){processes}"
     say(f"{directory}: {config.steps} steps of {config.batch_size} {task.unit}s on {devices}")

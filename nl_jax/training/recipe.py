@@ -24,6 +24,8 @@ def at_batch_size(config: ConfigDict) -> ConfigDict:
     scaled = ConfigDict(config.to_dict())  # of its own
     changes = {name: attrgetter(name)(config) * factor for name in RATES}
     changes |= {name: round(attrgetter(name)(config) / factor) for name in STEPS}
+    if decay_at := config.optimizer.get("decay_at"):
+        changes["optimizer.decay_at"] = tuple(round(step / factor) for step in decay_at)
     if config.eval_every:  # 0 of them is only at the end
         changes["eval_every"] = max(1, changes["eval_every"])
     scaled.update_from_flattened_dict(changes | {"recipe_batch_size": config.batch_size})
@@ -35,7 +37,9 @@ def describe(given: ConfigDict, scaled: ConfigDict) -> str:
     if given is scaled:
         return ""
     values = ((name, attrgetter(name)(given), attrgetter(name)(scaled)) for name in (*RATES, *STEPS))
-    changes = (f"{name} {before:g} -> {after:g}" for name, before, after in values if before)
+    changes = [f"{name} {before:g} -> {after:g}" for name, before, after in values if before]
+    if decay_at := given.optimizer.get("decay_at"):
+        changes.append(f"optimizer.decay_at {decay_at} -> {scaled.optimizer.decay_at}")
     return (
         f"batch_size={given.batch_size} where the recipe is for {given.recipe_batch_size}: scaled linearly, "
         f"{', '.join(changes)} (recipe_batch_size=0 turns this off)"

@@ -87,7 +87,8 @@ class Run:
         say = self.say if jax.process_count() == 1 else say_here  # of several, each speaks for itself
         waits = {"warn_after": config.input_warning, "end_after": config.input_timeout}
         self._watchdog = Watchdog(say, **waits, notes=notes_of_run())
-        self._evaluator = Evaluator(self._graphdef, forward, setup.mesh, watch=self._watched, progress=self._progress)
+        looks = {"watch": self._watched, "waiting": self._watchdog.waiting_for, "progress": self._progress}
+        self._evaluator = Evaluator(self._graphdef, forward, setup.mesh, **looks)
         self._checkpoints = Checkpoints(directory, keep=config.keep_checkpoints, keep_every=config.keep_every)
         rows = sharding.local_rows(setup.mesh, config.batch_size, config.accumulate_steps)
         self._bad = BadExamples(directory, setup.train_set, task.example, config.max_bad_videos, rows)
@@ -152,6 +153,7 @@ class Run:
     def compute(self, batch: Batch) -> None:
         """One step, which is queued: its metrics are looked at when a row is due."""
         with self._times.of("compute"):
+            batch = {name: batch[name] for name in self.setup.example}
             batch = sharding.put_batch(batch, self.setup.mesh, self.config.accumulate_steps)
             self._state, metrics = self._train_step(self._state, batch, self._key)
             self._metrics.append(metrics)

@@ -8,14 +8,16 @@ import optax
 from nl_jax.errors import InputError
 from nl_jax.models.flat import FlatParams
 
-SCHEDULES = ("step", "cosine", "constant")
+SCHEDULES = ("step", "steps", "cosine", "constant")
 
 
 def make_schedule(config, steps: int) -> optax.Schedule:
-    """step -> learning rate: linear warm-up from `warmup_start` x rate, then step decay, cosine to 0 or constant.
+    """step -> learning rate: linear warm-up from `warmup_start` x rate, then decay, cosine to 0 or constant.
+
+    "step" decays after every `decay_every` steps, "steps" at each of the steps in `decay_at`.
 
     Args:
-      config: fields schedule, learning_rate, warmup_steps, warmup_start, decay_every, decay_rate.
+      config: fields schedule, learning_rate, warmup_steps, warmup_start, decay_rate, decay_every; decay_at for "steps".
       steps: of the whole run.
     """
     if config.schedule not in SCHEDULES:
@@ -26,6 +28,7 @@ def make_schedule(config, steps: int) -> optax.Schedule:
     main = {
         # Decay counts from step 0, warm-up included, as the paper counts its iterations.
         "step": lambda step: rate * config.decay_rate ** (step // config.decay_every),
+        "steps": lambda step: rate * config.decay_rate ** (step >= jnp.asarray(config.decay_at)).sum(),
         "cosine": lambda step: (
             rate * 0.5 * (1 + jnp.cos(jnp.pi * (step - config.warmup_steps) / (steps - config.warmup_steps)))
         ),

@@ -13,7 +13,7 @@ from nl_jax.models.summary import Summary
 from nl_jax.training import sharding
 from nl_jax.training.schedule import make_schedule
 from nl_jax.training.start import check_planes
-from nl_jax.training.task import SPLITS, Task
+from nl_jax.training.task import SPLITS, Example, Task
 from nl_jax.training.workdir import check_workdir
 
 RANGES = {
@@ -55,12 +55,17 @@ NUMBERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What a run that can be carried out is made of."""
+    """What a run that can be carried out is made of.
+
+    Attributes:
+      example: what the loss sees of a training example; the other arrays of a batch stay where they were made.
+    """
 
     mesh: Mesh
     train_set: Dataset
     validation_set: Dataset
     test_set: Dataset
+    example: Example
     summary: Summary
 
 
@@ -87,7 +92,7 @@ def check_run(task: Task, directory: Path) -> Setup:
     summary = task.summary(len(classes), example)
     task.check_mesh(mesh, len(classes), example)
     check_workdir(directory, task, train_set)
-    return Setup(mesh, train_set, *(task.open_split(split, classes) for split in SPLITS[1:]), summary)
+    return Setup(mesh, train_set, *(task.open_split(split, classes) for split in SPLITS[1:]), example, summary)
 
 
 def check_ranges(config: ConfigDict, numbers: dict[str, str]) -> None:

@@ -82,7 +82,7 @@ def _fitted(params, batch_stats, arrays, task: Task, source_task: Task, same_cla
     arrays = [task.start_arrays(source_task, part) for part in arrays]
     source, folded = norms.fold(arrays[0] | arrays[1], {*params, *batch_stats}, norms.OUR_EPSILON)
     new, old = ({name: source[name] for name in part if name in source} for part in arrays)
-    params, report = inflate(params, new, task.config.start.planes, head=same_classes)
+    params, report = inflate(params, new, task.config.start.planes, head=same_classes, by_class=task.by_class)
     batch_stats, _ = inflate(batch_stats, old, task.config.start.planes)
     report.norms = norms.folded(folded)
     return params, batch_stats, report

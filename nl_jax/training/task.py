@@ -88,6 +88,8 @@ class Task(Protocol):
       curves: of curves.png and of the report.
       validated_on: "validation", or what stands for it in this run, such as "the training videos".
       paper: format string of `config.paper`, the figures that the paper reports.
+      by_class: how the names of parameters begin that depend on the classes; a network that tells other classes apart
+        does not hand them on.
       test_options: fields of `config.data` that `experiments.evaluate` has flags for: (int or the choices, help).
     """
 
@@ -102,6 +104,7 @@ class Task(Protocol):
     curves: Sequence[Curves]
     validated_on: str = "validation"
     paper: str
+    by_class: tuple[str, ...]
     test_options: Mapping[str, tuple[type | tuple[str, ...], str]]
 
     # ------------------------------------------------------------------------------------------------------- the config
@@ -127,6 +130,10 @@ class Task(Protocol):
     def measured_on(self, split: str) -> str:
         """What a figure of this split is measured on, in words."""
         ...
+
+    def notes(self, dataset: Dataset) -> Sequence[str]:
+        """What the user should know of the training data: what is left out, say. A line each; none by default."""
+        return ()
 
     def train_batches(self, dataset: Dataset, *, batch_size: int, seed: int, rows: Sequence[int]) -> TrainBatches:
         """This process's `rows` of every batch. Batch k depends on the seed and on k alone."""

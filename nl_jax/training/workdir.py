@@ -12,9 +12,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from nl_jax.data.dataset import Dataset
-from nl_jax.errors import InputError
+from nl_jax.errors import InputError, check_place
 from nl_jax.models import flat
-from nl_jax.places import check_place
 from nl_jax.training import sharding
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.task import Task

@@ -45,13 +45,22 @@ class Report:
 
 
 def inflate(
-    target: FlatParams, source: FlatParams, planes: str = "mean", *, head: bool = True
+    target: FlatParams,
+    source: FlatParams,
+    planes: str = "mean",
+    *,
+    head: bool = True,
+    by_class: tuple[str, ...] = ("classifier/",),
 ) -> tuple[FlatParams, Report]:
     """`target` with every array that `source` has under the same name.
 
     Kernels (1,h,w,i,o) become (t,h,w,i,o): "mean" gives each plane a t-th, "center" all to the middle plane (a new
-    network is then the image network applied to each frame). The classifier is taken over if `head` says so and its
-    classes are as many; parts that only the target has (non-local blocks) stay as they are.
+    network is then the image network applied to each frame). Parts that only the target has (non-local blocks) stay as
+    they are, and so does what depends on the classes, unless `head` says otherwise and the classes are as many.
+
+    Args:
+      head: whether both networks tell the same classes apart.
+      by_class: how the names of arrays begin that depend on the classes.
 
     Raises:
       InputError: for an array of the source that the target lacks or whose shape does not fit, with both shapes.
@@ -60,7 +69,7 @@ def inflate(
         raise InputError(f"start.planes={planes!r} is unknown; choose one of {', '.join(PLANES)}")
     report = Report()
     result = dict(target)
-    theirs = [name for name in source if name.startswith("classifier/")]
+    theirs = [name for name in source if name.startswith(by_class)]
     new_head = not head or any(name not in target or source[name].shape != target[name].shape for name in theirs)
     for name, value in source.items():
         if new_head and name in theirs:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_mean_and_spread():
 # ------------------------------------------------------------------------------------------------------------- rows
 @pytest.fixture(scope="module")
 def laptop_runs():
-    return {(table, row): rows.make_run(table, row, 0, laptop=True) for table, row in EVERY if table != "4"}
+    return {(table, row): rows.make_run(table, row, 0, laptop=True) for table, row in EVERY if table not in ("4", "5")}
 
 
 def test_every_row_has_a_small_counterpart_that_starts_from_images(laptop_runs):
@@ -67,6 +68,22 @@ def test_every_row_has_a_small_counterpart_that_starts_from_images(laptop_runs):
         chain = rows.chain(run)
         assert chain[0].config.data.images and len(chain) == (3 if table in ("2g", "3") else 2)
         assert all(link.config.data.name == "long_range" for link in chain)
+
+
+def test_detectors_have_small_counterparts_that_differ_by_the_block_alone():
+    found = {row: rows.make_run("5", row, 0, laptop=True) for row in TABLES["5"]}
+    assert {run.config.data.name for run in found.values()} == {"scenes"}
+    assert found["r50"].key == found["x152"].key != found["r50_block"].key == found["r101_block"].key
+    assert rows.baseline_of("5", "r101_block") == "r101"
+    blocks = [dict(run.config.model.nonlocal_blocks) for run in (found["r50"], found["r50_block"])]
+    assert blocks == [{"res2": (), "res3": (), "res4": at, "res5": ()} for at in ((), (0,))]
+
+
+def test_detectors_start_from_the_image_network_of_their_depth():
+    for row, depth in (("r50", 50), ("r101_block", 101), ("x152", 152)):
+        stage = rows.make_run("5", row, 0, laptop=False, changes=IMAGES).start.config
+        assert stage.model.depth == depth and stage.data.train == "IMAGES" and stage.model.get("groups", 1) in (1, 32)
+    assert stage.model.groups == 32 and stage.model.width_per_group == 8
 
 
 def test_charades_has_no_small_counterpart():
@@ -139,6 +156,23 @@ def test_cost_is_six_operations_for_every_multiply_add():
     run = rows.make_run("2a", "baseline", 0, laptop=False, changes=IMAGES)
     # 20.44 G multiply-adds a clip, 400k steps of 64 clips, 40% of 197 T operations a second.
     assert device_hours(run) == pytest.approx(6 * 20.44e9 * 400e3 * 64 / (0.4 * 197e12) / 3600, rel=0.01)
+
+
+def test_the_hours_that_the_tables_name_for_images_are_those_of_the_plan():
+    """Of every config, whose rows start from one of two image networks."""
+    hours = {}
+    for table, depth in (("2a", "R50"), ("2e", "R101")):
+        run = rows.make_run(table, next(iter(rows.table_module(table).ROWS)), 0, laptop=False, changes=IMAGES)
+        hours[depth] = f"{device_hours(run.start):.1f}"
+    named = []
+    for table in rows.TABLES:
+        if found := re.search(r"after ([\d.]+)(?: and ([\d.]+))? for\s+the\s+images", rows.table_module(table).__doc__):
+            named.append(table)
+            both = [hours["R50"], hours["R101"]]
+            assert [one for one in found.groups() if one] == (
+                both if found[2] else [hours["R101" if table == "2e" else "R50"]]
+            ), table
+    assert len(named) == 7
 
 
 def test_a_change_that_is_none_is_named():

@@ -74,6 +74,7 @@ class Brightness(Task):
     best = ("closeness",)
     curves = ()
     paper = "{}"
+    by_class = ()
     test_options = {}  # noqa: RUF012
 
     def __init__(self, config):

@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from nl_jax.stages import train, train_chain
 
-from configs import common
+from configs import common, kinetics
 from nl_jax.errors import InputError
 from nl_jax.evaluation.views import Predictions
+from nl_jax.runs.stages import train, train_chain
 from nl_jax.tasks import classification, task_of
 from nl_jax.training import lock
 from nl_jax.training.progress import make_console, make_progress, show_step
@@ -41,6 +41,11 @@ def test_figures_of_the_training_videos_are_named_so(validated, tiny, video_fold
         if validated
         else "the training videos (data.test is not given)"
     )
+
+
+def test_a_config_without_videos_is_a_task():
+    """As a plan or an import of weights has it."""
+    assert task_of(kinetics.get_config("nl5_i3d_r50")).validated_on == "validation"
 
 
 @pytest.mark.parametrize("norm, said", [("batch", True), ("global", True), ("affine", False), ("frozen", False)])

@@ -1,0 +1,87 @@
+"""`experiments.predict` for a run of detection: pictures with what is found in them, or JSON."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from experiments import command_line
+from nl_jax.data.failure import DecodeError
+from nl_jax.data.picture_folder import is_picture
+from nl_jax.data.sources.folder import VIDEO_SUFFIXES
+from nl_jax.data.stream import is_stream
+from nl_jax.errors import InputError
+
+
+def predict(
+    directory: Path,
+    arguments: list[str],
+    *,
+    best: bool,
+    min_score: float,
+    every: float,
+    out: Path | None,
+    print_json,
+) -> None:
+    """Tells what is in every image, and in every frame of every video, that the arguments name.
+
+    Args:
+      print_json: called with a dict for every image; None for words instead.
+    """
+    from nl_jax.figures import detections
+    from nl_jax.runs.detector import Detector, frames  # pycocotools, which no video of a classifier needs
+
+    detector = Detector(directory, best=best)
+    console = Console(highlight=False, soft_wrap=True, quiet=print_json is not None)
+    done, failed, stems = 0, 0, Counter()
+    for name, problem in _files(arguments):
+        try:
+            if problem:
+                raise DecodeError(name, problem)
+            stem = Path(name).stem
+            stems[stem] += 1
+            stem = f"{stem}-{stems[stem]}" if stems[stem] > 1 else stem
+            still = is_picture(os.path.basename(name))
+            for number, seconds, image in frames(name, every):
+                found = detector(image, min_score)
+                place = {} if still else {"frame": number, "seconds": round(seconds, 3)}
+                objects = found.as_list()
+                if print_json is not None:
+                    print_json({"image": name} | place | {"objects": objects})
+                words = [f"{one['class']} {one['score']:.0%}" for one in objects]
+                where = "" if still else f"  {seconds:.2f} s"
+                console.print(f"[bold]{escape(name)}[/bold]{where}  {escape(', '.join(words)) or 'nothing'}")
+                if out is not None:
+                    path = out / (f"{stem}.png" if still else f"{stem}_{number:06d}.png")
+                    detections.save(detections.draw_objects(image, found.boxes, words, found.labels, found.masks), path)
+            done += 1
+        except DecodeError as error:
+            failed += 1
+            print(f"passed over: {name}: {error.reason}", file=sys.stderr)
+            if print_json is not None:
+                print_json({"image": name, "error": error.reason})
+    if out is not None and done:
+        console.print(f"wrote the pictures to {out}")
+    if failed:
+        command_line.fail(f"{failed} of {done + failed} files could not be read", 1 if done else 2)
+
+
+def _files(arguments: list[str]) -> Iterator[tuple[str, str]]:
+    """(file, "") for every image and video that is named, or (what is named, why it is none)."""
+    for argument in arguments:
+        if is_stream(argument):
+            raise InputError(f"{argument}: a camera has no end; detection takes images, videos and folders of them")
+        if os.path.isfile(argument):
+            yield argument, ""
+        elif os.path.isdir(argument):
+            files = (file for file in sorted(Path(argument).rglob("*")) if file.is_file())
+            found = [str(file) for file in files if is_picture(file.name) or file.suffix.lower() in VIDEO_SUFFIXES]
+            yield from ((file, "") for file in found)
+            if not found:
+                yield argument, "the folder has no images and no videos"
+        else:
+            yield argument, "there is no such file"

@@ -1,0 +1,107 @@
+"""What a detector found in every image of a data set, and what that is worth."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Array, Bool
+
+from nl_jax.data.coco.detection import DetectionImages
+from nl_jax.data.dataset import Batch
+from nl_jax.evaluation.coco import Results, Scores, evaluate, results, without_categories, write_results
+
+# What is compared, and how its figures begin.
+KINDS = {"bbox": "box", "segm": "mask"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The detections of n images. In an image that could not be decoded nothing is found.
+
+    Attributes:
+        detections: in COCO's result format, image after image in the order of the data set.
+        truth: in COCO's format.
+        masks: whether detections have masks.
+        failed: which images could not be decoded.
+        list_hash: names the list of images and boxes; figures of the same hash were measured on the same.
+    """
+
+    detections: Results
+    truth: dict
+    masks: bool
+    failed: Bool[np.ndarray, "n"]
+    list_hash: str
+
+    @cached_property
+    def scores(self) -> dict[str, Scores]:
+        """By kind, box and mask: what pycocotools says."""
+        return {name: evaluate(self.truth, self.detections, kind) for kind, name in self._kinds().items()}
+
+    def metrics(self) -> dict[str, float | int | str]:
+        """The figures of COCO, box_ap, box_ap50, .., mask_ar100, from 0 to 1, and facts on what was scored.
+
+        box_ap_agnostic and mask_ap_agnostic are AP where the class does not count: finding and outlining without
+        naming. A figure of sizes that no true object has is left out.
+        """
+        figures = {}
+        unnamed = without_categories(self.detections)
+        for kind, name in self._kinds().items():
+            figures |= {f"{name}_{figure.lower()}": value for figure, value in self.scores[name].figures.items()}
+            agnostic = evaluate(self.truth, unnamed, kind, use_categories=False)
+            figures[f"{name}_ap_agnostic"] = agnostic.figures["AP"]
+        return {name: value for name, value in figures.items() if not np.isnan(value)} | {
+            "images": len(self.failed),
+            "detections": len(self.detections),
+            "undecodable": int(self.failed.sum()),
+            "list": self.list_hash,
+        }
+
+    def save(self, directory: Path, dataset: DetectionImages) -> Path:
+        """detections.json in COCO's result format, and ap_by_class.json: the AP of every class, null if it has none."""
+        by_class = {
+            name: {c: None if np.isnan(ap) else ap for c, ap in found.by_class.items()}
+            for name, found in self.scores.items()
+        }
+        (directory / "ap_by_class.json").write_text(json.dumps(by_class, indent=1, ensure_ascii=False) + "\n")
+        write_results(directory / "detections.json", self.detections)
+        return directory / "detections.json"
+
+    def _kinds(self) -> dict[str, str]:
+        return KINDS if self.masks else {"bbox": KINDS["bbox"]}
+
+
+def detect(
+    dataset: DetectionImages,
+    batches: Iterable[Batch],
+    forward: Callable[[Batch], dict[str, Array]],
+    gather: Callable[[Batch], Batch] = lambda arrays: arrays,
+    together: Callable[[list], list] = lambda items: items,
+    *,
+    masks: bool,
+) -> Found:
+    """Every image of the data set through the network, each once.
+
+    Of several processes each turns the detections in its own images into masks of the image; then all have all.
+
+    Args:
+        batches: of `nl_jax.data.loader.test_batches`; of this process's images, where there are several processes.
+        forward: {"images", "sizes"} -> boxes, scores, classes, valid and with `masks` masks, of all images of a batch.
+        gather: from this process's rows of a batch to all rows.
+        together: from what this process has found to what all have.
+    """
+    own, failed = [], np.zeros(len(dataset), bool)
+    for batch in batches:
+        found = forward({name: batch[name] for name in ("images", "sizes")})
+        found = {name: np.asarray(array) for name, array in found.items()}
+        facts = gather({"index": batch["index"], "valid": batch["valid"], "failed": (batch["failed"] >= 0).any(axis=1)})
+        failed[facts["index"]] |= facts["failed"]
+        row_of = {int(index): row for row, index in enumerate(facts["index"]) if facts["valid"][row]}
+        for index, valid, scale in zip(batch["index"].tolist(), batch["valid"], batch["scale"], strict=True):
+            if valid and not failed[index]:
+                of_image = {name: array[row_of[index]] for name, array in found.items()}
+                own.append([index, results(dataset.annotated(index), dataset.category_ids, scale=scale, **of_image)])
+    detections = [one for _, of_image in sorted(together(own)) for one in of_image]
+    return Found(detections, dataset.coco(), masks, failed, dataset.list_hash())

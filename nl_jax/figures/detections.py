@@ -1,0 +1,72 @@
+"""An image with what was found in it: boxes, outlines, names and scores."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from matplotlib import colormaps, patheffects
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+DPI = 100
+LEAST = 800  # pixels of the longer side of a picture: a smaller image is enlarged, for its words to be read
+# Of the classes, in turn: light colours on a dark border, which are seen on any ground.
+COLOURS = colormaps["Set3"].colors
+
+
+def draw_objects(
+    image: UInt8[np.ndarray, "h w 3"],
+    boxes: Float[np.ndarray, "n 4"],
+    words: list[str],
+    labels: np.ndarray,
+    masks: Bool[np.ndarray, "n h w"] | None = None,
+) -> Figure:
+    """The image, and over it each object in the colour of its class.
+
+    Args:
+        boxes: x0 y0 x1 y1 in pixels.
+        words: (n), written at each box.
+        labels: (n,), the number of each object's class.
+        masks: which pixels belong to each object; their outlines are drawn.
+    """
+    height, width = image.shape[:2]
+    scale = max(1.0, LEAST / max(height, width))
+    figure = Figure(figsize=(width * scale / DPI, height * scale / DPI), dpi=DPI)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(image, extent=(0, width, height, 0), interpolation="nearest")
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
+    for place in reversed(range(len(boxes))):  # the surest on top
+        colour = COLOURS[int(labels[place]) % len(COLOURS)]
+        dark = [patheffects.withStroke(linewidth=4, foreground="black")]
+        x0, y0, x1, y1 = boxes[place].tolist()
+        box = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.5)
+        axes.add_patch(box).set_path_effects(dark)
+        if masks is not None and masks[place].any():
+            _outline(axes, masks[place], colour, dark)
+        room = 18 / scale  # of a line of text above the box; below its upper side where there is none
+        above = y0 > room
+        axes.text(
+            min(max(x0, 0), width * 0.98),
+            y0 if above else max(y0, 0),
+            words[place],
+            fontsize=9,
+            color="black",
+            va="bottom" if above else "top",
+            bbox={"facecolor": colour, "edgecolor": "black", "linewidth": 0.8, "pad": 1.5},
+            clip_on=True,
+        )
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As PNG."""
+    figure.savefig(path, dpi=DPI)
+
+
+def _outline(axes, mask: Bool[np.ndarray, "h w"], colour, dark) -> None:
+    padded = np.pad(mask, 1).astype(float)  # closed also at the border of the image
+    rows, columns = (np.arange(-1, side + 1) + 0.5 for side in mask.shape)
+    axes.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=1.5).set_path_effects(dark)

@@ -1,0 +1,103 @@
+"""A detector that says what is in an image, in pixels of that image. Needs `pycocotools`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from nl_jax.data.coco.annotations import Image
+from nl_jax.data.coco.example import padded
+from nl_jax.data.coco.masks import compressed
+from nl_jax.data.decode import all_frames, to_rgb_of
+from nl_jax.data.packets import index_of
+from nl_jax.errors import InputError
+from nl_jax.evaluation.paste import paste
+from nl_jax.tasks import task_of
+from nl_jax.tasks.detection import Detection
+from nl_jax.training import sharding, workdir
+from nl_jax.training.evaluator import Evaluator
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The n objects found in an image (h,w), the surest first.
+
+    Attributes:
+        classes: by label.
+        labels: (n,) of the objects.
+        scores: (n,).
+        boxes: (n,4), x0 y0 x1 y1 in pixels.
+        masks: (n,h,w), None of a network without masks.
+    """
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    scores: Float[np.ndarray, "n"]
+    boxes: Float[np.ndarray, "n 4"]
+    masks: Bool[np.ndarray, "n h w"] | None
+
+    def as_list(self) -> list[dict]:
+        """For JSON: class, label, score, box and mask of each; a mask is a run-length as pycocotools reads it."""
+        found = []
+        for place, label in enumerate(self.labels.tolist()):
+            one = {"class": self.classes[label], "label": label, "score": round(float(self.scores[place]), 4)}
+            one["box"] = [round(float(side), 2) for side in self.boxes[place]]
+            if self.masks is not None:
+                one["mask"] = compressed(self.masks[place].astype(np.uint8))
+            found.append(one)
+        return found
+
+
+class Detector:
+    """The network of a run of detection, and how its config scales images.
+
+    Raises:
+        InputError: the workdir is that of another kind of run.
+    """
+
+    def __init__(self, directory: Path, *, best: bool = False):
+        config = workdir.read_config(directory)
+        task = task_of(config)
+        if not isinstance(task, Detection):
+            raise InputError(f"{directory}: the run is one of {config.get('task', 'classification')}, not of detection")
+        mesh = sharding.make_mesh(1, 1, devices=jax.local_devices()[:1])  # an image at a time
+        graphdef, *arrays = workdir.restore_arrays(directory, task, mesh, best=best)
+        self.classes, self._shape = workdir.read_classes(directory), task.shape()
+        self._forward = partial(Evaluator(graphdef, task.forward(), mesh).outputs, *arrays)
+
+    def __call__(self, image: UInt8[np.ndarray, "h w 3"], min_score: float = 0.5) -> Objects:
+        """What is found in an image with a score of at least `min_score`."""
+        height, width = image.shape[:2]
+        example = padded(image, Image(0, "", width, height), self._shape.test_short_side, self._shape)
+        found = self._forward({name: example[name][None] for name in ("images", "sizes")})
+        found = {name: np.asarray(array[0]) for name, array in found.items()}
+        kept = np.flatnonzero(found["valid"] & (found["scores"] >= min_score))
+        y, x = example["scale"]
+        boxes = (found["boxes"][kept] / (x, y, x, y)).astype(np.float32)
+        masks = None
+        if "masks" in found:
+            masks = paste(found["masks"][kept], boxes, (height, width), whole_pixels=False)
+        return Objects(self.classes, found["classes"][kept], found["scores"][kept], boxes, masks)
+
+
+def frames(path: str, every: float = 0.0) -> Iterator[tuple[int, float, np.ndarray]]:
+    """(number, seconds, uint8 (h,w,3)) of the frames of a video, or of the one frame of an image.
+
+    Args:
+        path: of a video, an image or a folder of numbered images.
+        every: seconds from one of these frames to the next, at least; 0 takes every frame.
+
+    Raises:
+        DecodeError: the file gives no frame.
+    """
+    index = index_of(path)
+    to_rgb, due = to_rgb_of(path, index, None), 0.0
+    for number, frame in enumerate(all_frames(path)):
+        seconds = number / index.rate if index.rate else 0.0
+        if seconds >= due:
+            due = seconds + every
+            yield number, seconds, to_rgb(frame)

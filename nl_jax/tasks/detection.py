@@ -1,0 +1,300 @@
+"""Finding, naming and outlining objects: Mask R-CNN on images in COCO's format (section 6 of the paper, table 5)."""
+
+from __future__ import annotations  # pycocotools is an extra: what needs it is imported where it is used
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key
+from ml_collections import ConfigDict
+
+from nl_jax.data.dataset import Batch
+from nl_jax.data.loader import TrainBatches, test_batches
+from nl_jax.errors import InputError
+from nl_jax.figures.curves import Curves
+from nl_jax.models import DetectorConfig, MaskRCNN, flat
+from nl_jax.models.detection import losses
+from nl_jax.models.flat import FlatParams
+from nl_jax.models.summary import Summary, detector_summary
+from nl_jax.tasks import splits
+from nl_jax.tasks.classification import Classification
+from nl_jax.tasks.resnet_fields import make_resnet_config
+from nl_jax.training import hosts
+from nl_jax.training.accumulate import check_parts
+from nl_jax.training.normalize import make_normalize
+from nl_jax.training.schedule import make_optimizer
+from nl_jax.training.setup import check_ranges
+from nl_jax.training.task import Example, Forward, Gather, Metrics, Results, Task
+
+if TYPE_CHECKING:
+    from nl_jax.data.coco.detection import DetectionImages
+    from nl_jax.data.coco.example import Shape
+    from nl_jax.evaluation.detections import Found
+
+# How the names of parameters begin that depend on the classes.
+BY_CLASS = ("box_head/classes/", "box_head/deltas/", "mask_head/logits/")
+TRAIN_FIGURES = {
+    "class_loss": "names {:.2f}",
+    "box_loss": "boxes {:.2f}",
+    "mask_loss": "masks {:.2f}",
+    "objectness_loss": "",
+    "rpn_box_loss": "",
+    "positive_anchors": "",
+    "positive_proposals": "",
+    "boxes_without_area": "",
+}
+VALIDATION_FIGURES = {
+    "box_ap": "box AP {:.1%}",
+    "mask_ap": "mask AP {:.1%}",
+    **dict.fromkeys(
+        (f"{kind}_ap{of}" for kind in ("box", "mask") for of in ("50", "75", "_small", "_medium", "_large")), ""
+    ),
+    "box_ap_agnostic": "found {:.1%}",
+    "mask_ap_agnostic": "",
+    "box_ar100": "",
+    "mask_ar100": "",
+}
+
+
+class Detection(Task):
+    """See `nl_jax.training.task.Task`. A batch is that of `nl_jax.models.detection.losses`, its images uint8."""
+
+    unit = example = "image"
+    inputs = ("images", "sizes")
+    result_figures = {  # noqa: RUF012
+        "box_ap": "boxes, AP",
+        "box_ap50": "boxes, AP50",
+        "box_ap75": "boxes, AP75",
+        "mask_ap": "masks, AP",
+        "mask_ap50": "masks, AP50",
+        "mask_ap75": "masks, AP75",
+        "box_ap_agnostic": "boxes whatever their class, AP",
+        "mask_ap_agnostic": "masks whatever their class, AP",
+        "box_ar100": "boxes, AR of 100 detections",
+        "mask_ar100": "masks, AR of 100 detections",
+    }
+    best = ("box_ap",)
+    curves = (
+        Curves(
+            "Losses in training",
+            "",
+            {
+                "train_class_loss": "names",
+                "train_box_loss": "boxes",
+                "train_mask_loss": "masks",
+                "train_objectness_loss": "objectness",
+                "train_rpn_box_loss": "boxes of proposals",
+            },
+        ),
+        Curves(
+            "Average precision",
+            "%",
+            {
+                "validation_box_ap": "boxes",
+                "validation_mask_ap": "masks",
+                "validation_box_ap_agnostic": "boxes, whatever their class",
+            },
+            scale=100.0,
+            top=100.0,
+        ),
+    )
+    paper = "box AP {}, AP50 {}, AP75 {}; mask AP {}, AP50 {}, AP75 {}"
+    by_class = BY_CLASS
+    test_options = {"test_short_side": (int, "that frames or images are scaled to")}  # noqa: RUF012
+
+    def __init__(self, config: ConfigDict):
+        self.config = config
+        self._normalize = make_normalize(config.input)
+        self._masks = config.detector.masks
+        self.train_figures = {name: text for name, text in TRAIN_FIGURES.items() if self._masks or "mask" not in name}
+        self.validation_figures = {
+            name: text for name, text in VALIDATION_FIGURES.items() if self._masks or "mask" not in name
+        }
+
+    def check(self) -> None:
+        """The numbers that only a detector has, and that its network can be built at all."""
+        check_ranges(self.config, {"optimizer.bias_rate": "0 or more", "model.freeze_at": "0 or more"})
+        self.detector(1).check()
+
+    def check_mesh(self, mesh: Mesh, num_classes: int, example: Example) -> None:
+        """Batches are whole groups of batch norm, in every part of a step, and an image is on one device."""
+        batch_size, resnet = self.config.batch_size, self.detector(num_classes).resolved_backbone()
+        if "batch" in resnet.norms() and batch_size > resnet.group_size and batch_size % resnet.group_size:
+            raise InputError(f"batch_size={batch_size} is not a multiple of model.group_size={resnet.group_size}")
+        check_parts(batch_size, self.config.accumulate_steps, resnet)
+        _check_time(mesh)
+
+    def check_test(self, mesh: Mesh, dataset: DetectionImages) -> None:
+        """An image is on one device."""
+        _check_time(mesh)
+
+    def open_split(self, split: str, classes: tuple[str, ...] | None = None) -> DetectionImages:
+        """See `nl_jax.tasks.image_splits.open_images`."""
+        from nl_jax.tasks.image_splits import open_images
+
+        return open_images(self.config.data, split, classes, masks=self._masks)
+
+    def measured_on(self, split: str) -> str:
+        """The split, or the one that stands for it where it is not given."""
+        data = self.config.data
+        return splits.measured_on(data, split, "image") if data.name == "coco" else f"the {split} split"
+
+    def notes(self, dataset: DetectionImages) -> Sequence[str]:
+        """What is wrong with the annotation file, and what of it is left out."""
+        found = []
+        if problems := getattr(dataset, "problems", ()):
+            from nl_jax.data.coco.annotations import told
+
+            found.append(f"annotations that cannot be used: {told(problems)}")
+        if unused := getattr(dataset, "unused", 0):
+            found.append(f"{unused} images without an object to learn from are left out")
+        if crowded := getattr(dataset, "crowded", None):
+            most = dataset.shape.max_boxes
+            found.append(f"{len(crowded)} images have more than {most} objects, of which {most} are drawn every time")
+        return found
+
+    def train_batches(self, dataset: DetectionImages, *, batch_size: int, seed: int, rows: Sequence[int]):
+        """Shuffled images; those of a batch are all wide or all tall."""
+        workers = self.config.num_workers
+        options = {"batch_size": batch_size, "seed": seed, "num_workers": workers, "rows": rows}
+        return TrainBatches(dataset, groups=dataset.groups, **options)
+
+    def test_batches(self, dataset: DetectionImages, rows: Sequence[int]) -> Iterator[Batch]:
+        """The wide images, then the tall ones."""
+        size, workers = self.config.eval_batch_size, self.config.num_workers
+        return test_batches(dataset, batch_size=size, num_workers=workers, rows=rows, groups=dataset.groups)
+
+    def example_shapes(self, dataset: DetectionImages | None = None) -> Example:
+        """A wide image (h,w,3) with its size and g true boxes."""
+        shape = self.shape() if dataset is None else dataset.shape
+        height, width = shape.bucket(tall=False)
+        g = shape.max_boxes
+        shapes = {
+            "images": ((height, width, 3), jnp.uint8),
+            "sizes": ((2,), jnp.int32),
+            "boxes": ((g, 4), jnp.float32),
+            "classes": ((g,), jnp.int32),
+            "crowd": ((g,), jnp.bool_),
+            "valid": ((g,), jnp.bool_),
+        }
+        if self._masks:
+            from nl_jax.data.coco.masks import SIDE
+
+            shapes["masks"] = (g, SIDE, SIDE), jnp.uint8
+        return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+    def shape(self) -> Shape:
+        """The sizes that images are scaled and padded to."""
+        from nl_jax.data.coco.example import Shape
+
+        data = self.config.data
+        if data.name != "coco":
+            return self.open_split("test").shape
+        return Shape(data.short_sides, data.long_side, data.test_short_side, data.max_boxes)
+
+    def detector(self, num_classes: int) -> DetectorConfig:
+        """`config.model` and `config.detector` as the network's own configuration."""
+        backbone = make_resnet_config(self.config.model, None)
+        return DetectorConfig(backbone, num_classes, **self.config.detector.to_dict())
+
+    def build(self, num_classes: int, rngs: nnx.Rngs) -> MaskRCNN:
+        """Mask R-CNN, or Faster R-CNN where there are no masks."""
+        return MaskRCNN(self.detector(num_classes), rngs=rngs)
+
+    def summary(self, num_classes: int, example: Example) -> Summary:
+        """Of the network for a padded image."""
+        detector = self.detector(num_classes)
+        detector.check()
+        return detector_summary(detector, example["images"].shape[:2])
+
+    def optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        """`config.optimizer`. Kernels decay and biases do not; their steps are `bias_rate` times as long.
+
+        Frozen stages and norms do not move.
+        """
+        frozen = self._frozen()
+
+        def decays(params):
+            return {name: name.endswith("/kernel") and not name.startswith(frozen) for name in params}
+
+        def is_bias(params):
+            return {name: name.endswith("/bias") for name in params}
+
+        def is_frozen(params):
+            return {name: name.startswith(frozen) for name in params}
+
+        scaled = ((self.config.optimizer.bias_rate, is_bias), (0.0, is_frozen))
+        return make_optimizer(self.config.optimizer, schedule, decay=decays, scaled=scaled)
+
+    def loss(self, model: nnx.Module, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Metrics]:
+        """The sum of the losses of Mask R-CNN, and each of them; see `nl_jax.models.detection.losses.loss`.
+
+        Every loss is a mean over what is sampled in the batch, or with `accumulate_steps` in a part of it, as on the
+        paper's eight devices.
+        """
+        total, found = losses.loss(model, batch | {"images": self._images(batch)}, key)
+        return total, {name: found[name].astype(jnp.float32) for name in self.train_figures}
+
+    def forward(self, dataset: DetectionImages | None = None) -> Callable[[nnx.Module, dict[str, Array]], dict]:
+        """The function (model, {"images", "sizes"}) -> {boxes, scores, classes, valid, masks} of all images."""
+
+        def of_model(model, inputs):
+            found = model(self._images(inputs), inputs["sizes"])._asdict()
+            return {name: array for name, array in found.items() if name != "out" and array is not None}
+
+        return of_model
+
+    def start_arrays(self, source: Task, arrays: FlatParams) -> FlatParams:
+        """Those of another detector, or of an image classifier, whose stages become the backbone."""
+        if isinstance(source, Detection):
+            return {name: array for name, array in arrays.items() if self._masks or not name.startswith("mask_head/")}
+        if isinstance(source, Classification):
+            return {f"backbone/{name}": a for name, a in arrays.items() if not name.startswith(source.by_class)}
+        raise InputError("a detector starts from a detector or from an image classifier; choose another start.workdir")
+
+    def evaluate(self, dataset: DetectionImages, batches: Iterable[Batch], forward: Forward, gather: Gather) -> Found:
+        """See `nl_jax.evaluation.detections.detect`."""
+        from nl_jax.evaluation.detections import detect
+
+        return detect(dataset, batches, forward, gather, hosts.gather_json, masks=self._masks)
+
+    def results(self, evaluation: Found, dataset: DetectionImages, measured_on: str) -> Results:
+        """The figures, and what they were measured on."""
+        return evaluation.metrics() | {"measured_on": measured_on}
+
+    def describe(self, results: Results) -> str:
+        """The figures as sentences that say what they were measured on."""
+        kinds = [
+            f"{kind} AP {results[f'{kind}_ap']:.1%}, AP50 {results[f'{kind}_ap50']:.1%}, "
+            f"AP75 {results[f'{kind}_ap75']:.1%}, whatever the class {results[f'{kind}_ap_agnostic']:.1%}"
+            for kind in ("box", "mask")
+            if f"{kind}_ap" in results
+        ]
+        figures = "; ".join(kinds) or "no true object, so no AP"
+        lines = [f"{figures} ({results['images']} images of {results['measured_on']}, list {results['list']})"]
+        if results["undecodable"]:
+            lines.append(f"{results['undecodable']} of these images could not be decoded: nothing is found in them")
+        if results.get("bad_training_images"):
+            lines.append(f"{results['bad_training_images']} training images could not be decoded: see bad_images.csv")
+        return "\n".join(lines)
+
+    def _images(self, batch: dict[str, Array]) -> Float[Array, "b h w 3"]:
+        """Normalised, and 0 where they are padded."""
+        images, sizes = self._normalize(batch["images"]), batch["sizes"]
+        rows, columns = (jnp.arange(images.shape[axis])[None] < sizes[:, axis - 1, None] for axis in (1, 2))
+        return jnp.where((rows[:, :, None] & columns[:, None])[..., None], images, 0)
+
+    def _frozen(self) -> tuple[str, ...]:
+        """How the names of all parameters begin that do not move."""
+        graphdef, *arrays = flat.abstract(lambda: self.build(1, nnx.Rngs(0)))
+        return flat.merge(graphdef, *arrays).frozen_parameters()
+
+
+def _check_time(mesh: Mesh) -> None:
+    if mesh.shape["time"] > 1:
+        raise InputError(f"mesh.time={mesh.shape['time']} splits frames, and an image has one; set mesh.time=1")

@@ -1,0 +1,64 @@
+"""`config.data` of images with boxes: the embedded task, or a data set in COCO's format. Needs `pycocotools`."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from nl_jax.data.coco.detection import DetectionImages
+from nl_jax.data.coco.folder import CocoFolder
+from nl_jax.data.coco.source import EXPORTED, find_splits
+from nl_jax.data.scenes import Scenes
+from nl_jax.errors import InputError
+from nl_jax.tasks import splits
+from nl_jax.training.task import SPLITS
+
+GIVEN = "FILE.json beside its images, IMAGES:FILE.json, or DIR:SPLIT of COCO's layout or of what prepare_data wrote"
+
+
+def open_images(
+    config: ConfigDict, split: str, classes: tuple[str, ...] | None = None, *, masks: bool
+) -> DetectionImages:
+    """The train, validation or test split of `config.data`; `classes` must be those of the data."""
+    fields = config.to_dict()
+    name = fields.pop("name")
+    if name not in SOURCES:
+        raise InputError(f"data.name={name!r} is unknown; choose one of {', '.join(SOURCES)}")
+    return SOURCES[name](fields, split, classes, masks)
+
+
+def open_coco(path: str, **options) -> DetectionImages:
+    """The images at `path`, which is FILE.json, IMAGES:FILE.json or DIR:SPLIT.
+
+    Raises:
+        InputError: for a path of another form, and as `CocoFolder` and `PreparedCoco`.
+    """
+    first, colon, last = path.rpartition(":")
+    if last.endswith(".json"):
+        return CocoFolder(first if colon else str(Path(path).parent), last if colon else path, **options)
+    if not colon:
+        raise InputError(f"{path}: no annotation file and no DIR:SPLIT; valid are {GIVEN}")
+    directory = Path(first)
+    if (directory / "annotations").is_dir() or (directory / last / EXPORTED).exists():
+        found = find_splits(directory)
+        if last not in found:
+            raise InputError(f"{directory}: has no split {last!r}, valid are {', '.join(found)}")
+        return CocoFolder(*found[last], **options)
+    from nl_jax.data.coco.records import PreparedCoco  # TFDS, which no folder needs
+
+    return PreparedCoco(first, last, **options)
+
+
+def _scenes(fields, split, classes, masks):
+    sizes = {name: fields.pop(f"{name}_size") for name in SPLITS}
+    return Scenes(split, size=sizes[split], **fields)
+
+
+def _coco(fields, split, classes, masks):
+    paths = {name: fields.pop(name) for name in SPLITS}
+    if not paths["train"]:
+        raise InputError(f"data.train is empty: give {GIVEN}")
+    training = split == "train"
+    return open_coco(paths[splits.stand_in(paths, split)], training=training, classes=classes, masks=masks, **fields)
+
+
+SOURCES = {"scenes": _scenes, "coco": _coco}

@@ -1,0 +1,103 @@
+"""What `experiments.predict` and `experiments.evaluate` say of a run of detection."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import PIL.Image
+import pytest
+from flax import nnx
+from pycocotools import mask as rasters
+
+from configs import scenes
+from experiments import predict_objects
+from nl_jax.models import flat
+from nl_jax.tasks import task_of
+from nl_jax.training import workdir
+from nl_jax.training.checkpoint import Checkpoints
+from nl_jax.training.state import TrainState
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(tmp_path, randomise):
+    """The workdir of a narrow detector with numbers at random."""
+    config = scenes.get_config("baseline").unlock()
+    narrow = {"fpn_channels": 8, "box_channels": 16, "mask_channels": 8, "pre_nms": 24, "proposals": 16}
+    config.detector.update(narrow | {"detections": 5, "score_threshold": 0.01})
+    config.model.width, config.data.test_size, config.eval_batch_size = 4, 11, 8
+    task = task_of(config)
+    classes = task.open_split("test").classes
+    _, params, batch_stats = flat.split(randomise(lambda: task.build(len(classes), nnx.Rngs(0))))
+    state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optax.identity().init(params))
+    workdir.write_workdir(tmp_path / "run", config, classes)
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(state, {})
+    return tmp_path / "run"
+
+
+def predict(run, *arguments, out):
+    lines = []
+    options = {"best": False, "min_score": 0.0, "every": 0.0, "out": out, "print_json": lines.append}
+    predict_objects.predict(run, list(map(str, arguments)), **options)
+    return lines
+
+
+def test_objects_of_images_of_any_size_are_told_in_their_pixels_and_drawn(run, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, (height, width) in {"1.png": (96, 192), "2.png": (300, 140)}.items():  # not two frames of a video
+        PIL.Image.fromarray(rng.integers(256, size=(height, width, 3), dtype=np.uint8)).save(folder / name)
+    out = tmp_path / "out"
+    out.mkdir()
+    wide, tall = predict(run, folder, out=out)
+    assert [Path(line["image"]).name for line in (wide, tall)] == ["1.png", "2.png"] and "frame" not in wide
+    assert wide["objects"] and tall["objects"]
+    for line, (height, width) in ((wide, (96, 192)), (tall, (300, 140))):
+        scores = [one["score"] for one in line["objects"]]
+        assert scores == sorted(scores, reverse=True)
+        for one in line["objects"]:
+            x0, y0, x1, y1 = one["box"]
+            assert 0 <= x0 <= x1 <= width + 0.01 and 0 <= y0 <= y1 <= height + 0.01
+            assert one["class"] in workdir.read_classes(run) and rasters.decode(one["mask"]).shape == (height, width)
+    pictures = [PIL.Image.open(out / name) for name in ("1.png", "2.png")]
+    assert [max(picture.size) for picture in pictures] == [800, 800]
+
+
+def test_a_file_that_is_no_picture_is_passed_over(run, tmp_path, capsys):
+    PIL.Image.new("RGB", (192, 96)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_text("no picture")
+    with pytest.raises(SystemExit) as end:
+        predict(run, tmp_path / "good.png", tmp_path / "bad.png", tmp_path / "none.png", out=None)
+    assert end.value.code == 1
+    assert "2 of 3 files could not be read" in capsys.readouterr().err
+
+
+def test_two_processes_find_what_one_finds(run, tmp_path):
+    def start(out, *joined):
+        command = [sys.executable, "-m", "experiments.evaluate", f"--workdir={run}", f"--out={tmp_path / out}", *joined]
+        environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=-1, stderr=-1, text=True)
+
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    joined = [f"--coordinator=localhost:{port}", "--num_processes=2"]
+    processes = [start("one"), *(start("two", *joined, f"--process_id={i}") for i in range(2))]
+    for process in processes:
+        _, error = process.communicate(timeout=500)
+        assert process.returncode == 0, error
+    one, two = (json.loads((tmp_path / out / "detections.json").read_text()) for out in ("one", "two"))
+    assert [d["image_id"] for d in one] == [d["image_id"] for d in two] and {d["image_id"] for d in one} == {*range(11)}
+    np.testing.assert_allclose([d["score"] for d in one], [d["score"] for d in two], rtol=1e-5)
+    np.testing.assert_allclose([d["bbox"] for d in one], [d["bbox"] for d in two], atol=1e-2)
+    one, two = (json.loads((tmp_path / out / "results.json").read_text()) for out in ("one", "two"))
+    assert one == pytest.approx(two, abs=1e-6, rel=1e-6)

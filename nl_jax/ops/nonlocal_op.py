@@ -96,7 +96,7 @@ def dot_product(
     """y_i = 1/m sum_j (theta_i . phi_j) g_j (equation 4).
 
     Taken as theta_i (sum_j phi_j g_j^T) / m wherever that is cheaper. Sums are float32 whatever the inputs are; the
-    result has the type of `g`. On a GPU the sum over j is rounded to the type of `theta` for the second product.
+    result has the type of `g`. On a GPU the sum over j is rounded for the second product where theta is bfloat16.
     """
     _check_shapes(theta.shape, phi.shape, g.shape, valid)
     n, d = theta.shape[1:]
@@ -106,7 +106,8 @@ def dot_product(
         return _weighted_sum(dot_product_rows(theta, phi, valid), g)
     phi = _zeroed(phi, valid)
     summed = jnp.einsum("bmd,bmc->bdc", phi, g, preferred_element_type=wide(phi)) / _count(phi, valid)
-    if platform() == "gpu":  # a product of float32 would read every number twice as wide, for 3 bits more
+    # A product of float32 would read every number twice as wide, for 3 bits more. (In float16 the sum may not fit.)
+    if platform() == "gpu" and theta.dtype == jnp.bfloat16:
         return jnp.einsum("bnd,bdc->bnc", theta, summed.astype(theta.dtype)).astype(g.dtype)
     return jnp.einsum("bnd,bdc->bnc", widen(theta), summed).astype(g.dtype)
 

@@ -65,7 +65,8 @@ def test_the_statistics_have_gradients():
 @pytest.mark.parametrize("rectified", [False, True])
 def test_norm_is_the_same_on_a_gpu(rectified, randomise):
     """Also its running statistics, with groups, and in 16 bits, where only rounding differs."""
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2, 3, 4, 3)) + 1, jnp.bfloat16)
+    rng = np.random.default_rng(0)
+    x, dy = (jnp.asarray(rng.normal(size=(4, 2, 3, 4, 3)) + 1, jnp.bfloat16) for _ in range(2))
     found = {}
     for platform in ("cpu", "gpu"):
         parts = flat.split(randomise(lambda: Norm(3, group_size=2)))
@@ -76,10 +77,11 @@ def test_norm_is_the_same_on_a_gpu(rectified, randomise):
 
         with devices.compiling_for(platform, 1):
             y, pull, statistics = jax.vjp(apply, x, has_aux=True)
-        found[platform] = y, pull(y)[0], *statistics
+        found[platform] = y, pull(dy)[0], *statistics
     for on_gpu, on_cpu in zip(found["gpu"], found["cpu"], strict=True):
         assert on_gpu.dtype == on_cpu.dtype
-        np.testing.assert_allclose(*(np.asarray(a, np.float32) for a in (on_gpu, on_cpu)), rtol=0.02, atol=0.02)
+        on_gpu, on_cpu = (np.asarray(a, np.float32) for a in (on_gpu, on_cpu))
+        assert np.linalg.norm(on_gpu - on_cpu) < 0.01 * np.linalg.norm(on_cpu)
 
 
 def test_on_a_gpu_nothing_is_kept_but_the_input():

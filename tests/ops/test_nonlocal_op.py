@@ -283,3 +283,16 @@ def test_float16_rows_beyond_its_largest_number():
     theta, phi = jnp.full((1, 1, 64), 100, jnp.float16), jnp.full((1, 2, 64), 100, jnp.float16)
     g = jnp.full((1, 2, 3), 0.01, jnp.float16)
     np.testing.assert_allclose(nonlocal_op.dot_product(theta, phi, g), np.full((1, 1, 3), 6400.0), rtol=1e-2)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.bfloat16, 0.01), (jnp.float16, 0.001), (jnp.float32, 1e-6)])
+def test_the_dot_product_on_a_gpu_rounds_its_sum_to_bfloat16_at_most(dtype, tolerance):
+    """In float16 the sum may be larger than the largest number."""
+    args = [40 * jnp.asarray(x, dtype) for x in arguments("dot_product", 64, 48)]
+    with devices.compiling_for("gpu", 1):
+        y = nonlocal_op.dot_product(*args)
+    expected = pair_by_pair("dot_product", *(np.asarray(x, np.float64) for x in args))
+    finite = np.abs(expected) < 6e4
+    assert y.dtype == dtype and finite.any()
+    error = np.linalg.norm(np.asarray(y, np.float64)[finite] - expected[finite]) / np.linalg.norm(expected[finite])
+    assert error < tolerance

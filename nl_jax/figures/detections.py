@@ -50,7 +50,7 @@ def draw_objects(
         above = y0 > room
         axes.text(
             min(max(x0, 0), width * 0.98),
-            y0 if above else max(y0, 0),
+            y0 if above else max(y0, 0) + 3 / scale,
             words[place],
             fontsize=9,
             color="black",

@@ -21,7 +21,7 @@ from nl_jax.figures.curves import Curves
 from nl_jax.models import ResNetConfig, VideoResNet
 from nl_jax.models.flat import FlatParams
 from nl_jax.models.summary import Summary, summarize
-from nl_jax.tasks.clip_splits import is_fit, measured_on, open_clips
+from nl_jax.tasks.clip_splits import measured_on, open_clips, validated_on
 from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training import sharding
 from nl_jax.training.accumulate import check_parts
@@ -81,8 +81,7 @@ class Classification(Task):
     def __init__(self, config: ConfigDict):
         self.config = config
         self._normalize = make_normalize(config.input)
-        # A user with one folder of videos must not take the fit of the network for a validation.
-        self.validated_on = "the training videos" if is_fit(config.data, "validation") else "validation"
+        self.validated_on = validated_on(config.data)
         self.curves = [_renamed(drawing, config, self.validated_on) for drawing in self.curves]
 
     def check(self) -> None:

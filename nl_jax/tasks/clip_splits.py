@@ -24,11 +24,9 @@ def measured_on(config: ConfigDict, split: str) -> str:
     return splits.measured_on(config, split, "video") if config.name == "video_folder" else f"the {split} split"
 
 
-def is_fit(config: ConfigDict, split: str) -> bool:
-    """Whether the training videos stand for this split: its figures then say how well they are fitted."""
-    if config.name != "video_folder" or config[split] or not config.train:  # without videos there are no figures
-        return False
-    return _stand_in(config, split) == "train"
+def validated_on(config: ConfigDict) -> str:
+    """What a validation is called: see `splits.validated_on`."""
+    return splits.validated_on(config, "video") if config.name == "video_folder" else "validation"
 
 
 def _long_range(fields, split, classes):

@@ -36,10 +36,10 @@ class Inert:
         return self
 
     def append(self, value):
-        pass
+        """Of a list."""
 
     def extend(self, values):
-        pass
+        """Of a list."""
 
     add = append
 

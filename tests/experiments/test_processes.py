@@ -195,15 +195,16 @@ def workers_of(process: subprocess.Popen) -> list[int]:
 def test_a_process_whose_input_is_stuck_is_named_by_the_other_and_both_end(tmp_path):
     """Both are alive and answer each other, so nothing else would ever end them."""
     endless = ("--config.steps=100000", "--config.num_workers=1", "--config.log_every=1")
-    limits = ("--config.input_warning=4", "--config.input_timeout=20")
+    limits = ("--config.input_warning=8", "--config.input_timeout=45")
     first, second = start_two("train", *SMALL, *endless, *limits, f"--workdir={tmp_path}")
+    workers = []
     try:
         wait_for_rows(2, tmp_path, first)
         workers = workers_of(second)
         assert workers
         for worker in workers:
             os.kill(worker, signal.SIGSTOP)
-        output = [process.communicate(timeout=2 * MINUTE) for process in (first, second)]
+        output = [process.communicate(timeout=3 * MINUTE) for process in (first, second)]
     finally:
         for process in (first, second):
             process.kill()
@@ -212,9 +213,8 @@ def test_a_process_whose_input_is_stuck_is_named_by_the_other_and_both_end(tmp_p
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGKILL)
     errors = [error for _, error in output]
-    late = r"of all processes for \d+ s: process 1 of 2 has not come, it is at batch \d+\n"
-    assert re.search(rf"process 0 of 2: waiting for step \d+ {late}", errors[0]), errors[0]
+    late = "process 1 of 2 has not come, it is at batch"
+    assert re.search(rf"process 0 of 2: waiting for .* of all processes for \d+ s: {late} \d+\n", errors[0]), errors[0]
+    assert re.search(rf"error: waited \d+ s for .*, and input_timeout=45: {late} \d+\. The same", errors[0]), errors[0]
     assert re.search(r"process 1 of 2: waiting for batch \d+ for \d+ s\n", errors[1]), errors[1]
-    assert all(re.search(r"error: waited \d+ s for .*, and input_timeout=20: ", error) for error in errors[1:]), errors
-    assert 1 in [process.returncode for process in (first, second)]
-    assert all(process.returncode for process in (first, second))
+    assert first.returncode == 1 and second.returncode

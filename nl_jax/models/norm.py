@@ -10,6 +10,7 @@ from nl_jax.ops import devices
 from nl_jax.ops.batch_norm import batch_norm
 from nl_jax.ops.devices import merge_frames, split_frames
 from nl_jax.ops.precision import widen
+from nl_jax.ops.relu import relu
 
 KINDS = ("batch", "global", "affine", "frozen")
 MOMENTUM = 0.9  # of the running statistics
@@ -72,7 +73,10 @@ class Norm(nnx.Module):
             self._update(mean, var)
             return _split(y, x.shape)
         y = self._apply(x)
-        return nnx.relu(y) if rectified else y
+        if not rectified:
+            return y
+        # Behind a frozen norm the gradient needs the result alone: x need not be kept.
+        return relu(y) if self.kind == "frozen" else nnx.relu(y)
 
     def _apply(self, x):
         if self.kind == "affine":

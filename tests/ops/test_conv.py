@@ -115,3 +115,22 @@ def test_bfloat16_stays():
 def test_errors(x, kernel, message):
     with pytest.raises(ValueError, match=message):
         inspect.unwrap(conv3d)(jnp.zeros(x), jnp.zeros(kernel))
+
+
+@pytest.mark.parametrize("strides, kernel, channels", [((1, 1, 1), 3, 5), ((1, 2, 2), 7, 3)])
+@pytest.mark.parametrize("height", [48, 46])  # 46 rows divide into halves alone, or single rows
+def test_gradient_of_a_frame_taken_in_strips(strides, kernel, channels, height, monkeypatch):
+    """A large frame is taken a strip of rows at a time, with the same sums."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 1, height, 56, channels)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=(1, kernel, kernel, channels, 4)), jnp.float32)
+    half = (0, kernel // 2, kernel // 2)
+
+    def gradient():
+        y, pull = jax.vjp(lambda weights: conv3d(x, weights, strides, half), weights)
+        return pull(jnp.asarray(np.random.default_rng(1).normal(size=y.shape), jnp.float32))[0]
+
+    monkeypatch.setattr(conv_gradient, "partitioned", lambda: False)
+    whole = gradient()
+    monkeypatch.setattr(conv_gradient, "MAX_LAID_OUT", 2**11)
+    np.testing.assert_allclose(gradient(), whole, rtol=1e-4, atol=1e-4 * float(jnp.abs(whole).max()))

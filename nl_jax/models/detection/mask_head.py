@@ -8,6 +8,7 @@ from nl_jax.models.detection.config import DetectorConfig
 from nl_jax.models.detection.layers import Conv2D
 from nl_jax.ops.conv import conv1x1
 from nl_jax.ops.precision import widen
+from nl_jax.ops.relu import relu
 
 CONVOLUTIONS = 4
 
@@ -42,10 +43,15 @@ class MaskHead(nnx.Module):
     def __call__(self, x: Float[Array, "n s s c"], classes: Int[Array, "n"]) -> Float[Array, "n s2 s2"]:
         """The logits of the class of each box, counted from 0 without the background; the others are not computed."""
         for conv in self.convs:
-            x = nnx.relu(conv(x))
-        x = nnx.relu(self.deconv(x))
-        kernel, bias = self.logits.kernel[0, 0].astype(x.dtype), self.logits.bias[...]
-        y = jnp.einsum(
-            "nhwc,cn->nhw", x, kernel[:, classes + 1], preferred_element_type=jnp.promote_types(x.dtype, bias.dtype)
-        )
-        return widen(y) + bias[classes + 1][:, None, None].astype(widen(y).dtype)
+            x = relu(conv(x))
+        # The largest array of the head is computed again in the backward pass, at a hundredth of the cost of the rest.
+        return nnx.remat(_end)(self, x, classes)
+
+
+def _end(head: MaskHead, x, classes):
+    x = nnx.relu(head.deconv(x))
+    kernel, bias = head.logits.kernel[0, 0].astype(x.dtype), head.logits.bias[...]
+    y = jnp.einsum(
+        "nhwc,cn->nhw", x, kernel[:, classes + 1], preferred_element_type=jnp.promote_types(x.dtype, bias.dtype)
+    )
+    return widen(y) + bias[classes + 1][:, None, None].astype(widen(y).dtype)

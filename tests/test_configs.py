@@ -10,11 +10,13 @@ import pytest
 from absl import flags
 from flax import nnx
 
-from configs import kinetics, quickstart, table2g
+from configs import kinetics, quickstart, table2g, table5
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig, VideoResNet, flat
 from nl_jax.runs import stages as chain
+from nl_jax.tasks import task_of
 from nl_jax.tasks.resnet_fields import make_resnet_config
+from nl_jax.training.schedule import make_schedule
 from nl_jax.training.setup import check_run
 
 # Parameters in M of the networks without blocks, and of a block by stage (section 6 of the paper's counts; a block has
@@ -97,6 +99,30 @@ def test_charades():
         assert (config.num_classes, config.data.frames, config.batch_size, config.model.norm) == (157, 128, 8, "frozen")
         assert config.start.stage == "" and not config.paper
     assert [len(make_resnet_config(c.model, 157).nonlocal_blocks) for c in configs] == [0, 2]
+
+
+def test_table_5_has_the_networks_and_the_schedules_of_the_paper():
+    found = {}
+    for row in ("r50", "r50_block"):
+        task = task_of(table5.get_config(row))
+        graphdef, params, statistics = flat.abstract(lambda: task.build(80, nnx.Rngs(0)))  # noqa: B023
+        frozen = tuple(n for n in flat.merge(graphdef, params, statistics).frozen_parameters() if "norm" in n)
+        found[row] = sum(array.size for name, array in params.items() if not name.startswith(frozen))
+    # As torchvision counts R50-FPN with 81 classes; a block with an affine layer.
+    assert found == {"r50": 44_347_573, "r50_block": 44_347_573 + 2_101_760}
+    blocks = {row: config_of("table5", row).model.nonlocal_blocks.res4 for row in table5.ROWS}
+    assert [blocks[row] for row in ("r50_block", "r101_block", "x152_block", "r50")] == [(4,), (21,), (34,), ()]
+    schedules = [table5.get_config(f"r50,{flag}") for flag in ("1x", "2x")] + [table5.get_config("x152")]
+    assert [(c.steps, c.optimizer.decay_at) for c in schedules] == [
+        (90_000, (60_000, 80_000)),
+        (180_000, (120_000, 160_000)),
+        (260_000, (200_000, 240_000)),
+    ]
+    with pytest.raises(ValueError, match="both given"):
+        table5.get_config("r50,1x,2x")
+    rate = make_schedule(schedules[0].optimizer, 90_000)
+    steps = (0, 250, 500, 59_999, 60_000, 80_000)
+    assert [float(rate(step)) for step in steps] == pytest.approx([0.02 / 3, 0.04 / 3, 0.02, 0.02, 2e-3, 2e-4])
 
 
 def blocks_of(table, row):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-Paths = Mapping[str, str] | ConfigDict
+Paths = Mapping[str, str] | ConfigDict  # of each split; "" is not given
 
 # What stands for each split, the first that is given: a user with one folder only sees how well it is fitted.
 ORDER = {"train": ("train",), "validation": ("validation", "train"), "test": ("test", "validation", "train")}

@@ -129,7 +129,7 @@ def test_a_folder_of_frames_with_a_link_to_nothing_does_not_decode(tree):
     videos = make(root)
     assert videos.names == ["run/v", "walk/1.mp4"]
     assert frames_of_folder(root / "run/v") == [str(root / "run/v" / name) for name in ("1.jpg", "2.jpg", "3.jpg")]
-    assert videos.test_views(0)["failed"][0] == 0
+    assert videos.test_example(0)["failed"][0] == 0
 
 
 def test_annotations_and_videos_behind_links(tree):

@@ -81,8 +81,9 @@ class Classification(Task):
     def __init__(self, config: ConfigDict):
         self.config = config
         self._normalize = make_normalize(config.input)
-        self.validated_on = validated_on(config.data)
-        self.curves = [_renamed(drawing, config, self.validated_on) for drawing in self.curves]
+        if "data" in config:  # a step alone needs none
+            self.validated_on = validated_on(config.data)
+            self.curves = [_renamed(drawing, config, self.validated_on) for drawing in self.curves]
 
     def check(self) -> None:
         """The numbers that only a classifier has."""

@@ -138,8 +138,8 @@ def test_form_of_concatenation(platform, m, expected):
 
 
 def test_unknown_form_of_concatenation():
-    with pytest.raises(ValueError, match="form='pairs' is unknown; choose one of sorted, blockwise"):
-        nonlocal_op.concatenation(*arguments("concatenation"), form="pairs")
+    with pytest.raises(ValueError, match="form='flash' is unknown; choose one of pairs, sorted, blockwise"):
+        nonlocal_op.concatenation(*arguments("concatenation"), form="flash")
 
 
 def values(kind, size, rng):

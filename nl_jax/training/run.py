@@ -17,7 +17,7 @@ from nl_jax.data.dataset import Batch, Dataset
 from nl_jax.errors import Preempted
 from nl_jax.models import flat
 from nl_jax.training import sharding, state, workdir
-from nl_jax.training.checkpoint import Checkpoints
+from nl_jax.training.checkpoint import UNVALIDATED, Checkpoints, newest_of
 from nl_jax.training.chips import peak_flops
 from nl_jax.training.evaluator import Evaluator
 from nl_jax.training.logs import BadExamples, MetricsLog, rate_of
@@ -33,8 +33,6 @@ from nl_jax.training.task import Evaluation, Results, Task, TrainBatches
 from nl_jax.training.times import Profile, Times
 from nl_jax.training.watchdog import Watchdog, notes_of_run, say_here
 
-# Under a workdir: the state of a run that was asked to end in the middle of its validation.
-UNVALIDATED = "unvalidated"
 Row = dict[str, float]
 
 
@@ -105,7 +103,7 @@ class Run:
 
     def resume_or_start(self, start: Start | None) -> None:
         """Goes on from the newest checkpoint; where there is none, begins with a new network or that of `start`."""
-        newest = _newest(self.directory, self._checkpoints)
+        newest = newest_of(self.directory, self._checkpoints)
         if newest is not None:
             self._state, data_state = newest.restore(self._state)
             self._batches.set_state(data_state)
@@ -293,12 +291,3 @@ class Run:
 def _other_seeds(seed: int) -> tuple[jax.Array, int]:
     """Of the key of all losses and of the batches for precise batch norm: unlike those of training, for every seed."""
     return jax.random.fold_in(jax.random.key(seed), 1), int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
-
-
-def _newest(directory: Path, checkpoints: Checkpoints) -> Checkpoints | None:
-    """Where the state to go on from is, if there is one."""
-    found = [checkpoints]
-    if (directory / UNVALIDATED).is_dir():
-        found.append(Checkpoints(directory / UNVALIDATED, read_only=True))
-    found = [checkpoints for checkpoints in found if checkpoints.latest() is not None]
-    return max(found, key=lambda checkpoints: checkpoints.latest(), default=None)

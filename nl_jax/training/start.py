@@ -42,7 +42,7 @@ def take_over(
       InputError: for arrays that do not fit, or a network that was trained on inputs normalised otherwise.
     """
     config, directory = task.config, start.directory
-    if (theirs := start.task.config.input) != config.input:
+    if (theirs := start.task.config.input).to_dict() != config.input.to_dict():  # whether or not they are locked
         raise InputError(
             f"{directory} was trained with input.mean={theirs.mean} and input.std={theirs.std}, and this run has "
             f"input.mean={config.input.mean} and input.std={config.input.std}; set them alike"

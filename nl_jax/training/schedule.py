@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from nl_jax.errors import InputError
@@ -22,13 +23,16 @@ def make_schedule(config, steps: int) -> optax.Schedule:
     """
     if config.schedule not in SCHEDULES:
         raise InputError(f"optimizer.schedule={config.schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
+    decay_at = np.asarray(getattr(config, "decay_at", ()), np.int32)
+    if config.schedule == "steps" and not decay_at.size:
+        raise InputError("optimizer.schedule='steps' needs optimizer.decay_at, the steps at which the rate decays")
     if config.warmup_steps >= steps:
         raise InputError(f"optimizer.warmup_steps={config.warmup_steps} must be fewer than steps={steps}")
     rate = config.learning_rate
     main = {
         # Decay counts from step 0, warm-up included, as the paper counts its iterations.
         "step": lambda step: rate * config.decay_rate ** (step // config.decay_every),
-        "steps": lambda step: rate * config.decay_rate ** (step >= jnp.asarray(config.decay_at)).sum(),
+        "steps": lambda step: rate * config.decay_rate ** (step >= decay_at).sum(),
         "cosine": lambda step: (
             rate * 0.5 * (1 + jnp.cos(jnp.pi * (step - config.warmup_steps) / (steps - config.warmup_steps)))
         ),

@@ -70,7 +70,7 @@ def check_stage(task: Task, num_classes: int, source: Task, num_source_classes: 
 
 
 def _check_inputs(ours: ConfigDict, theirs: ConfigDict, whose: str) -> None:
-    if theirs.input != ours.input:
+    if theirs.input.to_dict() != ours.input.to_dict():  # whether or not they are locked
         raise InputError(
             f"{whose} with input.mean={theirs.input.mean} and input.std={theirs.input.std}, and this run has "
             f"input.mean={ours.input.mean} and input.std={ours.input.std}; set them alike"

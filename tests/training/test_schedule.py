@@ -58,7 +58,8 @@ def test_only_norms_are_not_decayed():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"schedule": "poly"}, r"optimizer\.schedule='poly' is unknown; choose one of step, cosine, constant"),
+        ({"schedule": "poly"}, r"optimizer\.schedule='poly' is unknown; choose one of step, steps, cosine, constant"),
+        ({"schedule": "steps"}, r"optimizer\.schedule='steps' needs optimizer\.decay_at"),
         ({"name": "lars"}, r"optimizer\.name='lars' is unknown; choose sgd or adamw"),
         ({"warmup_steps": 20}, r"optimizer\.warmup_steps=20 must be fewer than steps=20"),
     ],

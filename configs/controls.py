@@ -8,7 +8,7 @@ The rows same_parameters and same_flops have as many parameters, and as many mul
 give, by more residual blocks in res3 and res4. The paper has no such rows; its own control is depth, table 2c.
 
 Cost, planned from its operations by `python -m experiments.reproduce controls --plan` for a TPU v5e at an assumed 40%
-of its published peak: 11.1 to 17.2 device-hours a row, after 16.9 for the images. With the flag `laptop` a row is a
+of its published peak: 11.1 to 17.2 device-hours a row, after 10.0 for the images. With the flag `laptop` a row is a
 minute on one core (configs/laptop.py); what came of that is in docs/reproduction.md.
 """
 

@@ -7,7 +7,7 @@
 The paper: the kinds of non-local operation perform alike, all better than the baseline.
 
 Cost, planned from its operations by `python -m experiments.reproduce 2a --plan` for a TPU v5e at an assumed 40% of
-its published peak: 11.1 to 12.0 device-hours a row, after 16.9 for the images. With the flag `laptop` a row is a
+its published peak: 11.1 to 12.0 device-hours a row, after 10.0 for the images. With the flag `laptop` a row is a
 minute on one core (configs/laptop.py); what came of that is in docs/reproduction.md.
 """
 

@@ -7,7 +7,7 @@
 The paper: res2, res3 and res4 gain alike, res5 (7 x 7 positions a frame) a little less.
 
 Cost, planned from its operations by `python -m experiments.reproduce 2b --plan` for a TPU v5e at an assumed 40% of
-its published peak: 11.1 to 12.6, res2 36.0 device-hours a row, after 16.9 for the images. With the flag `laptop` a
+its published peak: 11.1 to 12.6, res2 36.0 device-hours a row, after 10.0 for the images. With the flag `laptop` a
 row is a minute on one core (configs/laptop.py); what came of that is in docs/reproduction.md.
 """
 

@@ -7,7 +7,7 @@
 The paper: more blocks give more, and five in ResNet-50 beat ResNet-101, so it is not depth alone.
 
 Cost, planned from its operations by `python -m experiments.reproduce 2c --plan` for a TPU v5e at an assumed 40% of
-its published peak: 11.1 to 23.2 (R50), 19.1 to 31.3 (R101) device-hours a row, after 16.9 and 19.0 for the images.
+its published peak: 11.1 to 23.2 (R50), 19.1 to 31.3 (R101) device-hours a row, after 10.0 and 19.0 for the images.
 With the flag `laptop` a row is a minute on one core (configs/laptop.py); what came of that is in
 docs/reproduction.md.
 """

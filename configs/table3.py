@@ -7,7 +7,7 @@
 The paper compares them with other methods; the figures are of the validation set.
 
 Cost, planned from its operations by `python -m experiments.reproduce 3 --plan` for a TPU v5e at an assumed 40% of its
-published peak: 29.0 and 39.0 device-hours, after 40.9 and 53.1 for what they start from.
+published peak: 29.0 and 39.0 device-hours, after 34.0 and 53.1 for what they start from.
 """
 
 from configs import kinetics, table2g

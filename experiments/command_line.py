@@ -5,6 +5,7 @@ import gc
 import itertools
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -14,9 +15,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from nl_jax.config_files import load_config
-from nl_jax.errors import InputError, Preempted, TrainingError
+from nl_jax.errors import InputError, Preempted, TrainingError, check_place
+from nl_jax.runs.config_files import load_config
 from nl_jax.training import hosts, sharding
+from nl_jax.training.workdir import flatten
 
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
@@ -32,13 +34,25 @@ def run(main: Callable[..., None], arguments: str = "") -> None:
         stream.reconfigure(errors="backslashreplace")
     logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
     if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "nl_jax" / "compiled"))
+        jax.config.update("jax_compilation_cache_dir", str(_cache() / "nl_jax" / "compiled"))
     atexit.register(gc.collect)  # batches in shared memory, which Grain cannot free once Python is going down
     flags.FLAGS.set_gnu_getopt(bool(arguments))  # flags may follow arguments
     app.run(
         lambda argv: _guarded(partial(main, argv[1:]) if arguments else main), flags_parser=partial(_parse, arguments)
     )
+
+
+def _cache() -> Path:
+    """Where a user's caches lie; in a container a user may have no home."""
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named)
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = None
+    if home is None or not os.access(home, os.W_OK):
+        return Path(tempfile.gettempdir()) / f"cache_of_{os.getuid()}"
+    return home / ".cache"
 
 
 def mesh_axes(given: str) -> dict[str, int]:
@@ -83,16 +97,38 @@ def _parse(arguments: str, argv: list[str]) -> list[str]:
     try:
         if "config" in flags.FLAGS:
             _check_fields(argv)
-        rest = flags.FLAGS(argv)
+        try:
+            rest = flags.FLAGS(argv)
+        except SystemExit:  # --help has been answered, which absl calls a failure
+            sys.exit(0)
         if arguments and not rest[1:]:
             raise InputError(f"nothing is given; valid: {arguments}, and the flags {_valid_flags()}")
         if rest[1:] and not arguments:
             raise InputError(f"unexpected argument {rest[1]!r}; valid flags: {_valid_flags()}")
+        _check_places()
         return rest
     except flags.UnrecognizedFlagError as error:
-        fail(f"{error}; valid flags: {_valid_flags()}", 2)
+        file = next((word for word in argv[1:] if word.startswith("-") and _is_file(word)), None)
+        hint = f"; a file whose name begins with - comes after --, as in -- {file}" if arguments and file else ""
+        fail(f"{error}{hint}; valid flags: {_valid_flags()}", 2)
     except (InputError, flags.Error, ValueError, TypeError, AttributeError) as error:  # a value of another type
         fail(error, 2)
+
+
+def _is_file(word: str) -> bool:
+    """Whether it is a file and no flag, or looks like one."""
+    return os.path.exists(word) or (bool(os.path.splitext(word)[1]) and "=" not in word)
+
+
+def _check_places() -> None:
+    """No flag and no field of a config may be the address of a bucket, before anything is read or written."""
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+        if isinstance(flag.value, str):
+            check_place(f"--{flag.name}", flag.value)
+        elif isinstance(flag.value, ConfigDict):
+            for name, value in flatten(flag.value.to_dict(), f"--{flag.name}.").items():
+                if isinstance(value, str):
+                    check_place(name, value)
 
 
 def _check_fields(argv: list[str]) -> None:
@@ -112,6 +148,14 @@ def _check_fields(argv: list[str]) -> None:
                         f"{'.'.join(path)}: {'.'.join(path[:depth])} has no field {field!r}; valid: {valid}"
                     )
                 node = node[field]
+    given = dict(argument.removeprefix("--config.").partition("=")[::2] for argument in argv if "--config." in argument)
+    model = config.get("model", {})
+    blocks = given.get("model.blocks_per_stage", str(model.get("blocks_per_stage", "")))
+    if "model.depth" in given and blocks not in ("", "()"):
+        raise InputError(
+            f"--config.model.depth={given['model.depth']} has no effect where blocks_per_stage={blocks} says how many "
+            "blocks there are; give --config.model.blocks_per_stage=() too"
+        )
 
 
 def _valid_flags() -> str:

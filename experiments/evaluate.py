@@ -18,7 +18,7 @@ from nl_jax.training import sharding, workdir
 from nl_jax.training.evaluator import Evaluator
 from nl_jax.training.preemption import Preemption
 from nl_jax.training.task import SPLITS, Task
-from nl_jax.training.watchdog import Watchdog
+from nl_jax.training.watchdog import Watchdog, notes_of_run, say_here
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to test", required=True)
 SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which split of the run's own data")
@@ -61,7 +61,8 @@ def main() -> None:
     task.check_test(mesh, dataset)
     graphdef, *arrays = workdir.restore_arrays(directory, task, mesh, best=CHECKPOINT.value == "best")
 
-    watchdog = Watchdog(print, warn_after=task.config.input_warning, end_after=task.config.input_timeout)
+    waits = {"warn_after": task.config.input_warning, "end_after": task.config.input_timeout}
+    watchdog = Watchdog(say_here, **waits, notes=notes_of_run())
     try:
         with Preemption() as preemption, watchdog, Progress(disable=jax.process_index() != 0) as progress:
             if jax.process_index() == 0:
@@ -71,6 +72,7 @@ def main() -> None:
                 task.forward(dataset),
                 mesh,
                 watch=lambda batches, what: preemption.over(watchdog.over(batches, what)),
+                waiting=watchdog.waiting_for,
                 progress=progress,
             )
             evaluation = evaluator(task, *arrays, dataset)

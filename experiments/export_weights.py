@@ -1,6 +1,7 @@
-"""Writes a trained network as a PySlowFast checkpoint, and says which PySlowFast config builds it.
+"""Writes a trained network as a PySlowFast checkpoint, and says which PySlowFast config builds it; or by its own names.
 
 python -m experiments.export_weights --workdir=runs/i3d_nln --path=i3d_nln.pyth
+python -m experiments.export_weights --workdir=runs/quickstart --path=quickstart.safetensors
 """
 
 from pathlib import Path
@@ -11,14 +12,20 @@ from experiments import command_line
 from nl_jax.models import flat
 from nl_jax.tasks import restore_network
 from nl_jax.training import sharding
-from nl_jax.weights import save
+from nl_jax.training.workdir import read_classes
+from nl_jax.weights import save, save_own
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to export", required=True)
-PATH = flags.DEFINE_string("path", None, "the file to write, .pyth", required=True)
+PATH = flags.DEFINE_string("path", None, "the file to write: .pyth, or .safetensors of any network", required=True)
 
 
 def main() -> None:
-    model = flat.merge(*restore_network(Path(WORKDIR.value), sharding.make_mesh(-1, 1)))
+    directory = Path(WORKDIR.value)
+    model = flat.merge(*restore_network(directory, sharding.make_mesh(-1, 1)))
+    if Path(PATH.value).suffix == ".safetensors":
+        save_own(model, PATH.value, read_classes(directory))
+        print(f"wrote {PATH.value}: the arrays of nl_jax.models.flat by their names")
+        return
     config = save(model, PATH.value)
     print(f"wrote {PATH.value}\n{config}")
 

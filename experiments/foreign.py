@@ -1,5 +1,6 @@
 """A network with the weights of another program: the flags that describe it, for the programs that take such files."""
 
+import re
 from pathlib import Path
 
 from absl import flags
@@ -41,11 +42,42 @@ def _load(path: str, task: Task, num_classes: int) -> tuple[VideoResNet | MaskRC
 
     options = {"check_geometry": CHECK_GEOMETRY.value, "inflate_2d": INFLATE_2D.value}
     model = nnx.eval_shape(build)
-    report = load(model, path, SOURCE.value, **options)
+    try:
+        report = load(model, path, SOURCE.value, **options)
+    except InputError as error:
+        raise InputError(as_flags(str(error))) from error
     if report.left_at_init:
         model = build()
         load(model, path, SOURCE.value, **options)
     return model, report
+
+
+def as_flags(message: str) -> str:
+    """A message of `nl_jax.weights`, which names arguments of Python, with the flags that set them."""
+    for pattern, flag in _FLAGS:
+        message = re.sub(pattern, flag, message)
+    return message
+
+
+_FLAGS = (
+    (r"\bsource='(\w+)'", r"--source=\1"),
+    (r"\bcheck_geometry=False\b", "--nocheck_geometry"),
+    (r"ask for the kernels of the file to be inflated in time", "--inflate_2d for its kernels to be inflated in time"),
+    (r"\bset inflate=None", "set --config.model.inflate="),
+    (r"\bset nonlocal_blocks=\{(.*?)\}", lambda found: "set " + _blocks(found[1])),
+    (r"\bset (geometry|inflate)='(\w+)'", r"set --config.model.\1=\2"),
+    (
+        r"\bset (width|depth|blocks_per_stage)=(\(.*?\)|\d+)",
+        lambda found: f"set --config.model.{found[1]}={found[2].replace(' ', '')}",
+    ),
+    (r"\bset nonlocal_options", "set --config.model.nonlocal_options"),
+)
+
+
+def _blocks(positions: str) -> str:
+    """The flags of `'res3': (0, 1), 'res4': (1,)`."""
+    found = re.findall(r"'(res\d)': (\(.*?\))", positions)
+    return " ".join(f"--config.model.nonlocal_blocks.{stage}={at.replace(' ', '')}" for stage, at in found)
 
 
 def _classes(in_config: int) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ from nl_jax.data.stream import is_stream
 from nl_jax.errors import InputError
 from nl_jax.figures import attention
 from nl_jax.figures.scores import draw_scores
-from nl_jax.predictor import Prediction, Predictor
+from nl_jax.runs.predictor import Prediction, Predictor
 from nl_jax.training import workdir
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
@@ -67,7 +67,9 @@ def main(arguments: list[str]) -> None:
     if OUT.value:
         workdir.make_directory(Path(OUT.value))
         predictor.check_block(BLOCK.value)
-    console = Console(highlight=False, soft_wrap=False, quiet=JSON.value)
+    # What goes to a file or a pipe is not wrapped: a path is one word there.
+    width = None if sys.stdout.isatty() else 10_000
+    console = Console(highlight=False, soft_wrap=False, quiet=JSON.value, width=width)
     done, failed, stems = 0, 0, Counter()
     for name, problem in _videos(arguments):
         if not problem:
@@ -131,7 +133,7 @@ def _videos(arguments: list[str]):
             if pictures := sum(is_picture(file.name) for file in others):
                 print(f"{argument}: {pictures} still pictures beside videos are left out", file=sys.stderr)
         else:
-            found = sorted(file for file in glob.glob(argument, recursive=True) if os.path.isfile(file))
+            found = sorted(file for file in glob.glob(argument, recursive=True) if not os.path.isdir(file))
             problem = "nothing fits the pattern" if glob.has_magic(argument) else "there is no such file"
         yield from ((file, "") for file in found)
         if not found:

@@ -32,8 +32,8 @@ def predict(
     Args:
       print_json: called with a dict for every image; None for words instead.
     """
-    from nl_jax.detector import Detector, frames  # pycocotools, which no video of a classifier needs
     from nl_jax.figures import detections
+    from nl_jax.runs.detector import Detector, frames  # pycocotools, which no video of a classifier needs
 
     detector = Detector(directory, best=best)
     console = Console(highlight=False, soft_wrap=True, quiet=print_json is not None)

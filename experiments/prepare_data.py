@@ -151,7 +151,7 @@ def _make_records(preparation, items) -> None:
         for item, reason in preparation.keep_all(left, num_workers=NUM_WORKERS.value, timeout=TIMEOUT.value):
             if reason:
                 failed += 1
-                console.print(f"cannot be decoded: {item.path}: {reason}")
+                console.print(f"cannot be prepared: {item.path}: {reason}")
             progress.update(task, advance=1, failed=failed)
     _tell_pace("videos", len(left), began)
 
@@ -178,9 +178,9 @@ def _tell(builder, rows) -> None:
         bad = [row for row in lines if row.reason]
         shards = builder.info.splits[split].num_shards
         size = builder.info.splits[split].num_bytes / 1e9
-        console.print(f"{split}: {len(lines)} videos, {len(bad)} of them undecodable; {shards} shards, {size:.3f} GB")
+        console.print(f"{split}: {len(lines)} videos, {len(bad)} of them empty; {shards} shards, {size:.3f} GB")
         for row in bad[:10]:
-            console.print(f"  undecodable: {row.path}: {row.reason}")
+            console.print(f"  empty: {row.path}: {row.reason}")
     console.print(f"wrote {builder.data_path}; train on it with --config.data.train={builder.data_path}:{first}")
 
 
@@ -237,7 +237,7 @@ def _progress() -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[failed]} undecodable"),
+        TextColumn("{task.fields[failed]} failed"),
         console=console,
     )
 

@@ -11,7 +11,7 @@ from ml_collections import config_flags
 
 from experiments import command_line, processes
 from nl_jax.errors import InputError
-from nl_jax.stages import train_chain
+from nl_jax.runs.stages import train_chain
 from nl_jax.tasks import task_of
 from nl_jax.training.times import parse_steps
 

@@ -8,24 +8,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nl_jax import data, evaluation, figures, models, ops, tasks, training, weights
-    from nl_jax.config_files import load_config
+    from nl_jax import data, evaluation, figures, models, ops, runs, tasks, training, weights
     from nl_jax.models import NonLocalBlock, ResNetConfig, VideoResNet
-    from nl_jax.predictor import Prediction, Predictor
-    from nl_jax.stages import train_chain
+    from nl_jax.runs.config_files import load_config
+    from nl_jax.runs.predictor import Prediction, Predictor
+    from nl_jax.runs.stages import train_chain
 
 __version__ = "0.2.0"
 
-PACKAGES = ("data", "evaluation", "figures", "models", "ops", "tasks", "training", "weights")
+PACKAGES = ("data", "evaluation", "figures", "models", "ops", "runs", "tasks", "training", "weights")
 # Name to the module that defines it.
 NAMES = {
     "NonLocalBlock": "nl_jax.models",
-    "Prediction": "nl_jax.predictor",
-    "Predictor": "nl_jax.predictor",
+    "Prediction": "nl_jax.runs.predictor",
+    "Predictor": "nl_jax.runs.predictor",
     "ResNetConfig": "nl_jax.models",
     "VideoResNet": "nl_jax.models",
-    "load_config": "nl_jax.config_files",
-    "train_chain": "nl_jax.stages",
+    "load_config": "nl_jax.runs.config_files",
+    "train_chain": "nl_jax.runs.stages",
 }
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "load_config",
     "models",
     "ops",
+    "runs",
     "tasks",
     "train_chain",
     "training",

@@ -11,9 +11,9 @@ from absl import flags
 from flax import nnx
 
 from configs import kinetics, quickstart, table2g, table5
-from nl_jax import stages as chain
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig, VideoResNet, flat
+from nl_jax.runs import stages as chain
 from nl_jax.tasks import task_of
 from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training.schedule import make_schedule

@@ -45,7 +45,19 @@ def test_there_are_no_circles():
 
 
 def test_rooms_import_in_one_direction():
-    order = ("errors", "ops", "models", "weights", "data", "figures", "evaluation", "training", "tasks", "nl_jax")
+    order = (
+        "errors",
+        "ops",
+        "models",
+        "weights",
+        "data",
+        "figures",
+        "evaluation",
+        "training",
+        "tasks",
+        "runs",
+        "nl_jax",
+    )
     for module, others in IMPORTS.items():
         own = order.index(_room(module))
         above = [other for other in others if order.index(_room(other)) > own]

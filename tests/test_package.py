@@ -32,7 +32,7 @@ def test_the_block_needs_no_extra():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("package", ["data", "figures", "training"])
+@pytest.mark.parametrize("package", ["data", "figures", "runs", "tasks", "training"])
 def test_a_missing_extra_is_named_with_its_command(package):
     done = python(f"import nl_jax.{package}", *OPTIONAL)
     assert re.search(r'not installed: [\w, ]+; install with pip install "nl_jax\[train\]"', done.stderr), done.stderr
@@ -88,7 +88,7 @@ def test_exact_versions_lie_in_the_ranges(version):
     lines = [line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
     pinned = [Requirement(line) for line in lines if line]
     there = [pin for pin in pinned if pin.marker is None or pin.marker.evaluate({"python_version": version})]
-    stated = ranges("train")
+    stated = ranges("train") | ranges("detection")
     assert sorted(canonicalize_name(pin.name) for pin in there) == sorted(stated)
     for pin in there:
         (exact,) = pin.specifier

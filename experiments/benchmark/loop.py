@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import quickstart
-from nl_jax import stages
 from nl_jax.data.loader import TrainBatches
 from nl_jax.errors import InputError
+from nl_jax.runs import stages
 from nl_jax.tasks import task_of
 from nl_jax.training import run as training_run
 

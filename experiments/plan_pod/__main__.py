@@ -20,7 +20,7 @@ from nl_jax.tasks import task_of
 from nl_jax.training.task import Example, Task
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of a config", lock_config=True)
-TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:4x4, v6e:16x16, v5p:2x2x2, ..; h100:8, a100:8 or gpu:8")
+TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:4x4, v6e:16x16, v5p:2x2x2, ..; h200:8, h100:8, a100:8 or gpu:8")
 PER_CHIP = flags.DEFINE_list(
     "batch_per_chip", None, "examples of the batch, instead of config.batch_size; several, by commas, with --search"
 )

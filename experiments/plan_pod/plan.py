@@ -22,7 +22,7 @@ from nl_jax.training.schedule import make_schedule
 from nl_jax.training.task import Example, Task
 
 TPUS = ("v5e", "v5p", "v6e")
-GPUS = ("gpu", "a100", "h100")
+GPUS = ("gpu", "a100", "h100", "h200")
 
 
 @dataclasses.dataclass(frozen=True)

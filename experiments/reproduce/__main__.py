@@ -116,6 +116,8 @@ def _write(arguments: argparse.Namespace, runs: dict[str, dict[str, list[Planned
     for table, of_table in runs.items():
         rows = written[table] = [_row(table, row, of_row, arguments) for row, of_row in of_table.items()]
         heading = table_module(table).__doc__.partition("\n")[0]
+        if arguments.laptop:  # what a row of its scale is trained on
+            heading = heading.replace(" on Kinetics", " on the embedded task")
         picture = f"{table}.png"
         tables.plot(f"Table {table}" if table[0].isdigit() else table, rows, arguments.out / picture)
         text = f"**{heading}**\n\n{tables.markdown(rows)}"

@@ -13,10 +13,10 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from nl_jax.config_files import load_config
 from nl_jax.errors import InputError
 from nl_jax.models.summary import Summary
-from nl_jax.stages import stage_of
+from nl_jax.runs.config_files import load_config
+from nl_jax.runs.stages import stage_of
 from nl_jax.tasks import task_of
 from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training.workdir import FREE_FIELDS, flatten

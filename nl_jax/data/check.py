@@ -21,7 +21,7 @@ STATUSES = {
     "ok": "nothing is wrong",
     "missing": "listed, and not in the copy",
     "unreadable": "no frame can be decoded",
-    "duplicate": "the same bytes as a file of another split",
+    "duplicate": "the same bytes as a file of another split or class",
     "truncated": "fewer frames than its header promises, or damage",
     "image": "a still image named as a video",
     "rate": "another frame rate than its header says",
@@ -109,7 +109,7 @@ def check_copy(listing: Listing, source: Path, *, num_workers: int, timeout: flo
 
 
 def finish(findings: Iterable[Finding]) -> list[Finding]:
-    """All findings by split and path, those of files with the same bytes in two splits marked as duplicates."""
+    """All findings by split and path, those of files with the same bytes in two splits or classes marked."""
     findings = sorted(findings, key=lambda found: (found.line.split, found.line.path))
     same = defaultdict(list)
     for found in findings:
@@ -117,11 +117,12 @@ def finish(findings: Iterable[Finding]) -> list[Finding]:
             same[found.sha256].append(found.line)
     result = []
     for found in findings:
-        twins = [line for line in same.get(found.sha256, ()) if line.split != found.line.split]
+        place = (found.line.split, found.line.label)
+        twins = [line for line in same.get(found.sha256, ()) if (line.split, line.label) != place]
+        twins.sort(key=lambda line: line.split == found.line.split)  # another split is worse than another class
         if twins:
-            reason = "; ".join(
-                filter(None, [f"the same bytes as {twins[0].path} ({twins[0].split})", found.line.reason])
-            )
+            where = twins[0].split if twins[0].split != found.line.split else f"class {twins[0].label}"
+            reason = "; ".join(filter(None, [f"the same bytes as {twins[0].path} ({where})", found.line.reason]))
             found = replace(found, line=replace(found.line, status="duplicate", reason=reason))
         result.append(found)
     return result

@@ -93,7 +93,7 @@ def decode_frames(
     stream: av.VideoStream,
     *,
     packets: Iterator[av.Packet] | None = None,
-    before: Callable[[av.Packet], bool] = lambda packet: True,
+    before: Callable[[av.Packet], None] = lambda packet: None,
     damage: list[str] | None = None,
 ) -> Iterator[av.VideoFrame]:
     """Frames from where the container stands to the end of the stream, without those from a damage to a key frame.
@@ -105,7 +105,7 @@ def decode_frames(
         container: as `open_video` gives it.
         stream: its video stream.
         packets: of the stream, as `packets_of` gives them; by default those from where the container stands.
-        before: is called with every packet before it is decoded, and may change it; False leaves it out.
+        before: is called with every packet before it is decoded, and may change it.
         damage: to which words for every damage are added.
     """
     damage = [] if damage is None else damage
@@ -119,7 +119,8 @@ def decode_frames(
                 return
             if packet.size:
                 decodable = decodable or packet.is_keyframe
-                if not before(packet) or not decodable:
+                before(packet)
+                if not decodable:
                     continue
                 timed = timed and packet.pts is not None
             frames = packet.decode()

@@ -184,10 +184,9 @@ def _read_from_start(path: Source, index: VideoIndex, clip: _Clip) -> bool:
     count, sent, damage = 0, itertools.count(), []
     keys = set(index.keys.tolist()) if index.numbers is None else set()
 
-    def label(packet: av.Packet) -> bool:
+    def label(packet: av.Packet) -> None:
         if index.numbers is None:
             packet.pts = next(sent)  # which becomes the time of the frame that comes of it
-        return True
 
     with open_video(path) as (container, stream):
         for frame in decode_frames(container, stream, before=label, damage=damage):
@@ -216,14 +215,13 @@ def _read_from_key_frame(path: Source, index: VideoIndex, clip: _Clip) -> bool:
         if packets is None:
             return False
 
-        def label(packet: av.Packet) -> bool:
+        def label(packet: av.Packet) -> None:
             here = next(sent)
             if here >= len(facts) or packet.size != facts[here, 1]:
                 raise LookupError("packets after a seek are not those of the index")
             unneeded = numbers is not None and numbers[here] >= 0 and int(numbers[here]) not in clip
             stream.codec_context.skip_frame = "NONREF" if unneeded else "DEFAULT"
             packet.pts = here
-            return True
 
         current = None
         for frame in decode_frames(container, stream, packets=packets, before=label, damage=damage):

@@ -14,8 +14,12 @@ import numpy as np
 from absl import flags
 
 from nl_jax.data.order import GroupedOrder, test_order
+from nl_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
+
+SHARED_MEMORY = "/dev/shm"
+ENOUGH_SHARED_MEMORY = 4 * 2**30  # where nothing is measured; a container has 64 MB unless it is told otherwise
 
 
 class TrainBatches(Iterator[Batch]):
@@ -107,6 +111,7 @@ test_batches.__test__ = False  # for pytest, which collects functions by this pr
 def _iterate(batches: grain.MapDataset, num_workers: int, ahead: int = 2) -> Iterator[Batch]:
     if not num_workers:  # threads of the main process, while it computes
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)))
+    _check_shared_memory(batches, num_workers)
     # A batch of video can be hundreds of megabytes: each worker makes one while one of its own waits.
     batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     if not flags.FLAGS.is_parsed():
@@ -114,6 +119,26 @@ def _iterate(batches: grain.MapDataset, num_workers: int, ahead: int = 2) -> Ite
         flags.FLAGS.mark_as_parsed()
     options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=1)
     return iter(batches.mp_prefetch(options, worker_init_fn=_end_with_parent))
+
+
+def _check_shared_memory(batches: grain.MapDataset, num_workers: int) -> None:
+    """Raises InputError where /dev/shm, by which workers hand over batches, is too small: they would die of SIGBUS."""
+    try:
+        disk = os.statvfs(SHARED_MEMORY)
+    except OSError:  # no such place on this system
+        return
+    free = disk.f_bavail * disk.f_frsize
+    if free > ENOUGH_SHARED_MEMORY:
+        return
+    batch = sum(array.nbytes for array in batches[0].values())
+    needed = batch * (2 * num_workers + 1)  # one waits and one is made by each, and one is computed with
+    if needed > free:
+        raise InputError(
+            f"shared memory ({SHARED_MEMORY}) has {free / 1e6:.0f} MB free, and {num_workers} workers need "
+            f"{needed / 1e6:.0f} MB for batches of {batch / 1e6:.1f} MB; give the container more (docker run "
+            f"--shm-size={needed * 2 // 2**20 + 64}m, or an emptyDir of medium Memory in Kubernetes), or set "
+            "config.num_workers=0, which decodes in threads"
+        )
 
 
 def _end_with_parent(index: int, count: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from nl_jax.data.records.read import PreparedVideos, builder_at
 from nl_jax.data.video_folder import VideoFolder
 from nl_jax.data.videos import Videos
-from nl_jax.errors import InputError
+from nl_jax.errors import InputError, check_place
 
 
 def open_videos(path: str | os.PathLike, **options) -> Videos:
@@ -15,6 +15,7 @@ def open_videos(path: str | os.PathLike, **options) -> Videos:
     Raises:
         InputError: as `PreparedVideos` or `VideoFolder`.
     """
+    check_place("data", path)
     directory, colon, split = os.fspath(path).rpartition(":")
     if colon and not os.path.exists(path):
         return PreparedVideos(directory, split, **options)

@@ -27,7 +27,7 @@ from nl_jax.data.picture_folder import files_of, frames_of_folder, is_folder
 _ONE_FRAME_A_PACKET = frozenset("h264 hevc av1 libdav1d vp8 vp9 mjpeg mpeg1video mpeg2video mpeg4".split())
 _NOT_CODED = 16  # bytes; a smaller MPEG-4 packet may say "no picture", as XviD writes it after a packet of two
 _LEAST_PACKET = 8  # bytes that a frame takes at least in a container that counts them
-_CACHED_PACKETS = 2_000_000  # of all indices together, some 80 MB
+_CACHED_PACKETS = 2_000_000  # of all indices together, some 80 MB; an index by itself counts as 100
 
 
 @dataclass
@@ -74,10 +74,12 @@ class VideoIndex:
     def key_before(self, number: int) -> tuple[int, int] | None:
         """(packet, number of its frame) of the last key packet at or before a frame; None if none is known."""
         if self.numbers is not None:
-            found = self.numbers[self.keys]
-            found = np.where((found >= 0) & (found <= number), found, -1)
-            best = int(found.argmax()) if len(found) else -1
-            return (int(self.keys[best]), int(found[best])) if best >= 0 and found[best] >= 0 else None
+            frames = self.numbers[self.keys]
+            before = np.flatnonzero((frames >= 0) & (frames <= number))
+            if not len(before):
+                return None
+            best = before[frames[before].argmax()]
+            return int(self.keys[best]), int(frames[best])
         known = [(frame, packet) for packet, frame in list(self.learnt.items()) if frame <= number]
         return max(known)[::-1] if known else None
 
@@ -88,31 +90,48 @@ def index_of(path: Source) -> VideoIndex:
     Raises:
         DecodeError: the video is missing, empty, or not a video.
     """
-    if isinstance(path, bytes):
-        return _read(path)
     try:
         key = stamp(path)
     except OSError:
         return _read(path)  # says what is wrong
     with _lock:
-        if key in _cache:
-            _cache.move_to_end(key)
-            return _cache[key]
+        if (index := _cache.find(key)) is not None:
+            return index
     index = _read_folder(path) if is_folder(path) else _read(path)
     with _lock:
-        _cache[key] = index
-        while len(_cache) > 1 and sum(1 + len(kept.facts) for kept in _cache.values()) > _CACHED_PACKETS:
-            _cache.popitem(last=False)
+        _cache.keep(key, index)
     return index
 
 
 def stamp(path: Source) -> tuple:
-    """What changes when a video does: its path, and the sizes and times of its files."""
+    """What changes when a video does: its path, and the sizes and times of its files; of bytes, their hash."""
+    if isinstance(path, bytes):
+        return "", 1, len(path), hash(path)
     stats = [os.stat(file) for file in files_of(path)]
     return os.fspath(path), len(stats), sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
 
 
-_cache: OrderedDict[tuple, VideoIndex] = OrderedDict()
+class _Cache:
+    """The indices that were used last."""
+
+    def __init__(self):
+        self._kept: OrderedDict[tuple, VideoIndex] = OrderedDict()
+        self.weight = 0
+
+    def find(self, key: tuple) -> VideoIndex | None:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def keep(self, key: tuple, index: VideoIndex) -> None:
+        if key not in self._kept:
+            self.weight += 100 + len(index.facts)
+        self._kept[key] = index
+        while len(self._kept) > 1 and self.weight > _CACHED_PACKETS:
+            self.weight -= 100 + len(self._kept.popitem(last=False)[1].facts)
+
+
+_cache = _Cache()
 _lock = threading.Lock()
 
 

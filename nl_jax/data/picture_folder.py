@@ -34,7 +34,8 @@ def is_folder(path: Source) -> bool:
 
 def frames_of_folder(path: Source) -> list[str]:
     """The paths of the pictures of a video that is a folder, in order; raises DecodeError if it is none."""
-    files = picture_files([entry.name for entry in os.scandir(path) if entry.is_file()])
+    names = os.listdir(path)  # with links to nothing: a frame that is missing must not go unseen
+    files = picture_files([name for name in names if not os.path.isdir(os.path.join(path, name))])
     if not files:
         raise DecodeError(path, "the folder holds no pictures whose names differ in one number, such as img_00001.jpg")
     return [os.path.join(path, name) for name in files]

@@ -12,8 +12,9 @@ from av.video.reformatter import VideoReformatter
 MAX_ASPECT = 8
 """A frame that is to be scaled may be so many times as wide as high, or as high as wide."""
 
-# Formats of three planes that can be cropped before they become RGB, and the bytes of a sample.
-_PLANAR = re.compile(r"yuvj?4(20|22|44)p(10le|12le)?")
+# Formats of three planes of bytes, which can be cropped before they become RGB. Of those with more bits RGB depends on
+# where the file says that its colours lie, which a part would not say.
+_PLANAR = re.compile(r"yuvj?4(20|22|44)p")
 _HALVED = {"20": (1, 1), "22": (0, 1), "44": (0, 0)}  # whether chroma has half of the rows, and of the columns
 
 
@@ -72,7 +73,9 @@ class ToRgb:
             self._decide(frame)
         size, crop = self._fitted(frame), self._crop
         if (frame.width, frame.height) != size:
-            frame = self._scale.reformat(frame, *size, interpolation="BILINEAR", threads=1)
+            # Not every format can be written: a palette, for one, cannot.
+            kept = frame.format.name if _PLANAR.fullmatch(frame.format.name) else "rgb24"
+            frame = self._scale.reformat(frame, *size, format=kept, interpolation="BILINEAR", threads=1)
         if crop is not None and size == self._size and not self._transposed and self._flips == (1, 1):
             frame, crop = _crop_planes(frame, crop)
         image = self._convert.reformat(frame, format="rgb24", interpolation="BILINEAR", threads=1).to_ndarray()
@@ -138,10 +141,7 @@ def _crop_planes(frame: av.VideoFrame, crop: tuple[int, int, int]) -> tuple[av.V
     for i, (source, target) in enumerate(zip(frame.planes, part.planes, strict=True)):
         halved = _HALVED[match[1]] if i else (0, 0)
         y, x = ((place - place % 2) >> half for place, half in zip((top, left), halved, strict=True))
-        bytes_per_sample = 2 if match[2] else 1
-        rows, columns = target.height, target.width * bytes_per_sample
-        x *= bytes_per_sample
-        _rows_of(target)[:rows, :columns] = _rows_of(source)[y : y + rows, x : x + columns]
+        _rows_of(target)[:, : target.width] = _rows_of(source)[y : y + target.height, x : x + target.width]
     return part, (top % 2, left % 2, side)
 
 

@@ -1,6 +1,7 @@
 """What every data set of videos does: random clips to train on, all views to test with (paper section 4)."""
 
 import hashlib
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from nl_jax.data.clips import STARTS, random_place, test_crops, test_indices, train_indices
 from nl_jax.data.decode import read_frames
 from nl_jax.data.failure import DecodeError, ShortVideoError, Source
+from nl_jax.data.picture_folder import is_picture
 from nl_jax.errors import InputError
 
 MAX_FAILED = 15  # videos that may fail to decode before a training clip is given up
@@ -40,7 +42,7 @@ class Videos:
         variable_size: whether test views differ in size from video to video.
 
     Raises:
-        InputError: a number is out of range.
+        InputError: a number is out of range, or all videos are still pictures and a clip has several frames.
     """
 
     multi_label = False
@@ -77,6 +79,10 @@ class Videos:
             raise InputError(f"num_crops: found {num_crops}, valid are 1 and 3, and with whole frames 1")
         if starts not in STARTS:
             raise InputError(f"starts: found {starts!r}, valid are {', '.join(STARTS)}")
+        if frames > 1 and names and all(is_picture(name.rpartition("/")[2]) for name in names):
+            raise InputError(
+                f"{root}: found still pictures alone, which are clips of one frame; frames: found {frames}"
+            )
         self._root, self.names, self.labels, self.classes = root, names, labels, classes
         self._frames, self._stride, self._crop, self._short_side, self._flip = frames, stride, crop, short_side, flip
         self._test_crop, self._test_short_side = test_crop, test_short_side
@@ -163,9 +169,18 @@ class Videos:
             return error.reason
         return "it decodes now"
 
+    def empty_classes(self) -> tuple[str, ...]:
+        """The classes that no video has, of a data set of one label each."""
+        used = set(range(len(self.classes)) if self.multi_label else self.labels)
+        return tuple(name for label, name in enumerate(self.classes) if label not in used)
+
     def list_hash(self) -> str:
-        """12 hex digits that name this list of videos and labels, wherever its copy lies and in whatever order."""
-        lines = sorted(f"{name},{self._label_text(index)}" for index, name in enumerate(self.names))
+        """12 hex digits that name this list of videos and labels, wherever its copy lies and in whatever order.
+
+        Two forms that Unicode has for one name (NFC and NFD) have the same hash.
+        """
+        lines = [f"{name},{self._label_text(index)}" for index, name in enumerate(self.names)]
+        lines = sorted(unicodedata.normalize("NFC", line) for line in lines)
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
     def _candidates(self, index: int, seed: int) -> Iterator[int]:

@@ -38,7 +38,7 @@ class Predictions:
     list_hash: str
 
     def metrics(self) -> dict[str, float | int | str]:
-        """Video and clip top-1 and top-5, or mean average precision where videos have several labels (n,k).
+        """Video and clip top-1 and, of more than five classes, top-5; mean average precision of several labels (n,k).
 
         With them: the number of videos, of undecodable ones, and the hash of their list. A clip here is one view.
         """
@@ -54,9 +54,10 @@ class Predictions:
                 "video_map": mean_average_precision(np.where(good[:, None], self.scores, np.nan), self.labels)
             } | facts
         views = np.broadcast_to(self.labels[:, None], self.view_scores.shape[:2])
+        ranks = [k for k in (1, 5) if k == 1 or k < self.scores.shape[1]]  # of five classes each is among the five
         return {
-            **{f"video_top{k}": float((in_top_k(self.scores, self.labels, k) & good).mean()) for k in (1, 5)},
-            **{f"clip_top{k}": float((in_top_k(self.view_scores, views, k) & good[:, None]).mean()) for k in (1, 5)},
+            **{f"video_top{k}": float((in_top_k(self.scores, self.labels, k) & good).mean()) for k in ranks},
+            **{f"clip_top{k}": float((in_top_k(self.view_scores, views, k) & good[:, None]).mean()) for k in ranks},
             **facts,
         }
 

@@ -3,7 +3,9 @@
 import math
 from functools import partial
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
@@ -14,6 +16,7 @@ from nl_jax.ops import nonlocal_op
 from nl_jax.ops.conv import conv1x1
 from nl_jax.ops.devices import by_query, merge_frames, split_frames
 from nl_jax.ops.pool import max_pool
+from nl_jax.ops.precision import widen
 
 PAIRWISE = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 AXES = ("spacetime", "space", "time")
@@ -33,7 +36,7 @@ class NonLocalBlock(nnx.Module):
       axes: what the sum over j runs over: every position (spacetime), those of the same frame (space) or those of the
         same place (time); section 4.1, table 2d.
       subsample: 2x2 max pooling of the keys, over space or, for a sequence, over time: None, "before" phi and g (the
-        released code) or "after" them (the paper).
+        released code) or "after" them (the paper). An axis of one position is not pooled.
       time_group: sums over groups of this many frames instead of all of them, as the released code does at res3 of
         128-frame clips to save memory. Another function than the paper's: no position sees the other groups.
       scale: multiplies the scores of the two Gaussians; None is 1 as in the paper, "rsqrt_d" is 1/sqrt(d) as in the
@@ -43,10 +46,12 @@ class NonLocalBlock(nnx.Module):
       out_bias: whether W_z has one.
       init: "he" as in the paper, or "normal" for N(0, 0.01) as in the released code.
       group_size: clips per batch norm group.
-      dtype: of the computation; parameters, statistics and softmax are float32.
+      dtype: of the computation; parameters, statistics, softmax and sums are float32. In float16, whose largest number
+        is 65504, dot product and concatenation are float32 up to the norm: they multiply activations without a bound.
 
     Raises:
-      InputError: for an unknown choice, axes that the input does not have, or subsampling with axes="time".
+      InputError: for an unknown choice, axes that the input does not have, subsampling with axes="time", or an input
+        that is empty or has another number of channels.
     """
 
     def __init__(
@@ -90,9 +95,11 @@ class NonLocalBlock(nnx.Module):
         d = inner_channels or max(1, channels // 2)
         width = channels if pairwise == "gaussian" else d
         self.pairwise, self.axes, self.subsample, self.time_group = pairwise, axes, subsample, time_group
+        self.channels = channels
+        self.widens = jnp.dtype(dtype) == jnp.float16 and pairwise in ("dot_product", "concatenation")
         self.scale = 1.0 if scale is None else 1 / math.sqrt(width) if scale == "rsqrt_d" else float(scale)
 
-        def pointwise(features_in, features_out, use_bias, kernel_init):
+        def pointwise(features_in, features_out, use_bias, kernel_init, dtype=dtype):
             return nnx.Linear(
                 features_in,
                 features_out,
@@ -109,7 +116,8 @@ class NonLocalBlock(nnx.Module):
         if pairwise == "concatenation":
             self.w_f = pointwise(2 * d, 1, False, inits[init])
         self.g = pointwise(channels, d, bias, inits[init])
-        self.w_z = pointwise(d, channels, out_bias, nnx.initializers.zeros if norm == "none" else inits[init])
+        init_z = nnx.initializers.zeros if norm == "none" else inits[init]
+        self.w_z = pointwise(d, channels, out_bias, init_z, jnp.float32 if self.widens else dtype)
         self.norm = None if norm == "none" else Norm(channels, kind=norm, scale_init=0.0, group_size=group_size)
 
     def __call__(self, x: Float[Array, "b *s c"], valid: Bool[Array, "b *s"] | None = None) -> Float[Array, "b *s c"]:
@@ -121,6 +129,8 @@ class NonLocalBlock(nnx.Module):
         "global" these have a part in the statistics.
         """
         theta, phi, g, valid = self._embed(x, valid)
+        if self.widens:
+            theta, phi, g = map(widen, (theta, phi, g))
         # Where frames are split the keys of others are gathered; those of a linear operation are summed in their place.
         across = by_query if self.axes != "space" and not self.time_group else lambda operation: operation
         if self.pairwise == "dot_product":
@@ -132,7 +142,7 @@ class NonLocalBlock(nnx.Module):
         y = self.w_z(self._unfold(y, x.shape))
         if self.norm is not None:
             y = self.norm(y)
-        return x + y
+        return x + y.astype(x.dtype) if self.widens else x + y
 
     def attention_rows(
         self, x: Float[Array, "b *s c"], positions: Int[Array, "q"], valid: Bool[Array, "b *s"] | None = None
@@ -140,10 +150,23 @@ class NonLocalBlock(nnx.Module):
         """f(x_i, x_j) / C(x) for the asked positions i and every j: rows of the n x m matrix, which is never formed.
 
         Positions and keys are counted in row-major order over the axes the block sums over (and keys after
-        subsampling, see `key_shape`). b2 is b for spacetime, times the groups of frames, b*t for space, b*h*w for time.
+        subsampling, see `key_shape`). b2 is b for spacetime, times the groups of frames, b x t for space and
+        b x h x w for time.
+
+        Raises:
+          InputError: for a position that does not exist. Inside `jax.jit`, which does not know them, its row is NaN.
         """
+        self._check(x.shape, valid)
+        if not isinstance(positions, jax.core.Tracer):
+            count = self._positions(x.shape)
+            if wrong := [int(i) for i in np.asarray(positions) if not 0 <= i < count]:
+                raise InputError(
+                    f"positions: found {wrong[0]} in an input of shape {x.shape}, valid are 0 to {count - 1}"
+                )
         theta, phi, _, valid = self._embed(x, valid)
-        theta = theta[:, positions]
+        theta = theta.at[:, positions].get(mode="fill", fill_value=jnp.nan)
+        if self.widens:
+            theta, phi = widen(theta), widen(phi)
         if self.pairwise == "dot_product":
             return nonlocal_op.dot_product_rows(theta, phi, valid)
         if self.pairwise == "concatenation":
@@ -154,10 +177,17 @@ class NonLocalBlock(nnx.Module):
         """The axes that the m keys of an input of this shape are laid out over."""
         axes = shape[1:-1]
         if self.subsample:
-            axes = tuple(a // k for a, k in zip(axes, self._pool_kernel(len(axes)), strict=True))
+            axes = tuple(a // k for a, k in zip(axes, self._pool_kernel(axes), strict=True))
         if self.time_group:
             axes = (self.time_group, *axes[1:])
         return axes[-2:] if self.axes == "space" else axes[:1] if self.axes == "time" else axes
+
+    def _positions(self, shape: tuple[int, ...]) -> int:
+        """n: how many positions the block sums over for an input of this shape, before subsampling."""
+        axes = shape[1:-1]
+        if self.time_group:
+            axes = (self.time_group, *axes[1:])
+        return math.prod(axes[-2:] if self.axes == "space" else axes[:1] if self.axes == "time" else axes)
 
     def _embed(self, x, valid):
         """theta (b2,n,d), phi (b2,m,d), g (b2,m,d) and valid (b2,m): the axes not summed over are folded into b2."""
@@ -197,12 +227,13 @@ class NonLocalBlock(nnx.Module):
             y = split_frames(y[None], b, y.shape[0] // b)
         return y.reshape(b, *axes, y.shape[-1])
 
-    def _pool_kernel(self, axes: int) -> tuple[int, ...]:
-        return {1: (2,), 2: (2, 2), 3: (1, 2, 2)}[axes]
+    def _pool_kernel(self, axes: tuple[int, ...]) -> tuple[int, ...]:
+        kernel = {1: (2,), 2: (2, 2), 3: (1, 2, 2)}[len(axes)]
+        return tuple(min(k, a) for k, a in zip(kernel, axes, strict=True))  # one position is its own maximum
 
     def _pool(self, x, valid):
         """The maximum of the valid positions of every window, and 0 where there is none."""
-        kernel = self._pool_kernel(x.ndim - 2)
+        kernel = self._pool_kernel(x.shape[1:-1])
         if valid is None:
             return max_pool(x, kernel, kernel, (0,) * len(kernel))
         pooled = max_pool(jnp.where(valid[..., None], x, -jnp.inf), kernel, kernel, (0,) * len(kernel))
@@ -212,17 +243,26 @@ class NonLocalBlock(nnx.Module):
         """Whether a window has a valid position."""
         if valid is None:
             return None
-        kernel = self._pool_kernel(valid.ndim - 1)
+        kernel = self._pool_kernel(valid.shape[1:])
         return max_pool(valid[..., None].astype(jnp.float32), kernel, kernel, (0,) * len(kernel))[..., 0] > 0
 
     def _check(self, shape: tuple[int, ...], valid: Array | None) -> None:
-        if valid is not None and valid.shape != shape[:-1]:
-            raise InputError(f"valid has shape {valid.shape}: give one truth value a position, shape {shape[:-1]}")
         if len(shape) not in (3, 4, 5):
             raise InputError(f"a non-local block takes (b,t,h,w,c), (b,h,w,c) or (b,t,c), not shape {shape}")
+        if shape[-1] != self.channels:
+            hint = "; move axis 1 to the end: channels are the last axis" if shape[1] == self.channels else ""
+            raise InputError(
+                f"the block takes {self.channels} channels, and an input of shape {shape} has {shape[-1]}{hint}"
+            )
+        if not math.prod(shape):
+            raise InputError(
+                f"an input of shape {shape} is empty: a non-local block takes one item and position or more"
+            )
         if (self.axes == "time" and len(shape) == 4) or (self.axes == "space" and len(shape) == 3):
             found = "images (b,h,w,c)" if len(shape) == 4 else "a sequence (b,t,c)"
             raise InputError(f"axes={self.axes!r} cannot be summed over in {found} of shape {shape}")
+        if valid is not None and valid.shape != shape[:-1]:
+            raise InputError(f"valid has shape {valid.shape}: give one truth value a position, shape {shape[:-1]}")
         if self.time_group and (len(shape) != 5 or shape[1] % self.time_group):
             raise InputError(f"time_group={self.time_group} does not divide the frames of an input of shape {shape}")
 

@@ -10,6 +10,7 @@ from nl_jax.ops import devices
 from nl_jax.ops.batch_norm import batch_norm
 from nl_jax.ops.devices import merge_frames, split_frames
 from nl_jax.ops.precision import widen
+from nl_jax.ops.relu import relu
 
 KINDS = ("batch", "global", "affine", "frozen")
 MOMENTUM = 0.9  # of the running statistics
@@ -66,13 +67,16 @@ class Norm(nnx.Module):
 
     def __call__(self, x: Float[Array, "b *s c"], rectified: bool = False) -> Float[Array, "b *s c"]:
         """y, or with `rectified` max(y, 0)."""
-        if devices.platform() == "gpu" and self.kind in ("batch", "global") and not self.use_running_average:
+        if devices.platform() == "gpu" and self.has_running_statistics and not self.use_running_average:
             groups = _merge(x, self._num_groups(x.shape[0]))
             y, mean, var = batch_norm(groups, self.scale[...], self.bias[...], self.epsilon, rectified)
             self._update(mean, var)
             return _split(y, x.shape)
         y = self._apply(x)
-        return nnx.relu(y) if rectified else y
+        if not rectified:
+            return y
+        # Behind a frozen norm the gradient needs the result alone: x need not be kept.
+        return relu(y) if self.kind == "frozen" else nnx.relu(y)
 
     def _apply(self, x):
         if self.kind == "affine":

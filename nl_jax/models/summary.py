@@ -154,7 +154,8 @@ def _layers(
         names.extend(out)  # in the order they run; what JAX returns is sorted
         return out
 
-    with devices.compiling_for(devices.platform()):  # of a GPU that is not known: a kernel of cuDNN has no products
+    # The count is that of a CPU's forms everywhere. A GPU pads the stem, and a kernel of cuDNN shows no products.
+    with devices.compiling_for("cpu"):
         jaxpr, out = jax.make_jaxpr(forward, return_shape=True)(params, batch_stats, value)
     macs = dict.fromkeys(names, 0)
     _count_macs(jaxpr.jaxpr, 1, "", macs)

@@ -1,12 +1,14 @@
 """softmax(scale theta phi^T) g with memory linear in the positions, forward and backward.
 
-Three forms of the same function; `attention_form` is the one place that says which is taken where:
+Five forms of the same function; `attention_form` is the one place that says which is taken where:
 
 - chunked: any platform, any shape. Queries in chunks; of the forward pass only the log-sum-exp of every query is kept,
   and the backward pass computes the chunk's scores again (the scheme of FlashAttention, Dao et al. 2022).
 - cudnn: JAX's fused kernel for NVIDIA GPUs; bfloat16 or float16, channels in multiples of 8, up to 256 on Hopper and
   newer and up to 128 before.
+- mixed: cudnn where there is no gradient, chunked where there is one.
 - pallas: JAX's flash attention kernel for TPUs, positions padded to its blocks and masked.
+- pairs: all n x m values at once, for derivatives in forward mode; taken where it is asked for alone.
 """
 
 import dataclasses
@@ -23,6 +25,9 @@ from nl_jax.ops.precision import wide, widen
 
 # Positions per block of the Pallas kernel.
 BLOCK = 512
+# With at most this many scores a clip, chunks take less time than cuDNN forward and backward, but not forward alone.
+# On an H200: 0.83x with 3136 x 784 scores and 256 channels, 1.2x with 12544 x 3136 (docs/performance.md).
+FEW_PAIRS = 2**22
 
 
 def attention_form(target: devices.Target, partitioned: bool, n: int, m: int, d: int, c: int, dtype) -> str:
@@ -35,7 +40,7 @@ def attention_form(target: devices.Target, partitioned: bool, n: int, m: int, d:
     """
     if target.platform == "gpu" and target.capability and dtype in (jnp.bfloat16, jnp.float16):
         if d == c <= (256 if target.capability >= (9, 0) else 128) and d % 8 == 0 and target.capability >= (8, 0):
-            return "cudnn"
+            return "mixed" if n * m <= FEW_PAIRS else "cudnn"
     if target.platform == "tpu" and not partitioned and d == c and d % 128 == 0 and min(n, m) >= BLOCK:
         return "pallas"
     return "chunked"
@@ -60,7 +65,7 @@ def attention(
     if form is None:
         shapes = (theta.shape[1], *phi.shape[1:], g.shape[2], g.dtype)
         form = attention_form(devices.target(), devices.partitioned(), *shapes)
-        if form == "cudnn" and not devices.knows_cudnn():
+        if form in ("cudnn", "mixed") and not devices.knows_cudnn():
             form = "chunked"
     if form not in FORMS:
         raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
@@ -141,6 +146,14 @@ def _backward(scale, residuals, dy):
 _chunked.defvjp(_forward, _backward)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _mixed(theta, phi, g, valid, scale):
+    return _cudnn(theta, phi, g, valid, scale)
+
+
+_mixed.defvjp(_forward, _backward)
+
+
 def _pallas(theta, phi, g, valid, scale):
     (b, n), m = theta.shape[:2], phi.shape[1]
     theta, phi, g = (jnp.pad(x, ((0, 0), (0, -x.shape[1] % BLOCK), (0, 0))) for x in (theta, phi, g))
@@ -156,4 +169,9 @@ def _pallas(theta, phi, g, valid, scale):
     return y[:, 0, :n]
 
 
-FORMS = {"chunked": _chunked, "cudnn": _cudnn, "pallas": _pallas}
+def _pairs(theta, phi, g, valid, scale):
+    weights = jax.nn.softmax(_scores(theta, phi, valid, scale), axis=-1)
+    return einsum_wide("bnm,bmc->bnc", weights.astype(g.dtype), g).astype(g.dtype)
+
+
+FORMS = {"pairs": _pairs, "chunked": _chunked, "cudnn": _cudnn, "mixed": _mixed, "pallas": _pallas}

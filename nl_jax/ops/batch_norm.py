@@ -36,8 +36,8 @@ def _forward(x, scale, bias, epsilon, rectified):
 
 
 def _affine(x, scale, bias, mean, var, epsilon):
-    scale = scale * jax.lax.rsqrt(var + epsilon)
-    return x * scale[:, None] + (bias - mean * scale)[:, None]
+    scale = scale[None] * jax.lax.rsqrt(var + epsilon)
+    return x * scale[:, None] + (bias[None] - mean * scale)[:, None]
 
 
 def _backward(epsilon, rectified, residuals, gradients):
@@ -51,15 +51,19 @@ def _backward(epsilon, rectified, residuals, gradients):
             dy = jnp.where(_affine(x, scale, bias, mean, var, epsilon) > 0, dy, 0)
         return x - mean[:, None], dy
 
+    # Without barriers XLA would keep the mask of the forward pass, and dz of the first pass for the second.
+    if rectified:
+        x, dy = jax.lax.optimization_barrier((x, dy))
     centred, dz = wide(x, dy)
     sum_dz, sum_product = _two_sums(dz, dz * centred)
     if rectified:
-        # Without a barrier XLA keeps dz for the second pass: one more array written and read.
         x, dy, sum_dz, sum_product = jax.lax.optimization_barrier((x, dy, sum_dz, sum_product))
         centred, dz = wide(x, dy)
-    slope = jnp.square(inverse) * sum_product / n
-    dx = (scale * inverse)[:, None] * (dz - (sum_dz / n)[:, None] - centred * slope[:, None])
-    dx += (dmean / n)[:, None] + (2 / n * jnp.where(var > 0, dvar, 0))[:, None] * centred
+    outer = scale[None] * inverse
+    # dx = outer (dz - mean of dz - centred inverse^2 x mean of dz centred), and what mean and var have of their own.
+    constant = (dmean - outer * sum_dz) / n
+    slope = (2 * jnp.where(var > 0, dvar, 0) - outer * jnp.square(inverse) * sum_product) / n
+    dx = outer[:, None] * dz + centred * slope[:, None] + constant[:, None]
     return dx.astype(x.dtype), (inverse * sum_product).sum(axis=0), sum_dz.sum(axis=0)
 
 

@@ -12,11 +12,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nl_jax.ops.conv_gradient import kernel_gradient
-from nl_jax.ops.devices import merge_frames, split_frames
+from nl_jax.ops.devices import merge_frames, platform, split_frames
 
 # With at most this many channels the temporal taps are stacked into one 2-D convolution (the stem); with more, the
 # stacked copies would cost more memory traffic than one convolution per tap.
 MAX_STACKED_CHANNELS = 16
+# Channels in 16 bits that the tensor cores of NVIDIA GPUs take without padding.
+ALIGNED_CHANNELS = 8
 
 
 def conv3d(
@@ -64,6 +66,8 @@ def _conv(x, kernel, strides, padding):
             return x @ kernel[0, 0, 0]
         y = _conv2d(x.reshape(b, t, -1, i), kernel[:, 0], (strides[0], 1), (padding[0], 0))
         return y.reshape(b, -1, *x.shape[2:4], o)
+    if platform() == "gpu" and i % ALIGNED_CHANNELS and strides[1] == strides[2] > 1:
+        return _conv_by_cells(x, kernel, strides, padding)
     taps = _taps(x, kt, strides[0], padding[0])
     x = taps[0] if kt == 1 else jnp.concatenate(taps, axis=-1)
     kernel = jnp.moveaxis(kernel, 0, 2).reshape(kh, kw, kt * i, o)
@@ -85,6 +89,36 @@ def _conv_backward(strides, padding, residuals, dy):
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
+def _conv_by_cells(x, kernel, strides, padding):
+    """The same over cells of s x s pixels with s s i channels, at stride 1: a stem for tensor cores.
+
+    These take channels in multiples of 8. With 3, or 15 of five frames, cuDNN copies all into padded arrays.
+    """
+    b, _, *size, i = x.shape
+    kt, *window, _, o = kernel.shape
+    s = strides[1]
+    # A window starts `first` cells before its own, and there with `lead` pixels that the kernel does not reach.
+    first = [-(-p // s) for p in padding[1:]]
+    lead = [f * s - p for f, p in zip(first, padding[1:], strict=True)]
+    cells = [-(-(k + a) // s) for k, a in zip(window, lead, strict=True)]
+    last = [(n + 2 * p - k) // s + c - f - -(-n // s)
+            for n, p, k, c, f in zip(size, padding[1:], window, cells, first, strict=True)]  # fmt: skip
+
+    x = jnp.pad(x, ((0, 0), (0, 0), *((0, -n % s) for n in size), (0, 0)))
+    x = x.reshape(*x.shape[:2], x.shape[2] // s, s, x.shape[3] // s, s, i).swapaxes(3, 4)
+    x = x.reshape(*x.shape[:4], s * s * i)
+    x = jnp.concatenate(_taps(x, kt, strides[0], padding[0]), axis=-1)
+    kernel = jnp.pad(kernel, ((0, 0), *((a, c * s - k - a) for a, c, k in zip(lead, cells, window, strict=True)),
+                              (0, 0), (0, 0)))  # fmt: skip
+    kernel = kernel.reshape(kt, cells[0], s, cells[1], s, i, o).transpose(1, 3, 0, 2, 4, 5, 6)
+    kernel = kernel.reshape(*cells, kt * s * s * i, o)
+    missing = -x.shape[-1] % ALIGNED_CHANNELS
+    x, kernel = (jnp.pad(a, (*((0, 0),) * axis, (0, missing), *((0, 0),) * (a.ndim - axis - 1)))
+                 for a, axis in ((x, 4), (kernel, 2)))  # fmt: skip
+    y = _conv2d(merge_frames(x)[0], kernel, (1, 1), list(zip(first, last, strict=True)))
+    return split_frames(y[None], b, x.shape[1])
+
+
 def _grouped(x, kernel, strides, padding, groups):
     """One 2-D convolution for every tap in time; its gradients are the compiler's."""
     taps = _taps(x, kernel.shape[0], strides[0], padding[0])
@@ -95,7 +129,8 @@ def _grouped(x, kernel, strides, padding, groups):
 
 
 def _conv2d(x: Float[Array, "n h w i"], kernel: Float[Array, "kh kw i2 o"], strides, padding, groups=1):
-    padding, layout = [(p, p) for p in padding], ("NHWC", "HWIO", "NHWC")
+    padding = [p if isinstance(p, tuple) else (p, p) for p in padding]
+    layout = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(
         x, kernel, strides, padding, dimension_numbers=layout, feature_group_count=groups
     )

@@ -15,6 +15,8 @@ from nl_jax.ops.precision import wide
 MIN_POSITIONS = 512
 # With more input channels than this, the windows of a strided kernel are too many copies.
 MAX_STRIDED_CHANNELS = 16
+# A larger frame (of an image) is taken a strip of rows at a time: so many numbers are laid out for one product.
+MAX_LAID_OUT = 2**22
 
 
 def kernel_gradient(
@@ -78,7 +80,7 @@ def _over_frames(x, dy, shape, strides, padding):
     """One matrix product for every row of the kernel and every frame of dy; the taps in time become channels of x.
 
     A stride of s makes cells of s x s pixels with s s i channels, so that a window is made of whole cells. The cells of
-    a kernel's row are put side by side; its rows are then slices of that, without a copy.
+    a kernel's row are put side by side; its rows are then slices of that.
     """
     kt, kh, kw, i, o = shape
     h, w, (b, t2, h2, w2, _) = *x.shape[2:4], dy.shape
@@ -93,14 +95,20 @@ def _over_frames(x, dy, shape, strides, padding):
     taps = [x[:, k : k + (t2 - 1) * strides[0] + 1 : strides[0]] for k in range(kt)]
     x = jnp.concatenate(taps, axis=-1).reshape(b * t2, *x.shape[2:4], -1)
 
-    def add_frame(total, frame):
-        x, dy = frame
-        x = jnp.concatenate([x[:, k : k + w2] for k in range(cw)], axis=-1)
-        rows = [_sum_of_products(x[k : k + h2].reshape(h2 * w2, -1), dy) for k in range(ch)]
+    least = -(-h2 * w2 * cw * x.shape[-1] // MAX_LAID_OUT)
+    strips = next(n for n in range(least, h2 + 1) if h2 % n == 0) if least < h2 else h2
+    high = h2 // strips  # rows of dy in a strip
+
+    def add_strip(total, strip):
+        frame, first, dy = strip
+        part = jax.lax.dynamic_slice(x, (frame, first, 0, 0), (1, high + ch - 1, *x.shape[2:]))[0]
+        part = jnp.concatenate([part[:, k : k + w2] for k in range(cw)], axis=-1)
+        rows = [_sum_of_products(part[k : k + high].reshape(high * w2, -1), dy) for k in range(ch)]
         return total + jnp.stack(rows), None
 
     total = jnp.zeros((ch, cw * x.shape[-1], o), wide(x))
-    total, _ = jax.lax.scan(add_frame, total, (x, dy.reshape(b * t2, h2 * w2, o)))
+    frame, first = (a.ravel() for a in jnp.meshgrid(jnp.arange(b * t2), high * jnp.arange(strips), indexing="ij"))
+    total, _ = jax.lax.scan(add_strip, total, (frame, first, dy.reshape(b * t2 * strips, high * w2, o)))
     total = total.reshape(ch, cw, kt, sh, sw, i, o).transpose(2, 0, 3, 1, 4, 5, 6)
     return total.reshape(kt, ch * sh, cw * sw, i, o)[:, :kh, :kw]
 

@@ -13,7 +13,11 @@ def materialize(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     XLA:CPU fuses a cheap producer into each of its consumers, which then compute it again, or read what it reads in an
     order of their own. No optimisation barrier stops that. A loop of no rounds does, as long as the compiler cannot
     know that it ends at once: it is entered where the first element is not a number, for one round without effect.
+
+    On a GPU a barrier does. Without one XLA reads what x is made of instead of x wherever it thinks that cheaper.
     """
+    if platform() == "gpu":
+        return jax.lax.optimization_barrier(x)
     return _through_a_loop(x) if platform() == "cpu" and not partitioned() else x
 
 

@@ -1,11 +1,12 @@
 """1/m sum_j relu(a_i + p_j) g_j, the sum of concatenation, with memory linear in the positions, forward and backward.
 
-Two forms of the same function; `hinge_form` is the one place that says which is taken where:
+Three forms of the same function; `hinge_form` is the one place that says which is taken where:
 
   sorted:    with the keys sorted by p, those with a_i + p_j > 0 are a prefix that ends where a_i falls among them, so
              two prefix sums, of g_j and of p_j g_j, give every y_i: cost m log m + n log n. The gradients are sums of
              the same kind with a and p in each other's place.
   blockwise: the pairs of a few queries at a time, computed again in the backward pass: two products of cost n m c.
+  pairs:     all of them at once, for derivatives in forward mode; taken where it is asked for alone.
 """
 
 from functools import partial
@@ -19,18 +20,17 @@ from nl_jax.ops.chunks import einsum_wide, join_queries, split_queries
 from nl_jax.ops.fusion import materialize
 from nl_jax.ops.precision import wide, widen
 
-# The sorted form pays sorts and gathers; below this many keys the pairs are cheaper on a CPU.
-MIN_SORTED_KEYS = 512
-# Products are what an accelerator is fast at, memory traffic what it is slow at. Compiled for a v5e, the sorted form
-# moved 34 float32 per position and channel (forward, n = 12544, m = 3136); pairs cost 2 m operations each. For n = m
-# these take the same time at 33,000 keys at the published peaks of a v5e (197 TFLOP/s, 819 GB/s), at 20,000 at those of
-# an H100 (495 in TF32, 3350), and at fewer where products fall short of their peak. Neither has been timed there.
-MIN_SORTED_KEYS_ON_ACCELERATORS = 16384
+# Keys from which on the sorted form is taken, by platform. It pays sorts and gathers; the pairs pay products.
+# - A GPU: 2048 lies between the sizes that were timed (docs/performance.md).
+# - A TPU: nothing has been timed there. Compiled for a v5e, the sorted form moved 34 float32 per position and channel
+#   (forward, n = 12544, m = 3136); pairs cost 2 m operations each. For n = m these take the same time at 33,000 keys at
+#   the published peaks of a v5e (197 TFLOP/s, 819 GB/s), and at fewer where products fall short of their peak.
+MIN_SORTED_KEYS = {"cpu": 512, "gpu": 2048, "tpu": 16384}
 
 
 def hinge_form(platform: str, m: int) -> str:
     """The form for m keys on "cpu", "gpu" or "tpu"."""
-    return "sorted" if m >= (MIN_SORTED_KEYS if platform == "cpu" else MIN_SORTED_KEYS_ON_ACCELERATORS) else "blockwise"
+    return "sorted" if m >= MIN_SORTED_KEYS[platform] else "blockwise"
 
 
 def hinge(
@@ -73,7 +73,7 @@ def _sorted_forward(a, p, g):
     by_a, by_p = jnp.argsort(-a, axis=1), jnp.argsort(-p, axis=1)
     a, p, g = _take(a, by_a), _take(p, by_p), _take(g, by_p)
     active, hinge = _prefix_sums(a, p, g)
-    return _take(materialize(hinge), jnp.argsort(by_a, axis=1)), (a, p, g, by_a, by_p, active)
+    return _take(_once(hinge), jnp.argsort(by_a, axis=1)), (a, p, g, by_a, by_p, active)
 
 
 def _sorted_backward(residuals, dy):
@@ -82,10 +82,15 @@ def _sorted_backward(residuals, dy):
     active_dy, dg = _prefix_sums(p, a, dy)
     da, dp = jnp.einsum("bnc,bnc->bn", active, dy), jnp.einsum("bmc,bmc->bm", active_dy, g)
     to_a, to_p = jnp.argsort(by_a, axis=1), jnp.argsort(by_p, axis=1)
-    return _take(da, to_a), _take(dp, to_p), _take(materialize(dg), to_p)
+    return _take(da, to_a), _take(dp, to_p), _take(_once(dg), to_p)
 
 
 _sum_sorted.defvjp(_sorted_forward, _sorted_backward)
+
+
+def _once(x):
+    """x computed before it is read in random order: a CPU would gather what x is made of. A GPU does that faster."""
+    return materialize(x) if devices.platform() == "cpu" else x
 
 
 def _prefix_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]):
@@ -154,4 +159,9 @@ def _blockwise_backward(residuals, dy):
 
 _blockwise.defvjp(_blockwise_forward, _blockwise_backward)
 
-FORMS = {"sorted": _sorted, "blockwise": _blockwise}
+
+def _pairs(a, p, g):
+    return jax.nn.relu(widen(a)[:, :, None] + widen(p)[:, None]) / p.shape[1] @ widen(g)
+
+
+FORMS = {"pairs": _pairs, "sorted": _sorted, "blockwise": _blockwise}

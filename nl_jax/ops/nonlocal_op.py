@@ -10,6 +10,10 @@ and prefix sums replace the pairs. All forms are exact.
 
 `valid` (b,m) says which keys are summed over, all of them where it is None: C(x) then counts or sums the valid keys
 alone, and an item without a valid key gives zeros. What an invalid key holds has no part in values or gradients.
+
+All have derivatives of any order in reverse mode: `jax.jacrev(jax.grad(f))` is a Hessian. Forward mode (`jax.jvp`,
+`jax.jacfwd`, `jax.hessian`) is there for the dot product, and for the others with `form="pairs"`, which holds all n x m
+values; JAX refuses it for the other forms, whose gradients are written by hand.
 """
 
 import jax
@@ -17,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from nl_jax.ops.attention import attention
+from nl_jax.ops.devices import platform
 from nl_jax.ops.hinge import hinge
 from nl_jax.ops.precision import wide, widen
 
@@ -91,7 +96,7 @@ def dot_product(
     """y_i = 1/m sum_j (theta_i . phi_j) g_j (equation 4).
 
     Taken as theta_i (sum_j phi_j g_j^T) / m wherever that is cheaper. Sums are float32 whatever the inputs are; the
-    result has the type of `g`.
+    result has the type of `g`. On a GPU the sum over j is rounded for the second product where theta is bfloat16.
     """
     _check_shapes(theta.shape, phi.shape, g.shape, valid)
     n, d = theta.shape[1:]
@@ -101,6 +106,9 @@ def dot_product(
         return _weighted_sum(dot_product_rows(theta, phi, valid), g)
     phi = _zeroed(phi, valid)
     summed = jnp.einsum("bmd,bmc->bdc", phi, g, preferred_element_type=wide(phi)) / _count(phi, valid)
+    # A product of float32 would read every number twice as wide, for 3 bits more. (In float16 the sum may not fit.)
+    if platform() == "gpu" and theta.dtype == jnp.bfloat16:
+        return jnp.einsum("bnd,bdc->bnc", theta, summed.astype(theta.dtype)).astype(g.dtype)
     return jnp.einsum("bnd,bdc->bnc", widen(theta), summed).astype(g.dtype)
 
 
@@ -134,6 +142,9 @@ def _count(keys: Float[Array, "b m *d"], valid: Bool[Array, "b m"] | None) -> in
 
 
 def _weighted_sum(rows: Float[Array, "b n m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
+    if g.dtype == jnp.float16:  # the rows of a dot product may be larger than its largest number, 65504
+        g, rows = widen(g), widen(rows)
+        return jnp.einsum("bnm,bmc->bnc", rows, g).astype(jnp.float16)
     y = jnp.einsum("bnm,bmc->bnc", rows.astype(g.dtype), g, preferred_element_type=wide(g))
     return y.astype(g.dtype)
 

@@ -4,14 +4,18 @@ from pathlib import Path
 
 from flax import nnx
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from nl_jax.errors import InputError
-from nl_jax.models.flat import FlatParams
-from nl_jax.tasks.classification import Classification
-from nl_jax.tasks.detection import Detection
-from nl_jax.training.task import Task
-from nl_jax.training.workdir import read_config, restore_arrays
+from nl_jax.errors import InputError, require
+
+require("train", "ml_collections")  # which the files below import
+
+from ml_collections import ConfigDict  # noqa: E402
+
+from nl_jax.models.flat import FlatParams  # noqa: E402
+from nl_jax.tasks.classification import Classification  # noqa: E402
+from nl_jax.tasks.detection import Detection  # noqa: E402
+from nl_jax.training.task import Task  # noqa: E402
+from nl_jax.training.workdir import read_config, restore_arrays  # noqa: E402
 
 TASKS = {"classification": Classification, "detection": Detection}
 

@@ -1,5 +1,6 @@
 """Naming what a video shows: softmax over classes, or sigmoids where a video shows several (sections 4 and 5)."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
@@ -20,7 +21,7 @@ from nl_jax.figures.curves import Curves
 from nl_jax.models import ResNetConfig, VideoResNet
 from nl_jax.models.flat import FlatParams
 from nl_jax.models.summary import Summary, summarize
-from nl_jax.tasks.clip_splits import measured_on, open_clips
+from nl_jax.tasks.clip_splits import measured_on, open_clips, validated_on
 from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training import sharding
 from nl_jax.training.accumulate import check_parts
@@ -80,6 +81,9 @@ class Classification(Task):
     def __init__(self, config: ConfigDict):
         self.config = config
         self._normalize = make_normalize(config.input)
+        if "data" in config:  # a step alone needs none
+            self.validated_on = validated_on(config.data)
+            self.curves = [_renamed(drawing, config, self.validated_on) for drawing in self.curves]
 
     def check(self) -> None:
         """The numbers that only a classifier has."""
@@ -106,6 +110,9 @@ class Classification(Task):
         dataset = open_clips(self.config.data, split, classes)
         if split != "train":
             check_views(dataset)
+        if len(dataset.classes) == 1 and not dataset.multi_label:
+            name = self.config.data.get(split, "") or self.config.data.get("train", "")
+            raise InputError(f"{name}: found one class, {dataset.classes[0]}: valid are two or more, to tell apart")
         return dataset
 
     def measured_on(self, split: str) -> str:
@@ -198,11 +205,11 @@ class Classification(Task):
         if "video_map" in results:
             figure, chance = f"video mean average precision {results['video_map']:.1%}", ""
         else:
-            figure = (
-                f"video top-1 {results['video_top1']:.1%}, top-5 {results['video_top5']:.1%}; "
-                f"clip top-1 {results['clip_top1']:.1%}, top-5 {results['clip_top5']:.1%}"
+            clips, videos = (
+                ", ".join(f"top-{k} {results[name]:.1%}" for k in (1, 5) if (name := f"{what}_top{k}") in results)
+                for what in ("clip", "video")
             )
-            chance = f"; chance {results['chance']:.1%}"
+            figure, chance = f"video {videos}; clip {clips}", f"; chance {results['chance']:.1%}"
         lines = [
             f"{figure} ({results['videos']} videos x {results['views']} views of {results['measured_on']}, "
             f"list {results['list']}{chance})"
@@ -212,6 +219,21 @@ class Classification(Task):
         if results.get("bad_training_videos"):
             lines.append(f"{results['bad_training_videos']} training videos could not be decoded: see bad_videos.csv")
         return "\n".join(lines)
+
+
+def _renamed(drawing: Curves, config: ConfigDict, validated_on: str) -> Curves:
+    """The drawing with labels that say what the figures of this run are of."""
+    lines = dict(drawing.lines)
+    if validated_on != "validation":
+        lines |= {
+            column: label.replace("validation videos", validated_on)
+            for column, label in lines.items()
+            if column.startswith("validation_")
+        }
+    # The statistics of a batch tell of the other clips in it, and of the other frames: what a test does not have.
+    if "train_top1" in lines and config.model.norm in ("batch", "global"):
+        lines["train_top1"] += ", by statistics of the batch"
+    return dataclasses.replace(drawing, lines=lines)
 
 
 def head(params: FlatParams) -> dict[str, bool]:

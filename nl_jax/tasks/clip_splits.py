@@ -24,6 +24,11 @@ def measured_on(config: ConfigDict, split: str) -> str:
     return splits.measured_on(config, split, "video") if config.name == "video_folder" else f"the {split} split"
 
 
+def validated_on(config: ConfigDict) -> str:
+    """What a validation is called: see `splits.validated_on`."""
+    return splits.validated_on(config, "video") if config.name == "video_folder" else "validation"
+
+
 def _long_range(fields, split, classes):
     sizes = {name: fields.pop(f"{name}_size") for name in SPLITS}
     return LongRange(split, size=sizes[split], **fields)

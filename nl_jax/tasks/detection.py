@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # pycocotools is an extra: what needs it is imported where it is used
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -111,6 +112,11 @@ class Detection(Task):
         self.config = config
         self._normalize = make_normalize(config.input)
         self._masks = config.detector.masks
+        if config.data.name == "coco":
+            self.validated_on = splits.validated_on(config.data, "image")
+        if self.validated_on != "validation":
+            training, precision = self.curves
+            self.curves = (training, dataclasses.replace(precision, title=f"{precision.title}, {self.validated_on}"))
         self.train_figures = {name: text for name, text in TRAIN_FIGURES.items() if self._masks or "mask" not in name}
         self.validation_figures = {
             name: text for name, text in VALIDATION_FIGURES.items() if self._masks or "mask" not in name

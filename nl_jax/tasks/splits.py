@@ -22,3 +22,8 @@ def measured_on(paths: Paths, split: str, example: str) -> str:
         return f"the {split} split"
     shown = {"train": "training", "validation": "validation"}[used]
     return f"the {shown} {example}s (data.{split} is not given)"
+
+
+def validated_on(paths: Paths, example: str) -> str:
+    """ "validation", or the training examples where they stand for it: a network's fit must not be taken for one."""
+    return f"the training {example}s" if stand_in(paths, "validation") == "train" else "validation"

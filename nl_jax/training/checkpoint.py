@@ -13,6 +13,9 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, E
 from nl_jax.errors import InputError, TrainingError
 from nl_jax.training.state import TrainState
 
+# Under a workdir: the state of a run that was asked to end in the middle of its validation.
+UNVALIDATED = "unvalidated"
+
 
 class Checkpoints:
     """The checkpoints under WORKDIR/checkpoints, named by step.
@@ -157,3 +160,12 @@ def _figure(metrics: dict[str, float]) -> float:
 
 def _standard(tree):
     return ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
+
+
+def newest_of(directory: Path, checkpoints: Checkpoints) -> Checkpoints | None:
+    """The checkpoints of a workdir that hold the state to go on from; None if no state is saved."""
+    found = [checkpoints]
+    if (directory / UNVALIDATED).is_dir():
+        found.append(Checkpoints(directory / UNVALIDATED, read_only=True))
+    found = [checkpoints for checkpoints in found if checkpoints.latest() is not None]
+    return max(found, key=lambda checkpoints: checkpoints.latest(), default=None)

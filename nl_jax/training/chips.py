@@ -37,6 +37,7 @@ CHIPS = {
     "v6e": Chip(32 * GIB, 918e12, 918e12, 1638e9, 400e9, ("TPU v6 lite", "TPU v6e"), f"{_TPU}/v6e"),
     "a100": Chip(80 * GIB, 312e12, 156e12, 2039e9, 300e9, ("NVIDIA A100-SXM4-80GB",), f"{_NVIDIA} A100 80GB SXM"),
     "h100": Chip(80 * GIB, 989e12, 494e12, 3350e9, 450e9, ("NVIDIA H100 80GB HBM3",), f"{_NVIDIA} H100 SXM"),
+    "h200": Chip(140 * GIB, 989e12, 494e12, 4800e9, 450e9, ("NVIDIA H200",), f"{_NVIDIA} H200 SXM"),
 }
 
 

@@ -1,7 +1,7 @@
 """A whole data set through a network: for a validation, a test, or a prediction."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ class Evaluator:
     Args:
       forward: (model, inputs) -> outputs (b,..), see `Task.forward`.
       watch: (batches, what they are) -> the same batches, for what looks at how long they take.
+      waiting: (what for) -> a context manager, in which this process waits for the others.
       progress: shows how far a data set is.
     """
 
@@ -35,8 +36,10 @@ class Evaluator:
         mesh: Mesh,
         *,
         watch: Callable[[Iterable[Batch], str], Iterable[Batch]] = lambda batches, what: batches,
+        waiting: Callable[[str], AbstractContextManager] = lambda what: nullcontext(),
         progress: Progress | None = None,
     ):
+        self._waiting = waiting
         self._forward = make_forward(graphdef, forward, mesh)
         self._mesh, self._watch, self._progress = mesh, watch, progress
         self._running = None  # the outputs that were asked for last
@@ -46,6 +49,9 @@ class Evaluator:
         inputs = sharding.put_batch(inputs, self._mesh)
         jax.block_until_ready(self._running)  # one at a time, as in `precise_batch_stats`
         self._running = self._forward(params, batch_stats, inputs)
+        if jax.process_count() > 1:
+            with self._waiting("the scores of all processes"):
+                jax.block_until_ready(self._running)
         return self._running
 
     def __call__(
@@ -69,8 +75,12 @@ class Evaluator:
                 dataset,
                 self._shown(watched, title, len(dataset), batch_size / len(rows)),
                 partial(self.outputs, params, batch_stats),
-                partial(gather_rows, rows=rows),
+                partial(self._gather, rows=rows),
             )
+
+    def _gather(self, arrays: Batch, rows: Sequence[int]) -> Batch:
+        with self._waiting("the labels of all processes"):
+            return gather_rows(arrays, rows)
 
     def _shown(self, batches: Iterable[Batch], title: str, total: int, of_all: float) -> Iterator[Batch]:
         """The same batches; a batch is done when the next one is asked for."""

@@ -1,8 +1,10 @@
 """Several processes as one run: who they are, and what becomes of the others when one is lost."""
 
+import importlib.util
 import json
 import os
 import sys
+import threading
 import time
 
 import jax
@@ -16,6 +18,25 @@ LOST_SECONDS = 30
 CLUSTERS = ("auto", "none", "slurm", "ompi", "mpi4py", "k8s", "gcetpu", "gketpu")
 # Set by launchers of several processes, with the number of processes or their list.
 LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
+# Without all of these JAX cannot join the processes of a launcher, and would wait or fail in words of its own.
+NEEDED = {
+    "SLURM_STEP_NUM_TASKS": (
+        "SLURM_JOB_ID",
+        "SLURM_STEP_NODELIST",
+        "SLURM_NTASKS",
+        "SLURM_PROCID",
+        "SLURM_LOCALID",
+    ),
+    "OMPI_COMM_WORLD_SIZE": ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
+}
+# Launchers that leave no address at which their processes could meet: number of processes, which one this is.
+STRANGERS = {
+    "torchrun": ("WORLD_SIZE", "RANK"),
+    "MPICH": ("PMI_SIZE", "PMI_RANK"),
+    "MVAPICH": ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
+}
+ALONE = "--cluster=none makes this a run of one process"
+TELL_AFTER = 5.0  # seconds of waiting for the others
 
 
 def join(
@@ -46,6 +67,13 @@ def join(
         raise InputError(f"--cluster={cluster!r} is unknown; choose one of {', '.join(CLUSTERS)}")
     if not given and (cluster == "none" or (cluster == "auto" and not _launched_as_several())):
         return
+    if given:
+        who = f"process {process_id} of {num_processes} waits for the others at {coordinator}"
+    else:
+        who = "this process waits for the others of its run" + _by_launcher()
+    timer = threading.Timer(TELL_AFTER, print, [f"{who}. {ALONE}"], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
     method = "deactivate" if given else None if cluster == "auto" else cluster
     try:
         jax.distributed.initialize(
@@ -57,7 +85,9 @@ def join(
         )
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         how = f"--cluster={cluster}" if not given else f"--coordinator={coordinator}"
-        raise InputError(f"{how}: the processes of this run cannot be joined: {error!r}") from error
+        raise InputError(f"{how}: the processes of this run cannot be joined: {error!r}. {ALONE}") from error
+    finally:
+        timer.cancel()
 
 
 def end(code: int, *, at_once: bool = False) -> None:
@@ -96,7 +126,47 @@ def gather_json(content: list) -> list:
 
 
 def _launched_as_several() -> bool:
-    values = [os.environ.get(name, "") for name in LAUNCHERS]
-    # Where libtpu finds no other hosts, it leaves a sentence in place of their names.
-    counts = [int(value) if value.isdigit() else len(value.split(",")) for value in values if " " not in value]
-    return max(counts, default=1) > 1 or "JOB_COMPLETION_INDEX" in os.environ
+    """Whether the environment tells of several processes, which can be joined.
+
+    Raises:
+      InputError: where it tells of several and not enough to join them.
+    """
+    if "SLURM_PTY_PORT" in os.environ:  # a shell in which a person types, whose other tasks run nothing
+        return False
+    counts = {name: _count(os.environ.get(name, "")) for name in LAUNCHERS}
+    for name, needed in NEEDED.items():
+        if counts[name] > 1 and (missing := [one for one in needed if one not in os.environ]):
+            found = f"{name}={os.environ[name]} tells of several processes, and {', '.join(missing)} is not set"
+            raise InputError(f"{found}: they cannot be joined. {ALONE}; --coordinator, .. join them by hand")
+    if max(counts.values()) > 1:
+        return True
+    if "JOB_COMPLETION_INDEX" in os.environ and counts["TPU_WORKER_HOSTNAMES"] != 1:
+        if "KUBERNETES_SERVICE_HOST" in os.environ and importlib.util.find_spec("kubernetes"):
+            return True
+        raise InputError(
+            "JOB_COMPLETION_INDEX tells of an indexed Kubernetes Job, whose processes are joined where "
+            f"KUBERNETES_SERVICE_HOST is set and the package kubernetes is installed. {ALONE}, as of a Job of one"
+        )
+    for launcher, (size, rank) in STRANGERS.items():
+        count = os.environ.get(size, "")
+        if count.isdigit() and int(count) > 1 and rank in os.environ:
+            raise InputError(
+                f"{launcher} started {count} processes ({size}={count}), which would train {count} runs: join them by "
+                f"--coordinator=HOST:PORT --num_processes=${size} --process_id=${rank}. {ALONE}"
+            )
+    return False
+
+
+def _count(value: str) -> int:
+    """How many processes a launcher's variable tells of."""
+    if not value or " " in value:  # where libtpu finds no other hosts, it leaves a sentence in place of their names
+        return 0
+    return int(value) if value.isdigit() else len(value.split(","))
+
+
+def _by_launcher() -> str:
+    """Which process this is of how many, as the launcher has it."""
+    for size, rank in (("SLURM_NTASKS", "SLURM_PROCID"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")):
+        if size in os.environ and rank in os.environ:
+            return f" (it is {os.environ[rank]} of {os.environ[size]}, by {size})"
+    return ""

@@ -45,6 +45,7 @@ class MetricsLog:
 
     def __init__(self, workdir: Path, step: int, task: Task, *, enabled: bool = True):
         self._path = workdir / "metrics.csv"
+        self._validated_on = task.validated_on.replace(" ", "_")
         self._task, self._picture = task, workdir / "curves.png"
         self._enabled = enabled
         if not enabled:
@@ -69,7 +70,7 @@ class MetricsLog:
             self._writer.writerow({"step": step, **values})
             for name, value in values.items():
                 self._tensorboard.add_scalar(
-                    name.replace("train_", "train/").replace("validation_", "validation/"), value, step
+                    name.replace("train_", "train/").replace("validation_", f"{self._validated_on}/"), value, step
                 )
 
     def __enter__(self) -> "MetricsLog":

@@ -1,13 +1,15 @@
 """A training run, top to bottom: check, start or resume, train, test."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
 from nl_jax.training import workdir
+from nl_jax.training.lock import only_run
 from nl_jax.training.progress import make_console
 from nl_jax.training.run import Run
-from nl_jax.training.setup import check_run
+from nl_jax.training.setup import Setup, check_run
 from nl_jax.training.start import Start
 from nl_jax.training.task import Results, Task
 
@@ -17,7 +19,7 @@ def train(
 ) -> Results:
     """Trains `task.config` in `directory`, or goes on where an earlier call stopped, and returns the test metrics.
 
-    `nl_jax.stages.train` calls it with the task of a config.
+    `nl_jax.runs.stages.train` calls it with the task of a config.
 
     Args:
       directory: the workdir.
@@ -29,15 +31,32 @@ def train(
       TrainingError: when the loss is not finite or a checkpoint cannot be saved.
       Preempted: on SIGTERM or Ctrl-C, once the state is saved.
     """
-    config, console = task.config, make_console()
+    console = make_console()
     say = console.print
-    # ---------------------------------------------------------------------------------------------- check and claim
+    # -------------------------------------------------------------------------------------------------------- check
     setup = check_run(task, directory)
-    if jax.process_index() == 0:
-        workdir.claim_workdir(directory, task, setup.train_set)
-        (directory / "network.txt").write_text(f"{setup.summary}\n")
+    workdir.make_directory(directory)
+    with only_run(directory):
+        workdir.check_workdir(directory, task, setup.train_set)  # another run may have been here since
+        # ----------------------------------------------------------------------------------- start or resume, and claim
+        run = Run(task, directory, setup, console, profile_steps)
+        run.resume_or_start(start)
+        if jax.process_index() == 0:
+            workdir.claim_workdir(directory, task, setup.train_set)
+            (directory / "network.txt").write_text(f"{setup.summary}\n")
+        _tell(task, directory, setup, say)
+        return _train(run)
+
+
+def _tell(task: Task, directory: Path, setup: Setup, say: Callable[[str], None]) -> None:
+    """What is trained, on what."""
+    config = task.config
     if ignored := setup.train_set.ignored:
         say(f"{len(ignored)} files under {config.data.train} are not {task.example}s: {', '.join(ignored[:10])}")
+    if empty := getattr(setup.train_set, "empty_classes", tuple)():  # of one label an example
+        count, total = len(empty), len(setup.train_set.classes)
+        more = ", .." if count > 10 else ""
+        say(f"{count} of the {total} classes have no training {task.example}: {', '.join(empty[:10])}{more}")
     for note in task.notes(setup.train_set):
         say(note)
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
@@ -45,10 +64,9 @@ def train(
     say(f"{directory}: {config.steps} steps of {config.batch_size} {task.unit}s on {devices}")
     say(str(setup.summary))
 
-    # --------------------------------------------------------------------------------------------- start or resume
-    run = Run(task, directory, setup, console, profile_steps)
-    run.resume_or_start(start)
 
+def _train(run: Run) -> Results:
+    config = run.config
     # ------------------------------------------------------------------------------------------------------- train
     with run:
         if run.owed:  # the validation of this step, in which the run was asked to end

@@ -43,7 +43,7 @@ def show_step(
     if not validation and progress.console.is_terminal:
         return  # the bar shows it
     if validation:
-        status += f"  validation {', '.join(validation)}"
+        status += f"  {task.validated_on} {', '.join(validation)}"
     left = "" if minutes_left is None else f"  {minutes_left:.1f} min left"
     progress.console.print(f"step {step}/{task.config.steps}  {status}{left}")
 

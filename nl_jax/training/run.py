@@ -17,7 +17,7 @@ from nl_jax.data.dataset import Batch, Dataset
 from nl_jax.errors import Preempted
 from nl_jax.models import flat
 from nl_jax.training import sharding, state, workdir
-from nl_jax.training.checkpoint import Checkpoints
+from nl_jax.training.checkpoint import UNVALIDATED, Checkpoints, newest_of
 from nl_jax.training.chips import peak_flops
 from nl_jax.training.evaluator import Evaluator
 from nl_jax.training.logs import BadExamples, MetricsLog, rate_of
@@ -31,10 +31,8 @@ from nl_jax.training.start import Start, check_blocks_can_learn, take_over
 from nl_jax.training.step import make_train_step
 from nl_jax.training.task import Evaluation, Results, Task, TrainBatches
 from nl_jax.training.times import Profile, Times
-from nl_jax.training.watchdog import Watchdog
+from nl_jax.training.watchdog import Watchdog, notes_of_run, say_here
 
-# Under a workdir: the state of a run that was asked to end in the middle of its validation.
-UNVALIDATED = "unvalidated"
 Row = dict[str, float]
 
 
@@ -84,8 +82,11 @@ class Run:
         self._key, self._precise_seed = _other_seeds(config.seed)
         # What looks after it.
         self._preemption, self._progress = Preemption(), make_progress(console)
-        self._watchdog = Watchdog(self.say, warn_after=config.input_warning, end_after=config.input_timeout)
-        self._evaluator = Evaluator(self._graphdef, forward, setup.mesh, watch=self._watched, progress=self._progress)
+        say = self.say if jax.process_count() == 1 else say_here  # of several, each speaks for itself
+        waits = {"warn_after": config.input_warning, "end_after": config.input_timeout}
+        self._watchdog = Watchdog(say, **waits, notes=notes_of_run())
+        looks = {"watch": self._watched, "waiting": self._watchdog.waiting_for, "progress": self._progress}
+        self._evaluator = Evaluator(self._graphdef, forward, setup.mesh, **looks)
         self._checkpoints = Checkpoints(directory, keep=config.keep_checkpoints, keep_every=config.keep_every)
         rows = sharding.local_rows(setup.mesh, config.batch_size, config.accumulate_steps)
         self._bad = BadExamples(directory, setup.train_set, task.example, config.max_bad_videos, rows)
@@ -102,7 +103,7 @@ class Run:
 
     def resume_or_start(self, start: Start | None) -> None:
         """Goes on from the newest checkpoint; where there is none, begins with a new network or that of `start`."""
-        newest = _newest(self.directory, self._checkpoints)
+        newest = newest_of(self.directory, self._checkpoints)
         if newest is not None:
             self._state, data_state = newest.restore(self._state)
             self._batches.set_state(data_state)
@@ -121,9 +122,9 @@ class Run:
         self._log = MetricsLog(self.directory, self.step - bool(self.owed), self.task, enabled=self.is_main)
         self._first_step, self._began = self.step, time.monotonic()
         with ExitStack() as stack:
-            for context in (self._preemption, self._checkpoints, closing(self._batches), closing(self._profile)):
+            for context in (self._preemption, self._watchdog, self._checkpoints, closing(self._batches)):
                 stack.enter_context(context)
-            for context in (self._log, self._watchdog, self._progress):
+            for context in (closing(self._profile), self._log, self._progress):
                 stack.enter_context(context)
             self._bar = self._progress.add_task("training", total=self.config.steps, completed=self.step, status="")
             self._contexts = stack.pop_all()
@@ -131,7 +132,8 @@ class Run:
 
     def __exit__(self, *error) -> bool | None:
         """Closes the log, waits for the last checkpoint to be whole, and no longer listens to signals."""
-        return self._contexts.__exit__(*error)
+        with self._watchdog.waiting_for("the last checkpoint to be whole"):
+            return self._contexts.__exit__(*error)
 
     # --------------------------------------------------------------------------------------------------------- stepping
 
@@ -154,7 +156,8 @@ class Run:
             self._state, metrics = self._train_step(self._state, batch, self._key)
             self._metrics.append(metrics)
             # Steps are queued, and with each its batch on the device: one waits there while one is computed.
-            jax.block_until_ready(self._metrics[-2:-1])
+            with self._watchdog.waiting_for(f"step {self.step} of all processes"):
+                jax.block_until_ready(self._metrics[-2:-1])
         self.step += 1
         self._profile.after(self.step, metrics)
         self._progress.advance(self._bar)
@@ -166,8 +169,9 @@ class Run:
     def take_row(self) -> Row:
         """Means of the metrics since the last row, and how long the steps took; stops at what is not finite."""
         config, count = self.config, len(self._metrics)
-        self._tell_bad(self._bad.exchange())
-        with self._times.of("compute"):
+        with self._watchdog.waiting_for("the bad examples of all processes"):
+            self._tell_bad(self._bad.exchange())
+        with self._times.of("compute"), self._watchdog.waiting_for(f"step {self.step} of all processes"):
             fetched = jax.device_get(self._metrics)
         finite = self._nonfinite.finite(fetched, self._indices, self.step)
         names = {"loss": "train_loss"} | {name: f"train_{name}" for name in self.task.train_figures}
@@ -219,12 +223,13 @@ class Run:
         """A checkpoint, in the background; what has been validated may be the best."""
         figures = validation or {}
         figure = next(((name, figures[name]) for name in self.task.best if name in figures), None)
-        with self._times.of("checkpoint"):
+        with self._times.of("checkpoint"), self._watchdog.waiting_for(f"the checkpoint of step {self.step}"):
             self._checkpoints.save(self._state, self._data_state(), figure)
 
     def end(self) -> None:
         """Raises Preempted, once the last checkpoint is whole."""
-        self._checkpoints.wait()
+        with self._watchdog.waiting_for(f"the checkpoint of step {self.step}"):
+            self._checkpoints.wait()
         raise Preempted(f"asked to end: saved at step {self.step}; the same command goes on from there")
 
     def test(self) -> Results:
@@ -286,12 +291,3 @@ class Run:
 def _other_seeds(seed: int) -> tuple[jax.Array, int]:
     """Of the key of all losses and of the batches for precise batch norm: unlike those of training, for every seed."""
     return jax.random.fold_in(jax.random.key(seed), 1), int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
-
-
-def _newest(directory: Path, checkpoints: Checkpoints) -> Checkpoints | None:
-    """Where the state to go on from is, if there is one."""
-    found = [checkpoints]
-    if (directory / UNVALIDATED).is_dir():
-        found.append(Checkpoints(directory / UNVALIDATED, read_only=True))
-    found = [checkpoints for checkpoints in found if checkpoints.latest() is not None]
-    return max(found, key=lambda checkpoints: checkpoints.latest(), default=None)

@@ -1,15 +1,17 @@
 """Where a run starts: the weights of another workdir, inflated, folded and laid out as this run needs them."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from nl_jax.errors import InputError
-from nl_jax.models import NonLocalBlock
+from nl_jax.models import NonLocalBlock, flat
 from nl_jax.models.flat import FlatParams
 from nl_jax.training import workdir
 from nl_jax.training.state import TrainState
@@ -41,25 +43,49 @@ def take_over(
     Raises:
       InputError: for arrays that do not fit, or a network that was trained on inputs normalised otherwise.
     """
-    config, directory = task.config, start.directory
-    if (theirs := start.task.config.input).to_dict() != config.input.to_dict():  # whether or not they are locked
-        raise InputError(
-            f"{directory} was trained with input.mean={theirs.mean} and input.std={theirs.std}, and this run has "
-            f"input.mean={config.input.mean} and input.std={config.input.std}; set them alike"
-        )
+    directory = start.directory
+    _check_inputs(task.config, start.task.config, f"{directory} was trained")
     _, *arrays = workdir.restore_arrays(directory, start.task, mesh)
-    params, batch_stats = (task.start_arrays(start.task, part) for part in arrays)
-    source, folded = norms.fold(
-        params | batch_stats, {*train_state.params, *train_state.batch_stats}, norms.OUR_EPSILON
-    )
-    params, batch_stats = ({name: source[name] for name in part if name in source} for part in (params, batch_stats))
     same_classes = workdir.read_classes(directory) == classes
-    params, report = inflate(train_state.params, params, config.start.planes, head=same_classes, by_class=task.by_class)
-    batch_stats, _ = inflate(train_state.batch_stats, batch_stats, config.start.planes)
-    report.norms = norms.folded(folded)
-    like = jax.tree.map(lambda array: array.sharding, (train_state.params, train_state.batch_stats))
+    ours = train_state.params, train_state.batch_stats
+    params, batch_stats, report = _fitted(*ours, arrays, task, start.task, same_classes)
+    like = jax.tree.map(lambda array: array.sharding, ours)
     params, batch_stats = jax.device_put((params, batch_stats), like)
     return train_state.replace(params=params, batch_stats=batch_stats), report
+
+
+def check_stage(task: Task, num_classes: int, source: Task, num_source_classes: int) -> None:
+    """Whether the network of a stage, which is not trained yet, will be one that this run can start from.
+
+    Raises:
+      InputError: as `take_over` and `check_blocks_can_learn` would, hours later.
+    """
+    _check_inputs(task.config, source.config, f"{task.config.start.stage} is trained")
+    graphdef, *ours = flat.abstract(lambda: task.build(num_classes, nnx.Rngs(0)))
+    _, *theirs = flat.abstract(lambda: source.build(num_source_classes, nnx.Rngs(0)))
+    # Zeros that take no memory: shapes and names are what counts.
+    theirs = [{name: np.broadcast_to(np.float32(0), a.shape) for name, a in part.items()} for part in theirs]
+    jax.eval_shape(lambda: _fitted(*ours, theirs, task, source, False)[:2])
+    _check_blocks(flat.merge(graphdef, *ours), theirs[0].__contains__)
+
+
+def _check_inputs(ours: ConfigDict, theirs: ConfigDict, whose: str) -> None:
+    if theirs.input.to_dict() != ours.input.to_dict():  # whether or not they are locked
+        raise InputError(
+            f"{whose} with input.mean={theirs.input.mean} and input.std={theirs.input.std}, and this run has "
+            f"input.mean={ours.input.mean} and input.std={ours.input.std}; set them alike"
+        )
+
+
+def _fitted(params, batch_stats, arrays, task: Task, source_task: Task, same_classes: bool):
+    """Parameters and statistics with those of `arrays` wherever these have them, and the report."""
+    arrays = [task.start_arrays(source_task, part) for part in arrays]
+    source, folded = norms.fold(arrays[0] | arrays[1], {*params, *batch_stats}, norms.OUR_EPSILON)
+    new, old = ({name: source[name] for name in part if name in source} for part in arrays)
+    params, report = inflate(params, new, task.config.start.planes, head=same_classes, by_class=task.by_class)
+    batch_stats, _ = inflate(batch_stats, old, task.config.start.planes)
+    report.norms = norms.folded(folded)
+    return params, batch_stats, report
 
 
 def check_planes(planes: str) -> None:
@@ -77,11 +103,15 @@ def check_blocks_can_learn(model: nnx.Module, params: FlatParams) -> None:
     Raises:
       InputError: for a block that would stay so.
     """
+    _check_blocks(model, lambda name: np.asarray(params[name]).any())
+
+
+def _check_blocks(model: nnx.Module, is_trained: Callable[[str], bool]) -> None:
     for path, module in nnx.iter_modules(model):
         if isinstance(module, NonLocalBlock) and getattr(module.norm, "kind", "") == "frozen":
             name = "/".join(map(str, (*path, "norm", "scale")))
-            if not np.asarray(params[name]).any():
+            if not is_trained(name):
                 raise InputError(
                     f"{name} is zero and frozen, so the block would stay the identity: start from a network that has "
-                    "it, or set model.nonlocal_options.norm to none or affine"
+                    "it, or set model.nonlocal_options.norm=batch, whose statistics are those of the batch"
                 )

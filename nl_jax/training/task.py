@@ -86,6 +86,7 @@ class Task(Protocol):
       result_figures: figures of results.json that are shares to their words in the report.
       best: figures of a validation; the highest value of the first that a validation has is the best checkpoint.
       curves: of curves.png and of the report.
+      validated_on: "validation", or what stands for it in this run, such as "the training videos".
       paper: format string of `config.paper`, the figures that the paper reports.
       by_class: how the names of parameters begin that depend on the classes; a network that tells other classes apart
         does not hand them on.
@@ -101,6 +102,7 @@ class Task(Protocol):
     result_figures: Mapping[str, str]
     best: tuple[str, ...]
     curves: Sequence[Curves]
+    validated_on: str = "validation"
     paper: str
     by_class: tuple[str, ...]
     test_options: Mapping[str, tuple[type | tuple[str, ...], str]]

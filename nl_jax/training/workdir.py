@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from nl_jax.data.dataset import Dataset
-from nl_jax.errors import InputError
+from nl_jax.errors import InputError, check_place
 from nl_jax.models import flat
 from nl_jax.training import sharding
 from nl_jax.training.checkpoint import Checkpoints
@@ -42,6 +42,7 @@ PACKAGES = ("nl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gra
 def check_workdir(workdir: Path, task: Task, train_set: Dataset) -> None:
     """Refuses a workdir that holds another run: InputError, naming every field that differs, with both values."""
     path = workdir / "config.json"
+    check_place("workdir", workdir)
     if not path.exists():
         return
     found = flatten(_read_json(path))
@@ -94,6 +95,7 @@ def _list_of(task: Task, train_set: Dataset) -> dict[str, int | str]:
 
 def make_directory(path: Path) -> None:
     """Raises InputError where it cannot be made."""
+    check_place("directory", path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -121,6 +123,7 @@ def _read_json(path: Path):
 def read_config(workdir: Path) -> ConfigDict:
     """The resolved config of a run, locked. Raises InputError where there is none."""
     path = workdir / "config.json"
+    check_place("workdir", workdir)
     if not path.exists():
         raise InputError(f"{workdir} holds no config.json: it is not the workdir of a run")
     return ConfigDict(_with_tuples(_read_json(path))).lock()

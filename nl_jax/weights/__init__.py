@@ -3,5 +3,6 @@
 from nl_jax.weights.export import save
 from nl_jax.weights.inflate import Report
 from nl_jax.weights.load import SOURCES, load
+from nl_jax.weights.own import save_own
 
-__all__ = ["SOURCES", "Report", "load", "save"]
+__all__ = ["SOURCES", "Report", "load", "save", "save_own"]

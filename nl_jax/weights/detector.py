@@ -12,6 +12,7 @@ from nl_jax.models.flat import FlatParams
 from nl_jax.weights import detectron2, mmdetection, norms, torchvision_detection
 from nl_jax.weights.differences import differences, nonlocal_positions
 from nl_jax.weights.inflate import Report
+from nl_jax.weights.read import arrays_of
 from nl_jax.weights.rename import fill, first, rename, shapes
 from nl_jax.weights.table import Source
 
@@ -27,7 +28,7 @@ BY_CLASS = ("box_head/classes/", "box_head/deltas/", "mask_head/logits/")
 def is_detector(path: Path, source: str) -> bool:
     """Whether the file has a name of the table, and so is no image network."""
     to_ours = SOURCES[source].to_ours()
-    return any(map(to_ours, SOURCES[source].read(path)))
+    return any(map(to_ours, arrays_of(path, SOURCES[source].read)))
 
 
 def load(model: MaskRCNN, path: Path, source: str) -> Report:
@@ -40,7 +41,7 @@ def load(model: MaskRCNN, path: Path, source: str) -> Report:
       InputError: see `nl_jax.weights.load`.
     """
     table = SOURCES[source]
-    arrays = table.read(path)
+    arrays = arrays_of(path, table.read)
     names, unused = rename(path, source, arrays, SOURCES)
     if model.mask_head is None:
         unused += [theirs for ours, theirs in names.items() if ours.startswith("mask_head/")]

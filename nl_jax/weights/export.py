@@ -65,7 +65,10 @@ def _check(model: VideoResNet) -> None:
         if inner != channels // 2:
             reasons.append(f"{name} has {inner} inner channels and not {channels // 2}")
     if reasons:
-        raise InputError(f"PySlowFast cannot build this network: {'; '.join(reasons)}")
+        raise InputError(
+            f"PySlowFast cannot build this network: {'; '.join(reasons)}. A path that ends in .safetensors takes any "
+            "network, by its own names (weights.save_own)"
+        )
 
 
 def _complete(model: VideoResNet) -> flat.FlatParams:

@@ -11,6 +11,7 @@ from nl_jax.models.geometry import GEOMETRIES, resolve
 from nl_jax.weights import caffe2, detector, mmaction2, norms, slowfast, torchvision
 from nl_jax.weights.differences import differences, nonlocal_positions
 from nl_jax.weights.inflate import Report, inflate
+from nl_jax.weights.read import arrays_of
 from nl_jax.weights.rename import fill, first, rename, shapes
 from nl_jax.weights.table import Source
 
@@ -56,7 +57,7 @@ def load(
     if source not in SOURCES:
         raise InputError(f"source={source!r} is unknown; choose one of {', '.join(SOURCES)}")
     path, table = Path(path), SOURCES[source]
-    arrays = table.read(path)
+    arrays = arrays_of(path, table.read)
     may_inflate = inflate_2d or table.images
     names, unused = rename(path, source, arrays, SOURCES)
     found = {ours: _layout(ours, arrays[theirs]) for ours, theirs in names.items()}

@@ -4,8 +4,7 @@ import codecs
 import json
 import math
 import pickle
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -14,6 +13,8 @@ from numpy._core.multiarray import _reconstruct, scalar
 from numpy._core.numeric import _frombuffer
 
 from nl_jax.errors import InputError
+from nl_jax.weights import inert
+from nl_jax.weights.identify import describe, kind
 
 # What pickled NumPy arrays are made of, under the names of NumPy 1 and 2.
 ADMITTED = {("_codecs", "encode"): codecs.encode, ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
@@ -32,6 +33,19 @@ SAFETENSORS_TYPES = {
     "I64": np.int64,
     "I32": np.int32,
 }
+
+
+# What a user can do with a file that holds a whole network of a class of its own.
+STRIP = (
+    "save the arrays alone, where that program is installed: "
+    "content = torch.load(FILE, weights_only=False); torch.save(content.state_dict(), NEW_FILE)"
+)
+
+
+def arrays_of(path: Path, usual: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of a file, read by what it is and not by its name; by `usual` where that is not known."""
+    readers = {"torch": torch_file, "safetensors": torch_file, "pickle": caffe2_pickle}
+    return readers.get(kind(path) if path.is_file() else "", usual)(path)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -55,31 +69,38 @@ def caffe2_pickle(path: Path) -> dict[str, np.ndarray]:
         except InputError as error:
             raise InputError(f"{path} {error}") from None
         except Exception as error:  # a broken pickle can raise anything
-            raise InputError(f"{path} is cut off or no pickle: {_reason(error)}") from error
+            raise InputError(f"{path} is cut off or no pickle: {describe(path) or _reason(error)}") from error
     return _arrays(path, content, ("blobs", "model"))
 
 
 def torch_file(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a torch checkpoint (tensors only), or of a `.safetensors` file.
+    """The arrays of a torch checkpoint, or of a safetensors file.
+
+    Whatever else a checkpoint holds beside them (flags, logs, configs of the program that trained) is left unmade.
 
     Raises:
-      InputError: for a file that is absent, cut off or of another format, or where PyTorch is not installed.
+      InputError: for a file that is absent, cut off or of another format, where an object stands in the place of an
+        array, or where PyTorch is not installed.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or (path.is_file() and kind(path) == "safetensors"):
         return _safetensors(path)
     try:
         import torch
     except ImportError as error:
         raise InputError(f"{path}: reading a torch file needs PyTorch: pip install torch") from error
+    options = {"map_location": "cpu"}
     with _open(path) as file:
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:  # torch's own message advises to execute the file
-            if asked := re.search(r"GLOBAL ([\w.]+)", str(error)):
-                raise InputError(f"{path} {REFUSED.format(asked[1])}") from None
-            raise InputError(f"{path} is cut off or no torch file") from None
-        except Exception as error:  # a broken zip can raise anything
-            raise InputError(f"{path} is cut off or no torch file: {_reason(error)}") from error
+            try:
+                content = torch.load(file, weights_only=True, **options)
+            except pickle.UnpicklingError:  # torch's own message advises to execute the file
+                file.seek(0)
+                pickle_module = inert.pickle_module(ADMITTED)
+                content = torch.load(file, weights_only=False, pickle_module=pickle_module, **options)
+        except Exception as error:  # a broken zip or pickle can raise anything
+            raise InputError(f"{path} is cut off or no torch file: {describe(path) or _reason(error)}") from error
+    if isinstance(content, inert.Inert):
+        raise InputError(f"{path} holds an object of {content.asked}, not arrays by name; {STRIP}")
     return _arrays(path, content, ("model_state", "state_dict", "model"))
 
 
@@ -88,6 +109,8 @@ def _arrays(path: Path, content, wrappers: tuple[str, ...]) -> dict[str, np.ndar
     for wrapper in wrappers:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
+        elif isinstance(content, Mapping) and isinstance(content.get(wrapper), inert.Inert):
+            raise InputError(f"{path}: {wrapper} {REFUSED.format(content[wrapper].asked)}")
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"{path} holds a {type(content).__name__}, not arrays by name")
     arrays = {str(name): _array(path, name, value) for name, value in content.items()}
@@ -98,6 +121,8 @@ def _arrays(path: Path, content, wrappers: tuple[str, ...]) -> dict[str, np.ndar
 
 
 def _array(path: Path, name, value) -> np.ndarray:
+    if isinstance(value, inert.Inert):
+        raise InputError(f"{path}: {name} {REFUSED.format(value.asked)}")
     if hasattr(value, "detach"):  # a tensor; NumPy has no bfloat16
         value = value.detach()
         value = (value.float() if value.is_floating_point() else value).numpy()
@@ -125,10 +150,12 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
             for name, entry in header.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is cut off or no safetensors file: {_reason(error)}") from error
+        raise InputError(f"{path} is cut off or no safetensors file: {describe(path) or _reason(error)}") from error
 
 
 def _open(path: Path):
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, valid is a file of weights")
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     return path.open("rb")

@@ -61,6 +61,19 @@ def test_every_file_has_one_status(found):
     assert counts[""] == {"unlisted": 1}
 
 
+def test_the_same_bytes_under_two_classes_are_told():
+    def of(path, split, label):
+        return Finding(Line(path, split, label, "ok"), sha256="same")
+
+    found = {one.line.path: one.line for one in finish([of("a", "train", "run"), of("b", "train", "walk")])}
+    assert {line.status for line in found.values()} == {"duplicate"}
+    assert found["a"].reason == "the same bytes as b (class walk)"
+    assert found["b"].reason == "the same bytes as a (class run)"
+    three = finish([of("a", "train", "run"), of("b", "train", "walk"), of("c", "test", "run")])
+    assert three[1].line.path == "a" and three[1].line.reason == "the same bytes as c (test)", "a leak is worse"
+    assert {one.line.status for one in finish([of("a", "train", "run"), of("b", "train", "run")])} == {"ok"}
+
+
 def test_reasons_and_facts(found):
     lines = {path: finding.line for path, finding in found.items()}
     assert lines["train/empty.mp4"].reason == "the file is empty"

@@ -3,6 +3,7 @@ import pickle
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from nl_jax.data import decode
 from nl_jax.data.decode import DecodeError, ShortVideoError, VideoInfo, probe, read_frames
@@ -153,11 +154,17 @@ def test_short_side(size, scaled, tmp_path, pan, encode, decode_all):
     assert np.abs(actual.astype(int) - expected[[3, 9]]).mean() < 0.7
 
 
-@pytest.mark.parametrize("how", [{}, {"rotation": 90}, {"pixels": "yuv444p"}, {"size": (63, 47), "pixels": "yuv444p"}])
+CROPPED = [
+    *({}, {"rotation": 90}, {"pixels": "yuv444p"}, {"pixels": "yuv422p"}, {"pixels": "yuv420p10le"}),
+    *({"pixels": "gray"}, {"size": (63, 47), "pixels": "yuv444p"}, {"codec": "ffv1", "pixels": "yuv410p"}),
+]
+
+
+@pytest.mark.parametrize("how", CROPPED, ids=str)
 @pytest.mark.parametrize("short_side", [None, 30, 55])
 def test_a_crop_is_part_of_the_whole(how, short_side, tmp_path, pan, encode):
     how = dict(how)
-    path = encode(tmp_path / "video.mp4", pan(4, *how.pop("size", (64, 48))), **how)
+    path = encode(tmp_path / "video.mkv", pan(4, *how.pop("size", (64, 48))), **how)
     whole = read_frames(path, range(4), short_side=short_side)
     for top, left, side in ((0, 0, 30), (3, 4, 20), (1, 7, 17), (8, 3, 22)):
         seen = []
@@ -193,6 +200,24 @@ def test_probe(tmp_path, pan, encode):
     path = encode(tmp_path / "video.mp4", pan(50), rate=20)
     assert probe(path) == VideoInfo(frames=50, width=64, height=48, rate=20.0, duration=2.5)
     assert probe(encode(tmp_path / "video.mkv", pan(50), rate=20)).frames == 50  # counted by no header
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "L", "LA", "RGBA", "I;16", "CMYK"])
+@pytest.mark.parametrize("ending", ["png", "bmp", "tif"])
+def test_pictures_of_any_kind_can_be_scaled(mode, ending, tmp_path, pan):
+    path = tmp_path / f"image.{ending}"
+    picture = Image.fromarray(pan(1)[0]).convert(mode)
+    try:
+        picture.save(path)
+    except OSError:
+        pytest.skip(f"there is no {mode} in {ending}")
+    expected = np.asarray(picture.convert("I" if mode == "I;16" else "RGB").resize((32, 24), Image.Resampling.BOX))
+    found = read_frames(path, [0], short_side=24)[0].astype(int)
+    if mode == "I;16":
+        expected = (expected / 257)[..., None]
+    assert found.shape == (24, 32, 3) and np.abs(found - expected).mean() < (30 if mode == "1" else 8)
+    part = read_frames(path, [0], short_side=24, crop=lambda height, width: (3, 5, 15))[0]
+    np.testing.assert_array_equal(part, found[3:18, 5:20])
 
 
 @pytest.mark.parametrize("name", ["image.png", "image.jpg", "image of a pan, named.mp4"])

@@ -25,6 +25,7 @@ from nl_jax.data.sources.listing import Item
 from nl_jax.data.stream import clips_of_file
 from nl_jax.data.transcode import transcode
 from nl_jax.data.video_folder import VideoFolder
+from nl_jax.errors import InputError
 
 OPTIONS = dict(frames=8, stride=2, crop=32, short_side=(32, 40), test_crop=32, test_short_side=32, num_clips=10)
 H264 = ("-c:v", "libx264", "-g", "30", "-pix_fmt", "yuv420p")
@@ -333,6 +334,8 @@ def test_pictures_of_classes_are_pictures(tmp_path, pan):
                 Image.fromarray(pan(1)[0]).save(root / label / layout / f"{label}_{number}.JPEG")
         videos = VideoFolder(root, num_crops=1, **OPTIONS | {"frames": 1})
         assert videos.names[0] == f"n01/{layout}n01_0.JPEG" and len(videos) == 6
+        with pytest.raises(InputError, match="still pictures alone, which are clips of one frame; frames: found 8"):
+            VideoFolder(root, num_crops=1, **OPTIONS)
 
 
 def test_pictures_that_are_damaged_are_counted_and_left_out(tmp_path, pan, encode):
@@ -400,7 +403,7 @@ def test_a_picture_that_no_crop_fits_is_refused_by_name(size, tmp_path):
     path = tmp_path / "walk/strip.png"
     ffmpeg(*picture(0.04, rate=25, size=size), path)
     width, height = size.split("x")
-    videos = VideoFolder(tmp_path, num_crops=1, **OPTIONS)
+    videos = VideoFolder(tmp_path, num_crops=1, **OPTIONS | {"frames": 1})
     assert videos.test_example(0)["failed"][0] == 0
     for said in (videos.failure_reason(0), check_one(tmp_path, "walk/strip.png").reason):
         assert f"its pictures are {width} x {height}, valid is at most 8 times" in said
@@ -439,7 +442,7 @@ def test_nothing_of_a_clip_is_left_when_it_is_gone(tmp_path, pan, encode):
     try:
         for _ in range(3):
             read_frames(path, range(0, 40, 2), short_side=100, crop=lambda height, width: (3, 5, 90))
-        left = [found for found in gc.get_objects() if isinstance(found, av.VideoFrame) and found.width > 2]
+        left = [found for found in gc.get_objects() if issubclass(type(found), av.VideoFrame) and found.width > 2]
         assert not left
     finally:
         gc.enable()
@@ -457,7 +460,12 @@ def test_an_index_is_read_once_and_anew_when_the_file_changes(tmp_path, pan, enc
     assert len(read) == 1
     encode(path, pan(30))
     assert index_of(path).frames == 30 and len(read) == 2
-    monkeypatch.setattr(packets, "_CACHED_PACKETS", 60)
-    for number in range(5):
-        index_of(encode(tmp_path / f"{number}.mp4", pan(25)))
-    assert sum(len(index.facts) for index in packets._cache.values()) <= 60
+    monkeypatch.setattr(packets, "_CACHED_PACKETS", 300)
+    files = [encode(tmp_path / f"{number}.mp4", pan(25)) for number in range(5)]
+    for file in files:
+        index_of(file)
+    assert packets._cache.weight == 250, "the two that were used last"
+    read.clear()
+    for file in (files[4], files[3], files[4], files[0], files[4]):
+        index_of(file)
+    assert read == [files[0]]

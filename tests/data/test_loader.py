@@ -1,8 +1,15 @@
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from nl_jax.data import loader
 from nl_jax.data.loader import TrainBatches, test_batches
 from nl_jax.data.long_range import LongRange
+from nl_jax.errors import InputError
 
 
 class Numbers:
@@ -80,3 +87,61 @@ def test_test_batches_hold_every_video_once_and_mark_what_fills_up(shares):
     valid = np.concatenate([b["valid"] for batch in zip(*shares, strict=True) for b in batch])
     np.testing.assert_array_equal(index, [0, 1, 2, 3, 4, 5, 6, 6])
     np.testing.assert_array_equal(valid, [True] * 7 + [False])
+
+
+def test_too_little_shared_memory_is_said_before_workers_start(monkeypatch):
+    """A container has 64 MB; workers that find no room in it die of SIGBUS."""
+    free = SimpleNamespace(f_bavail=10, f_frsize=10)  # and a batch has 4 x (12 + 4) bytes
+    monkeypatch.setattr(loader.os, "statvfs", lambda path: free)
+    for make in (
+        lambda: TrainBatches(Numbers(), batch_size=4, seed=0, num_workers=1),
+        lambda: test_batches(Numbers(), batch_size=4, num_workers=1),
+    ):
+        with pytest.raises(
+            InputError, match=r"shared memory \(/dev/shm\) has 0 MB free, and 1 workers need .*--shm-size"
+        ):
+            next(make())
+    take(TrainBatches(Numbers(), batch_size=4, seed=0), 1)  # threads need none
+    monkeypatch.setattr(loader.os, "statvfs", lambda path: SimpleNamespace(f_bavail=1000, f_frsize=10))
+    batches = TrainBatches(Numbers(), batch_size=4, seed=0, num_workers=1)
+    monkeypatch.setattr(loader.grain, "MultiprocessingOptions", start)
+    with pytest.raises(Started):
+        next(batches)
+
+
+class Started(Exception):
+    """Raised in place of starting workers."""
+
+
+def start(**options):
+    raise Started
+
+
+SMALL = """
+from nl_jax.data.loader import TrainBatches
+from nl_jax.data.long_range import LongRange
+if __name__ == "__main__":
+    try:
+        batches = TrainBatches(LongRange("train", size=50), batch_size=32, seed=0, num_workers=2)
+        for _ in range(6):
+            next(batches)
+        print("batches")
+        batches.close()
+    except ValueError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("megabytes", [2, 64])
+def test_a_shared_memory_that_is_really_small(megabytes, tmp_path):
+    """With a /dev/shm of its own; where the system does not let tests make one, they are skipped."""
+    (tmp_path / "small.py").write_text(SMALL)
+    make = f"mount -t tmpfs -o size={megabytes}m tmpfs /dev/shm"
+    if subprocess.run(["unshare", "--mount", "sh", "-c", make], capture_output=True).returncode:
+        pytest.skip("no mount of one's own")
+    command = ["unshare", "--mount", "sh", "-c", f"{make} && exec {sys.executable} {tmp_path / 'small.py'}"]
+    found = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.getcwd()}, timeout=200
+    )
+    assert found.returncode == 0, found.stderr
+    assert ("--shm-size" if megabytes == 2 else "batches") in found.stdout

@@ -14,6 +14,7 @@ import pytest
 from sklearn.datasets import load_sample_images
 
 from nl_jax.data.check import check_copy, finish
+from nl_jax.data.container import open_video
 from nl_jax.data.decode import ShortVideoError, read_frames
 from nl_jax.data.records.write import BUILDERS, config_of, found_by_split
 from nl_jax.data.sources.folder import own_videos
@@ -56,7 +57,11 @@ def originals(tmp_path_factory):
 
 def ffmpeg_frames(path, shape):
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-threads", "1", "-i", path, "-map", "0:V:0"]
-    command += ["-fps_mode", "passthrough", "-frames:v", str(COMPARED), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    command += ["-fps_mode", "passthrough", "-frames:v", str(COMPARED), "-f", "rawvideo", "-pix_fmt", "rgb24"]
+    with open_video(path) as (_, stream):
+        pixels = stream.codec_context.pix_fmt
+    scaled = f"scale={shape[1]}:{shape[0]}:flags=bilinear,format={pixels},scale=flags=bilinear"  # to square pixels
+    command += ["-vf", scaled, "-"]
     raw = subprocess.run(command, capture_output=True, timeout=120).stdout
     return np.frombuffer(raw, np.uint8).reshape(-1, *shape)
 

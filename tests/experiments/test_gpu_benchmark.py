@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark.gpu import SECTIONS, forms
+from experiments.benchmark.gpu.networks import clips_in_batch
 from experiments.benchmark.gpu.record import Record, alternate
 from nl_jax.ops import devices
 
@@ -40,6 +41,12 @@ def test_it_needs_no_package_of_the_other_benchmarks():
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and "--sections" in done.stdout, done.stderr
+
+
+def test_a_batch_fits_twice():
+    """The network and its peer, in what JAX may take of 141 GB and of 80 GB; a GPU may not say what it has."""
+    assert clips_in_batch({"bytes_limit": 113e9}) == {8: 128, 32: 32}
+    assert clips_in_batch({"bytes_limit": 64e9}) == clips_in_batch(None) == {8: 64, 32: 16}
 
 
 @pytest.mark.parametrize("name", ["gaussian", "dot_product", "concatenation"])

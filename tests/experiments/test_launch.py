@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from experiments.command_line import PREEMPTED
-from nl_jax.config_files import load_config
+from nl_jax.runs.config_files import load_config
 
 LAUNCH = Path(__file__).parents[2] / "experiments" / "launch"
 SCRIPTS = sorted(path for path in LAUNCH.iterdir() if path.suffix in (".sh", ".sbatch"))

@@ -11,8 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+import imageio_ffmpeg
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"COLUMNS": "200"}
@@ -54,8 +56,8 @@ def not_utf8(tmp_path):
 def test_killed_twice_and_finished_equals_uninterrupted(source, tmp_path):
     whole = run(f"--source={source}", f"--data_dir={tmp_path / 'whole'}", "--num_workers=1")
     assert whole.returncode == 0, whole.stderr
-    assert "train: 17 videos, 1 of them undecodable" in whole.stdout
-    assert "cannot be decoded: flower/empty.mp4: the file is empty" in whole.stdout
+    assert "train: 17 videos, 1 of them empty" in whole.stdout
+    assert "cannot be prepared: flower/empty.mp4: the file is empty" in whole.stdout
     assert re.search(r"17 videos in \d+\.\d s, \d+ processes: a thousand take \d+\.\d min", whole.stdout)
 
     moments = random.Random(0)
@@ -114,6 +116,36 @@ def test_check_accounts_for_every_file(source, tmp_path):
     }
     assert re.search(r"train\s*│ 15 │ 2\s*│ 1", done.stdout)
     assert (tmp_path / "report/index.html").exists()
+
+
+def test_one_file_ends_nothing(tmp_path):
+    """A camera's picture, a live recording, and one that decodes and that an MP4 cannot hold."""
+    (tmp_path / "videos/walk/photos").mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a camera"
+    for number in (1, 2):
+        Image.new("RGB", (80, 64), (200, 30, 30)).save(tmp_path / f"videos/walk/photos/{number}.jpg", exif=exif)
+    picture = ["-f", "lavfi", "-i", "testsrc2=d=4:r=30:s=96x64", "-c:v", "libx264", "-pix_fmt", "yuv420p"]
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *picture]
+    live = subprocess.run([*ffmpeg, "-f", "matroska", "pipe:1"], check=True, capture_output=True).stdout
+    (tmp_path / "videos/walk/live.mkv").write_bytes(live)
+    leap = ["-vf", "setpts='if(lt(N,9),PTS,PTS+25200/TB)'", "-fps_mode", "passthrough"]
+    subprocess.run([*ffmpeg, *leap, tmp_path / "videos/walk/leap.mkv"], check=True)
+
+    checked = run(f"--source={tmp_path / 'videos'}", "--check", f"--report={tmp_path / 'report'}")
+    assert checked.returncode == 0, checked.stderr
+    with (tmp_path / "report/report.csv").open(newline="") as file:
+        rows = {row["path"]: (row["status"], row["frames"]) for row in csv.DictReader(file)}
+    assert rows["walk/live.mkv"] == ("ok", "120") and rows["walk/photos"] == ("ok", "2") and len(rows) == 3
+    prepared = run(f"--source={tmp_path / 'videos'}", f"--data_dir={tmp_path / 'out'}")
+    assert prepared.returncode == 0, prepared.stderr
+    assert "cannot be prepared: walk/leap.mkv: its frames cannot be written as H.264" in prepared.stdout
+    found = {record["path"].decode(): record for record in records(tmp_path / "out")}
+    assert {path: record["frames"] for path, record in found.items()} == {
+        "walk/leap.mkv": 0,
+        "walk/live.mkv": 120,
+        "walk/photos": 2,
+    }
 
 
 def test_names_need_not_be_utf8(not_utf8, tmp_path):

@@ -1,6 +1,8 @@
 """One run on other devices, and as two processes of four devices each: what it gives, and what one leaves behind."""
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -177,3 +179,42 @@ def test_testing_ends_where_its_input_hangs(on_eight, tmp_path):
     _, error = process.communicate(timeout=400)
     assert process.returncode == 1 and "for batch for testing 0, and input_timeout=0.001: the input" in error
     assert not (workdir / "evaluate").exists()
+
+
+def workers_of(process: subprocess.Popen) -> list[int]:
+    """The processes that make its batches, by their ids."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            command = (status.parent / "cmdline").read_bytes()
+            if f"PPid:\t{process.pid}\n" in status.read_text() and b"spawn_main" in command:
+                found.append(int(status.parent.name))
+    return found
+
+
+def test_a_process_whose_input_is_stuck_is_named_by_the_other_and_both_end(tmp_path):
+    """Both are alive and answer each other, so nothing else would ever end them."""
+    endless = ("--config.steps=100000", "--config.num_workers=1", "--config.log_every=1")
+    limits = ("--config.input_warning=8", "--config.input_timeout=45")
+    first, second = start_two("train", *SMALL, *endless, *limits, f"--workdir={tmp_path}")
+    workers = []
+    try:
+        wait_for_rows(2, tmp_path, first)
+        workers = workers_of(second)
+        assert workers
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+        output = [process.communicate(timeout=3 * MINUTE) for process in (first, second)]
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+    errors = [error for _, error in output]
+    late = "process 1 of 2 has not come, it is at batch"
+    assert re.search(rf"process 0 of 2: waiting for .* of all processes for \d+ s: {late} \d+\n", errors[0]), errors[0]
+    assert re.search(rf"error: waited \d+ s for .*, and input_timeout=45: {late} \d+\. The same", errors[0]), errors[0]
+    assert re.search(r"process 1 of 2: waiting for batch \d+ for \d+ s\n", errors[1]), errors[1]
+    assert first.returncode == 1 and second.returncode

@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from configs import quickstart
 from nl_jax.training.logs import timing
 
 ROOT = Path(__file__).parents[2]
@@ -170,6 +171,16 @@ def test_commands_of_the_readme_name_programs_and_configs_that_exist():
             assert (ROOT / config).is_file(), config
 
 
+def test_figures_of_the_quickstart_in_the_readme_are_those_that_the_run_prints_to_compare():
+    """One source, configs/quickstart.py, for both."""
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"configs/quickstart\.py(?::(\w+))? --config\.seed=S --workdir=DIR` \| (.*?) \|", text)
+    assert [row for row, _ in rows] == ["", "c2d"]
+    for row, figures in rows:
+        expected = quickstart.get_config(row).expect
+        assert expected.startswith(" and ".join(figures.rsplit(", ", 1)) + " (seeds 0 to 2)"), (row, expected)
+
+
 def test_a_folder_with_broken_files(tmp_path, video_folder_with_broken_files):
     """Trains, names and counts what cannot be decoded, and counts it as wrong when testing."""
     folder, broken = video_folder_with_broken_files
@@ -232,6 +243,7 @@ TRAIN = ["train", "--config=configs/quickstart.py", "--workdir=W"]
         (["train", "--config=configs/quickstart.py", "--workdir="], "--workdir is empty"),
         ([*TRAIN, "--config.model.nonlocal_blocks.res3=('a',)"], "after residual block 'a' of res3"),
         (["evaluate", "--workdir=/no/such"], "/no/such holds no config.json"),
+        ([*TRAIN, "--config.model.depth=34"], r"depth=34 has no effect where blocks_per_stage=\(1, 2\) says how many"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_exit_code_2(tmp_path, arguments, message):

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -155,6 +156,23 @@ def test_cost_is_six_operations_for_every_multiply_add():
     run = rows.make_run("2a", "baseline", 0, laptop=False, changes=IMAGES)
     # 20.44 G multiply-adds a clip, 400k steps of 64 clips, 40% of 197 T operations a second.
     assert device_hours(run) == pytest.approx(6 * 20.44e9 * 400e3 * 64 / (0.4 * 197e12) / 3600, rel=0.01)
+
+
+def test_the_hours_that_the_tables_name_for_images_are_those_of_the_plan():
+    """Of every config, whose rows start from one of two image networks."""
+    hours = {}
+    for table, depth in (("2a", "R50"), ("2e", "R101")):
+        run = rows.make_run(table, next(iter(rows.table_module(table).ROWS)), 0, laptop=False, changes=IMAGES)
+        hours[depth] = f"{device_hours(run.start):.1f}"
+    named = []
+    for table in rows.TABLES:
+        if found := re.search(r"after ([\d.]+)(?: and ([\d.]+))? for\s+the\s+images", rows.table_module(table).__doc__):
+            named.append(table)
+            both = [hours["R50"], hours["R101"]]
+            assert [one for one in found.groups() if one] == (
+                both if found[2] else [hours["R101" if table == "2e" else "R50"]]
+            ), table
+    assert len(named) == 7
 
 
 def test_a_change_that_is_none_is_named():

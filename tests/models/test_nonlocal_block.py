@@ -183,6 +183,65 @@ def test_a_mask_of_another_shape():
         inspect.unwrap(NonLocalBlock.__call__)(NonLocalBlock(6, rngs=nnx.Rngs(0)), video(), jnp.ones((2, 3), bool))
 
 
+@pytest.mark.parametrize("subsample", ["before", "after"])
+@pytest.mark.parametrize(
+    "shape, keys",
+    [((2, 3, 1, 1), 3), ((2, 1, 1, 7), 3), ((2, 1, 7), 3), ((2, 4, 1), 2), ((2, 1), 1), ((2, 2, 1, 6), 6)],
+)
+def test_an_axis_of_one_is_not_pooled(shape, keys, subsample, randomise):
+    block = randomise(lambda: NonLocalBlock(CHANNELS, subsample=subsample, norm="none", rngs=nnx.Rngs(0)))
+    x = video((*shape, CHANNELS))
+    assert np.prod(block.key_shape(x.shape)) == keys
+    rows = jitted(block, "attention_rows")(x, jnp.array([0]))
+    assert rows.shape[2] == keys
+    np.testing.assert_allclose(jitted(block)(x, jnp.ones(shape, bool)), run(block, x), atol=1e-6)
+    if keys == np.prod(shape[1:]):
+        block.subsample = None
+        np.testing.assert_allclose(jitted(block, "attention_rows")(x, jnp.array([0])), rows, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ((0, 2, 4, 4, 6), "an input of shape (0, 2, 4, 4, 6) is empty"),
+        ((2, 0, 6), "an input of shape (2, 0, 6) is empty"),
+        ((2, 6, 4, 4), "an input of shape (2, 6, 4, 4) has 4; move axis 1 to the end"),
+        ((2, 4, 4, 5), "the block takes 6 channels, and an input of shape (2, 4, 4, 5) has 5"),
+    ],
+)
+@pytest.mark.parametrize("method", ["__call__", "attention_rows"])
+def test_an_input_that_is_no_input_of_this_block(shape, message, method):
+    block = nnx.eval_shape(lambda: NonLocalBlock(6, subsample="before", rngs=nnx.Rngs(0)))
+    arguments = (jnp.array([0]),) if method == "attention_rows" else ()
+    with pytest.raises(InputError, match=re.escape(message)):
+        getattr(block, method)(jnp.zeros(shape), *arguments)
+
+
+def test_rows_of_a_position_that_does_not_exist(randomise):
+    block = randomise(lambda: NonLocalBlock(6, rngs=nnx.Rngs(0)))
+    x = video()
+    for wrong in (-1, 60):
+        with pytest.raises(InputError, match=f"positions: found {wrong} in an input .*, valid are 0 to 59"):
+            block.attention_rows(x, jnp.array([59, wrong]))
+    rows = jitted(block, "attention_rows")(x, jnp.array([59, 60]))
+    assert np.isfinite(rows[:, 0]).all() and np.isnan(rows[:, 1]).all()
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_float16_holds_activations_of_100(pairwise, randomise):
+    """The products of dot product and concatenation are beyond its largest number; the block's output is not."""
+    build = partial(NonLocalBlock, 64, pairwise=pairwise, norm="batch")
+    blocks = [
+        randomise(lambda dtype=dtype: build(dtype=dtype, rngs=nnx.Rngs(0))) for dtype in (jnp.float32, jnp.float16)
+    ]
+    x = 100 * video((2, 2, 4, 4, 64))
+    expected, found = run(blocks[0], x), run(blocks[1], x.astype(jnp.float16))
+    assert found.dtype == jnp.float16 and np.isfinite(found).all()
+    np.testing.assert_allclose(found, expected, rtol=0.02, atol=2.0)
+    rows = jitted(blocks[1], "attention_rows")(x.astype(jnp.float16), jnp.array([3]))
+    assert np.isfinite(rows).all()
+
+
 @pytest.mark.parametrize("shape, as_video", [((2, 5, 4), (1, 5, 4)), ((2, 7), (7, 1, 1))], ids=["image", "sequence"])
 @pytest.mark.parametrize("subsample", [None, "before", "after"])
 @pytest.mark.parametrize("pairwise", PAIRWISE)

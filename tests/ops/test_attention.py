@@ -32,7 +32,8 @@ TURING, AMPERE, ADA, HOPPER = (Target("gpu", 1, capability) for capability in ((
 @pytest.mark.parametrize("expected, target, partitioned, sizes", [
     ("chunked", CPU, False, (12544, 3136, 256, 256, jnp.float32)),
     ("cudnn", AMPERE, False, (12544, 3136, 128, 128, jnp.bfloat16)),
-    ("cudnn", ADA, True, (50, 49, 64, 64, jnp.float16)),
+    ("mixed", ADA, True, (50, 49, 64, 64, jnp.float16)),
+    ("mixed", HOPPER, False, (3136, 784, 256, 256, jnp.bfloat16)),
     ("cudnn", HOPPER, True, (12544, 3136, 256, 256, jnp.bfloat16)),
     ("cudnn", Target("gpu", 8, (12, 0)), True, (12544, 3136, 256, 256, jnp.bfloat16)),
     ("chunked", HOPPER, False, (3136, 784, 512, 512, jnp.bfloat16)),
@@ -82,7 +83,7 @@ def test_chunks_stand_in_for_a_kernel_that_cannot_be_traced_here(monkeypatch):
 
 
 def test_unknown_form():
-    with pytest.raises(ValueError, match="form='flash' is unknown; choose one of chunked, cudnn, pallas"):
+    with pytest.raises(ValueError, match="form='flash' is unknown; choose one of pairs, chunked, cudnn, mixed, pallas"):
         attention.attention(*arguments(5, 6, 4), form="flash")
 
 
@@ -156,28 +157,49 @@ def test_cudnn_is_asked_for_the_same_function(monkeypatch):
         return entry(*args, implementation="xla", **options)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
-    args = arguments(11, 7, 16)
-    y = inspect.unwrap(attention.attention)(*args, 0.3, "cudnn")
-    assert asked == ["cudnn"] and y.dtype == jnp.float32
-    np.testing.assert_allclose(y, reference(*args, 0.3), atol=1e-6)
+    for n, m in ((11, 7), (12, 7), (11, 8), (12, 8)):
+        args = arguments(n, m, 16)
+        y, *gradients = value_and_gradients(lambda *a: inspect.unwrap(attention.attention)(*a, 0.3, "cudnn"), args)
+        assert y.dtype == jnp.float32
+        np.testing.assert_allclose(y, reference(*args, 0.3), atol=1e-6)
+        _, *expected = value_and_gradients(lambda *a: attention.attention(*a, 0.3, "chunked"), args)
+        for found, value in zip(gradients, expected, strict=True):
+            np.testing.assert_allclose(found, value, atol=1e-5)
+    assert set(asked) == {"cudnn"}
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_cudnn_lowers_for_a_gpu_that_is_not_here(monkeypatch, masked):
-    """JAX's own conditions hold for what is chosen on Hopper: it would raise where they do not."""
+@pytest.fixture
+def cudnn_of_hopper(monkeypatch):
     from jax._src.cudnn import fused_attention_stablehlo as fused
 
     monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91200)
     monkeypatch.setattr(fused, "check_compute_capability", lambda capability: float(capability) <= 9)
     monkeypatch.setattr(devices, "knows_cudnn", lambda: True)
 
+
+def lowered_for_hopper(function, *sizes):
+    with devices.compiling_for("gpu", 1, (9, 0)):
+        return jax.jit(function).trace(*sizes).lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize("masked, n, m", [(False, 600, 150), (True, 600, 150), (False, 599, 149), (True, 600, 149)])
+def test_cudnn_lowers_for_a_gpu_that_is_not_here(cudnn_of_hopper, monkeypatch, masked, n, m):
+    """JAX's own conditions hold for what is chosen on Hopper: it would raise where they do not, as for odd lengths."""
+    monkeypatch.setattr(attention, "FEW_PAIRS", 0)
+
     def step(valid, *args):
         return value_and_gradients(lambda *a: attention.attention(*a, valid=valid), args)
 
-    sizes = [jax.ShapeDtypeStruct((2, s, 256), jnp.bfloat16) for s in (600, 150, 150)]
-    valid = jax.ShapeDtypeStruct((2, 150), jnp.bool_) if masked else None
-    with devices.compiling_for("gpu", 1, (9, 0)):
-        module = jax.jit(step).trace(valid, *sizes).lower(lowering_platforms=("cuda",)).as_text()
+    sizes = [jax.ShapeDtypeStruct((2, s, 256), jnp.bfloat16) for s in (n, m, m)]
+    valid = jax.ShapeDtypeStruct((2, m), jnp.bool_) if masked else None
+    module = lowered_for_hopper(step, valid, *sizes)
     assert module.count("custom_call @__cudnn$fmhaSoftmax(") == 1
     assert module.count("custom_call @__cudnn$fmhaSoftmaxBackward(") == 1
-    assert "2x600x150x" not in module  # the pairs
+    assert not re.search(r"2x(599|600)x(149|150)x", module)  # the pairs
+
+
+def test_few_pairs_are_taken_in_chunks_where_there_is_a_gradient(cudnn_of_hopper):
+    sizes = [jax.ShapeDtypeStruct((2, s, 256), jnp.bfloat16) for s in (600, 150, 150)]
+    forward = lowered_for_hopper(attention.attention, *sizes)
+    both = lowered_for_hopper(lambda *args: value_and_gradients(attention.attention, args), *sizes)
+    assert forward.count("custom_call @__cudnn$fmhaSoftmax(") == 1 and "cudnn" not in both

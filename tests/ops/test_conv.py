@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nl_jax.ops import conv_gradient
+from nl_jax.ops import conv_gradient, devices
 from nl_jax.ops.conv import MAX_STACKED_CHANNELS, conv3d
 
 SIZE = (7, 8, 11)  # odd and even
@@ -57,6 +57,32 @@ def test_equals_a_3d_convolution(kernel, strides, channels, large_frames, monkey
         np.testing.assert_allclose(a, b, atol=1e-5 * max(1, np.abs(b).max()), err_msg=name)
 
 
+@pytest.mark.parametrize(
+    "kernel, strides, padding, size, channels",
+    [
+        ((5, 7, 7), (1, 2, 2), (2, 3, 3), (4, 16, 16), 3),  # the stems
+        ((5, 7, 7), (2, 2, 2), (2, 3, 3), (4, 17, 15), 3),
+        ((1, 7, 7), (2, 2, 2), (0, 3, 3), (4, 16, 14), 3),
+        ((1, 3, 5), (1, 3, 3), (0, 1, 0), (2, 16, 19), 2),
+    ],
+)
+def test_a_gpu_takes_a_stem_over_cells(kernel, strides, padding, size, channels):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, *size, channels)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=(*kernel, channels, 5)) / np.sqrt(np.prod(kernel)), jnp.float32)
+
+    def value_and_gradients(conv):
+        y, pull = jax.vjp(lambda x, k: conv(x, k, strides, padding), x, weights)
+        return y, *pull(jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
+
+    with devices.compiling_for("gpu", 1):
+        found = jax.jit(value_and_gradients, static_argnums=0)(conv3d)
+        jaxpr = str(jax.make_jaxpr(lambda x, k: conv3d(x, k, strides, padding))(x, weights))
+    assert "window_strides=(1, 1)" in jaxpr and f"window_strides={strides[1:]}" not in jaxpr
+    for name, a, b in zip(("y", "dx", "dkernel"), found, value_and_gradients(reference), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1, np.abs(b).max()), err_msg=name)
+
+
 @pytest.mark.parametrize("frames", [1, 2])
 def test_a_kernel_that_reaches_over_all_frames_and_beyond(frames):
     rng = np.random.default_rng(0)
@@ -89,3 +115,22 @@ def test_bfloat16_stays():
 def test_errors(x, kernel, message):
     with pytest.raises(ValueError, match=message):
         inspect.unwrap(conv3d)(jnp.zeros(x), jnp.zeros(kernel))
+
+
+@pytest.mark.parametrize("strides, kernel, channels", [((1, 1, 1), 3, 5), ((1, 2, 2), 7, 3)])
+@pytest.mark.parametrize("height", [48, 46])  # 46 rows divide into halves alone, or single rows
+def test_gradient_of_a_frame_taken_in_strips(strides, kernel, channels, height, monkeypatch):
+    """A large frame is taken a strip of rows at a time, with the same sums."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 1, height, 56, channels)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=(1, kernel, kernel, channels, 4)), jnp.float32)
+    half = (0, kernel // 2, kernel // 2)
+
+    def gradient():
+        y, pull = jax.vjp(lambda weights: conv3d(x, weights, strides, half), weights)
+        return pull(jnp.asarray(np.random.default_rng(1).normal(size=y.shape), jnp.float32))[0]
+
+    monkeypatch.setattr(conv_gradient, "partitioned", lambda: False)
+    whole = gradient()
+    monkeypatch.setattr(conv_gradient, "MAX_LAID_OUT", 2**11)
+    np.testing.assert_allclose(gradient(), whole, rtol=1e-4, atol=1e-4 * float(jnp.abs(whole).max()))

@@ -34,7 +34,7 @@ def test_frames_are_merged_in_plain_order_on_one_device_and_by_parts_on_several(
 def test_queries_of_every_device_meet_all_keys(pairwise, monkeypatch):
     monkeypatch.setattr(chunks, "MAX_PAIRS", 2**10)  # several chunks on every device
     rng = np.random.default_rng(0)
-    n, m = 2048, hinge.MIN_SORTED_KEYS  # the sorted form
+    n, m = 2048, hinge.MIN_SORTED_KEYS["cpu"]  # the sorted form
     shapes = {"gaussian": [(2, n, 4), (2, m, 4), (2, m, 3)], "concatenation": [(2, n), (2, m), (2, m, 3)]}[pairwise]
     arrays = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
     dy = jnp.asarray(rng.normal(size=(2, n, 3)), jnp.float32)

@@ -60,7 +60,7 @@ def form(request, monkeypatch):
     monkeypatch.setattr(chunks, "MAX_PAIRS", 2**24 if request.param == "whole" else M * 4)  # 11 = 4 + 4 + 3
     monkeypatch.setattr(chunks, "MIN_CHUNK", 1)
     monkeypatch.setattr(chunks, "CHUNK_MULTIPLE", 2)
-    monkeypatch.setattr(hinge, "MIN_SORTED_KEYS", 1 if request.param == "sorted" else 10**9)
+    monkeypatch.setitem(hinge.MIN_SORTED_KEYS, "cpu", 1 if request.param == "sorted" else 10**9)
     return request.param
 
 
@@ -126,7 +126,8 @@ def test_blockwise_concatenation_forms_the_pairs_of_a_few_queries():
 
 @pytest.mark.parametrize("platform, m, expected", [
     ("cpu", 511, "blockwise"), ("cpu", 512, "sorted"), ("cpu", 100_000, "sorted"),
-    ("tpu", 12544, "blockwise"), ("tpu", 50176, "sorted"), ("gpu", 3136, "blockwise"),
+    ("tpu", 12544, "blockwise"), ("tpu", 50176, "sorted"), ("gpu", 784, "blockwise"),
+    ("gpu", 3136, "sorted"),
 ])  # fmt: skip
 def test_form_of_concatenation(platform, m, expected):
     assert hinge.hinge_form(platform, m) == expected
@@ -137,8 +138,8 @@ def test_form_of_concatenation(platform, m, expected):
 
 
 def test_unknown_form_of_concatenation():
-    with pytest.raises(ValueError, match="form='pairs' is unknown; choose one of sorted, blockwise"):
-        nonlocal_op.concatenation(*arguments("concatenation"), form="pairs")
+    with pytest.raises(ValueError, match="form='flash' is unknown; choose one of pairs, sorted, blockwise"):
+        nonlocal_op.concatenation(*arguments("concatenation"), form="flash")
 
 
 def values(kind, size, rng):
@@ -257,3 +258,41 @@ def test_shapes_that_do_not_fit(function, shapes):
     operation = inspect.unwrap(getattr(nonlocal_op, function))
     with pytest.raises(ValueError, match=re.escape(f"{shapes[2]}")):
         operation(*(jnp.zeros(shape) for shape in shapes))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_forward_mode(function):
+    """jvp against the transposed product of reverse mode, jax.hessian against reverse over reverse mode."""
+    args = arguments(function, n=3, m=2, d=2, c=2)
+    options = {} if function == "dot_product" else {"form": "pairs"}
+    operation = getattr(nonlocal_op, function)
+    found, along = jax.jvp(lambda *a: operation(*a, **options), args, [0.5 * a + 1 for a in args])
+    y, transposed = jax.vjp(operation, *args)
+    np.testing.assert_allclose(found, y, atol=1e-6)
+    weights = jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)
+    back = sum((g * (0.5 * a + 1)).sum() for g, a in zip(transposed(weights), args, strict=True))
+    np.testing.assert_allclose((along * weights).sum(), back, rtol=1e-4)
+    ours = jax.hessian(lambda theta: (operation(theta, *args[1:], **options) ** 2).sum())(args[0])
+    reverse = jax.jacrev(jax.grad(lambda theta: (operation(theta, *args[1:]) ** 2).sum()))(args[0])
+    np.testing.assert_allclose(ours, reverse, atol=1e-4)
+    assert np.abs(ours).max() > 0.1
+
+
+def test_float16_rows_beyond_its_largest_number():
+    """theta . phi is 640000 and the sum is not: sums of 16-bit arrays are taken in float32."""
+    theta, phi = jnp.full((1, 1, 64), 100, jnp.float16), jnp.full((1, 2, 64), 100, jnp.float16)
+    g = jnp.full((1, 2, 3), 0.01, jnp.float16)
+    np.testing.assert_allclose(nonlocal_op.dot_product(theta, phi, g), np.full((1, 1, 3), 6400.0), rtol=1e-2)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.bfloat16, 0.01), (jnp.float16, 0.001), (jnp.float32, 1e-6)])
+def test_the_dot_product_on_a_gpu_rounds_its_sum_to_bfloat16_at_most(dtype, tolerance):
+    """In float16 the sum may be larger than the largest number."""
+    args = [40 * jnp.asarray(x, dtype) for x in arguments("dot_product", 64, 48)]
+    with devices.compiling_for("gpu", 1):
+        y = nonlocal_op.dot_product(*args)
+    expected = pair_by_pair("dot_product", *(np.asarray(x, np.float64) for x in args))
+    finite = np.abs(expected) < 6e4
+    assert y.dtype == dtype and finite.any()
+    error = np.linalg.norm(np.asarray(y, np.float64)[finite] - expected[finite]) / np.linalg.norm(expected[finite])
+    assert error < tolerance

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nl_jax.ops import devices
 from nl_jax.ops.pool import max_pool
 
 SIZE = (7, 8, 11)  # odd and even
@@ -22,8 +23,9 @@ POOLS = [
 ]
 
 
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize("kernel, strides, padding", POOLS)
-def test_equals_torch(kernel, strides, padding, torch):
+def test_equals_torch(kernel, strides, padding, platform, torch):
     axes = len(kernel)
     rng = np.random.default_rng(0)
     # Negative everywhere, so that padding with zeros would show; no two values equal.
@@ -35,10 +37,24 @@ def test_equals_torch(kernel, strides, padding, torch):
     weights = rng.normal(size=expected.shape).astype(np.float32)
     (expected * torch.tensor(weights)).sum().backward()
 
-    y, pull = jax.vjp(jax.jit(lambda x: max_pool(x, kernel, strides, padding)), x)
+    with devices.compiling_for(platform, 1):
+        y, pull = jax.vjp(jax.jit(lambda x: max_pool(x, kernel, strides, padding)), x)
+        (dx,) = pull(jnp.asarray(np.moveaxis(weights, 1, -1)))
     np.testing.assert_array_equal(y, np.moveaxis(expected.detach().numpy(), 1, -1))
-    (dx,) = pull(jnp.asarray(np.moveaxis(weights, 1, -1)))
     np.testing.assert_allclose(dx, np.moveaxis(theirs.grad.numpy(), 1, -1), atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel, strides, padding", [*POOLS, ((3, 2), (1, 3), (1, 0))])
+def test_equal_values_share_the_gradient_alike_on_a_gpu(kernel, strides, padding):
+    """Also where windows leave places out, and where many values are the same."""
+    x = jnp.round(jnp.asarray(np.random.default_rng(0).normal(size=(2, *SIZE[: len(kernel)], 3)), jnp.float32))
+    found = {}
+    for platform in ("cpu", "gpu"):
+        with devices.compiling_for(platform, 1):
+            y, pull = jax.vjp(jax.jit(lambda x: max_pool(x, kernel, strides, padding)), x)
+            found[platform] = y, pull(jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))[0]
+    for on_gpu, on_cpu in zip(found["gpu"], found["cpu"], strict=True):
+        np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-6)
 
 
 def test_equal_values_share_the_gradient():

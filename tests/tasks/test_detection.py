@@ -13,9 +13,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from configs import coco, scenes
-from nl_jax import stages
 from nl_jax.errors import InputError, Preempted
 from nl_jax.models import flat
+from nl_jax.runs import stages
 from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding, state
 from nl_jax.training.logs import read_metrics

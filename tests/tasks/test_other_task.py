@@ -10,11 +10,12 @@ import pytest
 from flax import nnx
 
 from configs import common
-from nl_jax import stages, tasks
+from nl_jax import tasks
 from nl_jax.data.dataset import Dataset
 from nl_jax.data.loader import TrainBatches, test_batches
 from nl_jax.errors import InputError, Preempted
 from nl_jax.models.summary import Layer, Summary
+from nl_jax.runs import stages
 from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding
 from nl_jax.training.evaluator import Evaluator

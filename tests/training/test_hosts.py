@@ -1,4 +1,5 @@
 import csv
+import time
 
 import jax
 import numpy as np
@@ -9,13 +10,16 @@ from nl_jax.errors import InputError
 from nl_jax.training import hosts
 from nl_jax.training.logs import BadExamples
 
+SLURM = dict.fromkeys(hosts.NEEDED["SLURM_STEP_NUM_TASKS"], "1")
+
 
 @pytest.fixture
 def asked(monkeypatch):
     """What `jax.distributed.initialize` is called with, in place of joining anything."""
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **options: calls.append((args, options)))
-    for name in (*hosts.LAUNCHERS, "JOB_COMPLETION_INDEX"):
+    by_launchers = [name for pair in (*hosts.NEEDED.values(), *hosts.STRANGERS.values()) for name in pair]
+    for name in (*hosts.LAUNCHERS, *by_launchers, "JOB_COMPLETION_INDEX", "SLURM_PTY_PORT"):
         monkeypatch.delenv(name, raising=False)
     return calls
 
@@ -26,9 +30,13 @@ def asked(monkeypatch):
         ({}, False),
         ({"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"}, False),
         ({"TPU_WORKER_HOSTNAMES": "WARNING: could not determine TPU worker hostnames, please set .."}, False),
-        ({"SLURM_STEP_NUM_TASKS": "16"}, True),
+        ({"SLURM_STEP_NUM_TASKS": "16"} | SLURM, True),
+        ({"SLURM_STEP_NUM_TASKS": "16", "SLURM_PTY_PORT": "1234"} | SLURM, False),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "2"} | dict.fromkeys(hosts.NEEDED["OMPI_COMM_WORLD_SIZE"], "1"), True),
+        ({"WORLD_SIZE": "1", "RANK": "0"}, False),
+        ({"JOB_COMPLETION_INDEX": "0", "TPU_WORKER_HOSTNAMES": "localhost"}, False),
         ({"TPU_WORKER_HOSTNAMES": "host-0.pod,host-1.pod"}, True),
-        ({"JOB_COMPLETION_INDEX": "0"}, True),
     ],
 )
 def test_what_launchers_leave_in_the_environment(asked, monkeypatch, environment, several):
@@ -42,6 +50,57 @@ def test_what_launchers_leave_in_the_environment(asked, monkeypatch, environment
         arguments, options = asked[0]
         assert arguments == (None, None, None) and options["cluster_detection_method"] is None
         assert options["heartbeat_timeout_seconds"] < 60
+
+
+@pytest.mark.parametrize(
+    "environment, message",
+    [
+        (
+            {"SLURM_STEP_NUM_TASKS": "2"},
+            "SLURM_STEP_NUM_TASKS=2 tells of several processes, and SLURM_JOB_ID, SLURM_STEP",
+        ),
+        (
+            {"OMPI_COMM_WORLD_SIZE": "2"},
+            "OMPI_COMM_WORLD_SIZE=2 tells of several processes, and OMPI_MCA_orte_hnp_uri, ",
+        ),
+        (
+            {"JOB_COMPLETION_INDEX": "0"},
+            "JOB_COMPLETION_INDEX tells of an indexed Kubernetes Job, .* package kubernetes",
+        ),
+        ({"WORLD_SIZE": "4", "RANK": "3"}, r"torchrun started 4 processes .* --num_processes=\$WORLD_SIZE"),
+        ({"PMI_SIZE": "2", "PMI_RANK": "0"}, r"MPICH started 2 processes .*, which would train 2 runs"),
+        ({"MV2_COMM_WORLD_SIZE": "2", "MV2_COMM_WORLD_RANK": "0"}, r"MVAPICH started 2 processes"),
+    ],
+)
+def test_processes_that_cannot_be_joined_are_told_what_to_do(asked, monkeypatch, environment, message):
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"{message}.*--cluster=none makes this a run of one process"):
+        hosts.join()
+    hosts.join("none")
+    hosts.join(coordinator="host:1234", num_processes=4, process_id=3)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    "given, environment, who",
+    [
+        (
+            {"coordinator": "host:1", "num_processes": 2, "process_id": 0},
+            {},
+            "process 0 of 2 waits for the others at host:1",
+        ),
+        ({}, {"SLURM_STEP_NUM_TASKS": "16"} | SLURM, "waits for the others of its run (it is 1 of 1, by SLURM_NTASKS)"),
+    ],
+)
+def test_who_is_waited_for_is_said(asked, monkeypatch, capsys, given, environment, who):
+    monkeypatch.setattr(hosts, "TELL_AFTER", 0.01)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **options: time.sleep(0.5))
+    hosts.join(**given)
+    assert f"{who}. --cluster=none" in capsys.readouterr().err
 
 
 def test_processes_given_by_hand_and_kinds_of_cluster_by_name(asked):

@@ -12,7 +12,7 @@ from configs import common
 from nl_jax.data.loader import TrainBatches
 from nl_jax.data.long_range import LongRange
 from nl_jax.errors import InputError, Preempted, TrainingError
-from nl_jax.stages import train
+from nl_jax.runs.stages import train
 from nl_jax.tasks import classification as classification_task
 from nl_jax.tasks import clip_splits, restore_network, task_of
 from nl_jax.training import run as training_run
@@ -69,7 +69,7 @@ def test_a_run_leaves_what_it_says(tiny, uninterrupted, capsys):
     assert "non-local block res3_0_nonlocal: dot_product" in printed
     assert "16 videos x 1 views of the test split" in printed
     assert json.loads((uninterrupted / "results.json").read_text()) == results
-    assert results["videos"] == 16 and 0 <= results["video_top1"] <= results["video_top5"] <= 1
+    assert results["videos"] == 16 and 0 <= results["video_top1"] <= 1 and "video_top5" not in results
     assert read_config(uninterrupted).steps == 6 and len(read_classes(uninterrupted)) > 1
     assert "dot_product" in (uninterrupted / "network.txt").read_text()
     assert "jax" in json.loads((uninterrupted / "versions.json").read_text())
@@ -353,7 +353,7 @@ def test_a_run_with_split_frames_and_batches_in_parts_of_a_recipe_for_half_the_c
     assert results["steps"] == 3 and read_config(tmp_path).optimizer.learning_rate == 0.004
     assert all(np.isfinite(float(row["train_loss"])) for row in read_metrics(tmp_path / "metrics.csv"))
     again = train(tiny(changes=changes | {"accumulate_steps": 1, "mesh.time": 1}), tmp_path)
-    assert again["video_top5"] == results["video_top5"]  # other ways to carry out the same run
+    assert again["video_top1"] == results["video_top1"]  # other ways to carry out the same run
 
 
 def test_frames_that_the_mesh_does_not_divide_are_refused_before_anything_is_written(tiny, tmp_path):

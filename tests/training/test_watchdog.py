@@ -1,6 +1,6 @@
 import threading
 
-from nl_jax.training.watchdog import Watchdog
+from nl_jax.training.watchdog import Notes, Watchdog
 
 
 def test_a_hung_input_is_told_of_and_ends_the_run(capsys):
@@ -43,3 +43,44 @@ def test_batches_are_handed_on_and_one_that_does_not_come_ends_the_run(capsys):
     with Watchdog(lambda line: None, warn_after=0.02, end_after=0.2, end=end) as watchdog:
         assert list(watchdog.over(batches(), "batch for testing")) == [10, 11]
     assert codes == [1] and "for batch for testing 2, and" in capsys.readouterr().err
+
+
+class Service:
+    """As JAX's, for one process."""
+
+    def __init__(self):
+        self.notes = {}
+
+    def key_value_set(self, key, value, allow_overwrite):
+        assert allow_overwrite
+        self.notes[key] = value
+
+    def key_value_dir_get(self, folder):
+        return [(key, value) for key, value in self.notes.items() if key.startswith(folder)]
+
+
+def test_the_process_that_has_not_come_is_named(capsys):
+    service, said, ended = Service(), [], threading.Event()
+    for process, (count, what) in {1: (1, "batch 6"), 2: (2, "step 7 of all processes")}.items():
+        Notes(service, process, 4).leave(count, what)
+    watchdog = Watchdog(
+        said.append, warn_after=0.02, end_after=0.3, end=lambda code: ended.set(), notes=Notes(service, 0, 4)
+    )
+    with watchdog:
+        with watchdog.waiting_for("batch 6"):
+            pass
+        with watchdog.waiting_for("step 7 of all processes"):
+            assert ended.wait(60)
+    late = "process 1 of 4 has not come, it is at batch 6; process 3 of 4 has not come, it is at its start"
+    assert said and said[0].startswith("waiting for step 7 of all processes for ") and said[0].endswith(f"s: {late}")
+    assert f"and input_timeout=0.3: {late}. The same command" in capsys.readouterr().err
+    assert service.notes["nl_jax/at/0"] == "2 step 7 of all processes"
+
+
+def test_a_wait_within_a_wait_does_not_end_it():
+    said, over = [], threading.Event()
+    with Watchdog(said.append, warn_after=0.05, end_after=0.0) as watchdog, watchdog.waiting_for("the outer"):
+        with watchdog.waiting_for("the inner"):
+            pass
+        over.wait(0.5)
+    assert said and all("the outer" in line for line in said)

@@ -1,6 +1,7 @@
 """Networks of ours as PySlowFast files: complete, strict, and the same when they come back."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from flax import nnx
 from nl_jax import weights
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig, VideoResNet, flat
+from nl_jax.weights import read
 
 FIVE = {"res3": (1, 3), "res4": (1, 3, 5)}
 CONFIG = ResNetConfig(
@@ -75,3 +77,20 @@ def test_a_network_that_pyslowfast_cannot_build(changes, message, tmp_path):
     with pytest.raises(InputError, match=f"PySlowFast cannot build this network: .*{message}"):
         weights.save(model, tmp_path / "model.pyth")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("changes", [{"blocks_per_stage": (1, 2), "geometry": "small"}, {"inflate": "3x3x3"}])
+def test_any_network_is_written_by_its_own_names(changes, tmp_path, randomise):
+    config = dataclasses.replace(CONFIG, **{"blocks_per_stage": (1, 1), "nonlocal_blocks": {"res3": (0,)}} | changes)
+    model = randomise(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
+    path = tmp_path / "new" / "model.safetensors"
+    weights.save_own(model, path, ("a", "Übung"))
+    found = read.torch_file(path)
+    _, params, batch_stats = flat.split(model)
+    assert found.keys() == params.keys() | batch_stats.keys()
+    for name, array in (params | batch_stats).items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    data = path.read_bytes()
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    assert json.loads(metadata["classes"]) == ["a", "Übung"] and json.loads(metadata["config"])["width"] == config.width
+    assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]

@@ -111,3 +111,34 @@ def test_what_cannot_be_imported_is_one_line_and_exit_code_2(changes, message, t
     assert message in done.stderr and done.stderr.startswith("error: ")
     assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stdout
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "message, flags",
+    [
+        (
+            "x.pth: 1 names are unknown to source='slowfast': a; source='caffe2' knows some",
+            "to --source=slowfast: a; --source=caffe2 knows",
+        ),
+        (
+            "set geometry='slowfast' (check_geometry=False loads them",
+            "set --config.model.geometry=slowfast (--nocheck_geometry loads them",
+        ),
+        ("the model is C2D; set inflate='3x1x1'", "set --config.model.inflate=3x1x1"),
+        (
+            "set inflate=None, or ask for the kernels of the file to be inflated in time",
+            "set --config.model.inflate=, or --inflate_2d for",
+        ),
+        (
+            "set nonlocal_blocks={'res3': (0, 1), 'res4': (1,)}",
+            "set --config.model.nonlocal_blocks.res3=(0,1) --config.model.nonlocal_blocks.res4=(1,)",
+        ),
+        ("set blocks_per_stage=(1, 2, 2)", "set --config.model.blocks_per_stage=(1,2,2)"),
+        ("set depth=50", "set --config.model.depth=50"),
+        ("set nonlocal_options.pairwise", "set --config.model.nonlocal_options.pairwise"),
+    ],
+)
+def test_messages_of_programs_name_flags(message, flags):
+    from experiments.foreign import as_flags  # defines flags
+
+    assert flags in as_flags(message)

@@ -27,7 +27,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(reader, tmp_path):
     marker = tmp_path / "was_run"
     path = tmp_path / "weights.pkl"
     path.write_bytes(pickle.dumps({"blobs": {"conv1_w": CallsSystem(marker)}}, protocol=2))
-    with pytest.raises(InputError, match=r"asks for (posix|nt)\.system"):
+    with pytest.raises(InputError, match=r"asks for (posix|nt)\.system|no torch file: it is a pickle"):
         reader(path)
     assert not marker.exists()
 

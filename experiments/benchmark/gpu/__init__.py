@@ -6,13 +6,16 @@ Needs JAX, Flax, Optax, jaxtyping and PyTorch, no more. Results are written as t
 import argparse
 import os
 
-SECTIONS = ("machine", "forms", "steps", "smoke", "operations", "networks", "memory", "convolutions", "chunks", "variants")
+SECTIONS = (
+    *("machine", "forms", "steps", "smoke", "operations", "networks", "further_operations", "memory", "convolutions"),
+    *("chunks", "profile"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="the ones to run, in order")
     parser.add_argument("--seconds", type=float, default=480, help="that the whole run may take")
-    parser.add_argument("--only", default="", help="of the forms: those that have this in their name")
+    parser.add_argument("--only", default="", help="of forms and operations: those whose name has this pattern")
     parser.add_argument("--small", action="store_true", help="sizes that a CPU runs in a minute, to try the command")
 
 

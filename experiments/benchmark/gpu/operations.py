@@ -1,5 +1,6 @@
 """The operations alone, against PyTorch in turns, and the memory that they take at 128 frames."""
 
+import re
 from functools import partial
 
 import jax
@@ -15,8 +16,12 @@ from nl_jax.ops import chunks, devices, nonlocal_op
 from nl_jax.ops.attention import attention, attention_form
 from nl_jax.ops.hinge import hinge, hinge_form
 
-# Batch, queries, keys and channels of a block: res3 and res4 of 32 frames in PySlowFast's geometry, 8 clips.
-SIZES = {"res3 of 32 frames": (8, 12544, 3136, 256), "res4 of 32 frames": (8, 3136, 784, 512)}
+# Batch, queries, keys and channels of a block in PySlowFast's geometry: res3 and res4 of 32 frames, res3 of 8.
+SIZES = {
+    "res3 of 32 frames": (8, 12544, 3136, 256),
+    "res4 of 32 frames": (8, 3136, 784, 512),
+    "res3 of 8 frames": (16, 3136, 784, 256),
+}
 LONG = {"res3 of 128 frames": (1, 50176, 12544, 256)}
 SMALL = {"small": (1, 64, 16, 8)}
 BOTH = "forward+backward"
@@ -29,20 +34,31 @@ def forms(function: str, shapes: list[tuple[int, ...]], dtype: str) -> dict[str,
     (_, n, *_), (_, m, *_), (_, _, d) = shapes
     if function == "gaussian":
         form = attention_form(devices.target(), False, n, m, d, d, jnp.dtype(dtype))
-        chosen = form if form != "cudnn" or devices.knows_cudnn() else "chunked"
-        names, operation = dict.fromkeys((chosen, "chunked")), attention
+        fused = form in ("cudnn", "mixed") and devices.knows_cudnn()
+        names, operation = dict.fromkeys((form, "cudnn", "chunked") if fused else ("chunked",)), attention
     else:
         names, operation = dict.fromkeys((hinge_form(devices.platform(), m), "sorted", "blockwise")), hinge
     return {f"ours {name}": partial(operation, form=name) for name in names}
 
 
-def measure(record: Record, small: bool) -> None:
+def measure(record: Record, small: bool, only: str = "") -> None:
     """Times of every form and of PyTorch's, eager and compiled: the ratio is the better of them over ours."""
+    _measure(record, small, only, [("bfloat16", BOTH)])
+
+
+def measure_further(record: Record, small: bool, only: str = "") -> None:
+    """The same of the forward pass, and in float32."""
+    _measure(record, small, only, [("bfloat16", "forward"), ("float32", BOTH)])
+
+
+def _measure(record, small, only, cases):
     theirs.prepare(small)
-    for dtype, direction in (("bfloat16", BOTH), ("bfloat16", "forward"), ("float32", BOTH)):
+    for dtype, direction in cases:
         for size, (b, n, m, d) in (SMALL if small else SIZES).items():
             for function in op.FUNCTIONS:
                 what = f"{function} {direction}, {size}, {dtype}"
+                if not re.search(only, what):
+                    continue
                 if record.left() < 12:
                     record.note(f"{what}: skipped, no time is left")
                     continue

@@ -12,15 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from experiments.benchmark.gpu import SECTIONS, convolutions, forms, operations, steps, theirs, variants
+from experiments.benchmark.gpu import convolutions, forms, operations, steps, theirs
 from experiments.benchmark.gpu.networks import Networks
 from experiments.benchmark.gpu.record import Record, alternate
 from nl_jax.ops import devices
 
 # Of a section: seconds that it may take, and the fewest with which it is begun.
 LIMITS = {
-    **{"machine": (40, 5), "forms": (90, 20), "steps": (90, 30), "smoke": (120, 30), "operations": (100, 20)},
-    **{"networks": (330, 50), "memory": (60, 15), "convolutions": (60, 15), "chunks": (60, 20), "variants": (150, 30)},
+    **{"machine": (40, 5), "forms": (90, 20), "steps": (90, 30), "smoke": (120, 30), "operations": (60, 20)},
+    **{"networks": (330, 50), "further_operations": (80, 20), "memory": (60, 15), "convolutions": (60, 15)},
+    **{"chunks": (60, 20), "profile": (90, 10)},
 }
 
 
@@ -38,12 +39,13 @@ def run(arguments: argparse.Namespace) -> None:
         "forms": partial(forms.check, record, small, arguments.only),
         "steps": partial(steps.check, record, small),
         "smoke": networks.smoke,
-        "operations": partial(operations.measure, record, small),
+        "operations": partial(operations.measure, record, small, arguments.only),
         "networks": networks.measure,
+        "further_operations": partial(operations.measure_further, record, small, arguments.only),
         "memory": partial(operations.memory, record, small),
         "convolutions": partial(convolutions.measure, record, small),
         "chunks": partial(operations.chunk_sizes, record, small),
-        "variants": partial(variants.measure, record, small, products),
+        "profile": networks.profile,
     }
     asked = {"machine", *arguments.sections}  # whose products the others need
     for name in ("machine", *(name for name in arguments.sections if name != "machine")):

@@ -101,8 +101,10 @@ def check(
 
     Args:
         splits: as `find_splits` returns them.
-        masks, keypoints: as `read_annotations`.
-        num_workers, timeout: as `map_unordered`.
+        masks: as `read_annotations`.
+        keypoints: as `read_annotations`.
+        num_workers: as `map_unordered`.
+        timeout: as `map_unordered`.
     """
     hashes: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for split, (folder, file) in splits.items():

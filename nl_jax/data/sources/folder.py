@@ -2,15 +2,20 @@
 
 import csv
 import os
+import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 
 from nl_jax.data.picture_folder import IMAGE_SUFFIXES, is_picture, picture_files
 from nl_jax.data.sources.listing import VIDEO_SUFFIXES, Item, Listing
+from nl_jax.data.sources.walk import walk
 from nl_jax.errors import InputError
 
 _MAX_CLASSES = 1_000_000  # an integer label beyond is a mistake, not a class
 
 _NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+_HEADERS = frozenset("label labels class classes category target y".split())  # of the second column, in other lists
+_SPLITS = frozenset("train training val valid validate validation dev test testing".split())
 
 
 def own_videos(source: Path) -> Listing:
@@ -32,19 +37,21 @@ def own_videos(source: Path) -> Listing:
     unlisted, listed, found = [], [], []
     for split, path in parts.items():
         if path.is_dir():
-            ignored, rows, labels = list_folder(path)
-            unlisted += [(path / name).relative_to(root).as_posix() for name in ignored]
+            folder = list_folder(path)
+            rows, labels = folder.rows, folder.labels
+            unlisted += [(path / name).relative_to(root).as_posix() for name in folder.others]
+            listed += [(split, (path / name).as_posix(), label, False) for name, label in folder.missing]
         else:
             rows, labels = list_csv(path)
             path = path.parent
-        listed += [(split, (path / name).as_posix(), label) for name, label, _ in rows]
+        listed += [(split, (path / name).as_posix(), label, True) for name, label, _ in rows]
         found += labels
     classes = class_names(found, source)
     index = {name: i for i, name in enumerate(classes)}
     items = []
-    for split, path, label in listed:
+    for split, path, label, there in listed:
         name = Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
-        items.append(Item(name, name, split, index[label]))
+        items.append(Item(name, name if there else None, split, index[label]))
     return Listing(tuple(items), classes, tuple(unlisted))
 
 
@@ -52,35 +59,88 @@ def own_videos(source: Path) -> Listing:
 _Row = tuple[str, str, str]
 
 
-def list_folder(root: Path) -> tuple[list[str], list[_Row], list[str]]:
-    """(files that are not taken, a (path, label, where it stands) for every video, classes) of a folder of classes.
+@dataclass(frozen=True)
+class Folder:
+    """What a folder of classes holds.
+
+    Attributes:
+        rows: (path, label, where it stands) of every video.
+        labels: the classes, with those that have no video.
+        others: files that are not taken, and links to folders that are taken by another name.
+        missing: (path, label) of videos that are links to files that do not exist.
+    """
+
+    rows: list[_Row]
+    labels: list[str]
+    others: list[str]
+    missing: list[tuple[str, str]]
+
+
+def list_folder(root: Path) -> Folder:
+    """The videos of a folder with one sub-folder per class; links are followed.
 
     Raises:
-        InputError: it has no sub-folder, or no video in one.
+        InputError: it has no sub-folder, or no video in one; its sub-folders are the splits of a data set; or it has
+            one sub-folder, with the classes in it.
     """
-    folders = sorted(d.name for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
+    below = walk(root)
+    folders = [folder.name for folder in below.folders if len(folder.parts) == 1 and not folder.name.startswith(".")]
     if not folders:
         raise InputError(f"{root}: found no sub-folder, valid is one sub-folder of videos per class")
-    videos, others = find_videos(root, least_depth=2)
-    rows = [(name.as_posix(), name.parts[0], str(root / name.parts[0])) for name in videos]
+    videos, others = choose_videos(below.files, least_depth=2)
+    missing = [file for file in below.dangling if _is_video(file.name) and len(file.parts) > 1]
+    rows = [(name.as_posix(), class_name(name.parts[0]), str(root / name.parts[0])) for name in videos]
     if not rows:
         endings = " ".join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))
-        raise InputError(f"{root}: found no video in its sub-folders, valid endings are {endings}")
-    return [name.as_posix() for name in others], rows, folders
+        links = f"; {len(below.dangling)} files are links to files that do not exist" if below.dangling else ""
+        raise InputError(f"{root}: found no video in its sub-folders, valid endings are {endings}{links}")
+    _refuse_another_level(root, folders, videos)
+    rest = [*others, *(path for path in (*below.dangling, *below.again) if path not in missing)]
+    return Folder(
+        rows,
+        [class_name(folder) for folder in folders],
+        [path.as_posix() for path in sorted(rest)],
+        [(path.as_posix(), class_name(path.parts[0])) for path in missing],
+    )
 
 
-def find_videos(root: Path, *, least_depth: int = 1) -> tuple[list[Path], list[Path]]:
-    """(videos, files that belong to none) below a folder, relative to it, in order.
+def _refuse_another_level(root: Path, folders: list[str], videos: list[Path]) -> None:
+    """Raises InputError where the classes seem to lie one level below `root`'s sub-folders."""
+    if any(len(video.parts) < 3 for video in videos):
+        return
+    if set(folders) <= _SPLITS:
+        first = "train" if "train" in folders else folders[0]
+        found = f"found the splits {', '.join(folders)} in place of classes"
+        raise InputError(f"{root}: {found}, valid is the folder of one of them, such as {root / first}")
+    inside = {video.parts[1] for video in videos}
+    if len(folders) == 1 and len(inside) > 1:
+        found = f"found one sub-folder, {folders[0]}, and {len(inside)} folders in it"
+        raise InputError(f"{root}: {found}; if these are the classes, valid is {root / folders[0]}")
+
+
+def find_videos(root: Path) -> tuple[list[Path], list[Path]]:
+    """(videos, files that belong to none) below a folder, relative to it, in order; see `choose_videos`.
+
+    Links are followed, and each folder is entered once. A link to a video that does not exist is a video, too: what
+    reads it says that it is missing.
+    """
+    below = walk(root)
+    videos, others = choose_videos(below.files)
+    missing = {file for file in below.dangling if _is_video(file.name)}
+    return sorted([*videos, *missing]), sorted({*others, *below.dangling, *below.again} - missing)
+
+
+def choose_videos(files: list[Path], *, least_depth: int = 1) -> tuple[list[Path], list[Path]]:
+    """(videos, files that belong to none) of the files below a folder, relative to it, in order.
 
     A video is a file with the ending of one, or a folder of numbered pictures. Folders of pictures that all have one
     name (CLASS/images) are no videos. Pictures that belong to no video are left out; if there is nothing else, each of
     them counts as a video of one frame.
 
     Args:
-        root: the folder.
-        least_depth: how far below `root` a video must lie: 2 in folders of classes.
+        files: all of them.
+        least_depth: how far below the folder a video must lie: 2 in folders of classes.
     """
-    files = [file.relative_to(root) for file in sorted(file for file in root.rglob("*") if not file.is_dir())]
     seen = [f for f in files if len(f.parts) >= least_depth and not any(part.startswith(".") for part in f.parts)]
     names: dict[Path, list[str]] = {}
     for file in seen:
@@ -119,16 +179,14 @@ def list_csv(file: Path) -> tuple[list[_Row], list[str]]:
                 if not any(fields) or (first == 0 and fields == ["path", "label"]):
                     continue
                 if len(fields) != 2 or not all(fields):
-                    raise InputError(f"{where}: found {','.join(row)!r}, valid is path,label")
-                name = _relative(fields[0], file.parent)
+                    raise InputError(f"{where}: found {','.join(row)!r}, valid is path,label{_separator(fields)}")
+                name = _relative(_on_disk(fields[0], file.parent), file.parent)
                 if name in lines:
                     raise InputError(f"{where}: {name} is listed already in line {lines[name]}, valid is once")
                 if not _is_there(file.parent / name):
-                    raise InputError(
-                        f"{where}: there is no file {file.parent / name}, nor a folder of numbered pictures"
-                    )
+                    raise InputError(f"{where}: {_why_missing(fields, file.parent / name, is_first=not rows)}")
                 lines[name] = reader.line_num
-                rows.append((name, fields[1], where))
+                rows.append((name, class_name(fields[1]), where))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file}: not a CSV text in UTF-8 ({error}), valid are path,label lines") from error
     if not rows:
@@ -141,6 +199,31 @@ def _is_there(path: Path) -> bool:
     return bool(picture_files(os.listdir(path))) if path.is_dir() else path.is_file()
 
 
+def _on_disk(path: str, root: Path) -> str:
+    """The path in the Unicode form in which it exists: a list of one system may stand beside files of another."""
+    forms = [path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD"))]
+    return next((form for form in forms if os.path.lexists(root / form)), path)
+
+
+def _separator(fields: list[str]) -> str:
+    """What to say of a line of another separator than a comma."""
+    path, _, label = fields[0].replace(";", " ").replace("\t", " ").rpartition(" ")
+    return ", with a comma between them" if len(fields) == 1 and path and label else ""
+
+
+def _why_missing(fields: list[str], path: Path, *, is_first: bool) -> str:
+    """Why a listed file is not there, by what it most likely is."""
+    if is_first and not os.path.splitext(fields[0])[1] and fields[1].lower() in _HEADERS:
+        return f"found the header {','.join(fields)!r}, valid is path,label or none"
+    if "://" in fields[0]:
+        return f"found the address {fields[0]!r}, valid is the path of a file: download it first"
+    if "\\" in fields[0]:
+        return f"there is no file {path}; paths are written with forward slashes, and {fields[0]!r} has backslashes"
+    if os.path.islink(path):
+        return f"{path} is a link to {os.readlink(path)}, which does not exist"
+    return f"there is no file {path}, nor a folder of numbered pictures"
+
+
 def _relative(path: str, root: Path) -> str:
     """One spelling per file, relative to the list where it lies below it."""
     absolute = Path(os.path.abspath(root))
@@ -148,8 +231,16 @@ def _relative(path: str, root: Path) -> str:
     return (clean.relative_to(absolute) if clean.is_relative_to(absolute) else clean).as_posix()
 
 
+def class_name(text: str) -> str:
+    """A label or the name of a folder as the name of a class: in one Unicode form, NFC, whatever the system wrote."""
+    return unicodedata.normalize("NFC", text)
+
+
 def class_names(labels: list[str], path: str | os.PathLike) -> tuple[str, ...]:
-    """The sorted labels or, when all are integers, "0" to the highest; `path` is for messages.
+    """The sorted labels or, when all are integers and one is 0, "0" to the highest; `path` is for messages.
+
+    Integers from 0 are indices of classes, as in the lists of other programs, so that a list of some of the classes
+    keeps their numbers. Integers without 0 (1, 2, 3, or the years 2019, 2020) are names, in the order of numbers.
 
     Raises:
         InputError: a negative integer, or one so high that it can be no label.
@@ -159,6 +250,8 @@ def class_names(labels: list[str], path: str | os.PathLike) -> tuple[str, ...]:
         raise InputError(f"{path}: found the label {negative[0]}, valid are class names or integers from 0")
     if not all(label.isdecimal() and str(int(label)) == label for label in found):
         return tuple(sorted(found))
+    if "0" not in found:
+        return tuple(sorted(found, key=int))
     highest = max(int(label) for label in found)
     if highest >= _MAX_CLASSES:
         raise InputError(f"{path}: found the label {highest}, valid are class names or integers below {_MAX_CLASSES}")

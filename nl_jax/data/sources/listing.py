@@ -1,12 +1,13 @@
 """What a data set's annotations list, and which of it a copy on disk holds."""
 
 import csv
-import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nl_jax.data.sources.walk import walk
 from nl_jax.errors import InputError
 
 VIDEO_SUFFIXES = frozenset(
@@ -63,24 +64,22 @@ class Listing:
 
 
 class Files:
-    """The video files below a folder, found by name without their ending."""
+    """The video files below a folder, found by name without their ending, in any Unicode form; links are followed."""
 
     def __init__(self, root: Path):
         self._root = root
         self._of_stem: dict[str, list[str]] = defaultdict(list)
-        for folder, folders, names in os.walk(root):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                stem, suffix = os.path.splitext(name)
-                if suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
-                    self._of_stem[stem].append((Path(folder) / name).relative_to(root).as_posix())
+        for file in walk(root).files:
+            if file.suffix.lower() in VIDEO_SUFFIXES and not any(part.startswith(".") for part in file.parts):
+                self._of_stem[_one_form(file.stem)].append(file.as_posix())
         self._taken: set[str] = set()
 
     def find(self, *stems: str, near: Sequence[str] = ()) -> str | None:
         """The first file of any of these names; one in a folder of a name in `near` comes before others."""
+        near = set(map(_one_form, near))
         for stem in stems:
-            if found := self._of_stem.get(stem):
-                path = next((p for p in found if set(near) & set(p.split("/")[:-1])), found[0])
+            if found := self._of_stem.get(_one_form(stem)):
+                path = next((p for p in found if near & set(_one_form(p).split("/")[:-1])), found[0])
                 self._taken.add(path)
                 return path
         return None
@@ -92,10 +91,8 @@ class Files:
 
 def annotation_file(source: Path, *names: str) -> Path | None:
     """The file of the first of these names that lies anywhere below `source`; the one nearest to it."""
-    for name in names:
-        if found := sorted(source.rglob(name), key=lambda path: (len(path.parts), path)):
-            return found[0]
-    return None
+    files = sorted(walk(source).files, key=lambda file: (len(file.parts), file))
+    return next((source / file for name in names for file in files if file.match(name)), None)
 
 
 def required_file(source: Path, *names: str) -> Path:
@@ -125,6 +122,10 @@ def read_table(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
                 yield where, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file}: not a CSV text in UTF-8 ({error})") from error
+
+
+def _one_form(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def number(text: str, where: str, column: str) -> float:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from nl_jax.data.sources.listing import Files, Item, Listing, required_file
+from nl_jax.data.sources.walk import walk
 from nl_jax.errors import InputError
 
 
@@ -40,7 +41,7 @@ def hmdb51(source: Path, split: int) -> Listing:
         InputError: there is no such file, or it is not as distributed.
     """
     ending = f"_test_split{split}.txt"
-    lists = {file.name.removesuffix(ending): file for file in sorted(source.rglob(f"*{ending}"))}
+    lists = {file.name.removesuffix(ending): source / file for file in walk(source).files if file.match(f"*{ending}")}
     if not lists:
         raise InputError(f"{source}: found no CLASS{ending} below it, which the data set comes with")
     files = Files(source)

@@ -1,15 +1,20 @@
 """The mask head: which pixels of a box belong to the object."""
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from nl_jax.models.detection.config import DetectorConfig
 from nl_jax.models.detection.layers import Conv2D
+from nl_jax.ops import devices
 from nl_jax.ops.conv import conv1x1
-from nl_jax.ops.precision import widen
+from nl_jax.ops.precision import wide
+from nl_jax.ops.relu import relu
 
 CONVOLUTIONS = 4
+# On a CPU, of which the deconvolution is taken: its result is the largest array of the head.
+BOXES_AT_ONCE = 32
 
 
 class Deconv2D(nnx.Module):
@@ -21,11 +26,7 @@ class Deconv2D(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
-        n, h, w, i = x.shape
-        kernel = self.kernel[...].astype(self.dtype).transpose(2, 0, 1, 3).reshape(i, -1)
-        y = conv1x1(x.astype(self.dtype), kernel).reshape(n, h, w, 2, 2, -1)
-        y = y + jnp.broadcast_to(self.bias[...].astype(self.dtype), y.shape)
-        return y.swapaxes(2, 3).reshape(n, 2 * h, 2 * w, -1)
+        return _deconv(x.astype(self.dtype), *(a[...].astype(self.dtype) for a in (self.kernel, self.bias)))
 
 
 class MaskHead(nnx.Module):
@@ -42,10 +43,32 @@ class MaskHead(nnx.Module):
     def __call__(self, x: Float[Array, "n s s c"], classes: Int[Array, "n"]) -> Float[Array, "n s2 s2"]:
         """The logits of the class of each box, counted from 0 without the background; the others are not computed."""
         for conv in self.convs:
-            x = nnx.relu(conv(x))
-        x = nnx.relu(self.deconv(x))
-        kernel, bias = self.logits.kernel[0, 0].astype(x.dtype), self.logits.bias[...]
-        y = jnp.einsum(
-            "nhwc,cn->nhw", x, kernel[:, classes + 1], preferred_element_type=jnp.promote_types(x.dtype, bias.dtype)
-        )
-        return widen(y) + bias[classes + 1][:, None, None].astype(widen(y).dtype)
+            x = relu(conv(x))
+        x = x.astype(self.deconv.dtype)
+        deconv = [a[...].astype(x.dtype) for a in (self.deconv.kernel, self.deconv.bias)]
+        of_class = self.logits.kernel[0, 0].T[classes + 1].astype(x.dtype), self.logits.bias[classes + 1]
+        # The largest array of the head is computed again in the backward pass, at a hundredth of the cost of the rest.
+        end = jax.checkpoint(lambda *boxes: _end(*boxes, *deconv))
+        if devices.platform() != "cpu" or devices.partitioned():  # boxes may lie on different devices
+            return end(x, *of_class)
+        n = x.shape[0]
+        count = -(-n // BOXES_AT_ONCE)
+        size = -(-n // count)
+        chunks = (jnp.pad(a, ((0, count * size - n), *((0, 0),) * (a.ndim - 1))) for a in (x, *of_class))
+        chunks = tuple(a.reshape(count, size, *a.shape[1:]) for a in chunks)
+        y = jax.lax.map(lambda chunk: end(*chunk), chunks)
+        return y.reshape(-1, *y.shape[2:])[:n]
+
+
+def _end(x, of_class, class_bias, kernel, bias):
+    """The logits of one class a box: of_class (n,c), class_bias (n,)."""
+    x = jax.nn.relu(_deconv(x, kernel, bias))
+    y = jnp.einsum("nhwc,nc->nhw", x, of_class, preferred_element_type=wide(class_bias))
+    return y + class_bias[:, None, None].astype(y.dtype)
+
+
+def _deconv(x, kernel, bias):
+    n, h, w, i = x.shape
+    y = conv1x1(x, kernel.transpose(2, 0, 1, 3).reshape(i, -1)).reshape(n, h, w, 2, 2, -1)
+    y = y + jnp.broadcast_to(bias, y.shape)
+    return y.swapaxes(2, 3).reshape(n, 2 * h, 2 * w, -1)

@@ -10,6 +10,7 @@ from nl_jax.models.detection.layers import Conv2D
 from nl_jax.ops import boxes as box_ops
 from nl_jax.ops.nms import nms
 from nl_jax.ops.precision import widen
+from nl_jax.ops.relu import relu
 
 MIN_SIDE = 1e-3  # pixels; a smaller proposal is dropped
 
@@ -25,7 +26,7 @@ class RPNHead(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> tuple[Float[Array, "b n"], Float[Array, "b n 4"]]:
         """Logits and deltas of h x w x a anchors."""
-        x = nnx.relu(self.conv(x))
+        x = relu(self.conv(x))
         b = x.shape[0]
         return widen(self.objectness(x)).reshape(b, -1), widen(self.deltas(x)).reshape(b, -1, 4)
 

@@ -1,16 +1,19 @@
 """A config trained, and before it the stage that it starts from: images, then clips, then long clips."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from nl_jax.config_files import load_config
 from nl_jax.errors import InputError
+from nl_jax.runs.config_files import load_config
 from nl_jax.tasks import task_of
 from nl_jax.training import loop, recipe, workdir
+from nl_jax.training.lock import only_run
 from nl_jax.training.progress import make_console
 from nl_jax.training.setup import check_run
-from nl_jax.training.start import Start
+from nl_jax.training.start import Start, check_stage
 from nl_jax.training.task import Results
 
 # What makes a ResNet another one than the usual, with the usual values.
@@ -28,19 +31,30 @@ def train_chain(config: ConfigDict, directory: Path, profile_steps: tuple[int, i
       InputError: for a config of any stage that cannot be run, before the first one is trained.
     """
     start = Path(config.start.workdir) if config.start.workdir else None
-    if config.start.stage and not start:
-        start = directory / "start"
-        stage = stage_of(config)
-        if (start / "results.json").exists():
-            task = task_of(recipe.at_batch_size(stage))
-            workdir.check_workdir(start, task, task.open_split("train"))
-        else:
-            check_run(task_of(recipe.at_batch_size(config)), directory)  # before hours are spent on the stage
-            try:
-                train_chain(stage, start)
-            except InputError as error:
-                raise InputError(f"{config.start.stage}, the stage before: {error}") from error
-    return train(config, directory, start, profile_steps)
+    if not config.start.stage or start:
+        return train(config, directory, start, profile_steps)
+    start, task, stage = directory / "start", task_of(recipe.at_batch_size(config)), stage_of(config)
+    before = task_of(recipe.at_batch_size(stage))
+    if (start / "results.json").exists():
+        workdir.check_workdir(start, before, before.open_split("train"))
+        return train(config, directory, start, profile_steps)
+    setup = check_run(task, directory)  # before hours are spent on the stage
+    with _naming(config.start.stage):
+        classes = before.open_split("train").classes
+    check_stage(task, len(setup.train_set.classes), before, len(classes))
+    workdir.make_directory(directory)
+    with only_run(directory):
+        with _naming(config.start.stage):
+            train_chain(stage, start)
+        return train(config, directory, start, profile_steps)
+
+
+@contextmanager
+def _naming(stage: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{stage}, the stage before: {error}") from error
 
 
 def train(

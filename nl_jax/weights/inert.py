@@ -1,0 +1,78 @@
+"""Torch checkpoints that hold more than arrays, read without running anything that they name.
+
+Programs that train keep their flags, logs and configs beside the weights, as objects of their own classes. A pickle
+names the class of each object and what to call to make it. Here only what makes tensors, arrays and plain containers is
+called; everything else becomes an `Inert` in its place, whatever the file asks for.
+"""
+
+import pickle
+from collections import OrderedDict
+from functools import cache
+from types import ModuleType
+
+
+class Inert:
+    """Stands for an object that was not made. Whatever the pickle does to it has no effect.
+
+    Attributes:
+        asked: "module.name" of what the file asked for.
+    """
+
+    asked = ""
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+    def __setitem__(self, key, value):
+        pass
+
+    def __call__(self, *args, **kwargs):
+        return self
+
+    def append(self, value):
+        """Of a list."""
+
+    def extend(self, values):
+        """Of a list."""
+
+    add = append
+
+
+def pickle_module(admitted: dict) -> ModuleType:
+    """What torch.load takes as its `pickle_module`; `admitted` may be called by (module, name), beside torch's own."""
+    import torch
+
+    makes_tensors = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("torch", "Size"): torch.Size,
+        **{
+            ("torch._utils", name): getattr(torch._utils, name)
+            for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
+        },
+    }
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module, name):
+            if found := (makes_tensors | admitted).get((module, name)):
+                return found
+            of_torch = getattr(torch, name, None) if module == "torch" else None
+            if isinstance(of_torch, torch.dtype) or (isinstance(of_torch, type) and name.endswith("Storage")):
+                return of_torch
+            return _inert(f"{module}.{name}")
+
+    module = ModuleType("inert_pickle")
+    module.Unpickler = Unpickler
+    module.load = lambda file, **options: Unpickler(file, **options).load()
+    module.UnpicklingError = pickle.UnpicklingError
+    return module
+
+
+@cache
+def _inert(asked: str) -> type[Inert]:
+    return type("Inert", (Inert,), {"asked": asked})

@@ -1,0 +1,90 @@
+"""Flags that every launcher writes, and users who have no home, in every program."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nl_jax.data.open import open_videos
+from nl_jax.errors import InputError
+from nl_jax.training.workdir import make_directory, read_config
+
+ROOT = Path(__file__).parents[2]
+BUCKET = "gs://bucket/run"
+COMMANDS = {
+    "train": ("--config=configs/quickstart.py", f"--workdir={BUCKET}"),
+    "train on": ("--config=configs/folder.py", "--workdir=run", f"--config.data.train={BUCKET}"),
+    "train from": ("--config=configs/folder.py", "--workdir=run", f"--config.start.workdir={BUCKET}"),
+    "evaluate": (f"--workdir={BUCKET}",),
+    "predict": (f"--workdir={BUCKET}", "video.mp4"),
+    "prepare_data": ("--dataset=video_folder", "--source=videos", f"--data_dir={BUCKET}"),
+    "prepare_data check": ("--dataset=video_folder", "--source=videos", "--check", f"--report={BUCKET}"),
+    "export_weights": ("--workdir=run", f"--path={BUCKET}"),
+    "report": ("run", f"--out={BUCKET}"),
+}
+
+
+def run(directory, program, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{program}", *arguments],
+        cwd=directory,
+        env={"PYTHONPATH": str(ROOT)} | os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture
+def directory(tmp_path):
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    return tmp_path
+
+
+# Each is a process that imports JAX: those whose flags are defined in other ways.
+@pytest.mark.parametrize("command", ["train", "train on", "prepare_data check", "report"])
+def test_the_address_of_a_bucket_is_refused_before_anything_is_written(command, directory):
+    found = run(directory, command.split()[0], *COMMANDS[command])
+    assert found.returncode == 2, found.stderr
+    assert found.stderr.startswith("error: --") and f"={BUCKET} is an address (gs:)" in found.stderr
+    assert found.stderr.count("\n") == 1
+    assert [path.name for path in directory.iterdir()] == ["configs"]
+
+
+def test_the_same_in_python():
+    for function in (make_directory, read_config):
+        with pytest.raises(InputError, match="gs:/bucket/run is an address"):
+            function(Path(BUCKET))
+    with pytest.raises(InputError, match="s3://bucket/run is an address"):
+        open_videos("s3://bucket/run:train")
+
+
+def test_a_user_without_a_home_can_run_a_program(directory):
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("HOME", "JAX_COMPILATION_CACHE_DIR")
+    }
+    # A user that the system does not know, as in a container: --user 12345.
+    code = (
+        "import os, pwd, runpy, sys; os.environ.pop('HOME', None)\n"
+        "def unknown(uid): raise KeyError(uid)\n"
+        "pwd.getpwuid = unknown\n"
+        "sys.argv = ['evaluate', '--workdir=none']\n"
+        "runpy.run_module('experiments.evaluate', run_name='__main__')\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert found.returncode == 2 and "error: none holds no config.json" in found.stderr, found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_file_whose_name_begins_with_a_dash(directory):
+    found = run(directory, "predict", "--workdir=run", "-abc.mp4")
+    assert found.returncode == 2 and "comes after --, as in -- -abc.mp4" in found.stderr
+
+
+def test_help_is_no_failure(directory):
+    found = run(directory, "evaluate", "--help")
+    assert found.returncode == 0 and "--workdir" in found.stdout

@@ -3,8 +3,8 @@
     python -m experiments.train --config=configs/scenes.py --workdir=runs/scenes
 
 A network finds and outlines digits; their names are told by the tint of a disc at the other end of the picture (see
-`nl_jax.data.scenes`). docs/detection.md says what a run gives. The row `baseline` is the same without the non-local block: its field of view ends before the
-disc, so it names by chance.
+`nl_jax.data.scenes`). docs/detection.md says what a run gives. The row `baseline` is the same without the non-local
+block: its field of view ends before the disc, so it names by chance.
 """
 
 from configs import common

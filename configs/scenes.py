@@ -2,14 +2,14 @@
 
     python -m experiments.train --config=configs/scenes.py --workdir=runs/scenes
 
-A network finds and outlines digits and names them by the tint of a disc at the other end of the picture (see
-`nl_jax.data.scenes`). The row `baseline` is the same without the non-local block: its field of view ends before the
-disc, so it names by chance.
+A network finds and outlines digits; their names are told by the tint of a disc at the other end of the picture (see
+`nl_jax.data.scenes`). docs/detection.md says what a run gives. The row `baseline` is the same without the non-local
+block: its field of view ends before the disc, so it names by chance.
 """
 
 from configs import common
 
-# Not as small as the released code makes the weights of a block: it learns from the first steps on.
+# "he": the released code makes the weights of a new block far smaller.
 BLOCK = {
     "model.nonlocal_blocks.res4": (0,),
     "model.nonlocal_options.pairwise": "dot_product",

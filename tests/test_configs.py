@@ -5,6 +5,7 @@ import functools
 import importlib
 import pickle
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from absl import flags
@@ -17,7 +18,7 @@ from nl_jax.runs import stages as chain
 from nl_jax.tasks import task_of
 from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training.schedule import make_schedule
-from nl_jax.training.setup import check_run
+from nl_jax.training.setup import Setup, check_run
 
 # Parameters in M of the networks without blocks, and of a block by stage (section 6 of the paper's counts; a block has
 # four products of c x c/2 with their biases, and a norm).
@@ -150,20 +151,22 @@ def stages(monkeypatch):
     """Runs record their config and workdir instead of training."""
     done = []
     monkeypatch.setattr(chain, "train", lambda config, workdir, start, _: done.append((config, workdir, start)) or {})
-    monkeypatch.setattr(chain, "check_run", lambda *_: None)
+    setup = Mock(spec=Setup, train_set=Mock(classes=range(5)))
+    monkeypatch.setattr(chain, "check_run", lambda *_: setup)
+    monkeypatch.setattr(chain, "check_stage", lambda *_: None)
     return done
 
 
-def test_the_chain_of_a_long_network_is_images_then_32_frames_then_128(stages):
+def test_the_chain_of_a_long_network_is_images_then_32_frames_then_128(stages, tmp_path):
     config = table2g.get_config("nl5_i3d_r101").unlock()
     config.data.train, config.data.validation, config.images.train = "videos", "held_out", "pictures"
     config.mesh.time = 4
-    chain.train_chain(config, Path("W"))
-    found = [(str(workdir), str(start), c.data.frames, c.data.train, c.model.norm) for c, workdir, start in stages]
-    assert found == [
-        ("W/start/start", "None", 1, "pictures", "batch"),
-        ("W/start", "W/start/start", 32, "videos", "batch"),
-        ("W", "W/start", 128, "videos", "frozen"),
+    last = tmp_path / "W"
+    chain.train_chain(config, last)
+    assert [(workdir, start, c.data.frames, c.data.train, c.model.norm) for c, workdir, start in stages] == [
+        (last / "start/start", None, 1, "pictures", "batch"),
+        (last / "start", last / "start/start", 32, "videos", "batch"),
+        (last, last / "start", 128, "videos", "frozen"),
     ]
     assert all(c.model.depth == 101 for c, _, _ in stages)
     assert [c.data.validation for c, _, _ in stages] == ["", "held_out", "held_out"]

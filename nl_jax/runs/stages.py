@@ -12,7 +12,7 @@ from nl_jax.tasks import task_of
 from nl_jax.training import loop, recipe, workdir
 from nl_jax.training.lock import only_run
 from nl_jax.training.progress import make_console
-from nl_jax.training.setup import check_run
+from nl_jax.training.setup import Setup, check_run
 from nl_jax.training.start import Start, check_stage
 from nl_jax.training.task import Results
 
@@ -30,23 +30,48 @@ def train_chain(config: ConfigDict, directory: Path, profile_steps: tuple[int, i
     Raises:
       InputError: for a config of any stage that cannot be run, before the first one is trained.
     """
-    start = Path(config.start.workdir) if config.start.workdir else None
-    if not config.start.stage or start:
-        return train(config, directory, start, profile_steps)
-    start, task, stage = directory / "start", task_of(recipe.at_batch_size(config)), stage_of(config)
-    before = task_of(recipe.at_batch_size(stage))
-    if (start / "results.json").exists():
+    if _has_stage_to_train(config, directory):
+        check_chain(config, directory)  # before hours are spent on the stage
+    return _train_stages(config, directory, profile_steps)
+
+
+def check_chain(config: ConfigDict, directory: Path) -> Setup:
+    """The set-up of the last stage, once every stage that is not trained yet has passed; writes nothing.
+
+    Raises:
+      InputError: for a config of any stage that cannot be run.
+    """
+    task = task_of(recipe.at_batch_size(config))
+    setup = check_run(task, directory)
+    if _has_stage_to_train(config, directory):
+        stage = stage_of(config)
+        with _naming(config.start.stage):
+            before = check_chain(stage, directory / "start")
+        source = task_of(recipe.at_batch_size(stage))
+        check_stage(task, len(setup.train_set.classes), source, len(before.train_set.classes))
+    return setup
+
+
+def _train_stages(config: ConfigDict, directory: Path, profile_steps: tuple[int, int] | None) -> Results:
+    if config.start.workdir:
+        return train(config, directory, Path(config.start.workdir), profile_steps)
+    if not config.start.stage:
+        return train(config, directory, None, profile_steps)
+    start, stage = directory / "start", stage_of(config)
+    if not _has_stage_to_train(config, directory):
+        before = task_of(recipe.at_batch_size(stage))
         workdir.check_workdir(start, before, before.open_split("train"))
         return train(config, directory, start, profile_steps)
-    setup = check_run(task, directory)  # before hours are spent on the stage
-    with _naming(config.start.stage):
-        classes = before.open_split("train").classes
-    check_stage(task, len(setup.train_set.classes), before, len(classes))
     workdir.make_directory(directory)
     with only_run(directory):
         with _naming(config.start.stage):
-            train_chain(stage, start)
+            _train_stages(stage, start, None)
         return train(config, directory, start, profile_steps)
+
+
+def _has_stage_to_train(config: ConfigDict, directory: Path) -> bool:
+    stage = config.start.stage and not config.start.workdir
+    return bool(stage) and not (directory / "start" / "results.json").exists()
 
 
 @contextmanager

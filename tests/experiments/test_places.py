@@ -57,7 +57,7 @@ def test_the_same_in_python():
     for function in (make_directory, read_config):
         with pytest.raises(InputError, match="gs:/bucket/run is an address"):
             function(Path(BUCKET))
-    with pytest.raises(InputError, match="s3://bucket/run is an address"):
+    with pytest.raises(InputError, match="s3://bucket/run:train is an address"):
         open_videos("s3://bucket/run:train")
 
 

@@ -96,10 +96,10 @@ def test_inputs_are_those_the_weights_were_trained_on(tmp_path, peers, write):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (["--config.model.geometry=paper"], "set geometry='slowfast'"),
+        (["--config.model.geometry=paper"], "set --config.model.geometry=slowfast"),
         (["--path=/no/such.pyth"], "there is no file /no/such.pyth"),
         (["--source=caffe2"], "is cut off or no pickle"),
-        (["--source=keras"], "caffe2|slowfast|mmaction2|torchvision"),
+        (["--source=keras"], "torchvision|detectron2|mmdetection|caffe2|slowfast|mmaction2"),
     ],
 )
 def test_what_cannot_be_imported_is_one_line_and_exit_code_2(changes, message, tmp_path, checkpoint):

@@ -170,7 +170,7 @@ def test_a_wrong_file_is_told_for_what_it_is(name, source, tmp_path, torch):
         weights.load(model, path, source)
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_is_no_file(tmp_path, torch):
     with pytest.raises(InputError, match="is a folder, valid is a file of weights"):
         read.torch_file(tmp_path)
 

@@ -1,8 +1,8 @@
 """Which checkpoints stay, and what a killed save, a full disk and a write that fails leave behind."""
 
 import resource
-import time
 import shutil
+import time
 from collections import namedtuple
 
 import jax

@@ -14,6 +14,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from nl_jax.errors import InputError
+from nl_jax.models import ResNetConfig
 from nl_jax.models.summary import Summary
 from nl_jax.runs.config_files import load_config
 from nl_jax.runs.stages import stage_of
@@ -109,11 +110,18 @@ def _run(spec: str, config: ConfigDict) -> PlannedRun:
     return PlannedRun(spec, overrides, config, key, start)
 
 
+# Fields of a network that came after the results of most rows.
+SINCE = ("groups", "width_per_group", "stride_on_1x1", "norm_epsilon", "freeze_at")
+
+
 def _network(config: ConfigDict) -> str:
     """The network as text that is the same for all ways to write it."""
     resnet = make_resnet_config(config.model, _num_classes(config))
     fields = dataclasses.asdict(resnet) | {"blocks_per_stage": tuple(resnet.stages().values())}
     fields.pop("depth")
+    for name in SINCE:  # a row keeps its key, and so its results, where a later field has its usual value
+        if fields[name] == getattr(ResNetConfig, name):
+            fields.pop(name)
     if resnet.nonlocal_blocks:
         fields["nonlocal_options"] = DEFAULTS | dict(resnet.nonlocal_options)
     return json.dumps(fields, sort_keys=True)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from nl_jax.data.clips import STARTS
 from nl_jax.data.dataset import Batch, ClipDataset
 from nl_jax.data.loader import TrainBatches, test_batches
+from nl_jax.data.videos import Videos
 from nl_jax.errors import InputError
 from nl_jax.evaluation.views import Predictions, check_views, predict
 from nl_jax.figures.curves import Curves
@@ -118,6 +119,14 @@ class Classification(Task):
     def measured_on(self, split: str) -> str:
         """The split, or the one that stands for it in a folder of videos."""
         return measured_on(self.config.data, split)
+
+    def notes(self, dataset: ClipDataset) -> Sequence[str]:
+        """The classes that no training video has."""
+        empty = dataset.empty_classes() if isinstance(dataset, Videos) else ()
+        if not empty:
+            return ()
+        names = ", ".join(empty[:10]) + (", .." if len(empty) > 10 else "")
+        return (f"{len(empty)} of the {len(dataset.classes)} classes have no training video: {names}",)
 
     def train_batches(self, dataset: ClipDataset, *, batch_size: int, seed: int, rows: Sequence[int]) -> TrainBatches:
         """Random clips, shuffled."""

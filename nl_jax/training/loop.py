@@ -53,10 +53,6 @@ def _tell(task: Task, directory: Path, setup: Setup, say: Callable[[str], None])
     config = task.config
     if ignored := setup.train_set.ignored:
         say(f"{len(ignored)} files under {config.data.train} are not {task.example}s: {', '.join(ignored[:10])}")
-    if empty := getattr(setup.train_set, "empty_classes", tuple)():  # of one label an example
-        count, total = len(empty), len(setup.train_set.classes)
-        more = ", .." if count > 10 else ""
-        say(f"{count} of the {total} classes have no training {task.example}: {', '.join(empty[:10])}{more}")
     for note in task.notes(setup.train_set):
         say(note)
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""

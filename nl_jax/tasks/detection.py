@@ -153,15 +153,15 @@ class Detection(Task):
     def notes(self, dataset: DetectionImages) -> Sequence[str]:
         """What is wrong with the annotation file, and what of it is left out."""
         found = []
-        if problems := getattr(dataset, "problems", ()):
+        if dataset.problems:
             from nl_jax.data.coco.annotations import told
 
-            found.append(f"annotations that cannot be used: {told(problems)}")
-        if unused := getattr(dataset, "unused", 0):
-            found.append(f"{unused} images without an object to learn from are left out")
-        if crowded := getattr(dataset, "crowded", None):
-            most = dataset.shape.max_boxes
-            found.append(f"{len(crowded)} images have more than {most} objects, of which {most} are drawn every time")
+            found.append(f"annotations that cannot be used: {told(dataset.problems)}")
+        if dataset.unused:
+            found.append(f"{dataset.unused} images without an object to learn from are left out")
+        if dataset.crowded:
+            count, most = len(dataset.crowded), dataset.shape.max_boxes
+            found.append(f"{count} images have more than {most} objects, of which {most} are drawn every time")
         return found
 
     def train_batches(self, dataset: DetectionImages, *, batch_size: int, seed: int, rows: Sequence[int]):

@@ -1,12 +1,14 @@
 """What every data set of detection does: random examples to train on, plain ones to test with, truth to score with."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from nl_jax.data.coco.annotations import Image
 from nl_jax.data.coco.example import Example, Shape, flip_order, mirrored, padded, truth
+from nl_jax.data.coco.problems import Problem
 from nl_jax.data.decode import DecodeError
 from nl_jax.data.videos import MAX_FAILED
 
@@ -27,9 +29,15 @@ class DetectionImages:
 
     Attributes:
         names, classes, category_ids, groups, shape, keypoint_names: as given.
+        problems: all that is wrong with the annotation file, if there is one.
+        unused: how many images have no object to learn from and are left out.
+        crowded: names of the images with more objects than an example holds, with their number.
     """
 
     ignored: Sequence[str] = ()  # only what is listed is looked at
+    problems: Sequence[Problem] = ()
+    unused: int = 0
+    crowded: Mapping[str, int] = MappingProxyType({})
 
     def __init__(
         self,

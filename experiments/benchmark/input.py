@@ -5,7 +5,8 @@ python -m experiments.benchmark input
 python -m experiments.benchmark input --video=VIDEO.mp4 --num_workers=2
 
 Every contestant has its own processes, which make random clips: 32 frames, every other one, scaled to a random short
-side of 256 to 320 and cropped to 224 x 224. They take turns; a figure is the median of their turns. Clips per second
+side of 256 to 320 and cropped to 224 x 224. Ours reads the file, and once more the record that `prepare_data` makes of
+it. They take turns; a figure is the median of their turns. Clips per second
 want a machine that does nothing else: a decoder of many threads takes the time of others. Processor time tells more on
 a busy one.
 """
@@ -15,6 +16,8 @@ import functools
 import importlib
 import json
 import multiprocessing
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,7 +33,9 @@ from sklearn.datasets import load_sample_images
 from nl_jax.data import decode, to_rgb, videos
 from nl_jax.data.clips import random_place, train_indices
 from nl_jax.data.loader import TrainBatches
+from nl_jax.data.records.read import PreparedVideos
 from nl_jax.data.video_folder import VideoFolder
+from nl_jax.errors import InputError
 
 FRAMES, STRIDE, CROP, SHORT_SIDE = 32, 2, 224, (256, 320)
 
@@ -80,6 +85,8 @@ def measure(
             make_video(path)
         else:
             path.symlink_to(video.resolve())
+        if not only or PREPARED in only:
+            _prepare(folder)
         pools = {}
         for name, (module, make) in CONTESTANTS.items():
             if (not only or name in only) and _works(module):
@@ -106,6 +113,13 @@ def measure(
         }
         result["nl_jax"] |= shares(folder, clips) | {"wait": wait(folder, num_workers, clips)}
         return result
+
+
+def _prepare(folder: Path) -> None:
+    command = [sys.executable, "-m", "experiments.prepare_data", "--dataset=video_folder", f"--source={folder}"]
+    done = subprocess.run([*command, f"--data_dir={folder.parent / 'prepared'}"], capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"{folder} cannot be prepared: {done.stderr}")
 
 
 def make_video(path: Path) -> None:
@@ -170,14 +184,28 @@ def wait(folder: Path, num_workers: int, clips: int) -> float:
     return waited / total
 
 
+OPTIONS = dict(
+    **dict(frames=FRAMES, stride=STRIDE, crop=CROP, short_side=SHORT_SIDE),
+    **dict(test_crop=CROP, test_short_side=SHORT_SIDE[0], num_clips=1, num_crops=1),
+)
+
+
 @functools.cache
 def _folder(folder: Path) -> videos.Videos:
-    options = dict(test_crop=CROP, test_short_side=SHORT_SIDE[0], num_clips=1, num_crops=1)
-    return VideoFolder(folder, frames=FRAMES, stride=STRIDE, crop=CROP, short_side=SHORT_SIDE, **options)
+    return VideoFolder(folder, **OPTIONS)
+
+
+@functools.cache
+def _records(data_dir: Path) -> videos.Videos:
+    return PreparedVideos(data_dir, "train", **OPTIONS)
 
 
 def _nl_jax(path: str, rng: np.random.Generator) -> np.ndarray:
     return _folder(Path(path).parents[1]).train_example(0, rng)["video"]
+
+
+def _nl_jax_prepared(path: str, rng: np.random.Generator) -> np.ndarray:
+    return _records(Path(path).parents[2] / "prepared").train_example(0, rng)["video"]
 
 
 def _decord(path: str, rng: np.random.Generator, threads: int) -> np.ndarray:
@@ -211,8 +239,11 @@ def _scaled_and_cropped(clip: np.ndarray, rng: np.random.Generator) -> np.ndarra
     return cropped.take(np.arange(CROP)[::-1], axis=2) if rng.integers(2) else cropped
 
 
+PREPARED = "nl_jax, prepared"
+OURS = ("nl_jax", "tensorflow_datasets")  # what ours need; the others scale with OpenCV
 CONTESTANTS: dict[str, tuple[str, MakeClip]] = {  # name: (module that must import, what makes a clip)
     "nl_jax": ("nl_jax", _nl_jax),
+    PREPARED: ("tensorflow_datasets", _nl_jax_prepared),
     "decord, one thread": ("decord", functools.partial(_decord, threads=1)),
     "decord, its own threads": ("decord", functools.partial(_decord, threads=0)),
     "torchcodec": ("torchcodec.decoders", _torchcodec),
@@ -222,7 +253,7 @@ CONTESTANTS: dict[str, tuple[str, MakeClip]] = {  # name: (module that must impo
 def _works(module: str) -> bool:
     try:
         importlib.import_module(module)
-        importlib.import_module("cv2" if module != "nl_jax" else module)
+        importlib.import_module("cv2" if module not in OURS else module)
     except (ImportError, OSError, RuntimeError):  # not there, or without the libraries that it needs
         return False
     return True

@@ -1,7 +1,7 @@
 """The gradient of a convolution's kernel: a sum over many positions with few channels, where XLA:CPU is slowest.
 
-On GPUs it stays the gradient that JAX derives. On a CPU it is written as matrix products, frame by frame where frames
-are large, so that what is laid out for a product stays in the cache.
+On GPUs it stays the gradient that JAX derives. On a CPU it is written as matrix products. Each is over one frame, over
+a strip of a large frame or over several small ones, so that the numbers laid out for it stay in the cache.
 """
 
 import jax
@@ -11,8 +11,10 @@ from jaxtyping import Array, Float
 from nl_jax.ops.devices import merge_frames, partitioned, platform
 from nl_jax.ops.precision import wide
 
-# It is taken frame by frame when a frame has this many positions.
+# A kernel over time is taken frame by frame when a frame has this many positions.
 MIN_POSITIONS = 512
+# A product over fewer positions than this takes several frames.
+POSITIONS = 1024
 # With more input channels than this, the windows of a strided kernel are too many copies.
 MAX_STRIDED_CHANNELS = 16
 # A larger frame (of an image) is taken a strip of rows at a time: so many numbers are laid out for one product.
@@ -36,14 +38,15 @@ def kernel_gradient(
     where = platform()
     if where == "gpu":
         return by_convolution()
-    large = dy.shape[2] * dy.shape[3] >= MIN_POSITIONS and not partitioned()  # a loop over frames cannot be split
+    looped = not partitioned()  # a loop over frames cannot be split
+    large = looped and dy.shape[2] * dy.shape[3] >= MIN_POSITIONS
     if (kh, kw) == (1, 1) and strides[0] == 1 and padding[1:] == (0, 0):
         if kt > 1 and large:
             if where != "cpu":
                 return by_convolution()
             return _over_time(x[:, :, :: strides[1], :: strides[2]], dy, kt, padding[0]).astype(kernel.dtype)
         return _at_once(x[:, :, :: strides[1], :: strides[2]], dy, kt, padding[0]).astype(kernel.dtype)
-    if where == "cpu" and large and (strides[1:] == (1, 1) or i <= MAX_STRIDED_CHANNELS):
+    if where == "cpu" and looped and (strides[1:] == (1, 1) or i <= MAX_STRIDED_CHANNELS):
         return _over_frames(x, dy, kernel.shape, strides, padding).astype(kernel.dtype)
     return by_convolution()
 
@@ -77,10 +80,11 @@ def _over_time(x, dy, kt, padding):
 
 
 def _over_frames(x, dy, shape, strides, padding):
-    """One matrix product for every row of the kernel and every frame of dy; the taps in time become channels of x.
+    """One matrix product for every row of the kernel and every turn; the taps in time become channels of x.
 
-    A stride of s makes cells of s x s pixels with s s i channels, so that a window is made of whole cells. The cells of
-    a kernel's row are put side by side; its rows are then slices of that.
+    A turn is a frame of dy, a strip of its rows or several frames. A stride of s makes cells of s x s pixels with s s i
+    channels, so that a window is made of whole cells. The cells of a kernel's row are put side by side; its rows are
+    then slices of that.
     """
     kt, kh, kw, i, o = shape
     h, w, (b, t2, h2, w2, _) = *x.shape[2:4], dy.shape
@@ -95,20 +99,24 @@ def _over_frames(x, dy, shape, strides, padding):
     taps = [x[:, k : k + (t2 - 1) * strides[0] + 1 : strides[0]] for k in range(kt)]
     x = jnp.concatenate(taps, axis=-1).reshape(b * t2, *x.shape[2:4], -1)
 
-    least = -(-h2 * w2 * cw * x.shape[-1] // MAX_LAID_OUT)
+    # A loop of one turn is none: XLA lays out its strip as soon as x is known, and keeps the copies until dy is.
+    least = max(-(-h2 * w2 * cw * x.shape[-1] // MAX_LAID_OUT), 2 if b * t2 == 1 else 1)
     strips = next(n for n in range(least, h2 + 1) if h2 % n == 0) if least < h2 else h2
     high = h2 // strips  # rows of dy in a strip
+    some = min(-(-POSITIONS // (h2 * w2)), b * t2) if strips == 1 else 1
+    some = next(n for n in range(some, b * t2 + 1) if b * t2 % n == 0)  # frames in a turn
 
-    def add_strip(total, strip):
-        frame, first, dy = strip
-        part = jax.lax.dynamic_slice(x, (frame, first, 0, 0), (1, high + ch - 1, *x.shape[2:]))[0]
-        part = jnp.concatenate([part[:, k : k + w2] for k in range(cw)], axis=-1)
-        rows = [_sum_of_products(part[k : k + high].reshape(high * w2, -1), dy) for k in range(ch)]
+    def add_turn(total, turn):
+        frame, first, dy = turn
+        part = jax.lax.dynamic_slice(x, (frame, first, 0, 0), (some, high + ch - 1, *x.shape[2:]))
+        part = jnp.concatenate([part[:, :, k : k + w2] for k in range(cw)], axis=-1)
+        rows = [_sum_of_products(part[:, k : k + high].reshape(len(dy), -1), dy) for k in range(ch)]
         return total + jnp.stack(rows), None
 
     total = jnp.zeros((ch, cw * x.shape[-1], o), wide(x))
-    frame, first = (a.ravel() for a in jnp.meshgrid(jnp.arange(b * t2), high * jnp.arange(strips), indexing="ij"))
-    total, _ = jax.lax.scan(add_strip, total, (frame, first, dy.reshape(b * t2 * strips, high * w2, o)))
+    frame, first = jnp.meshgrid(some * jnp.arange(b * t2 // some), high * jnp.arange(strips), indexing="ij")
+    dy = dy.reshape(frame.size, some * high * w2, o)
+    total, _ = jax.lax.scan(add_turn, total, (frame.ravel(), first.ravel(), dy))
     total = total.reshape(ch, cw, kt, sh, sw, i, o).transpose(2, 0, 3, 1, 4, 5, 6)
     return total.reshape(kt, ch * sh, cw * sw, i, o)[:, :kh, :kw]
 

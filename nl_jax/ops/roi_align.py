@@ -176,7 +176,9 @@ def _gather_backward(residuals, dy):
         updates = weights[..., None] * dy[..., None, :].astype(weights.dtype)
         return total.at[taps.ravel()].add(updates.reshape(-1, c), mode="promise_in_bounds"), None
 
-    total, _ = jax.lax.scan(add_chunk, jnp.zeros((p, c), weights.dtype), _chunks(taps, weights, dy))
+    # Zeros that depend on dy: XLA makes constants when a step begins, and would keep these through all of it.
+    zero = jnp.minimum(jnp.abs(dy.ravel()[0].astype(weights.dtype)), 0)
+    total, _ = jax.lax.scan(add_chunk, jnp.full((p, c), zero), _chunks(taps, weights, dy))
     return total.astype(shape.dtype), None, None
 
 

@@ -124,7 +124,7 @@ def test_several_labels_a_clip(tiny, mesh_of):
 
     graphdef, train_state, _, _ = start(config, mesh)
     forwards = [make_forward(graphdef, Classification(config).scores(multi_label=m), mesh) for m in (True, False)]
-    several, one = (f(train_state.params, train_state.batch_stats, batch["video"]) for f in forwards)
+    several, one = (f(train_state.params, train_state.batch_stats, {"video": batch["video"]}) for f in forwards)
     np.testing.assert_allclose(jax.nn.softmax(jax.scipy.special.logit(several)), one, rtol=1e-4)
 
 

@@ -35,6 +35,13 @@ jax.config.update("jax_disable_most_optimizations", True)
 install_import_hook("nl_jax", "beartype.beartype")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_module():
+    """Those of all modules together take gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def torch():
     """PyTorch, for comparison; where it is not installed, the tests that ask for it are skipped."""

@@ -122,6 +122,20 @@ def test_what_is_in_the_padding_is_no_key_of_a_block(found_of):
     assert np.abs(a["res4_0_nonlocal"][0, 0, :4] - b["res4_0_nonlocal"][0, 0, :4]).max() > 1e-3
 
 
+def test_what_convolutions_let_in_at_the_border_stays_there(found_of):
+    """Of an image of 128 x 256, alone and in a bucket of 256 x 256: the change of a map by its standard deviation."""
+    image = noise(1, 128, 256)
+    sizes = [[128, 256]]
+    alone, within = (found_of(x, sizes).out for x in (image, padded(image, 256, 256)))
+    for name in ("res2_0", "res3_0", "res4_0", "P2", "P3", "P4"):
+        rows = alone[name].shape[-3]
+        change = np.square(within[name][..., :rows, :, :] - alone[name])
+        by_row = np.sqrt(change.reshape(-1, *change.shape[-3:]).mean((0, 2, 3))) / alone[name].std()
+        above = by_row[-rows // 4 : -1].mean()
+        print(f"{name}: last row {by_row[-1]:.1%}, the quarter above {above:.2%}, top {by_row[0]:.3%}")
+        assert by_row[-1] > by_row[: rows // 2].max()
+
+
 def test_anchors():
     np.testing.assert_array_equal(
         cell(32, (0.5, 1, 2), True), [[-23, -11, 23, 11], [-16, -16, 16, 16], [-11, -23, 11, 23]]

@@ -47,6 +47,7 @@ def test_there_are_no_circles():
 def test_rooms_import_in_one_direction():
     order = (
         "errors",
+        "places",
         "ops",
         "models",
         "weights",

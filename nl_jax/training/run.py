@@ -1,12 +1,10 @@
 """One training run as an object: what it holds, and one verb for everything that the loop does with it."""
 
 import itertools
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,6 +14,7 @@ from rich.console import Console
 from nl_jax.data.dataset import Batch, Dataset
 from nl_jax.errors import Preempted
 from nl_jax.models import flat
+from nl_jax.places import Place, remove
 from nl_jax.training import sharding, state, workdir
 from nl_jax.training.checkpoint import UNVALIDATED, Checkpoints, newest_of
 from nl_jax.training.chips import peak_flops
@@ -51,7 +50,7 @@ class Run:
     def __init__(
         self,
         task: Task,
-        directory: Path,
+        directory: Place,
         setup: Setup,
         console: Console,
         profile_steps: tuple[int, int] | None = None,
@@ -247,7 +246,7 @@ class Run:
             f"bad_training_{self.task.example}s": len(self._bad.indices),
         }
         if self.is_main:
-            shutil.rmtree(self.directory / UNVALIDATED, ignore_errors=True)
+            remove(self.directory / UNVALIDATED)
             evaluation.save(self.directory, self.setup.test_set)
             workdir.write_json(self.directory / "results.json", results)
         self.say(self.task.describe(results))

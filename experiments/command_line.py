@@ -5,6 +5,7 @@ import gc
 import itertools
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,7 @@ from nl_jax.training import hosts, sharding
 from nl_jax.training.workdir import flatten
 
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
+WAY_OUT = 10.0  # seconds that the end of a program may take
 # The flags and fields that may name a place in a bucket.
 IN_BUCKETS = tuple(f"--{name}" for name in ("workdir", "data", "out", "report"))
 IN_BUCKETS += tuple(f"--config.{name}" for name in ("start.workdir", "data.", "images."))
@@ -71,7 +73,11 @@ def _guarded(main: Callable[[], None]) -> None:
     except TrainingError as error:
         fail(error, 1)
     except Preempted as stop:
-        print(stop)
+        print(stop, flush=True)
+        # Python's way out waits for threads, and one may wait for input that never comes.
+        late = threading.Timer(WAY_OUT, os._exit, [PREEMPTED])
+        late.daemon = True
+        late.start()
         sys.exit(PREEMPTED)
     except Exception:
         if not hosts.several():

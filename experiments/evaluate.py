@@ -61,9 +61,10 @@ def main() -> None:
     graphdef, *arrays = workdir.restore_arrays(directory, task, mesh, best=CHECKPOINT.value == "best")
 
     waits = {"warn_after": task.config.input_warning, "end_after": task.config.input_timeout}
-    watchdog = Watchdog(say_here, **waits, notes=notes_of_run())
+    preemption = Preemption()
+    watchdog = Watchdog(say_here, **waits, notes=notes_of_run(), asked=preemption.heard)
     try:
-        with Preemption() as preemption, watchdog, Progress(disable=jax.process_index() != 0) as progress:
+        with preemption, watchdog, Progress(disable=jax.process_index() != 0) as progress:
             if jax.process_index() == 0:
                 print(f"testing {len(dataset)} {task.example}s on {mesh.size} device(s)", flush=True)
             evaluator = Evaluator(

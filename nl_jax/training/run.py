@@ -83,7 +83,7 @@ class Run:
         self._preemption, self._progress = Preemption(), make_progress(console)
         say = self.say if jax.process_count() == 1 else say_here  # of several, each speaks for itself
         waits = {"warn_after": config.input_warning, "end_after": config.input_timeout}
-        self._watchdog = Watchdog(say, **waits, notes=notes_of_run())
+        self._watchdog = Watchdog(say, **waits, notes=notes_of_run(), asked=self._preemption.heard)
         looks = {"watch": self._watched, "waiting": self._watchdog.waiting_for, "progress": self._progress}
         self._evaluator = Evaluator(self._graphdef, forward, setup.mesh, **looks)
         self._checkpoints = Checkpoints(directory, keep=config.keep_checkpoints, keep_every=config.keep_every)
@@ -97,6 +97,7 @@ class Run:
         self._metrics, self._indices = [], []  # of the steps since the last row
         self._log, self._contexts, self._bar = None, ExitStack(), None
         self._began = self._row_began = None
+        self._place = None  # of the batch that is being waited for
 
     # ---------------------------------------------------------------------------------------------------- start and end
 
@@ -137,12 +138,21 @@ class Run:
     # --------------------------------------------------------------------------------------------------------- stepping
 
     def read(self) -> Batch:
-        """The next batch."""
+        """The next batch. Where the run is asked to end meanwhile, it does so: the batch may never come."""
         if self._row_began is None:
             self._row_began = time.monotonic()
         self._profile.before(self.step)
-        with self._times.of("input"), self._watchdog.waiting_for(f"batch {self.step}"):
-            batch = next(self._batches)
+        self._place = self._batches.get_state()
+        try:
+            with self._times.of("input"), self._watchdog.waiting_for(f"batch {self.step}"):
+                with self._preemption.interrupting():
+                    batch = next(self._batches)
+                self._place = None
+        except Preempted:
+            if self._metrics:
+                self.log(self.take_row(), None)
+            self.save(None)
+            self.end()
         self._tell_bad(self._bad.add(batch.pop("failed")))
         self._indices.append(batch.pop("index"))
         return batch
@@ -284,7 +294,8 @@ class Run:
             self.say(f"cannot be decoded, replaced by another: {line}")
 
     def _data_state(self) -> dict:
-        return self._batches.get_state() | {"skipped_steps": self._nonfinite.skipped}
+        # A signal can come when a batch is counted and not yet here.
+        return (self._place or self._batches.get_state()) | {"skipped_steps": self._nonfinite.skipped}
 
 
 def _other_seeds(seed: int) -> tuple[jax.Array, int]:

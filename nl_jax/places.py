@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from etils import epath
-
 from nl_jax.errors import InputError, require
+
+require("train", "etils")
+
+from etils import epath  # noqa: E402
 
 Place = Path | epath.Path
 

@@ -92,12 +92,10 @@ class Run:
         process = jax.process_index() if jax.process_count() > 1 else None
         self._nonfinite = NonFinite(directory, setup.train_set, task.example, config.skip_nonfinite, process)
         self._profile, self._times = Profile(directory / "profile", profile_steps), Times()
-        # What is known of it so far.
         self.step, self.owed = 0, None
         self._metrics, self._indices = [], []  # of the steps since the last row
-        self._log, self._contexts, self._bar = None, ExitStack(), None
+        self._log, self._contexts, self._bar, self._place = None, ExitStack(), None, None
         self._began = self._row_began = None
-        self._place = None  # of the batch that is being waited for
 
     # ---------------------------------------------------------------------------------------------------- start and end
 
@@ -142,17 +140,17 @@ class Run:
         if self._row_began is None:
             self._row_began = time.monotonic()
         self._profile.before(self.step)
-        self._place = self._batches.get_state()
+        self._place = self._batches.get_state()  # a signal can come when a batch is counted and not yet here
         try:
-            with self._times.of("input"), self._watchdog.waiting_for(f"batch {self.step}"):
-                with self._preemption.interrupting():
-                    batch = next(self._batches)
-                self._place = None
+            waiting = self._watchdog.waiting_for(f"batch {self.step}")
+            with self._times.of("input"), waiting, self._preemption.interrupting():
+                batch = next(self._batches)
         except Preempted:
             if self._metrics:
                 self.log(self.take_row(), None)
             self.save(None)
             self.end()
+        self._place = None
         self._tell_bad(self._bad.add(batch.pop("failed")))
         self._indices.append(batch.pop("index"))
         return batch
@@ -294,7 +292,6 @@ class Run:
             self.say(f"cannot be decoded, replaced by another: {line}")
 
     def _data_state(self) -> dict:
-        # A signal can come when a batch is counted and not yet here.
         return (self._place or self._batches.get_state()) | {"skipped_steps": self._nonfinite.skipped}
 
 

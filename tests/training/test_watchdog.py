@@ -88,7 +88,7 @@ def test_a_process_that_waits_and_was_asked_to_end_does_so(capsys):
         codes.append(code)
         ended.set()
 
-    with Watchdog(lambda line: None, warn_after=0.05, end_after=0, end=end, notes=Notes(service, 0, 2)) as watchdog:
+    with Watchdog(lambda line: None, warn_after=0.05, end_after=0.0, end=end, notes=Notes(service, 0, 2)) as watchdog:
         with watchdog.waiting_for("the checkpoint of step 7"):
             service.notes["RECEIVED_PREEMPTION_NOTICE"] = "2026-01-01T00:00:00"
             assert not ended.wait(0.3)

@@ -28,7 +28,7 @@ from experiments.report.page import render
 from experiments.report.runs import read_runs
 from nl_jax import Predictor, places
 from nl_jax.data import check
-from nl_jax.data.open import open_videos
+from nl_jax.data.records.read import find_prepared, read_index
 from nl_jax.errors import InputError
 from nl_jax.models import VideoResNet, flat
 from nl_jax.places import place
@@ -218,8 +218,9 @@ def amazon(tmp_path, monkeypatch):
 def test_amazons_buckets_hold_data_and_reports(prepared, amazon):
     data_set, _, split = prepared.rpartition(":")
     places.send(places.local_copy(place("data", data_set)), place("data", f"{amazon}/prepared"))
-    data = open_videos(f"{amazon}/prepared:{split}", frames=4, stride=1)
-    assert data.classes == CLASSES and data.test_example(0)["video"].shape[-1] == 3
+    copy = find_prepared(f"{amazon}/prepared")
+    assert copy.is_relative_to(places.cache_directory()) and len(read_index(copy, split)) == 4
+    assert find_prepared(f"{amazon}/prepared") == copy
     report = place("out", f"{amazon}/report.txt")
     growing = places.Growing(report, "a\n")
     growing.write("b\n")

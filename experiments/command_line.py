@@ -1,5 +1,6 @@
 """How every program here starts: bad input is one clear line and exit code 2, never a traceback."""
 
+import argparse
 import atexit
 import gc
 import itertools
@@ -9,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import jax
 from absl import app, flags, logging
@@ -44,6 +46,15 @@ def run(main: Callable[..., None], arguments: str = "") -> None:
     app.run(
         lambda argv: _guarded(partial(main, argv[1:]) if arguments else main), flags_parser=partial(_parse, arguments)
     )
+
+
+def local_path(text: str) -> Path:
+    """The value of a flag of argparse that names a file or folder of this machine."""
+    try:
+        check_local("path", text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return Path(text)
 
 
 def mesh_axes(given: str) -> dict[str, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.reproduce import __main__ as reproduce
 from nl_jax.data.open import open_videos
 from nl_jax.errors import InputError
 from nl_jax.places import make_directory, place
@@ -86,3 +87,10 @@ def test_a_file_whose_name_begins_with_a_dash(directory):
 def test_help_is_no_failure(directory):
     found = run(directory, "evaluate", "--help")
     assert found.returncode == 0 and "--workdir" in found.stdout
+
+
+def test_programs_that_write_to_this_machine_alone_refuse_a_bucket(capsys):
+    with pytest.raises(SystemExit) as ended:
+        reproduce.parser().parse_args(["2a", "--out=gs://bucket/tables"])
+    assert ended.value.code == 2
+    assert "argument --out: path=gs://bucket/tables is an address" in capsys.readouterr().err

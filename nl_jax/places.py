@@ -18,7 +18,7 @@ from pathlib import Path
 
 from nl_jax.errors import InputError, require
 
-require("train", "etils")
+require("train", "etils", "fsspec")  # etils[epath] brings both
 
 from etils import epath  # noqa: E402
 

@@ -23,7 +23,7 @@ from nl_jax.training import hosts, sharding
 from nl_jax.training.workdir import flatten
 
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
-WAY_OUT = 10.0  # seconds that the end of a program may take
+WAY_OUT = 5.0  # seconds that the end of a program may take
 # The flags and fields that may name a place in a bucket.
 IN_BUCKETS = tuple(f"--{name}" for name in ("workdir", "data", "out", "report"))
 IN_BUCKETS += tuple(f"--config.{name}" for name in ("start.workdir", "data.", "images."))

@@ -17,6 +17,7 @@ from nl_jax.training import hosts
 
 EXIT_CODE = 1  # as of every run that cannot go on
 PREEMPTED = 75  # as of every run that was asked to end
+LAST = 5.0  # seconds in which others say whom they wait for
 
 
 class Notes:
@@ -136,14 +137,15 @@ class Watchdog:
             if wait is not told:
                 told, next_line = wait, self._warn_after
             if self._end_after and seconds >= self._end_after:
-                late = self._late(count) or f"{'the input pipeline' if 'batch' in what else 'it'} hangs"
+                late = self._late(count)
+                why = late or f"{'the input pipeline' if 'batch' in what else 'it'} hangs"
                 print(
-                    f"error: waited {seconds:.0f} s for {what}, and input_timeout={self._end_after:g}: {late}. "
+                    f"error: waited {seconds:.0f} s for {what}, and input_timeout={self._end_after:g}: {why}. "
                     "The same command goes on from what is saved",
                     file=sys.stderr,
                     flush=True,
                 )
-                return self._end(EXIT_CODE)
+                return self._end_after_others(EXIT_CODE, late)
             # A checkpoint takes as long as it takes, and is what the run was to do when asked.
             if seconds >= self._warn_after and "checkpoint" not in what and self._is_asked():
                 late = self._late(count)
@@ -153,11 +155,17 @@ class Watchdog:
                     file=sys.stderr,
                     flush=True,
                 )
-                return self._end(PREEMPTED)
+                return self._end_after_others(PREEMPTED, late)
             if seconds >= next_line:
                 late = self._late(count)
                 self._say(f"waiting for {what} for {seconds:.0f} s{late and f': {late}'}")
                 next_line *= 2
+
+    def _end_after_others(self, code: int, late: str) -> None:
+        """The process that the others wait for ends last: when it is gone they cannot say so."""
+        if self._notes and not late:
+            time.sleep(LAST)
+        self._end(code)
 
     def _is_asked(self) -> bool:
         return self._asked() or bool(self._notes and self._notes.asked_to_end())

@@ -82,7 +82,7 @@ def _reached(what: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        reason = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise InputError(f"{what} cannot be reached or written: {reason}") from error
 
 
@@ -94,9 +94,10 @@ def absolute(path: Place) -> Place:
 def make_directory(path: Place) -> None:
     """Raises InputError where it cannot be made, or nothing can be written there. A bucket has no empty folders."""
     if is_bucket(path):
+        trial = path / f".{uuid.uuid4().hex}"  # several processes may ask at once
         with _reached(f"the directory {path}"):
-            (path / ".writable").write_bytes(b"")
-            (path / ".writable").unlink()
+            trial.write_bytes(b"")
+            trial.unlink()
         return
     check_local("directory", path)
     try:

@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from functools import partial
+from logging import getLogger
 from pathlib import Path
 
 import jax
@@ -39,6 +40,7 @@ def run(main: Callable[..., None], arguments: str = "") -> None:
     for stream in (sys.stdout, sys.stderr):  # names of files need not be text
         stream.reconfigure(errors="backslashreplace")
     logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
+    getLogger("gcsfs").setLevel("CRITICAL")  # shows a traceback of what is raised, too
     if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR
         jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "compiled"))
     atexit.register(gc.collect)  # batches in shared memory, which Grain cannot free once Python is going down

@@ -249,12 +249,12 @@ def test_sigterm_saves_where_an_input_worker_is_stuck(tmp_path):
             os.kill(worker, signal.SIGSTOP)
         time.sleep(2)  # what was made before is used up
         process.send_signal(signal.SIGTERM)
-        output, error = process.communicate(timeout=MINUTE)
+        code = process.wait(timeout=MINUTE)
     finally:
-        process.kill()
-        for worker in workers:
+        for pid in (process.pid, *workers):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGKILL)
-    assert process.returncode == 75, error
+                os.kill(pid, signal.SIGKILL)
+        output, error = process.communicate()  # the worker had these pipes, too
+    assert code == 75, error
     (saved,) = (tmp_path / "checkpoints").iterdir()
     assert f"asked to end: saved at step {saved.name};" in output and len(losses(tmp_path)) == int(saved.name)

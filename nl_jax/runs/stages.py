@@ -20,7 +20,7 @@ from nl_jax.training.task import Results
 RESNEXT = {"groups": 1, "width_per_group": 64, "stride_on_1x1": False}
 
 
-def train_chain(config: ConfigDict, directory: Place, profile_steps: tuple[int, int] | None = None) -> Results:
+def train_chain(config: ConfigDict, directory: Place | str, profile_steps: tuple[int, int] | None = None) -> Results:
     """Trains the stage that the config starts from, unless that has been done, and then the config.
 
     Args:
@@ -30,6 +30,7 @@ def train_chain(config: ConfigDict, directory: Place, profile_steps: tuple[int, 
     Raises:
       InputError: for a config of any stage that cannot be run, before the first one is trained.
     """
+    directory = place("workdir", directory)
     if _has_stage_to_train(config, directory):
         check_chain(config, directory)  # before hours are spent on the stage
     return _train_stages(config, directory, profile_steps)

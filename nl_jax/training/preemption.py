@@ -24,7 +24,7 @@ class Preemption:
     """
 
     def __init__(self):
-        self._asked = self._heard = self._interrupts = False
+        self._asked = self._heard = self._active = self._interrupts = False
         self._before, self._pipe = {}, ()
 
     def asked(self) -> bool:
@@ -48,7 +48,7 @@ class Preemption:
         """
         self._interrupts = True
         try:
-            if self._asked and self._pipe:
+            if self._asked and self._active:
                 raise Preempted("asked to end")
             yield
         finally:
@@ -68,9 +68,11 @@ class Preemption:
 
     def __enter__(self) -> "Preemption":
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-            self._pipe = os.pipe()
-            for end in self._pipe:
-                os.set_blocking(end, False)
+            self._active = True
+            if not self._pipe:
+                self._pipe = os.pipe()
+                for end in self._pipe:
+                    os.set_blocking(end, False)
             self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
@@ -78,11 +80,13 @@ class Preemption:
 
     def __exit__(self, *_) -> None:
         self._restore()
-        if self._pipe:
+        if self._active:
             signal.set_wakeup_fd(self._wakeup)
-            for end in self._pipe:
-                os.close(end)
-            self._pipe = ()
+            self._active = False
+
+    def __del__(self) -> None:
+        for end in self._pipe:  # not before, since another thread may look
+            os.close(end)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

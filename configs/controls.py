@@ -24,8 +24,8 @@ ROWS = {
     "five_blocks": table2c.ROWS["r50_5"],
     "same_parameters": R50 | {"model.blocks_per_stage": (3, 6, 12, 3)},
     "same_flops": R50 | {"model.blocks_per_stage": (3, 8, 15, 3)},
-    "global_norm": table2c.ROWS["baseline_r50"] | {"model.norm": "global"},
-    "frozen_norm": table2c.ROWS["baseline_r50"] | {"model.norm": "frozen"},
+    "global_norm": R50 | {"model.norm": "global"},
+    "frozen_norm": R50 | {"model.norm": "frozen"},
 }
 LAPTOP = {"same_parameters": (1, 4, 9, 1), "same_flops": (1, 5, 10, 1)}
 

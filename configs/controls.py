@@ -7,6 +7,10 @@
 The rows same_parameters and same_flops have as many parameters, and as many multiply-adds, as five non-local blocks
 give, by more residual blocks in res3 and res4. The paper has no such rows; its own control is depth, table 2c.
 
+Batch norm in training tells each clip of the frames of others: its statistics are of a group of eight clips. The rows
+global_norm (statistics of the whole batch) and frozen_norm (those of the image network) are the baseline with less of
+that, and with none.
+
 Cost, planned from its operations by `python -m experiments.reproduce controls --plan` for a TPU v5e at an assumed 40%
 of its published peak: 11.1 to 17.2 device-hours a row, after 10.0 for the images. With the flag `laptop` a row is a
 minute on one core (configs/laptop.py); what came of that is in docs/reproduction.md.
@@ -20,6 +24,8 @@ ROWS = {
     "five_blocks": table2c.ROWS["r50_5"],
     "same_parameters": R50 | {"model.blocks_per_stage": (3, 6, 12, 3)},
     "same_flops": R50 | {"model.blocks_per_stage": (3, 8, 15, 3)},
+    "global_norm": R50 | {"model.norm": "global"},
+    "frozen_norm": R50 | {"model.norm": "frozen"},
 }
 LAPTOP = {"same_parameters": (1, 4, 9, 1), "same_flops": (1, 5, 10, 1)}
 

@@ -42,7 +42,7 @@ LONG = {
     "optimizer.warmup_steps": 20,
     "model.norm": "frozen",
 }
-KEPT = ("model.inflate", "model.nonlocal_options.pairwise", "model.nonlocal_options.axes", "paper")
+KEPT = ("model.inflate", "model.norm", "model.nonlocal_options.pairwise", "model.nonlocal_options.axes", "paper")
 
 
 def counterpart(row: dict) -> ConfigDict:
@@ -62,7 +62,7 @@ def counterpart(row: dict) -> ConfigDict:
         changes |= IMAGES
     else:
         changes["data.frames"] = FRAMES[frames]
-        changes |= LONG if row.get("model.norm") == "frozen" else {}
+        changes |= LONG if frames == 128 else {}
     return common.update(recipe(), changes)
 
 

@@ -8,8 +8,6 @@ A position is frame, row and column of the block's input, counted from 0; withou
 --measure draws nothing: it counts on what the arrows of so many clips of the embedded task land.
 """
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 from absl import flags
@@ -22,6 +20,7 @@ from nl_jax.data.long_range import LongRange
 from nl_jax.errors import InputError
 from nl_jax.figures import attention, landing
 from nl_jax.models import flat
+from nl_jax.places import Place, make_directory, place
 from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding, workdir
 from nl_jax.training.normalize import make_normalize
@@ -40,7 +39,7 @@ OUT = flags.DEFINE_string("out", None, "where the pictures go; WORKDIR/attention
 
 
 def main() -> None:
-    directory = Path(WORKDIR.value)
+    directory = place("--workdir", WORKDIR.value)
     config = workdir.read_config(directory)
     position = pictures.parse_position(POSITION.value)
     dataset = task_of(config).open_split(SPLIT.value, workdir.read_classes(directory))
@@ -61,13 +60,13 @@ def main() -> None:
     found = attention.attend(model, normalize(jnp.asarray(video)[None]), block, position)
     view = f", view {VIEW.value}" if len(example["video"]) > 1 else ""
     title = f"{SPLIT.value} video {dataset.names[index]}{view}"
-    out = Path(OUT.value) if OUT.value else directory / "attention"
-    workdir.make_directory(out)
+    out = place("--out", OUT.value) if OUT.value else directory / "attention"
+    make_directory(out)
     for path in pictures.draw(video, found, out / f"video{index}_{block}", FORMAT.value, COUNT.value, title):
         print(f"wrote {path}")
 
 
-def _load(directory: Path):
+def _load(directory: Place):
     model = flat.merge(*restore_network(directory, sharding.make_mesh(data=-1, fsdp=1)))
     model.eval()
     return model
@@ -81,7 +80,7 @@ def _index(dataset, text: str) -> int:
     return int(text)
 
 
-def _measure(directory: Path, dataset, normalize) -> None:
+def _measure(directory: Place, dataset, normalize) -> None:
     if not isinstance(dataset, LongRange) or dataset.images:
         raise InputError(f"--measure: only the clips of the embedded task say where things are; {directory} has others")
     if MEASURE.value > len(dataset):

@@ -1,26 +1,33 @@
 """How every program here starts: bad input is one clear line and exit code 2, never a traceback."""
 
+import argparse
 import atexit
 import gc
 import itertools
 import os
 import sys
-import tempfile
+import threading
 import traceback
 from collections.abc import Callable
 from functools import partial
+from logging import getLogger
 from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from nl_jax.errors import InputError, Preempted, TrainingError, check_place
+from nl_jax.errors import InputError, Preempted, TrainingError
+from nl_jax.places import cache_directory, check_local, is_bucket
 from nl_jax.runs.config_files import load_config
 from nl_jax.training import hosts, sharding
 from nl_jax.training.workdir import flatten
 
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
+WAY_OUT = 5.0  # seconds that the end of a program may take
+# The flags and fields that may name a place in a bucket.
+IN_BUCKETS = tuple(f"--{name}" for name in ("workdir", "data", "out", "report"))
+IN_BUCKETS += tuple(f"--config.{name}" for name in ("start.workdir", "data.", "images."))
 
 
 def run(main: Callable[..., None], arguments: str = "") -> None:
@@ -33,8 +40,9 @@ def run(main: Callable[..., None], arguments: str = "") -> None:
     for stream in (sys.stdout, sys.stderr):  # names of files need not be text
         stream.reconfigure(errors="backslashreplace")
     logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
+    getLogger("gcsfs").setLevel("CRITICAL")  # shows a traceback of what is raised, too
     if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR
-        jax.config.update("jax_compilation_cache_dir", str(_cache() / "nl_jax" / "compiled"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "compiled"))
     atexit.register(gc.collect)  # batches in shared memory, which Grain cannot free once Python is going down
     flags.FLAGS.set_gnu_getopt(bool(arguments))  # flags may follow arguments
     app.run(
@@ -42,17 +50,13 @@ def run(main: Callable[..., None], arguments: str = "") -> None:
     )
 
 
-def _cache() -> Path:
-    """Where a user's caches lie; in a container a user may have no home."""
-    if named := os.environ.get("XDG_CACHE_HOME"):
-        return Path(named)
+def local_path(text: str) -> Path:
+    """The value of a flag of argparse that names a file or folder of this machine."""
     try:
-        home = Path.home()
-    except RuntimeError:
-        home = None
-    if home is None or not os.access(home, os.W_OK):
-        return Path(tempfile.gettempdir()) / f"cache_of_{os.getuid()}"
-    return home / ".cache"
+        check_local("path", text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return Path(text)
 
 
 def mesh_axes(given: str) -> dict[str, int]:
@@ -82,7 +86,11 @@ def _guarded(main: Callable[[], None]) -> None:
     except TrainingError as error:
         fail(error, 1)
     except Preempted as stop:
-        print(stop)
+        print(stop, flush=True)
+        # Python's way out waits for threads, and one may wait for input that never comes.
+        late = threading.Timer(WAY_OUT, os._exit, [PREEMPTED])
+        late.daemon = True
+        late.start()
         sys.exit(PREEMPTED)
     except Exception:
         if not hosts.several():
@@ -121,14 +129,14 @@ def _is_file(word: str) -> bool:
 
 
 def _check_places() -> None:
-    """No flag and no field of a config may be the address of a bucket, before anything is read or written."""
+    """An address may be given where a bucket is read or written, before anything is."""
     for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
-        if isinstance(flag.value, str):
-            check_place(f"--{flag.name}", flag.value)
-        elif isinstance(flag.value, ConfigDict):
-            for name, value in flatten(flag.value.to_dict(), f"--{flag.name}.").items():
-                if isinstance(value, str):
-                    check_place(name, value)
+        values = {f"--{flag.name}": flag.value}
+        if isinstance(flag.value, ConfigDict):
+            values = flatten(flag.value.to_dict(), f"--{flag.name}.")
+        for name, value in values.items():
+            if isinstance(value, str) and not (name.startswith(IN_BUCKETS) and is_bucket(value)):
+                check_local(name, value)
 
 
 def _check_fields(argv: list[str]) -> None:

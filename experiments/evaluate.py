@@ -5,14 +5,13 @@ python -m experiments.evaluate --workdir=runs/folder --data=VIDEOS --num_clips=1
 python -m experiments.evaluate --workdir=runs/long --mesh=time=4 --batch_size=8
 """
 
-from pathlib import Path
-
 import jax
 from absl import flags
 from rich.progress import Progress
 
 from experiments import command_line, processes
 from nl_jax.errors import Preempted
+from nl_jax.places import Place, make_directory, place
 from nl_jax.tasks import TASKS, task_of
 from nl_jax.training import sharding, workdir
 from nl_jax.training.evaluator import Evaluator
@@ -51,7 +50,7 @@ OPTIONS = _define_options()
 
 def main() -> None:
     processes.join()
-    directory = Path(WORKDIR.value)
+    directory = place("--workdir", WORKDIR.value)
     task = _task(directory)
     # The devices here may be others than those of the run.
     axes = command_line.mesh_axes(MESH.value) if MESH.value else {}
@@ -62,9 +61,10 @@ def main() -> None:
     graphdef, *arrays = workdir.restore_arrays(directory, task, mesh, best=CHECKPOINT.value == "best")
 
     waits = {"warn_after": task.config.input_warning, "end_after": task.config.input_timeout}
-    watchdog = Watchdog(say_here, **waits, notes=notes_of_run())
+    preemption = Preemption()
+    watchdog = Watchdog(say_here, **waits, notes=notes_of_run(), asked=preemption.heard)
     try:
-        with Preemption() as preemption, watchdog, Progress(disable=jax.process_index() != 0) as progress:
+        with preemption, watchdog, Progress(disable=jax.process_index() != 0) as progress:
             if jax.process_index() == 0:
                 print(f"testing {len(dataset)} {task.example}s on {mesh.size} device(s)", flush=True)
             evaluator = Evaluator(
@@ -84,7 +84,7 @@ def main() -> None:
         _write(directory, task, dataset, evaluation)
 
 
-def _task(directory: Path) -> Task:
+def _task(directory: Place) -> Task:
     """That of the run, with the changes that the flags make to its config."""
     config = workdir.read_config(directory).unlock()
     for name, option in OPTIONS.items():
@@ -101,13 +101,13 @@ def _task(directory: Path) -> Task:
     return task_of(config)
 
 
-def _write(directory: Path, task: Task, dataset, evaluation) -> None:
+def _write(directory: Place, task: Task, dataset, evaluation) -> None:
     """The results, and what there is to say of them."""
     bad = evaluation.failed.nonzero()[0].tolist()
     results = task.results(evaluation, dataset, DATA.value or task.measured_on(SPLIT.value))
     results[f"undecodable_{task.example}s"] = [dataset.names[index] for index in bad]
-    out = Path(OUT.value) if OUT.value else directory / "evaluate"
-    workdir.make_directory(out)
+    out = place("--out", OUT.value) if OUT.value else directory / "evaluate"
+    make_directory(out)
     path = evaluation.save(out, dataset)
     workdir.write_json(out / "results.json", results)
     for index in bad:

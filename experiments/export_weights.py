@@ -10,6 +10,7 @@ from absl import flags
 
 from experiments import command_line
 from nl_jax.models import flat
+from nl_jax.places import place
 from nl_jax.tasks import restore_network
 from nl_jax.training import sharding
 from nl_jax.training.workdir import read_classes
@@ -20,7 +21,7 @@ PATH = flags.DEFINE_string("path", None, "the file to write: .pyth, or .safetens
 
 
 def main() -> None:
-    directory = Path(WORKDIR.value)
+    directory = place("--workdir", WORKDIR.value)
     model = flat.merge(*restore_network(directory, sharding.make_mesh(-1, 1)))
     if Path(PATH.value).suffix == ".safetensors":
         save_own(model, PATH.value, read_classes(directory))

@@ -7,8 +7,6 @@ python -m experiments.evaluate --workdir=runs/i3d_nln --data=VIDEOS
 The config must describe the network in the file; an error says which field to set. docs/weights.md lists the files.
 """
 
-from pathlib import Path
-
 import jax.numpy as jnp
 import optax
 from absl import flags
@@ -16,6 +14,7 @@ from absl import flags
 from experiments import command_line, foreign
 from nl_jax.errors import InputError
 from nl_jax.models import flat
+from nl_jax.places import place
 from nl_jax.training import workdir
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.state import TrainState
@@ -27,7 +26,7 @@ flags.mark_flags_as_required(["config", "source"])
 
 
 def main() -> None:
-    directory = Path(WORKDIR.value)
+    directory = place("--workdir", WORKDIR.value)
     if (directory / "config.json").exists():
         raise InputError(f"--workdir: {directory} holds a run already; choose another")
     model, config, classes, report = foreign.import_network(PATH.value)

@@ -1,12 +1,11 @@
 """Pictures of what a block looks at, for the programs that draw them."""
 
-from pathlib import Path
-
 from nl_jax.errors import InputError
 from nl_jax.figures import attention, moving
+from nl_jax.places import Place
 
 
-def draw(video, found: attention.Attention, stem: Path, ending: str, count: int, title: str) -> list[Path]:
+def draw(video, found: attention.Attention, stem: Place, ending: str, count: int, title: str) -> list[Place]:
     """Writes the pictures of what was found, as STEM_POSITION_KIND.ENDING, and returns where they are."""
     at = "mean" if found.position is None else "-".join(map(str, found.position))
     if f".{ending}" in moving.ENDINGS:

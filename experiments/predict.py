@@ -38,6 +38,7 @@ from nl_jax.data.stream import is_stream
 from nl_jax.errors import InputError
 from nl_jax.figures import attention
 from nl_jax.figures.scores import draw_scores
+from nl_jax.places import make_directory, place
 from nl_jax.runs.predictor import Prediction, Predictor
 from nl_jax.training import workdir
 
@@ -59,13 +60,13 @@ flags.adopt_module_key_flags(foreign)
 
 
 def main(arguments: list[str]) -> None:
-    if WORKDIR.value is not None and workdir.read_config(Path(WORKDIR.value)).get("task") == "detection":
+    if WORKDIR.value is not None and workdir.read_config(place("--workdir", WORKDIR.value)).get("task") == "detection":
         _objects(arguments)
         return
     position = pictures.parse_position(POSITION.value)
     predictor = _predictor()
     if OUT.value:
-        workdir.make_directory(Path(OUT.value))
+        make_directory(place("--out", OUT.value))
         predictor.check_block(BLOCK.value)
     # What goes to a file or a pipe is not wrapped: a path is one word there.
     width = None if sys.stdout.isatty() else 10_000
@@ -95,14 +96,14 @@ def main(arguments: list[str]) -> None:
 
 def _objects(arguments: list[str]) -> None:
     if OUT.value:
-        workdir.make_directory(Path(OUT.value))
+        make_directory(place("--out", OUT.value))
     predict_objects.predict(
-        Path(WORKDIR.value),
+        place("--workdir", WORKDIR.value),
         arguments,
         best=BEST.value,
         min_score=MIN_SCORE.value,
         every=EVERY.value or 0.0,
-        out=Path(OUT.value) if OUT.value else None,
+        out=place("--out", OUT.value) if OUT.value else None,
         print_json=_print_json if JSON.value else None,
     )
 
@@ -113,7 +114,7 @@ def _predictor() -> Predictor:
     if WORKDIR.value is not None:
         if foreign.CONFIG.value is not None or foreign.SOURCE.value is not None:
             raise InputError("--config and --source go with --checkpoint; a workdir has its own")
-        return Predictor.of_workdir(Path(WORKDIR.value), best=BEST.value, multi_label=MULTI_LABEL.value)
+        return Predictor.of_workdir(place("--workdir", WORKDIR.value), best=BEST.value, multi_label=MULTI_LABEL.value)
     if foreign.CONFIG.value is None or foreign.SOURCE.value is None:
         raise InputError("--checkpoint needs --config, the network in the file, and --source, whose file it is")
     model, config, classes, report = foreign.import_network(CHECKPOINT.value)
@@ -183,7 +184,7 @@ def _show(found: Prediction, console: Console) -> None:
 
 
 def _draw(predictor: Predictor, found: Prediction, stem: str, position: tuple[int, int, int] | None) -> None:
-    out = Path(OUT.value)
+    out = place("--out", OUT.value)
     say = (lambda path: None) if JSON.value else (lambda path: print(f"wrote {path}"))
     if len(found.seconds) > 1:
         shown = [entry["label"] for entry in found.top(min(5, TOP.value))]

@@ -15,16 +15,17 @@ from nl_jax.data.picture_folder import is_picture
 from nl_jax.data.sources.folder import VIDEO_SUFFIXES
 from nl_jax.data.stream import is_stream
 from nl_jax.errors import InputError
+from nl_jax.places import Place
 
 
 def predict(
-    directory: Path,
+    directory: Place,
     arguments: list[str],
     *,
     best: bool,
     min_score: float,
     every: float,
-    out: Path | None,
+    out: Place | None,
     print_json,
 ) -> None:
     """Tells what is in every image, and in every frame of every video, that the arguments name.

@@ -8,6 +8,7 @@ The first, after it was stopped in whatever way, goes on where it stopped. docs/
 
 import contextlib
 import fcntl
+import hashlib
 import io
 import os
 import shutil
@@ -27,6 +28,7 @@ from nl_jax.data.records.read import write_index
 from nl_jax.data.records.write import BUILDERS, SECONDS_PER_VIDEO, config_of, found_by_split, root_of
 from nl_jax.data.sources.listing import Listing
 from nl_jax.errors import InputError
+from nl_jax.places import Place, cache_directory, is_bucket, make_directory, place, send
 
 DATASET = flags.DEFINE_enum("dataset", None, [*BUILDERS, "coco"], "which data set", required=True)
 ANNOTATIONS = flags.DEFINE_enum("annotations", "instances", ("instances", "person_keypoints"), "of coco: which files")
@@ -67,10 +69,12 @@ def main() -> None:
         return
     if not DATA_DIR.value:
         raise InputError("--data_dir is not given: where does the prepared data set go?")
-    data_dir = Path(DATA_DIR.value)
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir = _local_data_dir()
     builder = builder_class(config=config, data_dir=data_dir)
     builder.source = source
+    goal = _goal(Path(builder.data_path), data_dir)
+    if _is_there(goal):
+        return
     with _only_one(data_dir / f".preparing_{builder.name}_{config.name}") as unfinished:
         if Path(builder.data_path).exists():
             console.print(f"{builder.data_path} is prepared already; remove it to prepare it anew")
@@ -81,7 +85,9 @@ def main() -> None:
                     builder.preparation(root_of(source)), [item for items in found.values() for item in items]
                 )
             _write(builder, unfinished)
-        _tell(builder, write_index(Path(builder.data_path)))
+        rows = write_index(Path(builder.data_path))
+        _send(Path(builder.data_path), goal)
+        _tell(builder, rows, goal)
         shutil.rmtree(unfinished)
 
 
@@ -96,11 +102,13 @@ def _coco(source: Path) -> None:
         return
     if not DATA_DIR.value:
         raise InputError("--data_dir is not given: where does the prepared data set go?")
-    data_dir = Path(DATA_DIR.value)
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir = _local_data_dir()
     builder = records.Coco(config=records.config_of(kind), data_dir=data_dir)
     builder.splits = splits
     directory = Path(builder.data_path)
+    goal = _goal(directory, data_dir)
+    if _is_there(goal):
+        return
     with _only_one(data_dir / f".preparing_{builder.name}_{kind}") as unfinished:
         if directory.exists():
             console.print(f"{directory} has its shards already; remove it to prepare it anew")
@@ -111,8 +119,47 @@ def _coco(source: Path) -> None:
             console.print(f"{split}: {len(found.images)} images, {instances} annotations; {len(found.problems)} faults")
             for problem in found.problems[:10]:
                 console.print(f"  {problem}")
+        _send(directory, goal)
         shutil.rmtree(unfinished)
-    console.print(f"wrote {directory}; train on it with --config.data.train={directory}:{next(iter(splits))}")
+    console.print(f"wrote {goal}; train on it with --config.data.train={goal}:{next(iter(splits))}")
+
+
+def _local_data_dir() -> Path:
+    """Where the data set is made: --data_dir, or for a bucket a folder here, since shards are written to files."""
+    data_dir = place("--data_dir", DATA_DIR.value)
+    if is_bucket(data_dir):
+        if BEAM_RUNNER.value not in (None, "DirectRunner"):
+            raise InputError(
+                f"--data_dir={data_dir}: the workers of {BEAM_RUNNER.value} write to a file system that all see; "
+                "mount the bucket on every machine (gcsfuse, mountpoint-s3) and give that folder"
+            )
+        make_directory(data_dir)
+        data_dir = cache_directory() / "preparing" / hashlib.sha256(str(data_dir).encode()).hexdigest()[:32]
+    data_dir.mkdir(parents=True, exist_ok=True)
+    return data_dir
+
+
+def _goal(directory: Path, data_dir: Path) -> Place:
+    """Where the data set will be: in the directory where it is made, or in the bucket of --data_dir."""
+    if not is_bucket(DATA_DIR.value):
+        return directory
+    return place("--data_dir", DATA_DIR.value) / directory.relative_to(data_dir).as_posix()
+
+
+def _is_there(goal: Place) -> bool:
+    """Whether a bucket has the data set already."""
+    found = is_bucket(goal) and (goal / "dataset_info.json").exists()
+    if found:
+        console.print(f"{goal} is prepared already; remove it to prepare it anew")
+    return found
+
+
+def _send(directory: Path, goal: Place) -> None:
+    """To a bucket, if that is where it goes; what was made here is removed then."""
+    if is_bucket(goal):
+        with console.status(f"sending it to {goal}"):
+            send(directory, goal)
+        shutil.rmtree(directory)
 
 
 def _check_coco(check, splits, keypoints: bool) -> None:
@@ -129,7 +176,7 @@ def _check_coco(check, splits, keypoints: bool) -> None:
             progress.update(task, completed=min(progress.tasks[task].completed + 1, count), failed=failed)
     _tell_pace("images", count, began)
     lines = check.finish(lines)
-    check.write_report(Path(REPORT.value), f"{DATASET.value}: {SOURCE.value}", lines)
+    check.write_report(place("--report", REPORT.value), f"{DATASET.value}: {SOURCE.value}", lines)
     counts = check.summary(lines)
     table = Table("fault", *splits)
     for kind in check.KINDS:
@@ -172,7 +219,7 @@ def _write(builder, unfinished: Path) -> None:
         builder.download_and_prepare(download_dir=unfinished / "downloads", download_config=download_config)
 
 
-def _tell(builder, rows) -> None:
+def _tell(builder, rows, goal: Place) -> None:
     first = next(iter(rows))
     for split, lines in rows.items():
         bad = [row for row in lines if row.reason]
@@ -181,7 +228,7 @@ def _tell(builder, rows) -> None:
         console.print(f"{split}: {len(lines)} videos, {len(bad)} of them empty; {shards} shards, {size:.3f} GB")
         for row in bad[:10]:
             console.print(f"  empty: {row.path}: {row.reason}")
-    console.print(f"wrote {builder.data_path}; train on it with --config.data.train={builder.data_path}:{first}")
+    console.print(f"wrote {goal}; train on it with --config.data.train={goal}:{first}")
 
 
 def _tell_pace(what: str, count: int, began: float) -> None:
@@ -207,7 +254,7 @@ def _check(listing: Listing, root: Path) -> None:
             progress.update(task, advance=1, failed=failed)
     _tell_pace("files", len(findings), began)
     findings = check.finish(findings)
-    check.write_report(Path(REPORT.value), f"{DATASET.value}: {SOURCE.value}", findings)
+    check.write_report(place("--report", REPORT.value), f"{DATASET.value}: {SOURCE.value}", findings)
     counts = check.count_statuses(findings)
     used = [status for status in check.STATUSES if any(status in row for row in counts.values())]
     table = Table("split", *used)

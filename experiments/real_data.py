@@ -30,6 +30,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from experiments import command_line
+from experiments.command_line import local_path
 from experiments.reproduce.statistics import mean_and_spread, paired_difference
 from experiments.reproduce.tables import signed
 from nl_jax.errors import InputError
@@ -203,8 +204,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("data", choices=tuple(DATA))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--data_dir", type=Path, default=FASHION, help="folder of the four files of fashion")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the JSON file")
+    parser.add_argument("--data_dir", type=local_path, default=FASHION, help="folder of the four files of fashion")
+    parser.add_argument("--out", type=local_path, default=Path("results"), help="folder of the JSON file")
     arguments = parser.parse_args(argv)
     try:
         if min(arguments.seeds, arguments.steps) < 1:

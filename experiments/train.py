@@ -3,14 +3,13 @@
 python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
-from pathlib import Path
-
 import jax
 from absl import flags
 from ml_collections import config_flags
 
 from experiments import command_line, processes
 from nl_jax.errors import InputError
+from nl_jax.places import place
 from nl_jax.runs.stages import train_chain
 from nl_jax.tasks import task_of
 from nl_jax.training.times import parse_steps
@@ -29,7 +28,7 @@ def main() -> None:
         raise InputError("--workdir is empty; give a directory")
     if DEBUG_NANS.value:  # JAX looks at every result, and runs what gave a NaN again, operation by operation
         jax.config.update("jax_debug_nans", True)
-    train_chain(config, Path(WORKDIR.value), parse_steps(PROFILE_STEPS.value))
+    train_chain(config, place("--workdir", WORKDIR.value), parse_steps(PROFILE_STEPS.value))
     if jax.process_index():
         return
     if config.paper:

@@ -1,8 +1,6 @@
 """What can end a program without being a defect of ours."""
 
 import importlib.util
-import os
-import re
 
 
 class InputError(ValueError):
@@ -39,21 +37,4 @@ def require(extra: str, *packages: str) -> None:
         raise MissingExtra(
             f'not installed: {", ".join(missing)}; install with pip install "nl_jax[{extra}]", '
             f'or in a clone with pip install -e ".[{extra}]"'
-        )
-
-
-# gs://bucket/run, and gs:/bucket/run, which pathlib makes of it.
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
-
-
-def check_place(name: str, path: str | os.PathLike) -> None:
-    """Raises InputError for the address of a bucket or a server, which would become a local folder of that name.
-
-    Args:
-      name: of the flag, field or argument that has it.
-    """
-    if match := _ADDRESS.match(os.fspath(path)):
-        raise InputError(
-            f"{name}={os.fspath(path)} is an address ({match[1]}:), and files are read and written on a file system "
-            "alone; mount the bucket (gcsfuse, mountpoint-s3) or copy it, and give that folder"
         )

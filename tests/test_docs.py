@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,17 @@ def test_every_public_name_has_a_docstring_and_a_place_in_the_reference(site):
     assert not [name for name, node in names.items() if not ast.get_docstring(node)], "without a docstring"
     missing = sorted({name for name, node in names.items() if not isinstance(node, ast.Module)} - explained)
     assert not missing, f"add `::: MODULE` of these to its page in docs/reference: {', '.join(missing)}"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_the_site_is_searched_when_it_is_opened_from_disk(site, tmp_path):
+    browser = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic"]
+    browser += ["--disable-background-networking", f"--user-data-dir={tmp_path}", "--virtual-time-budget=15000"]
+    command = [*browser, "--dump-dom", f"{(site / 'index.html').as_uri()}?q=Charades"]
+    page = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    found = re.findall(r'href="([^"]*)" class="md-search-result__link"', page)
+    assert re.search(r'md-search-result__meta">\d+ matching documents', page), "nothing was found"
+    assert any("data.html" in link for link in found), found
 
 
 def _fetched(page: Path) -> list[str]:

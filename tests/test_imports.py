@@ -47,6 +47,7 @@ def test_there_are_no_circles():
 def test_rooms_import_in_one_direction():
     order = (
         "errors",
+        "places",
         "ops",
         "models",
         "weights",
@@ -66,7 +67,8 @@ def test_rooms_import_in_one_direction():
 
 def _room(module: str) -> str:
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 and ((PACKAGE / parts[1]).is_dir() or parts[1] == "errors") else "nl_jax"
+    is_room = len(parts) > 1 and ((PACKAGE / parts[1]).is_dir() or parts[1] in ("errors", "places"))
+    return parts[1] if is_room else "nl_jax"
 
 
 def test_the_loop_knows_no_task():

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from nl_jax.errors import InputError
+from nl_jax.places import check_local
 
 # Subject to the module that measures it: add_arguments(parser), run(arguments) and, for --aot, programs(arguments).
 # run returns measurements to show, or has shown its own. A module is imported when it is asked for, and needs no more
@@ -63,6 +64,7 @@ def _arguments(subject, module, argv) -> argparse.Namespace:
 
 def _run(subject, module, argv):
     arguments = _arguments(subject, module, argv)
+    check_local("--out", arguments.out)
     if not getattr(arguments, "aot", None):
         return module.run(arguments)
     from experiments.benchmark import aot

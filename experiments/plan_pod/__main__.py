@@ -7,7 +7,6 @@ python -m experiments.plan_pod --config=configs/kinetics.py --topology=v6e:4x4 -
 
 import itertools
 import json
-from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -16,6 +15,7 @@ from experiments import command_line
 from experiments.plan_pod import search, show
 from experiments.plan_pod.plan import as_dict, find_pod, make_plan, without_accelerators
 from nl_jax.errors import InputError
+from nl_jax.places import place, write_text
 from nl_jax.tasks import task_of
 from nl_jax.training.task import Example, Task
 
@@ -64,7 +64,7 @@ def main() -> None:
             plans += search.largest(config, pod, sizes, settings[0], plans[0])
             show.largest(plans)
     if OUT.value:
-        Path(OUT.value).write_text(json.dumps([as_dict(plan) for plan in plans], indent=1) + "\n")
+        write_text(place("--out", OUT.value), json.dumps([as_dict(plan) for plan in plans], indent=1) + "\n")
 
 
 def _sizes(task: Task) -> tuple[int, Example]:

@@ -3,15 +3,13 @@
 python -m experiments.report runs/nl_c2d runs/c2d --out=report.html
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from experiments import command_line
 from experiments.report.page import render
 from experiments.report.runs import read_runs
 from nl_jax.errors import InputError
-from nl_jax.training import workdir
+from nl_jax.places import make_directory, place, write_text
 
 OUT = flags.DEFINE_string("out", "report.html", "the page")
 SHOW = flags.DEFINE_integer("show", 10, "hardest classes and most confused pairs of each run", lower_bound=1)
@@ -20,13 +18,13 @@ TITLE = flags.DEFINE_string("title", None, "of the page; the names of the runs b
 
 
 def main(arguments: list[str]) -> None:
-    out = Path(OUT.value)
+    out = place("--out", OUT.value)
     if out.is_dir():
         raise InputError(f"--out: {out} is a directory; give a file")
     runs = read_runs(arguments)
     page = render(runs, TITLE.value or " and ".join(run.name for run in runs), SHOW.value, EXAMPLES.value)
-    workdir.make_directory(out.parent)
-    out.write_text(page, encoding="utf-8", errors="backslashreplace")
+    make_directory(out.parent)
+    write_text(out, page, errors="backslashreplace")
     print(f"wrote {out}: {len(page) / 1e3:.0f} kB, nothing outside it is needed")
 
 

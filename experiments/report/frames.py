@@ -9,6 +9,7 @@ from PIL import Image
 
 from experiments.report.runs import PastRun
 from nl_jax.errors import InputError
+from nl_jax.places import is_bucket
 from nl_jax.tasks import task_of
 
 HEIGHT, FRAMES = 64, 5  # of a strip
@@ -23,7 +24,7 @@ class Strips:
         if "num_clips" in config.data:
             config.data.num_clips = config.data.num_crops = 1
         measured_on = str(run.results.get("measured_on", ""))
-        if "test" in config.data and Path(measured_on).exists():  # evaluate --data
+        if "test" in config.data and (is_bucket(measured_on) or Path(measured_on).exists()):  # evaluate --data
             config.data.test = measured_on
         try:
             dataset = task_of(config).open_split("test", run.classes)

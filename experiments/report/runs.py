@@ -2,16 +2,15 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, median
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from nl_jax.errors import InputError
+from nl_jax.places import Place, absolute, place, read_text
 from nl_jax.tasks import task_of
 from nl_jax.training import workdir
 from nl_jax.training.logs import rate_of, read_metrics, timing
@@ -33,7 +32,7 @@ class PastRun:
     """
 
     name: str
-    path: Path
+    path: Place
     config: ConfigDict
     classes: tuple[str, ...]
     versions: dict[str, str]
@@ -63,18 +62,18 @@ class PastRun:
 
 def read_runs(paths: Sequence[str]) -> list[PastRun]:
     """Raises InputError for a path that is no workdir, or is named twice."""
-    directories = [Path(path) for path in paths]
-    real = [os.path.realpath(path) for path in directories]
+    directories = [place("workdir", path) for path in paths]
+    real = [absolute(path) for path in directories]
     if twice := [str(path) for path, at in zip(directories, real, strict=True) if real.count(at) > 1]:
         raise InputError(f"{' and '.join(twice)} are the same workdir; name each once")
-    names = [path.resolve().name for path in directories]
+    names = [path.name for path in real]
     return [
         _read(path, name if names.count(name) == 1 else str(path))
         for path, name in zip(directories, names, strict=True)
     ]
 
 
-def _read(path: Path, name: str) -> PastRun:
+def _read(path: Place, name: str) -> PastRun:
     config, classes = workdir.read_config(path), workdir.read_classes(path)
     tested = next((at for at in (path, path / "evaluate") if (at / "results.json").exists()), None)
     results, predictions = {}, {}
@@ -91,16 +90,16 @@ def _read(path: Path, name: str) -> PastRun:
     return PastRun(name, path, config, classes, versions, results, predictions, read_metrics(path / "metrics.csv"))
 
 
-def _json(path: Path) -> dict:
+def _json(path: Place) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        return json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _arrays(path: Place) -> dict[str, np.ndarray]:
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             return {name: arrays[name] for name in ("scores", "labels", "failed", "names")}
     except Exception as error:  # a damaged archive fails in many ways: zip's, NumPy's, or a name that is missing
         raise InputError(f"{path} cannot be read: {error}") from error

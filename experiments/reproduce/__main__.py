@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from experiments import command_line
+from experiments.command_line import local_path
 from experiments.reproduce import dip, distance, execute, results, tables
 from experiments.reproduce.cost import describe_costs
 from experiments.reproduce.rows import (
@@ -54,9 +55,13 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--laptop", action="store_true", help="the small counterparts, on the embedded task")
     result.add_argument("--seeds", type=int, default=5, help="runs a row, of the seeds 0, 1, ..")
     result.add_argument("--jobs", type=int, help="runs at a time; with --laptop one a core by default, else 1")
-    result.add_argument("--workdirs", type=Path, default=Path("runs/reproduce"), help="folder of the runs' workdirs")
-    result.add_argument("--results", type=Path, default=Path("results"), help="folder of what is kept of each run")
-    result.add_argument("--out", type=Path, default=Path("runs/reproduce/tables"), help="folder of the tables")
+    result.add_argument(
+        "--workdirs", type=local_path, default=Path("runs/reproduce"), help="folder of the runs' workdirs"
+    )
+    result.add_argument(
+        "--results", type=local_path, default=Path("results"), help="folder of what is kept of each run"
+    )
+    result.add_argument("--out", type=local_path, default=Path("runs/reproduce/tables"), help="folder of the tables")
     result.add_argument("--show", action="store_true", help="run nothing, show what results there are")
     result.add_argument("--distance", action="store_true", help="also accuracy by distance (of --laptop's rows)")
     result.add_argument("--dip", action="store_true", help="also how far a loss rises above the baseline's")

@@ -16,6 +16,7 @@ from nl_jax.data.sources.listing import Item, Listing
 from nl_jax.data.to_rgb import ToRgb
 from nl_jax.data.transcode import Scan, scan
 from nl_jax.data.workers import Crash, map_unordered
+from nl_jax.places import Place, make_directory, written
 
 STATUSES = {
     "ok": "nothing is wrong",
@@ -134,15 +135,17 @@ def label_text(item: Item, classes: tuple[str, ...]) -> str:
     return "; ".join(classes[label] for label in sorted(labels))
 
 
-def write_report(directory: Path, title: str, findings: list[Finding]) -> None:
+def write_report(directory: Place, title: str, findings: list[Finding]) -> None:
     """report.csv, index.html and the pictures that it shows."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "report.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(column.name for column in fields(Line))
-        writer.writerows(astuple(found.line) for found in findings)
-    page = _page(title, findings, directory / "thumbnails")
-    (directory / "index.html").write_text(page, encoding="utf-8", errors="replace")
+    make_directory(directory)
+    with written(directory) as folder:
+        folder.mkdir(exist_ok=True)
+        with (folder / "report.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.writer(file)
+            writer.writerow(column.name for column in fields(Line))
+            writer.writerows(astuple(found.line) for found in findings)
+        page = _page(title, findings, folder / "thumbnails")
+        (folder / "index.html").write_text(page, encoding="utf-8", errors="replace")
 
 
 def count_statuses(findings: Iterable[Finding]) -> dict[str, Counter]:

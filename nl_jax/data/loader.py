@@ -18,6 +18,7 @@ from nl_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
 
+PATIENCE = 5.0  # seconds in which worker processes end
 SHARED_MEMORY = "/dev/shm"
 ENOUGH_SHARED_MEMORY = 4 * 2**30  # where nothing is measured; a container has 64 MB unless it is told otherwise
 
@@ -69,9 +70,11 @@ class TrainBatches(Iterator[Batch]):
         return batch
 
     def close(self) -> None:
-        """Ends the worker processes; whoever asks for another batch starts them again."""
+        """Ends the worker processes; whoever asks for another batch starts them again. One that hangs is left alone."""
         if self._iterator is not None:
-            self._iterator.close()
+            ending = threading.Thread(target=self._iterator.close, daemon=True)
+            ending.start()
+            ending.join(PATIENCE)
             self._iterator = None  # with the last batch of each worker, which lies in shared memory
 
     def get_state(self) -> dict[str, int]:

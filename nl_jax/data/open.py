@@ -6,7 +6,8 @@ from pathlib import Path
 from nl_jax.data.records.read import PreparedVideos, builder_at
 from nl_jax.data.video_folder import VideoFolder
 from nl_jax.data.videos import Videos
-from nl_jax.errors import InputError, check_place
+from nl_jax.errors import InputError
+from nl_jax.places import check_local, is_bucket
 
 
 def open_videos(path: str | os.PathLike, **options) -> Videos:
@@ -15,9 +16,12 @@ def open_videos(path: str | os.PathLike, **options) -> Videos:
     Raises:
         InputError: as `PreparedVideos` or `VideoFolder`.
     """
-    check_place("data", path)
     directory, colon, split = os.fspath(path).rpartition(":")
-    if colon and not os.path.exists(path):
+    in_bucket = is_bucket(directory)
+    if not in_bucket:
+        why = "videos are read from a file system; a bucket can hold what prepare_data wrote, as DIR:SPLIT"
+        check_local("data", path, why)
+    if in_bucket or (colon and not os.path.exists(path)):
         return PreparedVideos(directory, split, **options)
     if os.path.isdir(path) and (Path(path) / "dataset_info.json").exists():
         splits = ", ".join(builder_at(path).info.splits)

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Array, Bool
@@ -12,6 +11,7 @@ from jaxtyping import Array, Bool
 from nl_jax.data.coco.detection import DetectionImages
 from nl_jax.data.dataset import Batch
 from nl_jax.evaluation.coco import Results, Scores, evaluate, results, without_categories, write_results
+from nl_jax.places import Place, write_text, written
 
 # What is compared, and how its figures begin.
 KINDS = {"bbox": "box", "segm": "mask"}
@@ -59,14 +59,15 @@ class Found:
             "list": self.list_hash,
         }
 
-    def save(self, directory: Path, dataset: DetectionImages) -> Path:
+    def save(self, directory: Place, dataset: DetectionImages) -> Place:
         """detections.json in COCO's result format, and ap_by_class.json: the AP of every class, null if it has none."""
         by_class = {
             name: {c: None if np.isnan(ap) else ap for c, ap in found.by_class.items()}
             for name, found in self.scores.items()
         }
-        (directory / "ap_by_class.json").write_text(json.dumps(by_class, indent=1, ensure_ascii=False) + "\n")
-        write_results(directory / "detections.json", self.detections)
+        write_text(directory / "ap_by_class.json", json.dumps(by_class, indent=1, ensure_ascii=False) + "\n")
+        with written(directory / "detections.json") as file:
+            write_results(file, self.detections)
         return directory / "detections.json"
 
     def _kinds(self) -> dict[str, str]:

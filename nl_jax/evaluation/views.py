@@ -6,7 +6,6 @@ A view is one clip in one crop, or one clip of whole frames in the video's own s
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,6 +14,7 @@ from jaxtyping import Bool, Float, Num
 from nl_jax.data.dataset import Batch, ClipDataset
 from nl_jax.errors import InputError
 from nl_jax.evaluation.metrics import in_top_k, mean_average_precision
+from nl_jax.places import Place, written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +61,13 @@ class Predictions:
             **facts,
         }
 
-    def save(self, directory: Path, dataset: ClipDataset) -> Path:
+    def save(self, directory: Place, dataset: ClipDataset) -> Place:
         """predictions.npz: scores, view_scores, labels, failed, and the names of classes and videos."""
         path = directory / "predictions.npz"
         arrays = {name: value for name, value in vars(self).items() if name != "list_hash"}
-        np.savez_compressed(path, **arrays, classes=np.array(dataset.classes), names=np.array(list(dataset.names)))
+        arrays |= {"classes": np.array(dataset.classes), "names": np.array(list(dataset.names))}
+        with written(path) as file:
+            np.savez_compressed(file, **arrays)
         return path
 
 

@@ -6,7 +6,6 @@ position lies, and T H W of its keys, which subsampling leaves fewer of.
 
 import dataclasses
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from nl_jax.errors import InputError
 from nl_jax.figures import panels
 from nl_jax.models import NonLocalBlock, VideoResNet
+from nl_jax.places import Place, written
 
 QUERIES = 64  # rows at a time, where all of them are averaged
 
@@ -180,9 +180,10 @@ def draw_heat(video: UInt8[np.ndarray, "f y x 3"], attention: Attention, title: 
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Place) -> None:
     """As PNG, PDF or SVG by the ending, on a white ground: readable on light and dark pages."""
     endings = (".png", ".pdf", ".svg")
     if path.suffix.lower() not in endings:
         raise InputError(f"{path}: pictures end in one of {', '.join(endings)}")
-    figure.savefig(path, dpi=150, facecolor="white")
+    with written(path) as file:
+        figure.savefig(file, dpi=150, facecolor="white")

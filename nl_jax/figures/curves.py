@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from nl_jax.places import Place, written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Curves:
 LEARNING_RATE = Curves("Learning rate", "", {"learning_rate": "learning rate"})
 
 
-def plot_curves(rows: Sequence[dict[str, str]], curves: Sequence[Curves], path: Path) -> None:
+def plot_curves(rows: Sequence[dict[str, str]], curves: Sequence[Curves], path: Place) -> None:
     """The curves, and the learning rate, against the step, as PNG.
 
     Args:
@@ -51,4 +52,5 @@ def plot_curves(rows: Sequence[dict[str, str]], curves: Sequence[Curves], path: 
         axes.spines[["top", "right"]].set_visible(False)
         if len(axes.lines) > 1:
             axes.legend(loc="best", frameon=False)
-    figure.savefig(path, dpi=120)
+    with written(path) as file:
+        figure.savefig(file, dpi=120)

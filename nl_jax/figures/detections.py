@@ -1,13 +1,13 @@
 """An image with what was found in it: boxes, outlines, names and scores."""
 
-from pathlib import Path
-
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from matplotlib import colormaps, patheffects
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+
+from nl_jax.places import Place, written
 
 DPI = 100
 LEAST = 800  # pixels of the longer side of a picture: a smaller image is enlarged, for its words to be read
@@ -61,9 +61,10 @@ def draw_objects(
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Place) -> None:
     """As PNG."""
-    figure.savefig(path, dpi=DPI)
+    with written(path) as file:
+        figure.savefig(file, dpi=DPI)
 
 
 def _outline(axes, mask: Bool[np.ndarray, "h w"], colour, dark) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from nl_jax.errors import InputError
 from nl_jax.figures import panels
 from nl_jax.figures.attention import Attention
+from nl_jax.places import Place, written
 
 ENDINGS = (".gif", ".mp4")
 
@@ -45,7 +46,7 @@ def draw_frames(
         yield np.ascontiguousarray(picture[:height, :width])
 
 
-def save(pictures: Iterable[UInt8[np.ndarray, "Y X 3"]], path: Path, rate: float = 4.0) -> None:
+def save(pictures: Iterable[UInt8[np.ndarray, "Y X 3"]], path: Place, rate: float = 4.0) -> None:
     """Writes them as a GIF that repeats (Pillow) or as an MP4 of H.264 (PyAV), `rate` pictures a second.
 
     Raises:
@@ -53,6 +54,11 @@ def save(pictures: Iterable[UInt8[np.ndarray, "Y X 3"]], path: Path, rate: float
     """
     if path.suffix.lower() not in ENDINGS:
         raise InputError(f"{path}: moving pictures end in one of {', '.join(ENDINGS)}")
+    with written(path) as file:
+        _save(pictures, file, rate)
+
+
+def _save(pictures: Iterable[UInt8[np.ndarray, "Y X 3"]], path: Path, rate: float) -> None:
     if path.suffix.lower() == ".gif":
         # An octree keeps rare colours, such as that of negative weights; Pillow's default merges them with others.
         tree = Image.Quantize.FASTOCTREE

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,6 +15,7 @@ from nl_jax.data.decode import all_frames, to_rgb_of
 from nl_jax.data.packets import index_of
 from nl_jax.errors import InputError
 from nl_jax.evaluation.paste import paste
+from nl_jax.places import Place
 from nl_jax.tasks import task_of
 from nl_jax.tasks.detection import Detection
 from nl_jax.training import sharding, workdir
@@ -59,7 +59,7 @@ class Detector:
         InputError: the workdir is that of another kind of run.
     """
 
-    def __init__(self, directory: Path, *, best: bool = False):
+    def __init__(self, directory: Place, *, best: bool = False):
         config = workdir.read_config(directory)
         task = task_of(config)
         if not isinstance(task, Detection):

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from nl_jax.errors import InputError
 from nl_jax.evaluation.views import combine, scores_of_views
 from nl_jax.figures import attention
 from nl_jax.models import VideoResNet, flat
+from nl_jax.places import Place, place
 from nl_jax.tasks import restore_network
 from nl_jax.tasks.classification import Classification
 from nl_jax.training import sharding, workdir
@@ -73,8 +73,9 @@ class Predictor:
         self._forward = partial(evaluator.outputs, *jax.device_put(arrays, sharding.replicated(mesh)))
 
     @classmethod
-    def of_workdir(cls, directory: Path, *, best: bool = False, multi_label: bool | None = None) -> "Predictor":
+    def of_workdir(cls, directory: Place | str, *, best: bool = False, multi_label: bool | None = None) -> "Predictor":
         """That of a run, whose results say whether its videos have several labels unless `multi_label` does."""
+        directory = place("workdir", directory)
         config, classes = workdir.read_config(directory), workdir.read_classes(directory)
         model = flat.merge(*restore_network(directory, sharding.make_mesh(data=-1, fsdp=1), best=best))
         if multi_label is None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from nl_jax.errors import InputError
+from nl_jax.places import Place, make_directory, place
 from nl_jax.runs.config_files import load_config
 from nl_jax.tasks import task_of
 from nl_jax.training import loop, recipe, workdir
@@ -20,7 +20,7 @@ from nl_jax.training.task import Results
 RESNEXT = {"groups": 1, "width_per_group": 64, "stride_on_1x1": False}
 
 
-def train_chain(config: ConfigDict, directory: Path, profile_steps: tuple[int, int] | None = None) -> Results:
+def train_chain(config: ConfigDict, directory: Place | str, profile_steps: tuple[int, int] | None = None) -> Results:
     """Trains the stage that the config starts from, unless that has been done, and then the config.
 
     Args:
@@ -30,12 +30,13 @@ def train_chain(config: ConfigDict, directory: Path, profile_steps: tuple[int, i
     Raises:
       InputError: for a config of any stage that cannot be run, before the first one is trained.
     """
+    directory = place("workdir", directory)
     if _has_stage_to_train(config, directory):
         check_chain(config, directory)  # before hours are spent on the stage
     return _train_stages(config, directory, profile_steps)
 
 
-def check_chain(config: ConfigDict, directory: Path) -> Setup:
+def check_chain(config: ConfigDict, directory: Place) -> Setup:
     """The set-up of the last stage, once every stage that is not trained yet has passed; writes nothing.
 
     Raises:
@@ -52,9 +53,9 @@ def check_chain(config: ConfigDict, directory: Path) -> Setup:
     return setup
 
 
-def _train_stages(config: ConfigDict, directory: Path, profile_steps: tuple[int, int] | None) -> Results:
+def _train_stages(config: ConfigDict, directory: Place, profile_steps: tuple[int, int] | None) -> Results:
     if config.start.workdir:
-        return train(config, directory, Path(config.start.workdir), profile_steps)
+        return train(config, directory, place("start.workdir", config.start.workdir), profile_steps)
     if not config.start.stage:
         return train(config, directory, None, profile_steps)
     start, stage = directory / "start", stage_of(config)
@@ -62,14 +63,14 @@ def _train_stages(config: ConfigDict, directory: Path, profile_steps: tuple[int,
         before = task_of(recipe.at_batch_size(stage))
         workdir.check_workdir(start, before, before.open_split("train"))
         return train(config, directory, start, profile_steps)
-    workdir.make_directory(directory)
+    make_directory(directory)
     with only_run(directory):
         with _naming(config.start.stage):
             _train_stages(stage, start, None)
         return train(config, directory, start, profile_steps)
 
 
-def _has_stage_to_train(config: ConfigDict, directory: Path) -> bool:
+def _has_stage_to_train(config: ConfigDict, directory: Place) -> bool:
     stage = config.start.stage and not config.start.workdir
     return bool(stage) and not (directory / "start" / "results.json").exists()
 
@@ -83,7 +84,7 @@ def _naming(stage: str) -> Iterator[None]:
 
 
 def train(
-    config: ConfigDict, directory: Path, start_from: Path | None = None, profile_steps: tuple[int, int] | None = None
+    config: ConfigDict, directory: Place, start_from: Place | None = None, profile_steps: tuple[int, int] | None = None
 ) -> Results:
     """Trains one config, or goes on where an earlier call stopped, and returns the test metrics; see `loop.train`.
 

@@ -1,7 +1,5 @@
 """The kinds of run. Each is one file here, and one line of TASKS."""
 
-from pathlib import Path
-
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -12,6 +10,7 @@ require("train", "ml_collections")  # which the files below import
 from ml_collections import ConfigDict  # noqa: E402
 
 from nl_jax.models.flat import FlatParams  # noqa: E402
+from nl_jax.places import Place  # noqa: E402
 from nl_jax.tasks.classification import Classification  # noqa: E402
 from nl_jax.tasks.detection import Detection  # noqa: E402
 from nl_jax.training.task import Task  # noqa: E402
@@ -28,6 +27,6 @@ def task_of(config: ConfigDict) -> Task:
     return TASKS[name](config)
 
 
-def restore_network(workdir: Path, mesh: Mesh, *, best: bool = False) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
+def restore_network(workdir: Place, mesh: Mesh, *, best: bool = False) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
     """The network of a run as `nl_jax.models.flat` splits it: its newest checkpoint, or the best by validation."""
     return restore_arrays(workdir, task_of(read_config(workdir)), mesh, best=best)

@@ -9,6 +9,7 @@ from nl_jax.data.coco.folder import CocoFolder
 from nl_jax.data.coco.source import EXPORTED, find_splits
 from nl_jax.data.scenes import Scenes
 from nl_jax.errors import InputError
+from nl_jax.places import check_local, is_bucket
 from nl_jax.tasks import splits
 from nl_jax.training.task import SPLITS
 
@@ -33,12 +34,15 @@ def open_coco(path: str, **options) -> DetectionImages:
         InputError: for a path of another form, and as `CocoFolder` and `PreparedCoco`.
     """
     first, colon, last = path.rpartition(":")
+    if not is_bucket(first):
+        why = "images are read from a file system; a bucket can hold what prepare_data wrote, as DIR:SPLIT"
+        check_local("data", path, why)
     if last.endswith(".json"):
         return CocoFolder(first if colon else str(Path(path).parent), last if colon else path, **options)
     if not colon:
         raise InputError(f"{path}: no annotation file and no DIR:SPLIT; valid are {GIVEN}")
     directory = Path(first)
-    if (directory / "annotations").is_dir() or (directory / last / EXPORTED).exists():
+    if not is_bucket(first) and ((directory / "annotations").is_dir() or (directory / last / EXPORTED).exists()):
         found = find_splits(directory)
         if last not in found:
             raise InputError(f"{directory}: has no split {last!r}, valid are {', '.join(found)}")

@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,6 +10,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, EveryNSteps, LatestN
 
 from nl_jax.errors import InputError, TrainingError
+from nl_jax.places import Place, absolute, is_bucket
 from nl_jax.training.state import TrainState
 
 # Under a workdir: the state of a run that was asked to end in the middle of its validation.
@@ -26,8 +26,9 @@ class Checkpoints:
     the middle of a save leaves the one before as the newest. An older one is deleted only after that.
     """
 
-    def __init__(self, workdir: Path, *, keep: int = 2, keep_every: int = 0, read_only: bool = False):
-        self._directory = workdir.absolute() / "checkpoints"
+    def __init__(self, workdir: Place, *, keep: int = 2, keep_every: int = 0, read_only: bool = False):
+        check_can_hold(workdir)
+        self._directory = absolute(workdir) / "checkpoints"
         if read_only and not self._directory.is_dir():
             raise InputError(f"{workdir} holds no checkpoints: nothing has been trained there yet")
         if read_only:
@@ -40,6 +41,8 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._directory, options=ocp.CheckpointManagerOptions(best_fn=_figure, **options)
         )
+        # TensorStore's own are ValueErrors; those of a bucket's client have no common class.
+        self._errors = (Exception,) if is_bucket(workdir) else (ValueError, OSError)
         self._whole = self.latest()
 
     def latest(self) -> int | None:
@@ -123,12 +126,14 @@ class Checkpoints:
             raise InputError(f"{self._directory} holds no whole checkpoint")
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except (ValueError, OSError, KeyError) as error:
+        except (*self._errors, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"the checkpoint {self._directory / str(step)} cannot be read: {reason}") from error
 
     def _check_space(self, state: TrainState) -> None:
-        """All processes decide as the first one does: a save is of all of them."""
+        """All processes decide as the first one does: a save is of all of them. A bucket has no end."""
+        if is_bucket(self._directory):
+            return
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self._directory).free
         if jax.process_count() > 1:
@@ -141,7 +146,7 @@ class Checkpoints:
         """Turns what a file system may answer into one line."""
         try:
             yield
-        except (ValueError, OSError) as error:  # tensorstore's own are ValueErrors
+        except self._errors as error:
             reason = str(error).strip().splitlines()[0]
             raise TrainingError(self._failed(reason)) from error
 
@@ -150,6 +155,15 @@ class Checkpoints:
         return (
             f"a checkpoint cannot be saved in {self._directory}: {reason}; {kept}. Make room and run the same command "
             "again: it goes on from there"
+        )
+
+
+def check_can_hold(workdir: Place) -> None:
+    """Raises InputError where Orbax can write no checkpoints."""
+    if is_bucket(workdir) and not str(workdir).startswith("gs:"):
+        raise InputError(
+            f"{workdir}: checkpoints are written to a file system or a bucket of Google (gs://), to no other; mount "
+            "this one (mountpoint-s3) and give that folder"
         )
 
 
@@ -162,7 +176,7 @@ def _standard(tree):
     return ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
 
 
-def newest_of(directory: Path, checkpoints: Checkpoints) -> Checkpoints | None:
+def newest_of(directory: Place, checkpoints: Checkpoints) -> Checkpoints | None:
     """The checkpoints of a workdir that hold the state to go on from; None if no state is saved."""
     found = [checkpoints]
     if (directory / UNVALIDATED).is_dir():

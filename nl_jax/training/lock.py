@@ -6,8 +6,9 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
@@ -15,24 +16,26 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from nl_jax.errors import InputError
+from nl_jax.places import Place, absolute, is_bucket
 
 NAME = ".lock"
 PATIENCE = 3.0  # seconds that a process which was killed may take to be gone
 # The file system's own locks end with their process. Where they are not seen by other machines, or do not exist, the
 # holder shows that it is alive by writing a new number this often, and another one watches for three times as long.
+# Two that begin at once find no holder: both write, and after half of this time the one that wrote last has it.
 BEAT = 5.0
 
-_held: set[Path] = set()  # by this process, which may ask again
+_held: set[Place] = set()  # by this process, which may ask again
 
 
 @contextmanager
-def only_run(directory: Path) -> Iterator[None]:
+def only_run(directory: Place) -> Iterator[None]:
     """Within it this run has the workdir, which must exist, for itself; all processes of one run ask together.
 
     Raises:
       InputError: on every process, where another run has it.
     """
-    path = directory.resolve() / NAME
+    path = absolute(directory) / NAME
     if path in _held:
         yield
         return
@@ -55,48 +58,107 @@ def only_run(directory: Path) -> Iterator[None]:
             file.release()
 
 
-class _Lock:
-    """Of POSIX, which a process that is forked does not inherit, with a beat for other machines."""
+class _File:
+    """The note of who has the workdir, under a lock of POSIX, which a process that is forked does not inherit."""
 
     def __init__(self, path: Path):
-        self._path, self._over = path, threading.Event()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def lock(self) -> bool:
+        """Whether the file system has locks; this process then has this one. BlockingIOError where another has it."""
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except PermissionError as error:
+            raise BlockingIOError from error
+        except BlockingIOError:
+            raise
+        except OSError:
+            return False
+        return True
+
+    def read(self) -> bytes:
+        return os.pread(self._file, 4096, 0)
+
+    def write(self, data: bytes) -> None:
+        os.pwrite(self._file, data, 0)
+        os.ftruncate(self._file, len(data))
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+class _Object:
+    """The same in a bucket, which has no locks."""
+
+    def __init__(self, path: Place):
+        self._path = path
+
+    def lock(self) -> bool:
+        return False
+
+    def read(self) -> bytes:
+        return self._path.read_bytes() if self._path.exists() else b""
+
+    def write(self, data: bytes) -> None:
+        self._path.write_bytes(data)
+
+    def close(self) -> None:
+        pass
+
+
+class _Lock:
+    """Of a workdir, with a beat for other machines."""
+
+    def __init__(self, path: Place):
+        self._path, self._over, self._number = path, threading.Event(), 0
+        self._holder = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "id": uuid.uuid4().hex,
+        }
+        self._note = _Object(path) if is_bucket(path) else _File(path)
         try:
             self._take()
         except BaseException:
-            os.close(self._file)
+            self._note.close()
             raise
-        self._number = 0
-        self._write()
-        threading.Thread(target=self._beat, daemon=True, name="beat of the workdir's lock").start()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="beat of the workdir's lock")
+        self._thread.start()
 
     def release(self) -> None:
         self._over.set()
-        os.ftruncate(self._file, 0)
-        os.close(self._file)
+        self._thread.join(BEAT)  # which may be in the middle of a beat
+        with suppress(Exception):  # then the next run sees that it no longer beats
+            self._note.write(b"")
+        self._note.close()
 
     def _take(self) -> None:
-        by_file_system = True
         give_up = time.monotonic() + PATIENCE
         while True:
             try:
-                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locked = self._note.lock()
                 break
-            except (BlockingIOError, PermissionError):
+            except BlockingIOError:
                 if time.monotonic() > give_up:
                     raise InputError(self._in_use(self._read())) from None
                 time.sleep(0.1)
-            except OSError:  # a file system without locks
-                by_file_system = False
-                break
         holder = self._read()
         # Of this machine, whose processes all see the lock, a holder without it is dead.
-        if not holder or (by_file_system and holder.get("host") == socket.gethostname()):
-            return
+        if holder and not (locked and holder.get("host") == socket.gethostname()):
+            self._watch(holder)
+        self._write()
+        if not locked:
+            time.sleep(BEAT / 2)
+            if (now := self._read()).get("id") != self._holder["id"]:
+                raise InputError(self._in_use(now))
+
+    def _watch(self, holder: dict) -> None:
+        """Returns when the holder is dead or has ended. Raises InputError where it beats."""
         for _ in range(30):
             time.sleep(BEAT / 10)
             if (now := self._read()) != holder:
-                if not now:  # it has ended
+                if not now:
                     return
                 raise InputError(self._in_use(now))
 
@@ -106,23 +168,18 @@ class _Lock:
 
     def _read(self) -> dict:
         try:
-            found = json.loads(os.pread(self._file, 4096, 0))
+            found = json.loads(self._note.read())
         except ValueError:  # nothing, or half of it
             return {}
         return found if isinstance(found, dict) and {"pid", "host", "since"} <= found.keys() else {}
 
     def _write(self) -> None:
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._since = getattr(self, "_since", since)
-        fields = {"pid": os.getpid(), "host": socket.gethostname(), "since": self._since, "beat": self._number}
-        text = json.dumps(fields).encode()
-        os.pwrite(self._file, text, 0)
-        os.ftruncate(self._file, len(text))
+        self._note.write(json.dumps(self._holder | {"beat": self._number}).encode())
         self._number += 1
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT):
             try:
                 self._write()
-            except OSError:  # a full disk: the lock of the file system stays
-                return
+            except Exception:  # a full disk, or what a bucket's client raises: the next beat tries again
+                continue

@@ -1,8 +1,8 @@
 """What a run leaves in its workdir while it goes on: metrics.csv, TensorBoard events, curves.png, the bad examples."""
 
 import csv
-from collections.abc import Sequence
-from pathlib import Path
+import io
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -10,13 +10,12 @@ import numpy as np
 from nl_jax.data.dataset import Dataset
 from nl_jax.errors import InputError
 from nl_jax.figures.curves import plot_curves
+from nl_jax.places import Growing, Place, read_text
 from nl_jax.training import hosts
 from nl_jax.training.task import Task
 
 # Of the machine, not of the network: means of a step, and the share of the peak of devices whose peak is known.
 SECONDS = ("input_seconds", "compute_seconds", "checkpoint_seconds", "flops_utilisation")
-
-_NAMES = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names need not be UTF-8
 
 
 def rate_of(unit: str) -> str:
@@ -43,7 +42,7 @@ class MetricsLog:
     Rows after `step`, left by a run that was killed, are dropped on resuming. Only the main process writes.
     """
 
-    def __init__(self, workdir: Path, step: int, task: Task, *, enabled: bool = True):
+    def __init__(self, workdir: Place, step: int, task: Task, *, enabled: bool = True):
         self._path = workdir / "metrics.csv"
         self._validated_on = task.validated_on.replace(" ", "_")
         self._task, self._picture = task, workdir / "curves.png"
@@ -51,15 +50,8 @@ class MetricsLog:
         if not enabled:
             return
         rows = [row for row in read_metrics(self._path) if int(row["step"]) <= step]
-        # Rewritten beside and moved into place: a kill in between leaves the old file.
-        partial = self._path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns(task))
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(self._path)
-        self._file = self._path.open("a", newline="", buffering=1)
-        self._writer = csv.DictWriter(self._file, columns(task))
+        self._columns = columns(task)
+        self._file = Growing(self._path, csv_lines(self._columns, rows, header=True))
         from tensorboardX import SummaryWriter  # imports PyTorch wherever that is installed
 
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
@@ -67,7 +59,7 @@ class MetricsLog:
     def write(self, step: int, values: dict[str, float]) -> None:
         """A row of metrics.csv, and the same for TensorBoard; names are those of `columns`."""
         if self._enabled:
-            self._writer.writerow({"step": step, **values})
+            self._file.write(csv_lines(self._columns, [{"step": step, **values}]))
             for name, value in values.items():
                 self._tensorboard.add_scalar(
                     name.replace("train_", "train/").replace("validation_", f"{self._validated_on}/"), value, step
@@ -78,17 +70,26 @@ class MetricsLog:
 
     def __exit__(self, *_) -> None:
         if self._enabled:
-            self._file.close()
             self._tensorboard.close()
             plot_curves(read_metrics(self._path), self._task.curves, self._picture)
 
 
-def read_metrics(path: Path) -> list[dict[str, str]]:
+def read_metrics(path: Place) -> list[dict[str, str]]:
     """The rows of a metrics.csv; a last line cut short by a kill is left out."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values() and row["step"].isdigit()]
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    return [row for row in rows if None not in row.values() and row["step"].isdigit()]
+
+
+def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]], *, header: bool = False) -> str:
+    """The rows as lines of a CSV file with these columns."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 class BadExamples:
@@ -103,7 +104,9 @@ class BadExamples:
     and written by the first, in `exchange`.
     """
 
-    def __init__(self, workdir: Path, dataset: Dataset, example: str, max_share: float = 1.0, rows: Sequence[int] = ()):
+    def __init__(
+        self, workdir: Place, dataset: Dataset, example: str, max_share: float = 1.0, rows: Sequence[int] = ()
+    ):
         self._path = workdir / f"bad_{example}s.csv"
         self._dataset, self._example = dataset, example
         self._max_share = max_share
@@ -112,8 +115,7 @@ class BadExamples:
         self._own = []  # not yet put together with those of other processes
         self.indices: set[int] = set()
         if self._path.exists():
-            with self._path.open(newline="", **_NAMES) as file:
-                self.indices = {int(row["index"]) for row in csv.DictReader(file)}
+            self.indices = {int(row["index"]) for row in csv.DictReader(io.StringIO(read_text(self._path), newline=""))}
 
     def add(self, failed) -> list[str]:
         """Notes the indices (b,f) of a batch (-1 is none); returns a line for each that is new.
@@ -148,12 +150,7 @@ class BadExamples:
             lines.append(f"{row['path']}: {row['reason']}")
             if jax.process_index():
                 continue
-            exists = self._path.exists()
-            with self._path.open("a", newline="", **_NAMES) as file:
-                writer = csv.DictWriter(file, row)
-                if not exists:
-                    writer.writeheader()
-                writer.writerow(row)
+            Growing(self._path).write(csv_lines(tuple(row), [row], header=not self._path.exists()))
         self._bad |= bad
         self._check_share()
         return lines

@@ -1,10 +1,10 @@
 """A training run, top to bottom: check, start or resume, train, test."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 
+from nl_jax.places import Place, make_directory, write_text
 from nl_jax.training import workdir
 from nl_jax.training.lock import only_run
 from nl_jax.training.progress import make_console
@@ -15,7 +15,7 @@ from nl_jax.training.task import Results, Task
 
 
 def train(
-    task: Task, directory: Path, start: Start | None = None, profile_steps: tuple[int, int] | None = None
+    task: Task, directory: Place, start: Start | None = None, profile_steps: tuple[int, int] | None = None
 ) -> Results:
     """Trains `task.config` in `directory`, or goes on where an earlier call stopped, and returns the test metrics.
 
@@ -35,7 +35,7 @@ def train(
     say = console.print
     # -------------------------------------------------------------------------------------------------------- check
     setup = check_run(task, directory)
-    workdir.make_directory(directory)
+    make_directory(directory)
     with only_run(directory):
         workdir.check_workdir(directory, task, setup.train_set)  # another run may have been here since
         # ----------------------------------------------------------------------------------- start or resume, and claim
@@ -43,12 +43,12 @@ def train(
         run.resume_or_start(start)
         if jax.process_index() == 0:
             workdir.claim_workdir(directory, task, setup.train_set)
-            (directory / "network.txt").write_text(f"{setup.summary}\n")
+            write_text(directory / "network.txt", f"{setup.summary}\n")
         _tell(task, directory, setup, say)
         return _train(run)
 
 
-def _tell(task: Task, directory: Path, setup: Setup, say: Callable[[str], None]) -> None:
+def _tell(task: Task, directory: Place, setup: Setup, say: Callable[[str], None]) -> None:
     """What is trained, on what."""
     config = task.config
     if ignored := setup.train_set.ignored:

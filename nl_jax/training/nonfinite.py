@@ -1,12 +1,11 @@
 """When a loss or a gradient is not finite the run stops, or skips the step; the batch is written down."""
 
-import csv
-from pathlib import Path
-
 import numpy as np
 
 from nl_jax.data.dataset import Dataset
 from nl_jax.errors import TrainingError
+from nl_jax.places import Place, write_text
+from nl_jax.training.logs import csv_lines
 
 
 class NonFinite:
@@ -21,7 +20,7 @@ class NonFinite:
 
     def __init__(
         self,
-        directory: Path,
+        directory: Place,
         dataset: Dataset,
         example: str,
         allowed: int,
@@ -61,10 +60,8 @@ class NonFinite:
                 )
         return result
 
-    def _write(self, step: int, index: np.ndarray) -> Path:
+    def _write(self, step: int, index: np.ndarray) -> Place:
         path = self._directory / f"nonfinite_step{step}{self._suffix}.csv"
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file)
-            writer.writerow(["index", "path"])
-            writer.writerows([i, self._dataset.names[i]] for i in map(int, index))
+        rows = [{"index": i, "path": self._dataset.names[i]} for i in map(int, index)]
+        write_text(path, csv_lines(("index", "path"), rows, header=True))
         return path

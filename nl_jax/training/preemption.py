@@ -1,6 +1,8 @@
 """Being told to stop: a run asked to end saves first, on all hosts after the same step."""
 
+import contextlib
 import itertools
+import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -22,8 +24,8 @@ class Preemption:
     """
 
     def __init__(self):
-        self._asked = False
-        self._before = {}
+        self._asked = self._heard = self._active = self._interrupts = False
+        self._before, self._pipe = {}, ()
 
     def asked(self) -> bool:
         """Whether the run is to save and end now. Every host has to ask at the same moments: after every step, say."""
@@ -31,24 +33,69 @@ class Preemption:
             self._asked |= multihost_utils.reached_preemption_sync_point(next(_MOMENTS))
         return self._asked
 
+    def heard(self) -> bool:
+        """Whether a signal has come to this process; for another thread, where the main one hangs in a system call."""
+        if self._pipe and not self._heard:
+            with contextlib.suppress(BlockingIOError):
+                self._heard = bool(os.read(self._pipe[0], 1))
+        return self._heard
+
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """A signal ends what happens within it, which waits for input that may never come, and Preempted is raised.
+
+        Of several processes none can end alone: there it does nothing.
+        """
+        self._interrupts = True
+        try:
+            if self._asked and self._active:
+                raise Preempted("asked to end")
+            yield
+        finally:
+            self._interrupts = False
+
     def over(self, batches: Iterable) -> Iterator:
         """The same batches, as many on every host. Raises Preempted in place of the next where it is asked for."""
-        for batch in batches:
+        batches = iter(batches)
+        while True:
+            with self.interrupting():
+                batch = next(batches, None)
+            if batch is None:
+                return
             if self.asked():
                 raise Preempted("asked to end")
             yield batch
 
     def __enter__(self) -> "Preemption":
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            self._active = True
+            if not self._pipe:
+                self._pipe = os.pipe()
+                for end in self._pipe:
+                    os.set_blocking(end, False)
+            self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_) -> None:
+        self._restore()
+        if self._active:
+            signal.set_wakeup_fd(self._wakeup)
+            self._active = False
+
+    def __del__(self) -> None:
+        for end in self._pipe:  # not before, since another thread may look
+            os.close(end)
+
+    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
     def _note(self, *_) -> None:
         self._asked = True
-        self.__exit__()
+        self._restore()
+        if self._interrupts:
+            self._interrupts = False
+            raise Preempted("asked to end")

@@ -1,12 +1,10 @@
 """One training run as an object: what it holds, and one verb for everything that the loop does with it."""
 
 import itertools
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,6 +14,7 @@ from rich.console import Console
 from nl_jax.data.dataset import Batch, Dataset
 from nl_jax.errors import Preempted
 from nl_jax.models import flat
+from nl_jax.places import Place, remove
 from nl_jax.training import sharding, state, workdir
 from nl_jax.training.checkpoint import UNVALIDATED, Checkpoints, newest_of
 from nl_jax.training.chips import peak_flops
@@ -51,7 +50,7 @@ class Run:
     def __init__(
         self,
         task: Task,
-        directory: Path,
+        directory: Place,
         setup: Setup,
         console: Console,
         profile_steps: tuple[int, int] | None = None,
@@ -84,7 +83,7 @@ class Run:
         self._preemption, self._progress = Preemption(), make_progress(console)
         say = self.say if jax.process_count() == 1 else say_here  # of several, each speaks for itself
         waits = {"warn_after": config.input_warning, "end_after": config.input_timeout}
-        self._watchdog = Watchdog(say, **waits, notes=notes_of_run())
+        self._watchdog = Watchdog(say, **waits, notes=notes_of_run(), asked=self._preemption.heard)
         looks = {"watch": self._watched, "waiting": self._watchdog.waiting_for, "progress": self._progress}
         self._evaluator = Evaluator(self._graphdef, forward, setup.mesh, **looks)
         self._checkpoints = Checkpoints(directory, keep=config.keep_checkpoints, keep_every=config.keep_every)
@@ -93,10 +92,9 @@ class Run:
         process = jax.process_index() if jax.process_count() > 1 else None
         self._nonfinite = NonFinite(directory, setup.train_set, task.example, config.skip_nonfinite, process)
         self._profile, self._times = Profile(directory / "profile", profile_steps), Times()
-        # What is known of it so far.
         self.step, self.owed = 0, None
         self._metrics, self._indices = [], []  # of the steps since the last row
-        self._log, self._contexts, self._bar = None, ExitStack(), None
+        self._log, self._contexts, self._bar, self._place = None, ExitStack(), None, None
         self._began = self._row_began = None
 
     # ---------------------------------------------------------------------------------------------------- start and end
@@ -138,12 +136,21 @@ class Run:
     # --------------------------------------------------------------------------------------------------------- stepping
 
     def read(self) -> Batch:
-        """The next batch."""
+        """The next batch. Where the run is asked to end meanwhile, it does so: the batch may never come."""
         if self._row_began is None:
             self._row_began = time.monotonic()
         self._profile.before(self.step)
-        with self._times.of("input"), self._watchdog.waiting_for(f"batch {self.step}"):
-            batch = next(self._batches)
+        self._place = self._batches.get_state()  # a signal can come when a batch is counted and not yet here
+        try:
+            waiting = self._watchdog.waiting_for(f"batch {self.step}")
+            with self._times.of("input"), waiting, self._preemption.interrupting():
+                batch = next(self._batches)
+        except Preempted:
+            if self._metrics:
+                self.log(self.take_row(), None)
+            self.save(None)
+            self.end()
+        self._place = None
         self._tell_bad(self._bad.add(batch.pop("failed")))
         self._indices.append(batch.pop("index"))
         return batch
@@ -247,7 +254,7 @@ class Run:
             f"bad_training_{self.task.example}s": len(self._bad.indices),
         }
         if self.is_main:
-            shutil.rmtree(self.directory / UNVALIDATED, ignore_errors=True)
+            remove(self.directory / UNVALIDATED)
             evaluation.save(self.directory, self.setup.test_set)
             workdir.write_json(self.directory / "results.json", results)
         self.say(self.task.describe(results))
@@ -285,7 +292,7 @@ class Run:
             self.say(f"cannot be decoded, replaced by another: {line}")
 
     def _data_state(self) -> dict:
-        return self._batches.get_state() | {"skipped_steps": self._nonfinite.skipped}
+        return (self._place or self._batches.get_state()) | {"skipped_steps": self._nonfinite.skipped}
 
 
 def _other_seeds(seed: int) -> tuple[jax.Array, int]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from operator import attrgetter
-from pathlib import Path
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -10,6 +9,7 @@ from ml_collections import ConfigDict
 from nl_jax.data.dataset import Dataset
 from nl_jax.errors import InputError
 from nl_jax.models.summary import Summary
+from nl_jax.places import Place
 from nl_jax.training import sharding
 from nl_jax.training.schedule import make_schedule
 from nl_jax.training.start import check_planes
@@ -69,7 +69,7 @@ class Setup:
     summary: Summary
 
 
-def check_run(task: Task, directory: Path) -> Setup:
+def check_run(task: Task, directory: Place) -> Setup:
     """What the run is made of, or InputError for what cannot be run.
 
     Nothing is written, and nothing trained: of a chain every stage is checked before the first one begins.

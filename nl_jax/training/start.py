@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict
 from nl_jax.errors import InputError
 from nl_jax.models import NonLocalBlock, flat
 from nl_jax.models.flat import FlatParams
+from nl_jax.places import Place
 from nl_jax.training import workdir
 from nl_jax.training.state import TrainState
 from nl_jax.training.task import Task
@@ -24,7 +24,7 @@ from nl_jax.weights.inflate import PLANES, Report, inflate
 class Start:
     """The run to start from: its workdir and the task of its config."""
 
-    directory: Path
+    directory: Place
     task: Task
 
 

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import jax
 
 from nl_jax.errors import InputError
+from nl_jax.places import Place, check_local
 
 PARTS = ("input", "compute", "checkpoint")
 
@@ -41,7 +41,9 @@ class Profile:
       steps: the first, and the one after the last, counted as the loop counts finished steps; None traces nothing.
     """
 
-    def __init__(self, directory: Path, steps: tuple[int, int] | None):
+    def __init__(self, directory: Place, steps: tuple[int, int] | None):
+        if steps is not None:
+            check_local("--profile_steps in a workdir", directory, "a trace is written to a file system")
         self._directory = directory
         self._first, self._end = steps or (-1, -1)
         self._running = False

@@ -5,7 +5,6 @@ can say which of the others has not come. All processes wait for the same things
 """
 
 import itertools
-import os
 import sys
 import threading
 import time
@@ -14,13 +13,18 @@ from contextlib import contextmanager
 
 import jax
 
+from nl_jax.training import hosts
+
 EXIT_CODE = 1  # as of every run that cannot go on
+PREEMPTED = 75  # as of every run that was asked to end
+LAST = 5.0  # seconds in which others say whom they wait for
 
 
 class Notes:
     """What every process of a run is at, by JAX's service of several processes."""
 
     _FOLDER = "nl_jax/at/"
+    _PREEMPTED = "RECEIVED_PREEMPTION_NOTICE"  # XLA's own, in coordination/preemption
 
     def __init__(self, client, process: int, count: int):
         self._client, self._process, self._processes = client, process, count
@@ -39,6 +43,13 @@ class Notes:
             if process != self._process and int(theirs) < count:
                 lines.append(f"process {process} of {self._processes} has not come, it is at {what}")
         return lines
+
+    def asked_to_end(self) -> bool:
+        """Whether any process has been: JAX's service tells all of them of a SIGTERM."""
+        try:
+            return bool(self._client.key_value_try_get(self._PREEMPTED))
+        except Exception:  # there is no such note
+            return False
 
 
 def notes_of_run() -> Notes | None:
@@ -64,6 +75,7 @@ class Watchdog:
       end_after: seconds after which the process ends: what hangs in a system call hears no exception. What has been
         saved is whole, so the same command goes on from there. 0 waits for ever.
       end: what ends it.
+      asked: whether this process has been asked to end. A wait that is longer than `warn_after` then ends it.
       notes: where the processes of this run leave notes; None of one process.
     """
 
@@ -73,11 +85,12 @@ class Watchdog:
         *,
         warn_after: float,
         end_after: float,
-        end: Callable[[int], None] = os._exit,
+        end: Callable[[int], None] = hosts.end,
         notes: Notes | None = None,
+        asked: Callable[[], bool] = lambda: False,
     ):
         self._say, self._warn_after, self._end_after, self._end = say, warn_after, end_after, end
-        self._notes, self._count = notes, 0
+        self._notes, self._count, self._asked = notes, 0, asked
         self._wait: tuple[str, float] | None = None  # what for, since when; one reference, so no lock is needed
         self._over = threading.Event()
 
@@ -124,18 +137,38 @@ class Watchdog:
             if wait is not told:
                 told, next_line = wait, self._warn_after
             if self._end_after and seconds >= self._end_after:
-                late = self._late(count) or f"{'the input pipeline' if 'batch' in what else 'it'} hangs"
+                late = self._late(count)
+                why = late or f"{'the input pipeline' if 'batch' in what else 'it'} hangs"
                 print(
-                    f"error: waited {seconds:.0f} s for {what}, and input_timeout={self._end_after:g}: {late}. "
+                    f"error: waited {seconds:.0f} s for {what}, and input_timeout={self._end_after:g}: {why}. "
                     "The same command goes on from what is saved",
                     file=sys.stderr,
                     flush=True,
                 )
-                return self._end(EXIT_CODE)
+                return self._end_after_others(EXIT_CODE, late)
+            # A checkpoint takes as long as it takes, and is what the run was to do when asked.
+            if seconds >= self._warn_after and "checkpoint" not in what and self._is_asked():
+                late = self._late(count)
+                print(
+                    f"asked to end while it waited for {what}, for {seconds:.0f} s{late and f': {late}'}. Nothing is "
+                    "saved of what came after the last checkpoint; the same command goes on from there",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                return self._end_after_others(PREEMPTED, late)
             if seconds >= next_line:
                 late = self._late(count)
                 self._say(f"waiting for {what} for {seconds:.0f} s{late and f': {late}'}")
                 next_line *= 2
+
+    def _end_after_others(self, code: int, late: str) -> None:
+        """The process that the others wait for ends last: when it is gone they cannot say so."""
+        if self._notes and not late:
+            time.sleep(LAST)
+        self._end(code)
+
+    def _is_asked(self) -> bool:
+        return self._asked() or bool(self._notes and self._notes.asked_to_end())
 
     def _late(self, count: int) -> str:
         """Which of the other processes are behind this one, and at what."""

@@ -2,9 +2,7 @@
 
 import importlib.metadata
 import json
-import os
 import platform
-from pathlib import Path
 
 import jax
 from flax import nnx
@@ -12,10 +10,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from nl_jax.data.dataset import Dataset
-from nl_jax.errors import InputError, check_place
+from nl_jax.errors import InputError
 from nl_jax.models import flat
+from nl_jax.places import Place, make_directory, read_text, write_text
 from nl_jax.training import sharding
-from nl_jax.training.checkpoint import Checkpoints
+from nl_jax.training.checkpoint import Checkpoints, check_can_hold
 from nl_jax.training.task import Task
 
 # How a run is carried out, not what it computes: a chain of stages has one way.
@@ -39,10 +38,10 @@ FREE_FIELDS = CARRIED_OUT + DESCRIPTION + PATHS
 PACKAGES = ("nl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml_collections")
 
 
-def check_workdir(workdir: Path, task: Task, train_set: Dataset) -> None:
+def check_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
     """Refuses a workdir that holds another run: InputError, naming every field that differs, with both values."""
+    check_can_hold(workdir)
     path = workdir / "config.json"
-    check_place("workdir", workdir)
     if not path.exists():
         return
     found = flatten(_read_json(path))
@@ -73,13 +72,13 @@ def check_workdir(workdir: Path, task: Task, train_set: Dataset) -> None:
         )
 
 
-def claim_workdir(workdir: Path, task: Task, train_set: Dataset) -> None:
+def claim_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
     """Writes what the run is and what it is trained on, over a workdir that `check_workdir` has let pass."""
     write_workdir(workdir, task.config, train_set.classes, train_list=_list_of(task, train_set))
 
 
 def write_workdir(
-    workdir: Path, config: ConfigDict, classes: tuple[str, ...], *, train_list: dict | None = None
+    workdir: Place, config: ConfigDict, classes: tuple[str, ...], *, train_list: dict | None = None
 ) -> None:
     """The files that say so. config.json is the last, since it makes a directory a workdir."""
     make_directory(workdir)
@@ -93,49 +92,34 @@ def _list_of(task: Task, train_set: Dataset) -> dict[str, int | str]:
     return {f"{task.example}s": len(train_set), "list": train_set.list_hash()}
 
 
-def make_directory(path: Path) -> None:
-    """Raises InputError where it cannot be made."""
-    check_place("directory", path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the directory {path} cannot be made: {error.strerror}") from error
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise InputError(f"the directory {path} cannot be written to")
-
-
-def write_json(path: Path, content) -> None:
+def write_json(path: Place, content) -> None:
     """Whole or not at all: a run that is killed here leaves what was there before."""
-    partial = path.with_name(path.name + ".partial")
     # A file name need not be text: what is no UTF-8 in it is kept as it is.
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    partial.write_text(text, encoding="utf-8", errors="surrogateescape")
-    partial.replace(path)
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def _read_json(path: Path):
+def _read_json(path: Place):
     try:
-        return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        return json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def read_config(workdir: Path) -> ConfigDict:
+def read_config(workdir: Place) -> ConfigDict:
     """The resolved config of a run, locked. Raises InputError where there is none."""
     path = workdir / "config.json"
-    check_place("workdir", workdir)
     if not path.exists():
         raise InputError(f"{workdir} holds no config.json: it is not the workdir of a run")
     return ConfigDict(_with_tuples(_read_json(path))).lock()
 
 
-def read_classes(workdir: Path) -> tuple[str, ...]:
+def read_classes(workdir: Place) -> tuple[str, ...]:
     """The classes of a run in label order. Raises InputError where they cannot be read."""
     return tuple(_read_json(workdir / "classes.json"))
 
 
 def restore_arrays(
-    workdir: Path, task: Task, mesh: Mesh, *, best: bool = False
+    workdir: Place, task: Task, mesh: Mesh, *, best: bool = False
 ) -> tuple[nnx.GraphDef, flat.FlatParams, flat.FlatParams]:
     """The network of the newest checkpoint, or of the best by validation, laid out over the mesh.
 

@@ -1,28 +1,25 @@
 """Flags that every launcher writes, and users who have no home, in every program."""
 
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from experiments.reproduce import __main__ as reproduce
 from nl_jax.data.open import open_videos
 from nl_jax.errors import InputError
-from nl_jax.training.workdir import make_directory, read_config
+from nl_jax.places import make_directory, place
 
 ROOT = Path(__file__).parents[2]
-BUCKET = "gs://bucket/run"
 COMMANDS = {
-    "train": ("--config=configs/quickstart.py", f"--workdir={BUCKET}"),
-    "train on": ("--config=configs/folder.py", "--workdir=run", f"--config.data.train={BUCKET}"),
-    "train from": ("--config=configs/folder.py", "--workdir=run", f"--config.start.workdir={BUCKET}"),
-    "evaluate": (f"--workdir={BUCKET}",),
-    "predict": (f"--workdir={BUCKET}", "video.mp4"),
-    "prepare_data": ("--dataset=video_folder", "--source=videos", f"--data_dir={BUCKET}"),
-    "prepare_data check": ("--dataset=video_folder", "--source=videos", "--check", f"--report={BUCKET}"),
-    "export_weights": ("--workdir=run", f"--path={BUCKET}"),
-    "report": ("run", f"--out={BUCKET}"),
+    "train": ("--config=configs/quickstart.py", "--workdir=hf://bucket/run"),
+    "train on": ("--config=configs/folder.py", "--workdir=run", "--config.data.train=gs://bucket/videos"),
+    "prepare_data": ("--dataset=video_folder", "--source=gs://bucket/videos", "--check", "--report=report"),
+    "report": ("run", "--out=https://example.org/report.html"),
 }
 
 
@@ -44,21 +41,23 @@ def directory(tmp_path):
 
 
 # Each is a process that imports JAX: those whose flags are defined in other ways.
-@pytest.mark.parametrize("command", ["train", "train on", "prepare_data check", "report"])
-def test_the_address_of_a_bucket_is_refused_before_anything_is_written(command, directory):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_address_that_cannot_be_there_is_refused_before_anything_is_written(command, directory):
     found = run(directory, command.split()[0], *COMMANDS[command])
     assert found.returncode == 2, found.stderr
-    assert found.stderr.startswith("error: --") and f"={BUCKET} is an address (gs:)" in found.stderr
+    assert found.stderr.startswith("error: ") and re.search(r"=(hf|gs|https)://.* is an address", found.stderr)
     assert found.stderr.count("\n") == 1
     assert [path.name for path in directory.iterdir()] == ["configs"]
 
 
-def test_the_same_in_python():
-    for function in (make_directory, read_config):
-        with pytest.raises(InputError, match="gs:/bucket/run is an address"):
-            function(Path(BUCKET))
-    with pytest.raises(InputError, match="s3://bucket/run:train is an address"):
-        open_videos("s3://bucket/run:train")
+def test_the_same_in_python(monkeypatch):
+    with pytest.raises(InputError, match="directory=ftp:/bucket/run is an address"):
+        make_directory(Path("ftp://bucket/run"))
+    with pytest.raises(InputError, match=r"data=s3://bucket/run is an address.* a bucket can hold what prepare_data"):
+        open_videos("s3://bucket/run")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r'not installed: gcsfs; install with pip install "nl_jax\[gs\]"'):
+        place("--workdir", "gs://bucket/run")
 
 
 def test_a_user_without_a_home_can_run_a_program(directory):
@@ -88,3 +87,10 @@ def test_a_file_whose_name_begins_with_a_dash(directory):
 def test_help_is_no_failure(directory):
     found = run(directory, "evaluate", "--help")
     assert found.returncode == 0 and "--workdir" in found.stdout
+
+
+def test_programs_that_write_to_this_machine_alone_refuse_a_bucket(capsys):
+    with pytest.raises(SystemExit) as ended:
+        reproduce.parser().parse_args(["2a", "--out=gs://bucket/tables"])
+    assert ended.value.code == 2
+    assert "argument --out: path=gs://bucket/tables is an address" in capsys.readouterr().err

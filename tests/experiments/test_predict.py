@@ -82,7 +82,7 @@ def test_a_network_of_another_kind_of_data_is_refused(run):
 
 def program(*arguments, stdin=None) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "experiments.predict", *map(str, arguments)]
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "COLUMNS": "120"}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "COLUMNS": "40"}
     return subprocess.run(command, cwd=ROOT, env=environment, stdin=stdin, capture_output=True, text=True, timeout=600)
 
 
@@ -112,9 +112,10 @@ def test_a_folder_a_pattern_and_a_pipe(run, video_folder_with_broken_files, tmp_
 
 
 def test_a_stream_is_told_clip_by_clip_and_what_cannot_be_used_is_one_line(run, tmp_path):
-    done = program(f"--workdir={run}", "lavfi:testsrc2=rate=25:size=160x120", "--seconds=2")
+    name = "lavfi:testsrc2=rate=25:size=160x120:duration=60"
+    done = program(f"--workdir={run}", name, "--seconds=2")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(" s  ") == 3 and "3 clips x 3 crops" in done.stdout and "█" in done.stdout
+    assert done.stdout.count(" s  ") == 3 and f"{name}  3 clips x 3 crops\n" in done.stdout and "█" in done.stdout
     for arguments, code, message in (
         (["video.mp4"], 2, "one of --workdir and --checkpoint"),
         ([f"--workdir={run}", tmp_path / "none"], 2, "1 of 1 videos could not be read"),

@@ -30,9 +30,11 @@ SMALL = [
 MINUTE = 60
 
 
-def start(name, *arguments, devices, **environment) -> subprocess.Popen:
+def start(name, *arguments, devices, code=None, **environment) -> subprocess.Popen:
+    """A program of experiments, or Python code that takes its arguments."""
+    program = ["-m", f"experiments.{name}"] if code is None else ["-c", code]
     return subprocess.Popen(
-        [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)],
+        [sys.executable, *program, *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "COLUMNS": "200"} | environment,
         stdout=subprocess.PIPE,
@@ -41,14 +43,14 @@ def start(name, *arguments, devices, **environment) -> subprocess.Popen:
     )
 
 
-def start_two(name, *arguments, lowered: Path | None = None) -> list[subprocess.Popen]:
+def start_two(name, *arguments, lowered: Path | None = None, code=None) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     # Where they write what they compile, if anywhere.
     dumps = [{} if lowered is None else {"JAX_DUMP_IR_TO": str(lowered / str(i))} for i in range(2)]
     joined = [f"--coordinator=localhost:{port}", "--num_processes=2"]
-    return [start(name, *arguments, *joined, f"--process_id={i}", devices=4, **dumps[i]) for i in range(2)]
+    return [start(name, *arguments, *joined, f"--process_id={i}", devices=4, code=code, **dumps[i]) for i in range(2)]
 
 
 def done(*processes) -> str:
@@ -192,29 +194,67 @@ def workers_of(process: subprocess.Popen) -> list[int]:
     return found
 
 
-def test_a_process_whose_input_is_stuck_is_named_by_the_other_and_both_end(tmp_path):
+# Process 1 hangs in a system call in place of its fourth batch.
+STUCK = """
+import os, runpy, sys
+from nl_jax.data.loader import TrainBatches
+pipe = sys.argv.pop(1)
+before = TrainBatches.__next__
+def hang(self):
+    if self.get_state()["next_batch"] == 3 and "--process_id=1" in sys.argv:
+        os.close(os.open(pipe, os.O_RDONLY))  # nobody writes
+    return before(self)
+TrainBatches.__next__ = hang
+runpy.run_module("experiments.train", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["not asked to end", "asked to end"])
+def test_a_process_whose_input_is_stuck_is_named_by_the_other_and_both_end(asked, tmp_path):
     """Both are alive and answer each other, so nothing else would ever end them."""
-    endless = ("--config.steps=100000", "--config.num_workers=1", "--config.log_every=1")
-    limits = ("--config.input_warning=8", "--config.input_timeout=45")
-    first, second = start_two("train", *SMALL, *endless, *limits, f"--workdir={tmp_path}")
+    os.mkfifo(tmp_path / "pipe")
+    limits = ("--config.input_warning=3", f"--config.input_timeout={0 if asked else 20}")
+    arguments = (tmp_path / "pipe", *SMALL, *limits, f"--workdir={tmp_path / 'run'}")
+    processes = start_two("train", *arguments, code=STUCK)
+    try:
+        wait_for_rows(3, tmp_path / "run", processes[0])
+        if asked:
+            processes[1].send_signal(signal.SIGTERM)
+        output = [process.communicate(timeout=2 * MINUTE) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    errors = [error for _, error in output]
+    late = "process 1 of 2 has not come, it is at batch 3"
+    if asked:
+        assert re.search(rf"asked to end while it waited for .* of all processes, for \d+ s: {late}", errors[0]), errors
+        assert "asked to end while it waited for batch 3, for" in errors[1], errors
+        assert processes[0].returncode == 75 and processes[1].returncode
+        return
+    assert re.search(rf"process 0 of 2: waiting for .* of all processes for \d+ s: {late}\n", errors[0]), errors
+    assert re.search(rf"error: waited \d+ s for .*, and input_timeout=20: {late}\. The same", errors[0]), errors
+    assert re.search(r"process 1 of 2: waiting for batch 3 for \d+ s\n", errors[1]), errors
+    assert processes[0].returncode == 1 and processes[1].returncode
+
+
+def test_sigterm_saves_where_an_input_worker_is_stuck(tmp_path):
+    endless = ("--config.steps=100000", "--config.num_workers=1", "--config.checkpoint_every=100000")
+    process = start("train", *SMALL, *endless, f"--workdir={tmp_path}", devices=1)
     workers = []
     try:
-        wait_for_rows(2, tmp_path, first)
-        workers = workers_of(second)
+        wait_for_rows(2, tmp_path, process)
+        workers = workers_of(process)
         assert workers
         for worker in workers:
             os.kill(worker, signal.SIGSTOP)
-        output = [process.communicate(timeout=3 * MINUTE) for process in (first, second)]
+        time.sleep(2)  # what was made before is used up
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(timeout=MINUTE)
     finally:
-        for process in (first, second):
-            process.kill()
-            process.communicate()
-        for worker in workers:
+        for pid in (process.pid, *workers):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGKILL)
-    errors = [error for _, error in output]
-    late = "process 1 of 2 has not come, it is at batch"
-    assert re.search(rf"process 0 of 2: waiting for .* of all processes for \d+ s: {late} \d+\n", errors[0]), errors[0]
-    assert re.search(rf"error: waited \d+ s for .*, and input_timeout=45: {late} \d+\. The same", errors[0]), errors[0]
-    assert re.search(r"process 1 of 2: waiting for batch \d+ for \d+ s\n", errors[1]), errors[1]
-    assert first.returncode == 1 and second.returncode
+                os.kill(pid, signal.SIGKILL)
+        output, error = process.communicate()  # the worker had these pipes, too
+    assert code == 75, error
+    (saved,) = (tmp_path / "checkpoints").iterdir()
+    assert f"asked to end: saved at step {saved.name};" in output and len(losses(tmp_path)) == int(saved.name)

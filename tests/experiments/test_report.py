@@ -223,6 +223,28 @@ def test_a_browser_shows_the_curve_and_the_confusion_where_they_must_be(runs, pa
     assert depth.diagonal().min() > 2 * depth[shares == 0].max()
 
 
+NAMES = """<script>
+const box = e => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]; };
+const drawing = document.querySelector('.confusion');
+const found = {drawing: box(drawing), names: [...drawing.querySelectorAll('text')].map(box)};
+document.body.innerHTML = ''; document.title = JSON.stringify(found);
+</script></body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_long_names_of_classes_lie_within_the_drawing_of_the_confusion(runs, tmp_path):
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    workdir.write_json(run / "classes.json", [f"{number} playing the accordion outdoors" for number in range(5)])
+    page = render(read_runs([str(run)]), "long names")
+    (tmp_path / "page.html").write_text(page.replace("</body>", NAMES))
+    title = re.search(r"<title>(.*?)</title>", browse(tmp_path / "page.html", "--dump-dom").stdout, re.S).group(1)
+    found = json.loads(title.replace("&quot;", '"'))
+    left, top, right, bottom = found["drawing"]
+    assert len(found["names"]) >= 10
+    for name in found["names"]:
+        assert left - 1 <= name[0] and top - 1 <= name[1] and name[2] <= right + 1 and name[3] <= bottom + 1, name
+
+
 def line_colour(near: np.ndarray, ground: np.ndarray) -> np.ndarray:
     """Of some pixels the one that is least like the ground."""
     return near[np.abs(near - ground).sum(axis=1).argmax()]

@@ -55,6 +55,9 @@ class Service:
         assert allow_overwrite
         self.notes[key] = value
 
+    def key_value_try_get(self, key):
+        return self.notes[key]
+
     def key_value_dir_get(self, folder):
         return [(key, value) for key, value in self.notes.items() if key.startswith(folder)]
 
@@ -75,6 +78,25 @@ def test_the_process_that_has_not_come_is_named(capsys):
     assert said and said[0].startswith("waiting for step 7 of all processes for ") and said[0].endswith(f"s: {late}")
     assert f"and input_timeout=0.3: {late}. The same command" in capsys.readouterr().err
     assert service.notes["nl_jax/at/0"] == "2 step 7 of all processes"
+
+
+def test_a_process_that_waits_and_was_asked_to_end_does_so(capsys):
+    """By the note that JAX's service leaves on all processes when one has had a SIGTERM."""
+    service, codes, ended = Service(), [], threading.Event()
+
+    def end(code):
+        codes.append(code)
+        ended.set()
+
+    with Watchdog(lambda line: None, warn_after=0.05, end_after=0.0, end=end, notes=Notes(service, 0, 2)) as watchdog:
+        with watchdog.waiting_for("the checkpoint of step 7"):
+            service.notes["RECEIVED_PREEMPTION_NOTICE"] = "2026-01-01T00:00:00"
+            assert not ended.wait(0.3)
+        with watchdog.waiting_for("step 8 of all processes"):
+            assert ended.wait(60)
+    assert codes == [75]
+    error = capsys.readouterr().err
+    assert "asked to end while it waited for step 8 of all processes, for 0 s: process 1 of 2" in error
 
 
 def test_a_wait_within_a_wait_does_not_end_it():

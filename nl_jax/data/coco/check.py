@@ -17,6 +17,7 @@ from nl_jax.data.coco.problems import KINDS, Problem, counted
 from nl_jax.data.decode import DecodeError
 from nl_jax.data.picture_folder import IMAGE_SUFFIXES
 from nl_jax.data.workers import Crash, map_unordered
+from nl_jax.places import Place, make_directory, written
 
 COLUMNS = ("split", "kind", "file", "where", "found", "valid", "result")
 _BEGINNINGS = {
@@ -134,16 +135,20 @@ def finish(lines: Iterable[Line]) -> list[Line]:
     return sorted(unique, key=lambda line: (line.split, order.index(line.problem.kind), line.problem.file))
 
 
-def write_report(directory: Path, title: str, lines: list[Line]) -> None:
+def write_report(directory: Place, title: str, lines: list[Line]) -> None:
     """report.csv, a line for every fault, and index.html."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "report.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for line in lines:
-            fault = line.problem
-            writer.writerow((line.split, fault.kind, fault.file, fault.where, fault.found, fault.valid, fault.result))
-    (directory / "index.html").write_text(_page(title, lines), encoding="utf-8", errors="replace")
+    make_directory(directory)
+    with written(directory) as folder:
+        folder.mkdir(exist_ok=True)
+        with (folder / "report.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for line in lines:
+                fault = line.problem
+                writer.writerow(
+                    (line.split, fault.kind, fault.file, fault.where, fault.found, fault.valid, fault.result)
+                )
+        (folder / "index.html").write_text(_page(title, lines), encoding="utf-8", errors="replace")
 
 
 def summary(lines: Iterable[Line]) -> dict[str, dict[str, int]]:

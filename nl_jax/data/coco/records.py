@@ -124,7 +124,7 @@ class PreparedCoco(CocoImages):
     """
 
     def __init__(self, directory: str | os.PathLike, split: str, **options):
-        self._directory, self._split, self._records = find_prepared(Path(directory)), split, None
+        self._directory, self._split, self._records = find_prepared(directory), split, None
         file = self._directory / f"annotations_{split}.json"
         if not file.exists():
             known = sorted(

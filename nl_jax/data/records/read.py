@@ -10,6 +10,7 @@ import numpy as np
 from nl_jax.data.failure import DecodeError, Source
 from nl_jax.data.videos import Videos
 from nl_jax.errors import InputError
+from nl_jax.places import local_copy, place
 
 COLUMNS = ("path", "label", "frames", "rate", "duration", "sha256", "reason")
 
@@ -32,7 +33,7 @@ class PreparedVideos(Videos):
     """
 
     def __init__(self, path: str | os.PathLike, split: str, *, classes: tuple[str, ...] | None = None, **options):
-        self._directory = find_prepared(Path(path))
+        self._directory = find_prepared(path)
         builder = builder_at(self._directory)
         if split not in builder.info.splits:
             raise InputError(f"{self._directory}: has no split {split!r}, valid are {', '.join(builder.info.splits)}")
@@ -84,17 +85,20 @@ def builder_at(directory):
     return tfds.builder_from_directory(directory)
 
 
-def find_prepared(path: Path) -> Path:
+def find_prepared(path: str | os.PathLike) -> Path:
     """The one directory of a prepared data set at or below `path`, at most three levels down.
 
+    ArrayRecord reads files of this machine, so a data set in a bucket is copied, once on every machine.
+
     Raises:
-        InputError: there is none, or there are several.
+        InputError: there is none, or there are several, or no room for a copy.
     """
+    path = place("data", path)
     found = [p.parent for depth in range(4) for p in sorted(path.glob("*/" * depth + "dataset_info.json"))]
     if len(found) != 1:
         names = ", ".join(map(str, found)) if found else "none"
         raise InputError(f"{path}: found {names}, valid is the directory of one data set that prepare_data wrote")
-    return found[0]
+    return local_copy(found[0])
 
 
 @dataclass(frozen=True)

@@ -4,25 +4,41 @@
 
 A network finds and outlines digits; their names are told by the tint of a disc at the other end of the picture (see
 `nl_jax.data.scenes`). docs/detection.md says what a run gives. The row `baseline` is the same without the non-local
-block: its field of view ends before the disc, so it names by chance.
+block: its field of view ends before the disc, so it names by chance. The other rows are controls, and other places and
+pairwise functions of the block: `python -m experiments.reproduce scenes --laptop`.
 """
 
 from configs import common
 
-# The network is trained from nothing, so the block need not start as the identity; with norm_scale 0 it does not learn
-# to name in 2000 steps. "he": the released code makes the weights of a block far smaller.
-BLOCK = {
-    "model.nonlocal_blocks.res4": (0,),
-    "model.nonlocal_options.pairwise": "dot_product",
-    "model.nonlocal_options.subsample": "none",
-    "model.nonlocal_options.init": "he",
-    "model.nonlocal_options.norm_scale": "1.0",
+
+def after(stage: str, **options: str) -> dict:
+    """One block after the residual block of a stage."""
+    # The network is trained from nothing, so the block need not start as the identity; with norm_scale 0 it does not
+    # learn to name in 2000 steps. "he": the released code makes the weights of a block far smaller.
+    options = {"pairwise": "dot_product", "subsample": "none", "init": "he", "norm_scale": "1.0"} | options
+    return {f"model.nonlocal_blocks.{stage}": (0,)} | {f"model.nonlocal_options.{k}": v for k, v in options.items()}
+
+
+ROWS = {
+    "block": after("res4"),
+    "baseline": {},
+    # As many parameters and multiply-adds as the block adds, by more channels: the field of view stays.
+    "wider": {"model.width": 18},
+    # The baseline where the cue is beside the digits: what it cannot name is what it cannot see.
+    "near": {"data.gap": 0},
+    "res2": after("res2"),
+    "res3": after("res3"),
+    "res5": after("res5"),
+    "gaussian": after("res4", pairwise="gaussian", scale="rsqrt_d"),
+    "embedded_gaussian": after("res4", pairwise="embedded_gaussian", scale="rsqrt_d"),
+    "concatenation": after("res4", pairwise="concatenation"),
 }
-ROWS = {"block": BLOCK, "baseline": {}}
+BASELINE = "baseline"
+FIGURE = "box AP"
 
 
 def get_config(argument: str = ""):
-    changes, _ = common.parse_row(argument, ROWS)
+    changes, _ = common.parse_row(argument, ROWS, ("laptop",))  # the only scale there is
     config = common.detection()
     config.data = common.scenes_data()
     config.data.validation_size = 100

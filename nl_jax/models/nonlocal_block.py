@@ -27,7 +27,7 @@ class NonLocalBlock(nnx.Module):
     """z_i = norm(W_z y_i) + x_i with y_i = 1/C(x) sum_j f(x_i, x_j) W_g x_j (equations 1 and 6).
 
     Input and output are (b,t,h,w,c) video, (b,h,w,c) images or (b,t,c) sequences. A new block is the identity: the
-    scale of its norm, or W_z itself where there is no norm, starts at zero, so that a trained network goes on as it was.
+    scale of its norm, or W_z itself where there is no norm, starts at zero. So a trained network goes on as it was.
 
     Args:
       channels: c.

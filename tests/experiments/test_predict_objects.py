@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def run(tmp_path, randomise):
     """The workdir of a narrow detector with numbers at random."""
-    config = scenes.get_config("baseline").unlock()
+    config = scenes.get_config("block").unlock()
     narrow = {"fpn_channels": 8, "box_channels": 16, "mask_channels": 8, "pre_nms": 24, "proposals": 16}
     config.detector.update(narrow | {"detections": 5, "score_threshold": 0.01})
     config.model.width, config.data.test_size, config.eval_batch_size = 4, 11, 8
@@ -106,3 +106,17 @@ def test_two_processes_find_what_one_finds(run, tmp_path):
     one, two = (json.loads((tmp_path / out / "results.json").read_text()) for out in ("one", "two"))
     assert one.pop("undecodable_images") == two.pop("undecodable_images") == []
     assert one == pytest.approx(two, abs=1e-6)
+
+
+def test_attend_shows_what_the_centre_of_a_box_looks_at(run, tmp_path):
+    def attend(*arguments):
+        command = [sys.executable, "-m", "experiments.attend", f"--workdir={run}", f"--out={tmp_path}", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+    done = attend("--image=3", "--box=10,20,54,52")
+    assert done.returncode == 0, done.stderr
+    for kind in ("heat", "arrows"):
+        path = tmp_path / f"image3_res4_0_nonlocal_0-2-2_{kind}.png"  # of places of 16 pixels
+        assert f"wrote {path}" in done.stdout and PIL.Image.open(path).size[0] > 600
+    both = attend("--box=10,20,54,52", "--position=1,1")
+    assert both.returncode == 2 and "--box and --position are both given; choose one" in both.stderr

@@ -357,7 +357,7 @@ def test_a_block_whose_norm_has_a_scale_learns_with_all_layers_at_once():
     change = np.asarray(z - x)
     np.testing.assert_allclose(change.std(axis=tuple(range(change.ndim - 1))), 0.5, rtol=1e-2)
     assert {(layer, "kernel") for layer in ("theta", "phi", "g", "w_z")} < moves
-    with pytest.raises(InputError, match="norm_scale=0.5 is the scale of a norm, and norm='none' has none"):
+    with pytest.raises(InputError, match=r"norm_scale=0\.5 is the scale of a norm, and norm='none' has none"):
         NonLocalBlock(CHANNELS, norm="none", norm_scale=0.5, rngs=nnx.Rngs(0))
 
 

@@ -75,7 +75,7 @@ def attend_in_image(
     block: str,
     position: tuple[int, int] | None = None,
     *,
-    point: tuple[float, float] | None = None,
+    point: tuple[float | int, float | int] | None = None,
 ) -> Attention:
     """The same of a detector and an image, which is a clip of one frame: `position` is a row and a column.
 

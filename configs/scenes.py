@@ -13,8 +13,8 @@ from configs import common
 
 def after(stage: str, **options: str) -> dict:
     """One block after the residual block of a stage."""
-    # The network is trained from nothing, so the block need not start as the identity; with norm_scale 0 it does not
-    # learn to name in 2000 steps. "he": the released code makes the weights of a block far smaller.
+    # The network is trained from nothing, so the block need not start as the identity, from which it does not learn in
+    # time (the row `identity`). "he": the released code makes the weights of a block far smaller.
     options = {"pairwise": "dot_product", "subsample": "none", "init": "he", "norm_scale": "1.0"} | options
     return {f"model.nonlocal_blocks.{stage}": (0,)} | {f"model.nonlocal_options.{k}": v for k, v in options.items()}
 
@@ -26,6 +26,7 @@ ROWS = {
     "wider": {"model.width": 18},
     # The baseline where the cue is beside the digits: what it cannot name is what it cannot see.
     "near": {"data.gap": 0},
+    "identity": after("res4", norm_scale="0"),
     "res2": after("res2"),
     "res3": after("res3"),
     "res5": after("res5"),
@@ -35,6 +36,7 @@ ROWS = {
 }
 BASELINE = "baseline"
 FIGURE = "box AP"
+OTHER_FIGURES = {"mask_ap": "mask AP", "box_ap_agnostic": "box AP whatever the class"}
 
 
 def get_config(argument: str = ""):

@@ -168,12 +168,12 @@ def _input_in_image(graphdef, state, images, sizes, block):
 
 
 @partial(jax.jit, static_argnames="graphdef")
-def _rows(graphdef, state, x, positions, valid):
+def _rows(graphdef, state, x, positions, valid=None):
     return nnx.merge(graphdef, state).attention_rows(x, positions, valid)
 
 
 @partial(jax.jit, static_argnames="graphdef")
-def _sum_of_rows(graphdef, state, x, positions, counted, valid):
+def _sum_of_rows(graphdef, state, x, positions, counted, valid=None):
     rows = nnx.merge(graphdef, state).attention_rows(x, positions, valid)
     return jnp.where(counted[None, :, None], rows, 0).sum(axis=1)
 

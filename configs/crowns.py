@@ -4,7 +4,7 @@
     python -m experiments.train --config=configs/crowns.py --workdir=runs/crowns
 
 `experiments.crowns` writes the data to data/crowns and says where the wheel is from. The networks are those of
-configs/scenes.py, without a mask head, since crowns have boxes alone. docs/reproduction.md says what came of it.
+configs/scenes.py, without a mask head, since crowns have boxes alone.
 """
 
 from configs import common, scenes

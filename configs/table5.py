@@ -34,6 +34,7 @@ X152 = {
     "optimizer.decay_at": (200_000, 240_000),
 }
 FIGURE = "box AP"
+OTHER_FIGURES = {"mask_ap": "mask AP", "box_ap_agnostic": "box AP whatever the class"}
 FLAGS = {
     "1x": {"steps": 90_000, "optimizer.decay_at": (60_000, 80_000)},
     "2x": {"steps": 180_000, "optimizer.decay_at": (120_000, 160_000)},

@@ -1,10 +1,13 @@
-"""Draws what a position of a video looks at through a non-local block, as arrows and as heat over the frames.
+"""Draws what a position of a video or an image looks at through a non-local block, as arrows and as heat.
 
 python -m experiments.attend --workdir=runs/quickstart --video=5 --block=res3_0_nonlocal --position=1,1,1
 python -m experiments.attend --workdir=runs/quickstart --video=5 --position=1,1,1 --format=gif
 python -m experiments.attend --workdir=runs/quickstart --measure=500
+python -m experiments.attend --workdir=runs/scenes --image=5 --position=1,1
+python -m experiments.attend --workdir=runs/scenes --image=5 --box=10,8,32,30
 
-A position is frame, row and column of the block's input, counted from 0; without one the average over all is drawn.
+A position is frame, row and column of the block's input, counted from 0, and in an image row and column. --box asks for
+the place of the centre of a box. Without either the average over all positions is drawn.
 --measure draws nothing: it counts on what the arrows of so many clips of the embedded task land.
 """
 
@@ -29,9 +32,11 @@ from nl_jax.training.task import SPLITS
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network", required=True)
 SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "of the run's own data")
 VIDEO = flags.DEFINE_string("video", "0", "a video of the split: its number, counted from 0, or its name in the list")
+IMAGE = flags.DEFINE_string("image", "0", "the same of a run of detection")
 VIEW = flags.DEFINE_integer("view", 0, "which of the video's test views", lower_bound=0)
 BLOCK = flags.DEFINE_string("block", None, "the block, such as res3_1_nonlocal; the first by default")
-POSITION = flags.DEFINE_list("position", None, "frame,row,column of the block's input")
+POSITION = flags.DEFINE_list("position", None, "frame,row,column of the block's input; of an image row,column")
+BOX = flags.DEFINE_list("box", None, "x0,y0,x1,y1 in pixels of the image, as predict --json has it")
 COUNT = flags.DEFINE_integer("count", 20, "arrows, to the positions of the largest weights", lower_bound=1)
 FORMAT = flags.DEFINE_enum("format", "png", ("png", "pdf", "svg", "gif", "mp4"), "of the pictures; the last two move")
 MEASURE = flags.DEFINE_integer("measure", None, "clips of the embedded task to count arrows on", lower_bound=1)
@@ -41,13 +46,19 @@ OUT = flags.DEFINE_string("out", None, "where the pictures go; WORKDIR/attention
 def main() -> None:
     directory = place("--workdir", WORKDIR.value)
     config = workdir.read_config(directory)
-    position = pictures.parse_position(POSITION.value)
-    dataset = task_of(config).open_split(SPLIT.value, workdir.read_classes(directory))
+    task, is_detection = task_of(config), config.get("task") == "detection"
+    position = pictures.parse_numbers("position", POSITION.value, "row,column" if is_detection else "frame,row,column")
+    dataset = task.open_split(SPLIT.value, workdir.read_classes(directory))
     normalize = make_normalize(config.input)
+    if is_detection:
+        _attend_in_image(directory, dataset, task, position)
+        return
+    if BOX.value is not None:
+        raise InputError(f"--box: {directory} is a run of classification, whose videos have no boxes; give --position")
     if MEASURE.value is not None:
         _measure(directory, dataset, normalize)
         return
-    index = _index(dataset, VIDEO.value)
+    index = _index(dataset, "video", VIDEO.value)
     example = dataset.test_example(index)
     if (example["failed"] >= 0).any():
         raise InputError(f"--video: {dataset.names[index]} cannot be decoded: {dataset.failure_reason(index)}")
@@ -60,9 +71,35 @@ def main() -> None:
     found = attention.attend(model, normalize(jnp.asarray(video)[None]), block, position)
     view = f", view {VIEW.value}" if len(example["video"]) > 1 else ""
     title = f"{SPLIT.value} video {dataset.names[index]}{view}"
+    _write(directory, video, found, f"video{index}_{block}", title)
+
+
+def _attend_in_image(directory: Place, dataset, task, position) -> None:
+    if MEASURE.value is not None or FORMAT.value in ("gif", "mp4"):
+        flag = "measure" if MEASURE.value is not None else "format"
+        raise InputError(f"--{flag} is for videos, and {directory} is a run of detection")
+    box = pictures.parse_numbers("box", BOX.value, "x0,y0,x1,y1", kind=float)
+    if box and position:
+        raise InputError("--box and --position are both given; choose one")
+    index = _index(dataset, "image", IMAGE.value)
+    example = dataset.test_example(index)
+    if (example["failed"] >= 0).any():
+        raise InputError(f"--image: {dataset.names[index]} cannot be decoded: {dataset.failure_reason(index)}")
+    scale = example["scale"]  # of y and of x, from the image to what the network gets
+    point = box and ((box[0] + box[2]) / 2 * scale[1], (box[1] + box[3]) / 2 * scale[0])
+    batch = {name: jnp.asarray(example[name])[None] for name in ("images", "sizes")}
+    model = _load(directory)
+    block = BLOCK.value or next(iter(model.nonlocal_blocks()), "")
+    options = {"position": position, "point": point}
+    found = attention.attend_in_image(model, task.normalized(batch), batch["sizes"], block, **options)
+    title = f"{SPLIT.value} image {dataset.names[index]}"
+    _write(directory, example["images"][None], found, f"image{index}_{block}", title)
+
+
+def _write(directory: Place, video, found: attention.Attention, stem: str, title: str) -> None:
     out = place("--out", OUT.value) if OUT.value else directory / "attention"
     make_directory(out)
-    for path in pictures.draw(video, found, out / f"video{index}_{block}", FORMAT.value, COUNT.value, title):
+    for path in pictures.draw(video, found, out / stem, FORMAT.value, COUNT.value, title):
         print(f"wrote {path}")
 
 
@@ -72,11 +109,11 @@ def _load(directory: Place):
     return model
 
 
-def _index(dataset, text: str) -> int:
+def _index(dataset, flag: str, text: str) -> int:
     if text in dataset.names:
         return dataset.names.index(text)
     if not text.isdecimal() or int(text) >= len(dataset):
-        raise InputError(f"--video={text}: valid are the numbers 0 to {len(dataset) - 1}, or a name of the list")
+        raise InputError(f"--{flag}={text}: valid are the numbers 0 to {len(dataset) - 1}, or a name of the list")
     return int(text)
 
 

@@ -1,5 +1,7 @@
 """Pictures of what a block looks at, for the programs that draw them."""
 
+import math
+
 from nl_jax.errors import InputError
 from nl_jax.figures import attention, moving
 from nl_jax.places import Place
@@ -21,10 +23,15 @@ def draw(video, found: attention.Attention, stem: Place, ending: str, count: int
     return paths
 
 
-def parse_position(numbers: list[str] | None) -> tuple[int, int, int] | None:
-    """The value of --position."""
-    if numbers is None:
+def parse_numbers(flag: str, given: list[str] | None, names: str, kind: type = int) -> tuple | None:
+    """The value of a flag that takes as many numbers as it has names, such as --position."""
+    if given is None:
         return None
-    if len(numbers) != 3 or not all(number.strip().isdecimal() for number in numbers):
-        raise InputError(f"--position={','.join(numbers)}: valid are three numbers, frame,row,column, counted from 0")
-    return tuple(map(int, numbers))
+    try:
+        numbers = tuple(map(kind, given))
+        if len(numbers) == len(names.split(",")) and all(0 <= number < math.inf for number in numbers):
+            return numbers
+    except ValueError:
+        pass
+    counted = ", counted from 0" if kind is int else ""
+    raise InputError(f"--{flag}={','.join(given)}: valid are {len(names.split(','))} numbers, {names}{counted}")

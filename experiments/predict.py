@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
     if WORKDIR.value is not None and workdir.read_config(place("--workdir", WORKDIR.value)).get("task") == "detection":
         _objects(arguments)
         return
-    position = pictures.parse_position(POSITION.value)
+    position = pictures.parse_numbers("position", POSITION.value, "frame,row,column")
     predictor = _predictor()
     if OUT.value:
         make_directory(place("--out", OUT.value))

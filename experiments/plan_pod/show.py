@@ -111,7 +111,7 @@ def _speed(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
     _console.print(
         f"at most {1 / seconds:.2f} steps/s, {plan.batch_size / seconds:,.0f} {plan.unit}s/s, limited by {limit}; "
         f"at {efficiency:.0%} of the peak {efficiency / seconds:.2f} steps/s, "
-        f"{efficiency * plan.batch_size / seconds:,.0f} clips/s"
+        f"{efficiency * plan.batch_size / seconds:,.0f} {plan.unit}s/s"
     )
     _assumptions(dtype, efficiency)
 

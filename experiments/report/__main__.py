@@ -12,7 +12,9 @@ from nl_jax.errors import InputError
 from nl_jax.places import make_directory, place, write_text
 
 OUT = flags.DEFINE_string("out", "report.html", "the page")
-SHOW = flags.DEFINE_integer("show", 10, "hardest classes and most confused pairs of each run", lower_bound=1)
+SHOW = flags.DEFINE_integer(
+    "show", 10, "hardest classes and most confused pairs of each run, or misses and false alarms", lower_bound=1
+)
 EXAMPLES = flags.DEFINE_integer("examples", 2, "mistakes of each of the hardest classes", lower_bound=0)
 TITLE = flags.DEFINE_string("title", None, "of the page; the names of the runs by default")
 

@@ -1,4 +1,4 @@
-"""Film strips of videos, as pictures inside the page."""
+"""What a run was tested on, and film strips of its videos, as pictures inside the page."""
 
 import base64
 import io
@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.report.runs import PastRun
+from nl_jax.data.dataset import Dataset
 from nl_jax.errors import InputError
 from nl_jax.places import is_bucket
 from nl_jax.tasks import task_of
@@ -15,24 +16,35 @@ from nl_jax.tasks import task_of
 HEIGHT, FRAMES = 64, 5  # of a strip
 
 
+def tested(run: PastRun) -> tuple[Dataset | None, str]:
+    """What a run was tested on, read where it lies; or None and why it is not there."""
+    config = run.config.copy_and_resolve_references().unlock()
+    if "num_clips" in config.data:
+        config.data.num_clips = config.data.num_crops = 1
+    measured_on = str(run.results.get("measured_on", ""))
+    there = is_bucket(measured_on) or (measured_on and Path(measured_on.partition(":")[0]).exists())
+    if "test" in config.data and there:  # evaluate --data
+        config.data.test = measured_on
+    task = task_of(config)
+    try:
+        dataset = task.open_split("test", run.classes)
+        if dataset.list_hash() != run.results.get("list"):
+            raise InputError(f"they are no longer the {task.example}s that were tested")
+        return dataset, ""
+    except (InputError, OSError) as error:
+        return None, f"no pictures of {run.name}: {error}"
+
+
+def data_url(picture: bytes) -> str:
+    """A JPEG inside the page."""
+    return "data:image/jpeg;base64," + base64.b64encode(picture).decode()
+
+
 class Strips:
-    """Those of the videos that a run was tested on, read where they lie; `reason` says why there are none, if so."""
+    """Those of the videos that a run was tested on; `reason` says why there are none, if so."""
 
     def __init__(self, run: PastRun):
-        self.reason, self._dataset = "", None
-        config = run.config.copy_and_resolve_references().unlock()
-        if "num_clips" in config.data:
-            config.data.num_clips = config.data.num_crops = 1
-        measured_on = str(run.results.get("measured_on", ""))
-        if "test" in config.data and (is_bucket(measured_on) or Path(measured_on).exists()):  # evaluate --data
-            config.data.test = measured_on
-        try:
-            dataset = task_of(config).open_split("test", run.classes)
-            if dataset.list_hash() != run.results.get("list"):
-                raise InputError("they are no longer the videos that were tested")
-            self._dataset = dataset
-        except (InputError, OSError) as error:
-            self.reason = f"no frames of {run.name}: {error}"
+        self._dataset, self.reason = tested(run)
 
     def __call__(self, index: int) -> str:
         """A strip as a data URL; empty if the video gives no frames."""
@@ -51,4 +63,4 @@ class Strips:
             strip.paste(Image.fromarray(frame).resize(size, way), (place * (size[0] + 2), 0))
         file = io.BytesIO()
         strip.save(file, "JPEG", quality=80)
-        return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+        return data_url(file.getvalue())

@@ -7,6 +7,7 @@ import jinja2
 from experiments.report import charts
 from experiments.report.classes import ByClass, gains
 from experiments.report.frames import Strips
+from experiments.report.objects import Objects
 from experiments.report.runs import PastRun, differences
 
 ALL_GAINS = 30  # classes whose gains are all shown; of more, the highest and the lowest
@@ -16,6 +17,7 @@ def render(runs: list[PastRun], title: str, show: int = 10, examples: int = 2) -
     """The page, as HTML."""
     by_class = {run.name: ByClass(run) for run in runs if run.predictions}
     strips = {run.name: Strips(run) for run in runs if run.name in by_class}
+    detectors = [run for run in runs if run.found and (run.found / "ap_by_class.json").exists()]
     lists = {run.results["list"] for run in runs if run.results}
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
@@ -28,6 +30,7 @@ def render(runs: list[PastRun], title: str, show: int = 10, examples: int = 2) -
         drawing=charts,
         by_class=by_class,
         strips=strips,
+        objects={run.name: Objects(run, show) for run in detectors},
         mistakes={name: (found.hardest(show, examples), found.most_confused(show)) for name, found in by_class.items()},
         gains=_gains(runs, by_class),
         same_list=len(lists) <= 1,

@@ -29,6 +29,7 @@ class PastRun:
       results: of results.json, of the run's own test or else of `evaluate`; empty if it was not tested.
       predictions: the arrays of predictions.npz beside it; empty if there are none.
       metrics: the rows of metrics.csv.
+      found: the folder that has the results, and of a detector what it found; None if it was not tested.
     """
 
     name: str
@@ -39,6 +40,7 @@ class PastRun:
     results: dict
     predictions: dict[str, np.ndarray]
     metrics: list[dict[str, str]]
+    found: Path | None
 
     def column(self, name: str, scale: float = 1.0) -> list[tuple[int, float]]:
         """(step, value) of a column of the metrics, where it has one that is finite."""
@@ -78,7 +80,7 @@ def _read(path: Place, name: str) -> PastRun:
     tested = next((at for at in (path, path / "evaluate") if (at / "results.json").exists()), None)
     results, predictions = {}, {}
     if tested is not None:
-        results = _json(tested / "results.json")
+        results = read_json(tested / "results.json")
         if (tested / "predictions.npz").exists():
             predictions = _arrays(tested / "predictions.npz")
             if predictions["scores"].shape[1] != len(classes):
@@ -86,11 +88,12 @@ def _read(path: Place, name: str) -> PastRun:
                     f"{tested / 'predictions.npz'} has {predictions['scores'].shape[1]} classes, and "
                     f"{path / 'classes.json'} {len(classes)}"
                 )
-    versions = _json(path / "versions.json") if (path / "versions.json").exists() else {}
-    return PastRun(name, path, config, classes, versions, results, predictions, read_metrics(path / "metrics.csv"))
+    versions = read_json(path / "versions.json") if (path / "versions.json").exists() else {}
+    metrics = read_metrics(path / "metrics.csv")
+    return PastRun(name, path, config, classes, versions, results, predictions, metrics, tested)
 
 
-def _json(path: Place) -> dict:
+def read_json(path: Place) -> dict:
     try:
         return json.loads(read_text(path))
     except (OSError, ValueError) as error:

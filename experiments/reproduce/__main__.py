@@ -169,6 +169,7 @@ def _row(table: str, row: str, runs: list[PlannedRun], arguments: argparse.Names
         parameters=network.parameters,
         macs=network.macs,
         figure=getattr(table_module(table), "FIGURE", "top-1"),
+        others=getattr(table_module(table), "OTHER_FIGURES", {}),
     )
 
 

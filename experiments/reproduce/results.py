@@ -13,6 +13,9 @@ from nl_jax.evaluation.metrics import in_top_k
 from nl_jax.training.logs import read_metrics
 from nl_jax.training.workdir import write_json
 
+# Of detection, beside box AP.
+FIGURES = ("box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75", "box_ap_agnostic", "mask_ap_agnostic")
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -30,6 +33,7 @@ class Result:
       videos, list: how many there are, and their hash.
       losses: step to the mean training loss of the steps up to it since the one before; results of before they were
         kept have none.
+      figures: by name, the others that the task measures, from 0 to 1; of classification none.
     """
 
     row: str
@@ -45,6 +49,7 @@ class Result:
     list: str
     correct: str
     losses: dict[str, float] = dataclasses.field(default_factory=dict)
+    figures: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def measured(self) -> Shaped[np.ndarray, "n"]:
         """What two runs are compared by: whether each test video was right, or else the accuracy alone."""
@@ -76,6 +81,7 @@ def collect(run: PlannedRun, workdir: Path, *, commit: str, seconds: float, cpu_
         videos=found["videos"] if "videos" in found else found["images"],
         list=found["list"],
         correct=correct,
+        figures={name: found[name] for name in FIGURES if name in found},
         losses={row["step"]: round(float(row["train_loss"]), 4) for row in read_metrics(workdir / "metrics.csv")},
     )
 

@@ -23,7 +23,7 @@ from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training.workdir import FREE_FIELDS, flatten
 
 TABLES = {name: f"table{name}" for name in ("2a", "2b", "2c", "2d", "2e", "2f", "2g", "3", "4", "5")}
-TABLES["controls"] = "controls"
+TABLES |= {name: name for name in ("controls", "scenes", "crowns")}
 DEFAULTS = {"pairwise": "embedded_gaussian", "axes": "spacetime"}  # of NonLocalBlock, which a row may name
 
 
@@ -66,7 +66,12 @@ def choose_rows(table: str, names: Iterable[str] | None) -> list[str]:
 
 
 def baseline_of(table: str, row: str) -> str | None:
-    """The first row of the same depth; None for a table that compares with other networks than its own."""
+    """The one that the table names, or the first row of the same depth.
+
+    None for a table that compares with other networks than its own.
+    """
+    if named := getattr(table_module(table), "BASELINE", None):
+        return named
     rows = table_module(table).ROWS
     depth = rows[row].get("model.depth", 50)
     first = next(name for name, changes in rows.items() if changes.get("model.depth", 50) == depth)

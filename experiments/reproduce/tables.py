@@ -2,7 +2,7 @@
 
 import dataclasses
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ class Row:
       results: of the runs that have ended; wanted: how many were asked for.
       parameters, macs: of the network and of a clip; known before it is run.
       figure: what is measured: "top-1", say.
+      others: further figures of a result to their words; a column each.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Row:
     parameters: int
     macs: int
     figure: str = "top-1"
+    others: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def accuracies(self) -> np.ndarray:
         return np.array([100 * result.accuracy for result in self.results])
@@ -91,7 +93,8 @@ HEAD = (
 
 def head(rows: Sequence[Row]) -> tuple[str, ...]:
     """HEAD with what these rows measure."""
-    return tuple(cell.replace("top-1", rows[0].figure) for cell in HEAD)
+    cells = [cell.replace("top-1", rows[0].figure) for cell in HEAD]
+    return (*cells[:4], *(f"{words}, %" for words in rows[0].others.values()), *cells[4:])
 
 
 def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
@@ -100,10 +103,7 @@ def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     found = []
     for row in rows:
         base = by_name.get(row.baseline)
-        accuracy, difference, paper_difference = "", "", ""
-        if len(row.results):
-            mean, spread = mean_and_spread(row.accuracies())
-            accuracy = f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+        difference, paper_difference = "", ""
         if base is not None and (found_difference := row.difference(base)):
             difference = str(found_difference)
         if base not in (None, row) and row.paper and base.paper:
@@ -115,8 +115,9 @@ def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
             (
                 row.name,
                 row.missing() or str(len(row.results)),
-                accuracy,
+                _summed(row.accuracies()),
                 " ".join(f"{value:.0f}" for value in row.accuracies()),
+                *(_summed([100 * r.figures[name] for r in row.results if name in r.figures]) for name in row.others),
                 difference,
                 *ratios,
                 f"{row.paper:.1f}" if row.paper else "",
@@ -127,8 +128,16 @@ def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     return found
 
 
+def _summed(percents: Sequence[float] | np.ndarray) -> str:
+    """Mean and spread over the runs, "" without one."""
+    if not len(percents):
+        return ""
+    mean, spread = mean_and_spread(np.asarray(percents))
+    return f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+
+
 def markdown(rows: Sequence[Row]) -> str:
-    cells = [head(rows), tuple("---" for _ in HEAD), *lines(rows)]
+    cells = [head(rows), tuple("---" for _ in head(rows)), *lines(rows)]
     return "".join(f"| {' | '.join(row)} |\n" for row in cells)
 
 

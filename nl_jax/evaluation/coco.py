@@ -86,14 +86,8 @@ def evaluate(
         raise InputError(
             f"detections: found image_id {min(others)}, valid are those of the {len(listed)} images scored"
         )
-    # Copies: pycocotools writes into what it is given. And it cannot load an empty list.
-    annotations = [dict(annotation) for annotation in truth["annotations"]]
     with contextlib.redirect_stdout(io.StringIO()):
-        true = COCO()
-        true.dataset = truth | {"annotations": annotations}
-        true.createIndex()
-        found = true.loadRes([dict(result) for result in detections]) if detections else _nothing(true)
-        evaluation = COCOeval(true, found, iou_type)
+        evaluation = _evaluation(truth, detections, iou_type)
         evaluation.params.useCats = int(use_categories)
         if sigmas is not None:
             evaluation.params.kpt_oks_sigmas = np.array(sigmas, np.float64)
@@ -109,6 +103,22 @@ def evaluate(
             of_class = precision[:, :, place]
             by_class[names[number]] = _known(of_class.mean() if (of_class > -1).all() else -1.0)
     return Scores(figures, by_class, len(listed))
+
+
+def matches(truth: dict, detections: Results, iou: float = 0.5) -> Int[np.ndarray, "n"]:
+    """For every detection the id of the true object of its class that AP at this IoU of boxes counts it for; or 0.
+
+    Of several for one object the surest counts, and the others have 0.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = _evaluation(truth, detections, "bbox")
+        evaluation.params.iouThrs = np.array([iou])
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, np.inf]], ["all"]
+        evaluation.evaluate()
+    found = np.zeros(len(detections), int)
+    for of_image in filter(None, evaluation.evalImgs):
+        found[np.array(of_image["dtIds"], int) - 1] = of_image["dtMatches"][0]  # pycocotools numbers them from 1
+    return found
 
 
 def results(
@@ -191,6 +201,15 @@ def write_results(path: str | os.PathLike, detections: Results) -> None:
     partial = Path(f"{os.fspath(path)}.partial")
     partial.write_text(json.dumps(detections, separators=(",", ":")))
     partial.replace(path)
+
+
+def _evaluation(truth: dict, detections: Results, iou_type: str) -> COCOeval:
+    # Copies: pycocotools writes into what it is given. And it cannot load an empty list.
+    true = COCO()
+    true.dataset = truth | {"annotations": [dict(annotation) for annotation in truth["annotations"]]}
+    true.createIndex()
+    found = true.loadRes([dict(result) for result in detections]) if detections else _nothing(true)
+    return COCOeval(true, found, iou_type)
 
 
 def _nothing(true: COCO) -> COCO:

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.figure import Figure
 
 from nl_jax.errors import InputError
 from nl_jax.figures import panels
-from nl_jax.models import NonLocalBlock, VideoResNet
+from nl_jax.models import MaskRCNN, NonLocalBlock, VideoResNet
 from nl_jax.places import Place, written
 
 QUERIES = 64  # rows at a time, where all of them are averaged
@@ -63,25 +63,63 @@ def attend(
     Raises:
       InputError: for a block or a position that does not exist.
     """
-    blocks = model.nonlocal_blocks()
-    if block not in blocks:
-        raise InputError(f"block={block!r} is unknown; the network has {', '.join(blocks) or 'no non-local block'}")
+    found = _block(model, block)
     x = _input(*nnx.split(model), video, block.removesuffix("_nonlocal"))
-    return attend_to(blocks[block], x, block, position)
+    return attend_to(found, x, block, position)
+
+
+def attend_in_image(
+    model: MaskRCNN,
+    images: Float[jax.Array, "1 y x 3"],
+    sizes: Int[jax.Array, "1 2"],
+    block: str,
+    position: tuple[int, int] | None = None,
+    *,
+    point: tuple[float | int, float | int] | None = None,
+) -> Attention:
+    """The same of a detector and an image, which is a clip of one frame: `position` is a row and a column.
+
+    Args:
+      images: one, normalised and padded as the network was trained; `sizes` is its true height and width.
+      point: x and y of a pixel, in place of a position: the place of the block's input that has it.
+
+    Raises:
+      InputError: for a block, a position or a point that does not exist.
+    """
+    found = _block(model, block)
+    x, valid = _input_in_image(*nnx.split(model), images, sizes, block)
+    if point is not None:
+        height, width = np.asarray(sizes)[0].tolist()
+        if not (0 <= point[0] <= width and 0 <= point[1] <= height):
+            raise InputError(f"the point {point} lies outside the image of {width} x {height} pixels")
+        rows, columns = (whole // part for whole, part in zip(images.shape[1:3], x.shape[2:4], strict=True))
+        position = min(int(point[1] // rows), x.shape[2] - 1), min(int(point[0] // columns), x.shape[3] - 1)
+    return attend_to(found, x, block, None if position is None else (0, *position), valid)
 
 
 def attend_to(
-    block: NonLocalBlock, x: Float[jax.Array, "1 t h w c"], name: str, position: tuple[int, int, int] | None
+    block: NonLocalBlock,
+    x: Float[jax.Array, "1 t h w c"],
+    name: str,
+    position: tuple[int, int, int] | None,
+    valid: Bool[jax.Array, "1 t h w"] | None = None,
 ) -> Attention:
-    """The same of a block by itself, which `name` names, and its input."""
+    """The same of a block by itself, which `name` names, and its input; `valid` says which positions are keys."""
     shape = x.shape[1:4]
     if position is not None and not all(0 <= at < size for at, size in zip(position, shape, strict=True)):
         raise InputError(f"position={position} lies outside the {shape} positions of {name}; count from 0")
-    weights = _mean_weights(block, x) if position is None else _weights(block, x, position)
+    weights = _mean_weights(block, x, valid) if position is None else _weights(block, x, position, valid)
     return Attention(np.asarray(weights, np.float32), position, shape, f"{name} ({block.pairwise})")
 
 
-def _weights(block, x, position):
+def _block(model, name):
+    blocks = model.nonlocal_blocks()
+    if name not in blocks:
+        raise InputError(f"block={name!r} is unknown; the network has {', '.join(blocks) or 'no non-local block'}")
+    return blocks[name]
+
+
+def _weights(block, x, position, valid):
     """The row of one position, among zeros where the block sums over a part of the clip only."""
     t, h, w = x.shape[1:4]
     frame, row, column = position
@@ -92,7 +130,7 @@ def _weights(block, x, position):
         "space": (row * w + column, frame),
         "time": (frame, row * w + column),
     }[block.axes]
-    found = _rows(*nnx.split(block), x, np.array([at]))[element, 0].reshape(block.key_shape(x.shape))
+    found = _rows(*nnx.split(block), x, np.array([at]), valid)[element, 0].reshape(block.key_shape(x.shape))
     if block.axes == "space":
         return jnp.zeros((t, *found.shape)).at[frame].set(found)
     if block.axes == "time":
@@ -101,13 +139,14 @@ def _weights(block, x, position):
     return jnp.zeros((t, *found.shape[1:])).at[start : start + group].set(found)
 
 
-def _mean_weights(block, x):
+def _mean_weights(block, x, valid):
     """The average row over all positions, a few at a time."""
     count = int(np.prod([x.shape[a] for a in {"spacetime": (1, 2, 3), "space": (2, 3), "time": (1,)}[block.axes]]))
     count //= x.shape[1] // block.time_group if block.time_group else 1
     asked = np.arange(-(-count // QUERIES) * QUERIES).reshape(-1, QUERIES)  # all of one shape, so compiled once
     graphdef, state = nnx.split(block)
-    total = sum(_sum_of_rows(graphdef, state, x, np.minimum(at, count - 1), at < count) for at in asked) / count
+    rows = (_sum_of_rows(graphdef, state, x, np.minimum(at, count - 1), at < count, valid) for at in asked)
+    total = sum(rows) / count
     t, h, w = x.shape[1:4]
     keys = block.key_shape(x.shape)
     if block.axes == "time":
@@ -123,14 +162,19 @@ def _input(graphdef, state, video, name):
     return nnx.merge(graphdef, state)(video)[1][name]
 
 
-@partial(jax.jit, static_argnames="graphdef")
-def _rows(graphdef, state, x, positions):
-    return nnx.merge(graphdef, state).attention_rows(x, positions)
+@partial(jax.jit, static_argnames=("graphdef", "block"))
+def _input_in_image(graphdef, state, images, sizes, block):
+    return nnx.merge(graphdef, state).block_input(images, sizes, block)
 
 
 @partial(jax.jit, static_argnames="graphdef")
-def _sum_of_rows(graphdef, state, x, positions, counted):
-    rows = nnx.merge(graphdef, state).attention_rows(x, positions)
+def _rows(graphdef, state, x, positions, valid=None):
+    return nnx.merge(graphdef, state).attention_rows(x, positions, valid)
+
+
+@partial(jax.jit, static_argnames="graphdef")
+def _sum_of_rows(graphdef, state, x, positions, counted, valid=None):
+    rows = nnx.merge(graphdef, state).attention_rows(x, positions, valid)
     return jnp.where(counted[None, :, None], rows, 0).sum(axis=1)
 
 

@@ -21,6 +21,7 @@ def draw_objects(
     words: list[str],
     labels: np.ndarray,
     masks: Bool[np.ndarray, "n h w"] | None = None,
+    side: int | None = None,
 ) -> Figure:
     """The image, and over it each object in the colour of its class.
 
@@ -29,9 +30,10 @@ def draw_objects(
         words: (n), written at each box.
         labels: (n,), the number of each object's class.
         masks: which pixels belong to each object; their outlines are drawn.
+        side: pixels of the longer side of the picture; by default that of the image, or LEAST.
     """
     height, width = image.shape[:2]
-    scale = max(1.0, LEAST / max(height, width))
+    scale = side / max(height, width) if side else max(1.0, LEAST / max(height, width))
     figure = Figure(figsize=(width * scale / DPI, height * scale / DPI), dpi=DPI)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))

@@ -109,7 +109,8 @@ def strip(video, frames, lines: int = 1):
             figure.add_subplot(inner[line]).set_axis_off()
         panels[frame] = figure.axes[-lines]
         panels[frame].imshow(video[frame])
-        panels[frame].set_title(f"frame {frame}", fontsize=8, pad=2)
+        if len(video) > 1:  # an image has one frame
+            panels[frame].set_title(f"frame {frame}", fontsize=8, pad=2)
     return figure, panels
 
 

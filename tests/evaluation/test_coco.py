@@ -10,7 +10,7 @@ from pycocotools.cocoeval import COCOeval
 
 from nl_jax.data.coco.masks import compressed
 from nl_jax.errors import InputError
-from nl_jax.evaluation.coco import BOX_FIGURES, evaluate, results, without_categories, write_results
+from nl_jax.evaluation.coco import BOX_FIGURES, evaluate, matches, results, without_categories, write_results
 
 HEIGHT, WIDTH = 120, 160
 
@@ -136,6 +136,30 @@ def test_an_object_found_under_several_names_is_one_find():
     kept = without_categories([first, again, apart, beside, elsewhere])
     assert kept == [again, beside, apart, elsewhere]
     assert without_categories([]) == []
+
+
+def test_a_detection_is_matched_to_one_object_of_its_class():
+    images = [{"id": 5, "file_name": "5.jpg", "height": HEIGHT, "width": WIDTH}]
+    objects = [(11, 2, [10, 10, 20, 20]), (12, 7, [60, 10, 20, 20])]
+    annotations = [
+        {"id": at, "image_id": 5, "category_id": category, "bbox": box, "area": 400.0, "iscrowd": 0}
+        for at, category, box in objects
+    ]
+    truth = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 2, "name": "a"}, {"id": 7, "name": "b"}],
+    }
+    found = [
+        (2, [12, 10, 20, 20], 0.6),
+        (2, [10, 10, 20, 20], 0.9),  # the surer of two
+        (2, [60, 10, 20, 20], 0.8),  # another class
+        (7, [60, 22, 20, 20], 0.7),  # IoU 0.25
+        (7, [62, 10, 20, 20], 0.1),
+    ]
+    detections = [{"image_id": 5, "category_id": c, "bbox": box, "score": score} for c, box, score in found]
+    assert matches(truth, detections).tolist() == [0, 11, 0, 0, 12]
+    assert matches(truth, detections, iou=0.2).tolist() == [0, 11, 0, 12, 0]
 
 
 def test_keypoints_are_scored():

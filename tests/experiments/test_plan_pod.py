@@ -93,9 +93,11 @@ def test_a_compiled_step(pod, config, capsys, monkeypatch):
     seconds = plan.seconds(CHIPS["v5e"], "float32")
     assert seconds["arithmetic"] == max(plan.operations, plan.compiled_operations) / 197e12
     assert seconds["collectives"] == sum(found.sent for found in plan.collectives) / 200e9
-    show.details(dataclasses.replace(plan, remat=("res2",)), pod, "float32", 0.5)
+    assert plan.unit == "clip"
+    show.details(dataclasses.replace(plan, remat=("res2",), unit="image"), pod, "float32", 0.5)
     printed = capsys.readouterr().out
     assert "fits, with" in printed and "all-reduce" in printed
+    assert printed.count("images/s") == 2 and "clip" not in printed
     (flags,) = [line.split()[3:-1] for line in printed.splitlines() if line.startswith("to train so: ")]
     assert flags[0] == "--config.batch_size=32" and flags[2:4] == ["--config.mesh.fsdp=1", "--config.mesh.time=1"]
     assert flags[4] == "'--config.model.remat=('\"'\"'res2'\"'\"',)'"  # as a shell reads it

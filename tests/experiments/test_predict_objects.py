@@ -15,8 +15,9 @@ import pytest
 from flax import nnx
 
 from configs import scenes
-from experiments import predict_objects
+from experiments import pictures, predict_objects
 from nl_jax.data.coco.masks import drawn
+from nl_jax.errors import InputError
 from nl_jax.models import flat
 from nl_jax.tasks import task_of
 from nl_jax.training import workdir
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def run(tmp_path, randomise):
     """The workdir of a narrow detector with numbers at random."""
-    config = scenes.get_config("baseline").unlock()
+    config = scenes.get_config("block").unlock()
     narrow = {"fpn_channels": 8, "box_channels": 16, "mask_channels": 8, "pre_nms": 24, "proposals": 16}
     config.detector.update(narrow | {"detections": 5, "score_threshold": 0.01})
     config.model.width, config.data.test_size, config.eval_batch_size = 4, 11, 8
@@ -106,3 +107,21 @@ def test_two_processes_find_what_one_finds(run, tmp_path):
     one, two = (json.loads((tmp_path / out / "results.json").read_text()) for out in ("one", "two"))
     assert one.pop("undecodable_images") == two.pop("undecodable_images") == []
     assert one == pytest.approx(two, abs=1e-6)
+
+
+def test_attend_shows_what_the_centre_of_a_box_looks_at(run, tmp_path):
+    command = ["experiments.attend", f"--workdir={run}", f"--out={tmp_path}", "--image=3", "--box=10,20,54,52"]
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for kind in ("heat", "arrows"):
+        path = tmp_path / f"image3_res4_0_nonlocal_0-2-2_{kind}.png"  # of places of 16 pixels
+        assert f"wrote {path}" in done.stdout
+        with PIL.Image.open(path) as picture:
+            assert picture.size[0] > 600
+
+
+@pytest.mark.parametrize("given", [["1", "2"], ["1", "2", "3", "x"], ["1", "-2", "3", "4"], ["1", "2", "3", "nan"]])
+def test_a_box_that_is_none_is_named(given):
+    with pytest.raises(InputError, match=f"--box={','.join(given)}: valid are 4 numbers, x0,y0,x1,y1$"):
+        pictures.parse_numbers("box", given, "x0,y0,x1,y1", kind=float)
+    assert pictures.parse_numbers("box", ["1", "2.5", "3", "4"], "x0,y0,x1,y1", kind=float) == (1, 2.5, 3, 4)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import quickstart
+from configs import quickstart, scenes
 from experiments.report.classes import ByClass, gains
+from experiments.report.objects import Objects
 from experiments.report.page import render
 from experiments.report.runs import differences, read_runs
 from nl_jax.errors import InputError
@@ -116,6 +117,48 @@ def test_videos_with_several_labels_have_an_average_precision(runs, tmp_path):
     (hardest,) = by_class.hardest(1, 1)
     assert hardest.figure == by_class.figures[int(hardest.name)] == by_class.figures.min() < 1
     assert "where it scores lowest" in render(found, "several")
+
+
+def test_the_misses_and_the_false_alarms_of_a_detector(tmp_path):
+    config = scenes.get_config().unlock()
+    config.data.test_size = 3
+    dataset = task_of(config).open_split("test")
+    truth = dataset.coco()
+    of = {number: [one for one in truth["annotations"] if one["image_id"] == number] for number in range(3)}
+    sure = [{name: one[name] for name in ("image_id", "category_id", "bbox")} | {"score": 0.9} for one in of[0] + of[1]]
+    wrong = of[1][0]["category_id"] % 4 + 1
+    sure[len(of[0])] |= {"category_id": wrong, "score": 0.95}  # one has another name; those of image 2 are not found
+    nowhere = sure[0] | {"bbox": [88.0, 40.0, 12.0, 12.0], "score": 0.7}
+    twice = sure[1] | {"score": 0.6}
+    (path := tmp_path / "run").mkdir()
+    workdir.write_workdir(path, config, dataset.classes)
+    workdir.write_json(path / "detections.json", [*sure, nowhere, twice])
+    aps = dict(zip(dataset.classes, (0.5, None, 0.25, 1.0), strict=True))
+    workdir.write_json(path / "ap_by_class.json", {"box": aps, "mask": dict.fromkeys(dataset.classes, 0.125)})
+    facts = {"images": 3, "list": dataset.list_hash(), "measured_on": "the test split", "undecodable": 0}
+    workdir.write_json(path / "results.json", {"box_ap": 0.4, "box_ap_small": 0.375} | facts)
+    (run,) = read_runs([str(path)])
+    found = Objects(run, show=20)
+    assert [name for name, _ in found.by_class] == ["blue", "red", "yellow", "green"]  # the lowest first, none last
+    assert found.by_size[0][1] == [0.375, None] and not found.reason
+    names = dict(enumerate(dataset.classes, 1))
+    right = names[of[1][0]["category_id"]]
+    texts = [mistake.text for mistake in found.misses]
+    assert sorted(texts[: len(of[2]) + 1]) == sorted(
+        [f"{names[one['category_id']]}, not found" for one in of[2]]
+        + [f"{right}, not found; taken for {names[wrong]} (95.0%)"]
+    )
+    assert [(mistake.name, mistake.text) for mistake in found.false_alarms] == [
+        ("1", f"{names[wrong]} (95.0%), where {right} is: IoU 1.00"),
+        ("0", f"{names[sure[0]['category_id']]} (70.0%), where no object is"),
+        ("0", f"{names[sure[1]['category_id']]} (60.0%): IoU 1.00, found twice"),
+    ]
+    page = render([run], "detector", show=2)
+    assert "Worst misses" in page and page.count("data:image/jpeg") == 4 and "37.5%" in page
+    config.data.seed = 1
+    workdir.write_json(path / "config.json", json.loads(config.to_json()))
+    (other,) = read_runs([str(path)])
+    assert "no longer the images that were tested" in Objects(other, show=2).reason
 
 
 def test_differences_are_those_of_the_configs(runs):

@@ -16,6 +16,8 @@ from experiments.reproduce.execute import in_order
 from experiments.reproduce.statistics import mean_and_spread, paired_difference
 from nl_jax.data.long_range import LongRange
 from nl_jax.errors import InputError
+from nl_jax.models.field_of_view import reach
+from nl_jax.tasks.resnet_fields import make_resnet_config
 
 TABLES = {name: list(rows.table_module(name).ROWS) for name in rows.TABLES}
 EVERY = [(table, row) for table, of_table in TABLES.items() for row in of_table]
@@ -60,7 +62,8 @@ def test_mean_and_spread():
 # ------------------------------------------------------------------------------------------------------------- rows
 @pytest.fixture(scope="module")
 def laptop_runs():
-    return {(table, row): rows.make_run(table, row, 0, laptop=True) for table, row in EVERY if table not in ("4", "5")}
+    chosen = [(table, row) for table, row in EVERY if table not in ("4", "5", "scenes", "crowns")]
+    return {(table, row): rows.make_run(table, row, 0, laptop=True) for table, row in chosen}
 
 
 def test_every_row_has_a_small_counterpart_that_starts_from_images(laptop_runs):
@@ -75,6 +78,11 @@ def test_detectors_have_small_counterparts_that_differ_by_the_block_alone():
     assert {run.config.data.name for run in found.values()} == {"scenes"}
     assert found["r50"].key == found["x152"].key != found["r50_block"].key == found["r101_block"].key
     assert rows.baseline_of("5", "r101_block") == "r101"
+    for laptop in (False, True):
+        scenes = {row: rows.make_run("scenes", row, 0, laptop=laptop) for row in TABLES["scenes"]}
+        assert scenes["baseline"].key == found["r50"].key and scenes["block"].key == found["r50_block"].key
+        assert len({run.key for run in scenes.values()}) == len(scenes)
+    assert {rows.baseline_of("scenes", row) for row in scenes} == {"baseline"}
     blocks = [dict(run.config.model.nonlocal_blocks) for run in (found["r50"], found["r50_block"])]
     assert blocks == [{"res2": (), "res3": (), "res4": at, "res5": ()} for at in ((), (0,))]
 
@@ -147,6 +155,14 @@ def test_controls_have_the_parameters_and_the_operations_of_five_blocks():
         assert abs(found["same_parameters"].parameters - found["five_blocks"].parameters) < 0.06 * added
         added = found["five_blocks"].macs - found["baseline"].macs
         assert abs(found["same_flops"].macs - found["five_blocks"].macs) < 0.06 * added
+
+
+def test_a_wider_detector_has_the_parameters_and_the_operations_of_a_block_and_sees_no_farther():
+    found = {row: rows.make_run("scenes", row, 0, laptop=True).config for row in ("baseline", "block", "wider")}
+    baseline, block, wider = (rows.summary_of(config) for config in found.values())
+    assert abs(wider.parameters - block.parameters) < 0.06 * (block.parameters - baseline.parameters)
+    assert abs(wider.macs - block.macs) < 0.15 * (block.macs - baseline.macs)
+    assert len({reach(make_resnet_config(config.model, None)) for config in found.values()}) == 1
 
 
 IMAGES = ["--config.images.train=IMAGES"]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from nl_jax.errors import InputError
 from nl_jax.figures import attention
-from nl_jax.models import NonLocalBlock, ResNetConfig, VideoResNet
+from nl_jax.models import DetectorConfig, MaskRCNN, NonLocalBlock, ResNetConfig, VideoResNet
 from nl_jax.models.nonlocal_block import PAIRWISE, SUBSAMPLE
 
 BLOCK = "res3_0_nonlocal"
@@ -121,6 +121,30 @@ def test_a_block_of_a_network_is_given_what_it_sees_there(network, video):
         found = attention.attend(model, video, BLOCK, position)
         expected = attention.attend_to(model.nonlocal_blocks()[BLOCK], x, BLOCK, position)
         np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-4)
+
+
+def test_a_block_of_a_detector_looks_at_the_image_and_not_at_its_padding(randomise):
+    backbone = ResNetConfig(blocks_per_stage=(1, 1, 1, 1), width=4, geometry="small", nonlocal_blocks={"res3": (0,)})
+    options = {"num_classes": 2, "masks": False, "fpn_channels": 4, "box_channels": 4}
+    model = randomise(lambda: MaskRCNN(DetectorConfig(backbone, **options), rngs=nnx.Rngs(0)))
+    model.eval()
+    images = jax.random.normal(jax.random.key(5), (1, 64, 96, 3)).at[:, 48:].set(0).at[:, :, 70:].set(0)
+    sizes = jnp.array([[48, 70]])
+    ask = partial(attention.attend_in_image, model, images, sizes, BLOCK)
+    found, mean = ask((2, 5)), ask()
+    # Keys are pooled 2 x 2: of the 8 x 12 places of 8 pixels, those of the image are 6 x 9.
+    assert found.position == (0, 2, 5) and found.shape == (1, 8, 12) and found.weights.shape == (1, 4, 6)
+    for weights in (found.weights, mean.weights):
+        assert (weights[0, :3, :5] > 0).all() and weights.sum() == pytest.approx(1, abs=1e-5)
+        assert not weights[0, 3:].any() and not weights[0, :, 5:].any()
+    np.testing.assert_array_equal(ask(point=(5 * 8 + 7.9, 2 * 8)).weights, found.weights)
+    assert ask(point=(70, 48)).position == (0, 6, 8)
+    with pytest.raises(InputError, match=r"the point \(71, 3\) lies outside the image of 70 x 48 pixels"):
+        ask(point=(71, 3))
+    with pytest.raises(InputError, match=r"position=.* lies outside"):
+        ask((8, 0))
+    with pytest.raises(InputError, match="block='res5_0_nonlocal' is unknown; the network has res3_0_nonlocal"):
+        attention.attend_in_image(model, images, sizes, "res5_0_nonlocal")
 
 
 def test_it_is_compiled_once_whatever_the_position_and_the_weights(network, video, monkeypatch):

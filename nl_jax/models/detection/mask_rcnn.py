@@ -145,6 +145,15 @@ class MaskRCNN(nnx.Module):
         """The inserted blocks by name, in the order they run."""
         return self.backbone.nonlocal_blocks()
 
+    def block_input(
+        self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"], block: str
+    ) -> tuple[Float[Array, "b 1 p q c"], Bool[Array, "b 1 p q"]]:
+        """The map that a non-local block reads, and which of its places are keys, for `images` as in a call."""
+        x = self.features(images, sizes)[block.removesuffix("_nonlocal")]
+        valid = _inside(sizes, images.shape[1:3]) | (not self.config.mask_padding)
+        rows, columns = (-(-whole // part) for whole, part in zip(images.shape[1:3], x.shape[2:4], strict=True))
+        return x, valid[:, None, ::rows, ::columns]
+
     def frozen_parameters(self) -> tuple[str, ...]:
         """The starts of the names, in `models.flat`, of all parameters that never get a gradient.
 

@@ -1,0 +1,36 @@
+"""Tree crowns in photographs from the air, minutes on a laptop: does a block help where no task was made for it?
+
+    python -m experiments.crowns deepforest-2.1.0-py3-none-any.whl
+    python -m experiments.train --config=configs/crowns.py --workdir=runs/crowns
+
+`experiments.crowns` writes the data to data/crowns and says where the wheel is from. The networks are those of
+configs/scenes.py, without a mask head, since crowns have boxes alone.
+"""
+
+from configs import common, scenes
+
+ROWS = {row: scenes.ROWS[row] for row in ("block", "baseline", "wider")}
+BASELINE, FIGURE = "baseline", "box AP"
+OTHER_FIGURES = {"box_ap50": "box AP50"}
+
+
+def get_config(argument: str = ""):
+    changes, _ = common.parse_row(argument, ROWS, ("laptop",))  # the only scale there is
+    config = scenes.get_config("baseline").unlock()
+    config.data = common.coco_data()
+    for split in ("train", "test"):
+        config.data[split] = f"data/crowns/{split}:data/crowns/{split}.json"
+    config.data.short_sides = (256,)
+    config.data.long_side = config.data.test_short_side = 256
+    config.num_classes = 1
+    config.steps = 400
+    config.eval_batch_size = 8
+    config.detector.masks = False
+    config.detector.anchor_sides = (16, 32, 64, 128, 256)
+    config.detector.train_pre_nms = 200
+    config.detector.train_proposals = 100
+    config.detector.proposals = 200
+    config.detector.rpn_samples = 128
+    config.detector.roi_samples = 32
+    config.detector.detections = 100
+    return common.update(config, changes)

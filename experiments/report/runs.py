@@ -40,7 +40,7 @@ class PastRun:
     results: dict
     predictions: dict[str, np.ndarray]
     metrics: list[dict[str, str]]
-    found: Path | None
+    found: Place | None
 
     def column(self, name: str, scale: float = 1.0) -> list[tuple[int, float]]:
         """(step, value) of a column of the metrics, where it has one that is finite."""

@@ -13,8 +13,8 @@ from configs import common
 
 def after(stage: str, **options: str) -> dict:
     """One block after the residual block of a stage."""
-    # The network is trained from nothing, so the block need not start as the identity: such a block did not learn to name
-    # in 2000 steps of an earlier recipe. "he": the released code makes the weights of a block far smaller.
+    # The network is trained from nothing, so the block need not start as the identity: such a block did not learn to
+    # name in 2000 steps of an earlier recipe. "he": the released code makes the weights of a block far smaller.
     options = {"pairwise": "dot_product", "subsample": "none", "init": "he", "norm_scale": "1.0"} | options
     return {f"model.nonlocal_blocks.{stage}": (0,)} | {f"model.nonlocal_options.{k}": v for k, v in options.items()}
 

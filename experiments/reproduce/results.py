@@ -22,7 +22,8 @@ class Result:
       row: FILE.py:ROW that it was run as; other rows may be the same network.
       config: hash of what its config computes, but for the seed.
       commit: of the code, with "+" where files differed from it.
-      accuracy: top-1 of the test videos; mean average precision where a video has several labels; of detection box AP.
+      accuracy: top-1 of the test videos; mean average precision where a video has several labels; of detection box AP, with
+        keypoints keypoint AP.
       macs: multiply-adds of a clip; FLOPs are twice that.
       seconds, cpu_seconds: that its process took on the clock, and on processors; of a run that was interrupted, the
         process that ended it.
@@ -30,6 +31,7 @@ class Result:
       videos, list: how many there are, and their hash.
       losses: step to the mean training loss of the steps up to it since the one before; results of before they were
         kept have none.
+      exchanged: of keypoints, the share found left for right; None of other runs.
     """
 
     row: str
@@ -45,6 +47,7 @@ class Result:
     list: str
     correct: str
     losses: dict[str, float] = dataclasses.field(default_factory=dict)
+    exchanged: float | None = None
 
     def measured(self) -> Shaped[np.ndarray, "n"]:
         """What two runs are compared by: whether each test video was right, or else the accuracy alone."""
@@ -68,7 +71,7 @@ def collect(run: PlannedRun, workdir: Path, *, commit: str, seconds: float, cpu_
         config=run.key,
         seed=run.seed,
         commit=commit,
-        accuracy=next(found[name] for name in ("video_top1", "video_map", "box_ap") if name in found),
+        accuracy=next(found[name] for name in ("video_top1", "video_map", "keypoint_ap", "box_ap") if name in found),
         parameters=found["parameters"],
         macs=found["macs"],
         seconds=round(seconds, 1),
@@ -76,6 +79,7 @@ def collect(run: PlannedRun, workdir: Path, *, commit: str, seconds: float, cpu_
         videos=found["videos"] if "videos" in found else found["images"],
         list=found["list"],
         correct=correct,
+        exchanged=found.get("keypoint_exchanged"),
         losses={row["step"]: round(float(row["train_loss"]), 4) for row in read_metrics(workdir / "metrics.csv")},
     )
 

@@ -91,7 +91,13 @@ HEAD = (
 
 def head(rows: Sequence[Row]) -> tuple[str, ...]:
     """HEAD with what these rows measure."""
-    return tuple(cell.replace("top-1", rows[0].figure) for cell in HEAD)
+    found = tuple(cell.replace("top-1", rows[0].figure) for cell in HEAD)
+    return (*found, "left for right, %") if _exchange(rows) else found
+
+
+def _exchange(rows: Sequence[Row]) -> bool:
+    """Whether left and right can be exchanged: of keypoints."""
+    return any(result.exchanged is not None for row in rows for result in row.results)
 
 
 def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
@@ -102,8 +108,7 @@ def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
         base = by_name.get(row.baseline)
         accuracy, difference, paper_difference = "", "", ""
         if len(row.results):
-            mean, spread = mean_and_spread(row.accuracies())
-            accuracy = f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+            accuracy = _mean(row.accuracies())
         if base is not None and (found_difference := row.difference(base)):
             difference = str(found_difference)
         if base not in (None, row) and row.paper and base.paper:
@@ -124,11 +129,22 @@ def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
                 "{}x, {}x".format(*row.paper_ratios) if row.paper_ratios else "",
             )
         )
+        if _exchange(rows):
+            shares = [100 * result.exchanged for result in row.results if result.exchanged is not None]
+            found[-1] += (_mean(shares),)
     return found
 
 
+def _mean(values: Sequence[float]) -> str:
+    """With the spread, where there are several; "" of none."""
+    if not len(values):
+        return ""
+    mean, spread = mean_and_spread(np.asarray(values))
+    return f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+
+
 def markdown(rows: Sequence[Row]) -> str:
-    cells = [head(rows), tuple("---" for _ in HEAD), *lines(rows)]
+    cells = [head(rows), tuple("---" for _ in head(rows)), *lines(rows)]
     return "".join(f"| {' | '.join(row)} |\n" for row in cells)
 
 

@@ -80,7 +80,12 @@ class Poses(DetectionImages):
                 )
         self.split, self.size, self.seed, self.noise = split, size, seed, noise
         shape = Shape((WIDTH,), HEIGHT, WIDTH, max_boxes=1)
-        options = {"shape": shape, "masks": False, "keypoints": of_coco(1), "flip": False}  # every picture is a new draw
+        options = {
+            "shape": shape,
+            "masks": False,
+            "keypoints": of_coco(1),
+            "flip": False,
+        }  # every picture is a new draw
         groups = np.ones(size, np.int32)  # all are tall
         super().__init__("poses", Numbers(size), ("figure",), (1,), groups, **options)
 

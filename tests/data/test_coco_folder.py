@@ -7,10 +7,9 @@ import PIL.ImageOps
 import pytest
 from pycocotools import mask as rasters
 
-from nl_jax.data.coco.example import mirrored
-from nl_jax.data.coco.keypoints import pairs_by_name
 from nl_jax.data.coco.folder import CocoFolder
 from nl_jax.data.coco.images import bucket_of, is_turned, read_image, resize, scaled_size
+from nl_jax.data.coco.keypoints import pairs_by_name
 from nl_jax.data.coco.masks import GRID, run_lengths
 from nl_jax.data.dataset import Dataset
 from nl_jax.data.decode import DecodeError

@@ -100,6 +100,16 @@ class Keypoints:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Keypoints) and self.categories == other.categories
 
+    def without_sigma(self) -> list[str]:
+        """The keypoints that are scored with DEFAULT_SIGMA, since neither the file nor COCO has one for them."""
+        found = {
+            name
+            for one in self.categories
+            for name, sigma in zip(one.names, one.sigmas, strict=True)
+            if sigma == DEFAULT_SIGMA and name not in COCO_NAMES
+        }
+        return [name for name in self.names if name in found]
+
     def skeleton(self, label: int) -> list[tuple[int, int]]:
         """The pairs among the k that the skeleton of a category joins."""
         places = self.of_category[label].tolist()

@@ -25,7 +25,7 @@ def find_splits(source: Path, kind: str = "instances") -> dict[str, tuple[Path, 
         if folder is None:
             raise InputError(f"{file}: found no folder of its images, valid are {' and '.join(map(str, folders))}")
         splits[split] = folder, file
-    if kind == KINDS[0]:
+    if kind == KINDS[0] or not splits:
         splits |= {file.parent.name: (file.parent, file) for file in sorted(source.glob(f"*/{EXPORTED}"))}
     if not splits:
         raise InputError(f"{source}: found neither annotations/{kind}_SPLIT.json nor SPLIT/{EXPORTED} below it")

@@ -22,8 +22,8 @@ class Result:
       row: FILE.py:ROW that it was run as; other rows may be the same network.
       config: hash of what its config computes, but for the seed.
       commit: of the code, with "+" where files differed from it.
-      accuracy: top-1 of the test videos; mean average precision where a video has several labels; of detection box AP, with
-        keypoints keypoint AP.
+      accuracy: top-1 of the test videos; mean average precision where a video has several labels; of detection box AP,
+        with keypoints keypoint AP.
       macs: multiply-adds of a clip; FLOPs are twice that.
       seconds, cpu_seconds: that its process took on the clock, and on processors; of a run that was interrupted, the
         process that ended it.

@@ -85,7 +85,7 @@ class Poses(DetectionImages):
             "masks": False,
             "keypoints": of_coco(1),
             "flip": False,
-        }  # every picture is a new draw
+        }  # all are new draws
         groups = np.ones(size, np.int32)  # all are tall
         super().__init__("poses", Numbers(size), ("figure",), (1,), groups, **options)
 

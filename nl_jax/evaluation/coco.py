@@ -98,7 +98,7 @@ def evaluate(
 
 
 def _groups(truth: dict, sigmas: Sequence[float] | None) -> list[tuple[list[int], tuple[float, ...]]]:
-    """[(categories, their sigmas)]: all categories with keypoints at once where their sigmas are the same, else each."""
+    """[(categories, their sigmas)]: all that have keypoints at once where their sigmas are the same, else each."""
     found = {}
     for category in truth["categories"]:
         names = category.get("keypoints", COCO_NAMES)

@@ -69,8 +69,8 @@ class Found:
     def save(self, directory: Path, dataset: DetectionImages) -> Path:
         """detections.json in COCO's result format, and ap_by_class.json: the AP of every class, null if it has none.
 
-        With keypoints also keypoints_by_name.json: a list with, of every keypoint of every class, its AP alone, the share
-        of left-right exchanges, and how often each keypoint was found in its place.
+        With keypoints also keypoints_by_name.json: a list with, of every keypoint of every class, its AP alone, the
+        share of left-right exchanges, and how often each keypoint was found in its place.
         """
         by_class = {
             name: {c: None if np.isnan(ap) else ap for c, ap in found.by_class.items()}
@@ -120,7 +120,8 @@ def detect(
 
     Args:
         batches: of `nl_jax.data.loader.test_batches`; of this process's images, where there are several processes.
-        forward: {"images", "sizes"} -> boxes, scores, classes, valid and with `masks` masks, with `keypoints` keypoints, of all images of a batch.
+        forward: {"images", "sizes"} -> boxes, scores, classes, valid, and as asked for masks and keypoints, of all
+            images of a batch.
         gather: from this process's rows of a batch to all rows.
         together: from what this process has found to what all have.
     """

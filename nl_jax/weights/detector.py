@@ -71,7 +71,7 @@ def save(model: MaskRCNN, path: str | Path) -> str:
       The arguments that differ from those of torchvision, to compute the same there.
 
     Raises:
-      InputError: for a network with non-local blocks, or without masks and keypoints, or where PyTorch is not installed.
+      InputError: for a network with non-local blocks, or without masks and keypoints, or where PyTorch is not there.
     """
     if blocks := list(model.nonlocal_blocks()):
         raise InputError(f"torchvision has no non-local blocks, and this network has {', '.join(blocks)}")

@@ -1,4 +1,4 @@
-"""The keypoints that the categories of an annotation file name: any number of any names, as of people, hands or animals.
+"""The keypoints that the categories of an annotation file name: any number of any names, of people, hands or animals.
 
 A category may have, beside COCO's `keypoints` and `skeleton`,
 

@@ -1,4 +1,4 @@
-"""The keypoint head: where in a box each keypoint of the object lies (He et al. 2017, section 5; table 6 of the paper)."""
+"""The keypoint head: where in a box each keypoint of the object lies (He et al. 2017, section 5; table 6)."""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ class Deconv4x4(nnx.Module):
 
 
 class KeypointHead(nnx.Module):
-    """3x3 convolutions, each with a ReLU, with non-local blocks between them; a deconvolution; bilinear, twice the size.
+    """3x3 convolutions with ReLUs, non-local blocks between them, a deconvolution, and bilinear twice the size.
 
     A block stands after the ReLU of each convolution that `config.keypoint_blocks` numbers, counted from 1.
     """
@@ -61,13 +61,16 @@ class KeypointHead(nnx.Module):
         """
         out = {}
         for number, conv in enumerate(self.convs, start=1):
-            out[f"keypoint_{number}"] = x = relu(conv(x))
+            with jax.named_scope(f"keypoint_{number}"):
+                out[f"keypoint_{number}"] = x = relu(conv(x))
             if number in self.places:
                 block = self.nonlocal_blocks[self.places.index(number)]
-                out[f"keypoint_{number}_nonlocal"] = x = block(x)
-        y = widen(self.deconv(x))
-        n, h, w, k = y.shape
-        return jax.image.resize(y, (n, 2 * h, 2 * w, k), "linear").transpose(0, 3, 1, 2), out
+                with jax.named_scope(f"keypoint_{number}_nonlocal"):
+                    out[f"keypoint_{number}_nonlocal"] = x = block(x)
+        with jax.named_scope("heatmaps"):
+            y = widen(self.deconv(x))
+            n, h, w, k = y.shape
+            return jax.image.resize(y, (n, 2 * h, 2 * w, k), "linear").transpose(0, 3, 1, 2), out
 
 
 def heatmap_targets(
@@ -148,7 +151,7 @@ def _highest(heatmaps, box):
 
 
 def _cubic(pixel, pixels, m):
-    """(t,m): the weights of m values at t of the `pixels` that they are enlarged to; those at the ends go on outside."""
+    """(t,m): the weights of m values at t of the `pixels` that they are enlarged to; the ends go on outside."""
     at = (pixel + 0.5) * (m / pixels) - 0.5
     first = jnp.floor(at)
     part = at - first

@@ -1,4 +1,4 @@
-"""Mask R-CNN (He et al. 2017) with non-local blocks in its backbone (section 6, table 5) and keypoint head (table 6)."""
+"""Mask R-CNN (He et al. 2017) with non-local blocks in backbone and keypoint head (section 6, tables 5, 6)."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""torchvision's own Mask R-CNN and Keypoint R-CNN, narrow, with random weights that are drawn by name, and what it computes.
+"""torchvision's own Mask R-CNN and Keypoint R-CNN, narrow, with random weights drawn by name, and what it computes.
 
 `make_fixtures.py` keeps a part of that in small files, so that tests need no torchvision.
 """

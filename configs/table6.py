@@ -5,8 +5,8 @@
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
 The paper: four blocks in the head, one after every two of its eight convolutions, lift keypoint AP by about 1 point,
-and one more block in the backbone lifts AP75 by another. `paper` is keypoint AP, AP50, AP75. COCO is the folder that holds
-`annotations` (with person_keypoints_train2017.json), `train2017` and `val2017`.
+and one more block in the backbone lifts AP75 by another. `paper` is keypoint AP, AP50, AP75. COCO is the folder that
+holds `annotations` (with person_keypoints_train2017.json), `train2017` and `val2017`.
 
 The flag `s1x` is 130,000 steps, as the paper's code has it for keypoints; `1x` is 90,000. Without a flag it is `s1x`.
 

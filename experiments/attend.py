@@ -4,7 +4,11 @@ python -m experiments.attend --workdir=runs/quickstart --video=5 --block=res3_0_
 python -m experiments.attend --workdir=runs/quickstart --video=5 --position=1,1,1 --format=gif
 python -m experiments.attend --workdir=runs/quickstart --measure=500
 
+python -m experiments.attend --workdir=runs/poses --video=3 --block=keypoint_1_nonlocal --keypoint=left_ankle
+
 A position is frame, row and column of the block's input, counted from 0; without one the average over all is drawn.
+Of a run with keypoints --video is an image and --object one of those found in it; drawn is what the place of a
+keypoint looks at in its box.
 --measure draws nothing: it counts on what the arrows of so many clips of the embedded task land.
 """
 
@@ -23,6 +27,7 @@ from nl_jax.errors import InputError
 from nl_jax.figures import attention, landing
 from nl_jax.models import flat
 from nl_jax.tasks import restore_network, task_of
+from nl_jax.tasks.detection import Detection
 from nl_jax.training import sharding, workdir
 from nl_jax.training.normalize import make_normalize
 from nl_jax.training.task import SPLITS
@@ -33,6 +38,8 @@ VIDEO = flags.DEFINE_string("video", "0", "a video of the split: its number, cou
 VIEW = flags.DEFINE_integer("view", 0, "which of the video's test views", lower_bound=0)
 BLOCK = flags.DEFINE_string("block", None, "the block, such as res3_1_nonlocal; the first by default")
 POSITION = flags.DEFINE_list("position", None, "frame,row,column of the block's input")
+KEYPOINT = flags.DEFINE_string("keypoint", None, "of a run with keypoints: its name; the average by default")
+OBJECT = flags.DEFINE_integer("object", 0, "of a run with keypoints: which object, the surest is 0", lower_bound=0)
 COUNT = flags.DEFINE_integer("count", 20, "arrows, to the positions of the largest weights", lower_bound=1)
 FORMAT = flags.DEFINE_enum("format", "png", ("png", "pdf", "svg", "gif", "mp4"), "of the pictures; the last two move")
 MEASURE = flags.DEFINE_integer("measure", None, "clips of the embedded task to count arrows on", lower_bound=1)
@@ -43,7 +50,11 @@ def main() -> None:
     directory = Path(WORKDIR.value)
     config = workdir.read_config(directory)
     position = pictures.parse_position(POSITION.value)
-    dataset = task_of(config).open_split(SPLIT.value, workdir.read_classes(directory))
+    task = task_of(config)
+    dataset = task.open_split(SPLIT.value, workdir.read_classes(directory))
+    if isinstance(task, Detection):
+        _attend_keypoints(directory, task, dataset)
+        return
     normalize = make_normalize(config.input)
     if MEASURE.value is not None:
         _measure(directory, dataset, normalize)
@@ -64,6 +75,20 @@ def main() -> None:
     out = Path(OUT.value) if OUT.value else directory / "attention"
     workdir.make_directory(out)
     for path in pictures.draw(video, found, out / f"video{index}_{block}", FORMAT.value, COUNT.value, title):
+        print(f"wrote {path}")
+
+
+def _attend_keypoints(directory: Path, task: Detection, dataset) -> None:
+    from experiments import attend_keypoints  # pycocotools, which no video needs
+
+    if not dataset.keypoints:
+        raise InputError(f"{directory}: the run has no keypoints, whose places could be asked for")
+    out = Path(OUT.value) if OUT.value else directory / "attention"
+    workdir.make_directory(out)
+    asked = {"block": BLOCK.value, "keypoint": KEYPOINT.value, "number": OBJECT.value}
+    drawn = {"count": COUNT.value, "ending": FORMAT.value, "out": out}
+    model, index = _load(directory), _index(dataset, VIDEO.value)
+    for path in attend_keypoints.draw(task, model, dataset, index, **asked, **drawn):
         print(f"wrote {path}")
 
 

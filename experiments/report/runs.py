@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
 
@@ -29,6 +29,7 @@ class PastRun:
       name: short, and no other run's.
       results: of results.json, of the run's own test or else of `evaluate`; empty if it was not tested.
       predictions: the arrays of predictions.npz beside it; empty if there are none.
+      keypoints: of keypoints_by_name.json beside it: AP, exchanges and confusions of each; empty if there is none.
       metrics: the rows of metrics.csv.
     """
 
@@ -40,6 +41,7 @@ class PastRun:
     results: dict
     predictions: dict[str, np.ndarray]
     metrics: list[dict[str, str]]
+    keypoints: list[dict] = field(default_factory=list)
 
     def column(self, name: str, scale: float = 1.0) -> list[tuple[int, float]]:
         """(step, value) of a column of the metrics, where it has one that is finite."""
@@ -77,7 +79,7 @@ def read_runs(paths: Sequence[str]) -> list[PastRun]:
 def _read(path: Path, name: str) -> PastRun:
     config, classes = workdir.read_config(path), workdir.read_classes(path)
     tested = next((at for at in (path, path / "evaluate") if (at / "results.json").exists()), None)
-    results, predictions = {}, {}
+    results, predictions, keypoints = {}, {}, []
     if tested is not None:
         results = _json(tested / "results.json")
         if (tested / "predictions.npz").exists():
@@ -87,8 +89,11 @@ def _read(path: Path, name: str) -> PastRun:
                     f"{tested / 'predictions.npz'} has {predictions['scores'].shape[1]} classes, and "
                     f"{path / 'classes.json'} {len(classes)}"
                 )
+        if (tested / "keypoints_by_name.json").exists():
+            keypoints = _json(tested / "keypoints_by_name.json")
     versions = _json(path / "versions.json") if (path / "versions.json").exists() else {}
-    return PastRun(name, path, config, classes, versions, results, predictions, read_metrics(path / "metrics.csv"))
+    metrics = read_metrics(path / "metrics.csv")
+    return PastRun(name, path, config, classes, versions, results, predictions, metrics, keypoints)
 
 
 def _json(path: Path) -> dict:

@@ -267,14 +267,14 @@ class Detection(Task):
         Every loss is a mean over what is sampled in the batch, or with `accumulate_steps` in a part of it, as on the
         paper's eight devices.
         """
-        total, found = losses.loss(model, batch | {"images": self._images(batch)}, key)
+        total, found = losses.loss(model, batch | {"images": self.normalized(batch)}, key)
         return total, {name: found[name].astype(jnp.float32) for name in self.train_figures}
 
     def forward(self, dataset: DetectionImages | None = None) -> Callable[[nnx.Module, dict[str, Array]], dict]:
         """The function (model, {"images", "sizes"}) -> {boxes, scores, classes, valid, masks or keypoints}."""
 
         def of_model(model, inputs):
-            found = model(self._images(inputs), inputs["sizes"])._asdict()
+            found = model(self.normalized(inputs), inputs["sizes"])._asdict()
             return {name: array for name, array in found.items() if name != "out" and array is not None}
 
         return of_model
@@ -318,8 +318,8 @@ class Detection(Task):
             lines.append(f"{results['bad_training_images']} training images could not be decoded: see bad_images.csv")
         return "\n".join(lines)
 
-    def _images(self, batch: dict[str, Array]) -> Float[Array, "b h w 3"]:
-        """Normalised, and 0 where they are padded."""
+    def normalized(self, batch: dict[str, Array]) -> Float[Array, "b h w 3"]:
+        """The images of a batch, normalised, and 0 where they are padded."""
         images, sizes = self._normalize(batch["images"]), batch["sizes"]
         rows, columns = (jnp.arange(images.shape[axis])[None] < sizes[:, axis - 1, None] for axis in (1, 2))
         return jnp.where((rows[:, :, None] & columns[:, None])[..., None], images, 0)

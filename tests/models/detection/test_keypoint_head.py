@@ -1,4 +1,4 @@
-"""The keypoint head, its loss and its decoding against plain loops. `test_parity.py` compares them with torchvision's."""
+"""The keypoint head, its loss and its decoding against plain loops; `test_parity.py` has those of torchvision."""
 
 import math
 

@@ -12,6 +12,7 @@ from nl_jax.models import DetectorConfig
 from nl_jax.models.detection import keypoint_head
 from nl_jax.models.detection.keypoint_head import KeypointHead, find_keypoints, heatmap_targets, keypoint_loss
 from nl_jax.models.nonlocal_block import PAIRWISE
+from nl_jax.ops import devices
 
 
 def cubic(t):
@@ -36,8 +37,8 @@ def enlarged(heatmap, height, width):
     return weights(height, len(heatmap)) @ heatmap @ weights(width, len(heatmap)).T
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_keypoints_are_the_highest_pixels_of_the_enlarged_heatmap(at_once, monkeypatch):
+@pytest.mark.parametrize("at_once, count", [(1, 1), (3, 8)])
+def test_keypoints_are_the_highest_pixels_of_the_enlarged_heatmap(at_once, count, monkeypatch):
     monkeypatch.setitem(keypoint_head.BOXES_AT_ONCE, "cpu", at_once)
     rng = np.random.default_rng(0)
     heatmaps = rng.normal(size=(2, 3, 2, 9, 9)).astype(np.float32)
@@ -48,7 +49,7 @@ def test_keypoints_are_the_highest_pixels_of_the_enlarged_heatmap(at_once, monke
         ],
         np.float32,
     )
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), devices.compiling_for("cpu", count):
         found = jax.jit(find_keypoints)(jnp.asarray(heatmaps, jnp.float64), jnp.asarray(boxes, jnp.float64))
     for place in np.ndindex(2, 3):
         x0, y0, x1, y1 = boxes[place].astype(float)

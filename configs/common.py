@@ -147,6 +147,7 @@ def detection() -> ConfigDict:
     config.input.std = (0.229, 0.224, 0.225)
     config.model.norm = "frozen"
     config.model.nonlocal_options.init = "default"  # he or normal
+    config.model.nonlocal_options.norm_scale = "default"  # a number that the scale of their norm starts with, or 0
     config.model.groups = 1  # ResNeXt-152 32x8d: 32
     config.model.width_per_group = 64  # and 8
     config.model.stride_on_1x1 = False  # True for weights of the first ResNets
@@ -158,7 +159,7 @@ def detection() -> ConfigDict:
     config.detector.keypoints = 0  # how many the data have: a keypoint head in place of the mask head; 0 for none
     config.detector.keypoint_blocks = ()  # after which of its convolutions blocks stand; table 6: (2, 4, 6, 8)
     config.detector.keypoint_options = ConfigDict()  # of these blocks, as model.nonlocal_options
-    for option in ("pairwise", "axes", "subsample", "scale", "norm", "init"):
+    for option in ("pairwise", "axes", "subsample", "scale", "norm", "init", "norm_scale"):
         config.detector.keypoint_options[option] = "default"
     config.detector.keypoint_channels = 512
     config.detector.keypoint_convolutions = 8
@@ -175,6 +176,7 @@ def detection() -> ConfigDict:
     config.detector.train_proposals = 1000
     config.detector.rpn_samples = 256
     config.detector.roi_samples = 512
+    config.detector.roi_positive_fraction = 0.25  # of them at most
     config.detector.score_threshold = 0.05
     config.detector.nms = 0.5
     config.detector.detections = 100

@@ -15,8 +15,10 @@ and so which wrist is the left one (see `nl_jax.data.poses`). docs/detection.md 
 
 from configs import common
 
-OPTIONS = {"pairwise": "dot_product", "subsample": "none", "init": "he"}  # as configs/scenes.py has them
-HEAD = {"detector.keypoint_blocks": (1, 2)} | {f"detector.keypoint_options.{name}": OPTIONS[name] for name in OPTIONS}
+# As configs/scenes.py has them: trained from nothing, a block need not start as the identity.
+OPTIONS = {"pairwise": "dot_product", "subsample": "none", "init": "he", "norm_scale": "1.0"}
+OF_HEAD = OPTIONS | {"norm": "affine"}  # its convolutions have no norm either
+HEAD = {"detector.keypoint_blocks": (1, 2)} | {f"detector.keypoint_options.{name}": OF_HEAD[name] for name in OF_HEAD}
 BACKBONE = {"model.nonlocal_blocks.res4": (0,)} | {f"model.nonlocal_options.{name}": OPTIONS[name] for name in OPTIONS}
 ROWS = {
     "blocks": HEAD,
@@ -58,6 +60,7 @@ def get_config(argument: str = ""):
     config.detector.train_proposals = 16
     config.detector.rpn_samples = 32
     config.detector.roi_samples = 16
+    config.detector.roi_positive_fraction = 0.5
     config.detector.detections = 4
 
     config.optimizer.name = "adamw"

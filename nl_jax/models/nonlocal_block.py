@@ -27,7 +27,7 @@ class NonLocalBlock(nnx.Module):
     """z_i = norm(W_z y_i) + x_i with y_i = 1/C(x) sum_j f(x_i, x_j) W_g x_j (equations 1 and 6).
 
     Input and output are (b,t,h,w,c) video, (b,h,w,c) images or (b,t,c) sequences. A new block is the identity: the
-    scale of its norm, or W_z itself where there is no norm, starts at zero.
+    scale of its norm, or W_z itself where there is no norm, starts at zero. So a trained network goes on as it was.
 
     Args:
       channels: c.
@@ -45,6 +45,8 @@ class NonLocalBlock(nnx.Module):
       bias: whether theta, phi and g have one.
       out_bias: whether W_z has one.
       init: "he" as in the paper, or "normal" for N(0, 0.01) as in the released code.
+      norm_scale: the scale that the norm starts with. A network that is trained from nothing has nothing to keep: a
+        scale above 0 gives all layers of the block a gradient from the first step.
       group_size: clips per batch norm group.
       dtype: of the computation; parameters, statistics, softmax and sums are float32. In float16, whose largest number
         is 65504, dot product and concatenation are float32 up to the norm: they multiply activations without a bound.
@@ -68,6 +70,7 @@ class NonLocalBlock(nnx.Module):
         bias: bool = True,
         out_bias: bool = True,
         init: str = "he",
+        norm_scale: float = 0.0,
         group_size: int = 8,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -86,7 +89,8 @@ class NonLocalBlock(nnx.Module):
             raise InputError(f"subsample={subsample!r} pools over space, where axes='time' has no neighbours to pool")
         if isinstance(scale, str) and scale != "rsqrt_d":
             raise InputError(f"scale={scale!r} is unknown; choose a number, None or 'rsqrt_d'")
-
+        if norm == "none" and norm_scale:
+            raise InputError(f"norm_scale={norm_scale} is the scale of a norm, and norm='none' has none; set it to 0")
         if time_group is not None and (time_group < 1 or axes != "spacetime"):
             raise InputError(
                 f"time_group={time_group} with axes={axes!r}: choose 1 or more frames, and axes='spacetime'"
@@ -118,7 +122,7 @@ class NonLocalBlock(nnx.Module):
         self.g = pointwise(channels, d, bias, inits[init])
         init_z = nnx.initializers.zeros if norm == "none" else inits[init]
         self.w_z = pointwise(d, channels, out_bias, init_z, jnp.float32 if self.widens else dtype)
-        self.norm = None if norm == "none" else Norm(channels, kind=norm, scale_init=0.0, group_size=group_size)
+        self.norm = None if norm == "none" else Norm(channels, kind=norm, scale_init=norm_scale, group_size=group_size)
 
     def __call__(self, x: Float[Array, "b *s c"], valid: Bool[Array, "b *s"] | None = None) -> Float[Array, "b *s c"]:
         """z, for x of any of the three kinds; *s are the axes of its positions.

@@ -36,9 +36,10 @@ def nonlocal_options(options: Mapping[str, str]) -> dict[str, object]:
 def _option(name: str, value: str):
     if name == "subsample" and value == "none":
         return None
-    if name == "scale" and value != "rsqrt_d":
+    if name in ("scale", "norm_scale") and (name, value) != ("scale", "rsqrt_d"):
         try:
             return float(value)
         except ValueError:
-            raise InputError(f"nonlocal_options.scale={value!r} is unknown; choose a number or 'rsqrt_d'") from None
+            valid = "a number or 'rsqrt_d'" if name == "scale" else "a number"
+            raise InputError(f"nonlocal_options.{name}={value!r} is unknown; choose {valid}") from None
     return value

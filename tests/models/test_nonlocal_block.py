@@ -324,9 +324,9 @@ def test_parity_with_mmcv(mode, use_scale, axes, sub_sample, torch, bricks):
     np.testing.assert_allclose(run(ours, x), np.moveaxis(expected, 1, -1), atol=1e-5)
 
 
-@pytest.mark.parametrize("norm, first", [("batch", "norm"), ("affine", "norm"), ("none", "w_z")])
-def test_a_new_block_is_the_identity_and_learns(norm, first):
-    block = NonLocalBlock(CHANNELS, norm=norm, rngs=nnx.Rngs(0))
+def started(**options):
+    """What a new block gives for x, x, and which of its parameters have a gradient."""
+    block = NonLocalBlock(CHANNELS, **options, rngs=nnx.Rngs(0))
     graph, params, rest = nnx.split(block, nnx.Param, ...)
     x, weights = video(), video(seed=1)
 
@@ -340,11 +340,25 @@ def test_a_new_block_is_the_identity_and_learns(norm, first):
         return z, gradients
 
     z, gradients = output_and_gradients(params)
+    return z, x, {path for path, g in nnx.to_flat_state(gradients) if np.any(g[...] != 0)}
+
+
+@pytest.mark.parametrize("norm, first", [("batch", "norm"), ("affine", "norm"), ("none", "w_z")])
+def test_a_new_block_is_the_identity_and_learns(norm, first):
+    z, x, moves = started(norm=norm)
     np.testing.assert_array_equal(z, x)
     # What holds the zeros learns first; everything behind it gets its gradient once they have moved.
-    moves = {path for path, g in nnx.to_flat_state(gradients) if np.any(g[...] != 0)}
     zeros = "kernel" if first == "w_z" else "scale"
     assert moves == {(first, zeros), (first, "bias")}
+
+
+def test_a_block_whose_norm_has_a_scale_learns_with_all_layers_at_once():
+    z, x, moves = started(norm="batch", norm_scale=0.5)
+    change = np.asarray(z - x)
+    np.testing.assert_allclose(change.std(axis=tuple(range(change.ndim - 1))), 0.5, rtol=1e-2)
+    assert {(layer, "kernel") for layer in ("theta", "phi", "g", "w_z")} < moves
+    with pytest.raises(InputError, match=r"norm_scale=0\.5 is the scale of a norm, and norm='none' has none"):
+        NonLocalBlock(CHANNELS, norm="none", norm_scale=0.5, rngs=nnx.Rngs(0))
 
 
 def test_space_and_time_are_loops_over_frames_and_places(randomise):

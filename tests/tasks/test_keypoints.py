@@ -138,7 +138,7 @@ def test_the_report_has_ap_and_confusions_by_keypoint(run):
 def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path, changes, message):
     config = tiny(**changes)
     if not config.detector.keypoint_blocks:
-        config.detector.keypoint_options.update(pairwise="default", subsample="default", init="default")
+        config.detector.keypoint_options.update(dict.fromkeys(config.detector.keypoint_options, "default"))
     with pytest.raises(InputError, match=message):
         stages.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

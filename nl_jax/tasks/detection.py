@@ -17,13 +17,13 @@ from ml_collections import ConfigDict
 from nl_jax.data.dataset import Batch
 from nl_jax.data.loader import TrainBatches, test_batches
 from nl_jax.errors import InputError
-from nl_jax.figures.curves import Curves
 from nl_jax.models import DetectorConfig, MaskRCNN, flat
 from nl_jax.models.detection import losses
 from nl_jax.models.flat import FlatParams
 from nl_jax.models.summary import Summary, detector_summary
 from nl_jax.tasks import splits
 from nl_jax.tasks.classification import Classification
+from nl_jax.tasks.detection_figures import CURVES, RESULT_FIGURES, TRAIN_FIGURES, VALIDATION_FIGURES, words
 from nl_jax.tasks.resnet_fields import make_resnet_config, nonlocal_options
 from nl_jax.training import hosts
 from nl_jax.training.accumulate import check_parts
@@ -39,32 +39,6 @@ if TYPE_CHECKING:
 
 # How the names of parameters begin that depend on the classes.
 BY_CLASS = ("box_head/classes/", "box_head/deltas/", "mask_head/logits/", "keypoint_head/deconv/")
-TRAIN_FIGURES = {
-    "class_loss": "names {:.2f}",
-    "box_loss": "boxes {:.2f}",
-    "mask_loss": "masks {:.2f}",
-    "keypoint_loss": "keypoints {:.2f}",
-    "objectness_loss": "",
-    "rpn_box_loss": "",
-    "positive_anchors": "",
-    "positive_proposals": "",
-    "boxes_without_area": "",
-    "keypoints": "",
-}
-VALIDATION_FIGURES = {
-    "box_ap": "box AP {:.1%}",
-    "mask_ap": "mask AP {:.1%}",
-    **dict.fromkeys(
-        (f"{kind}_ap{of}" for kind in ("box", "mask") for of in ("50", "75", "_small", "_medium", "_large")), ""
-    ),
-    "box_ap_agnostic": "found {:.1%}",
-    "mask_ap_agnostic": "",
-    "box_ar100": "",
-    "mask_ar100": "",
-    "keypoint_ap": "keypoint AP {:.1%}",
-    **dict.fromkeys((f"keypoint_{of}" for of in ("ap50", "ap75", "ap_medium", "ap_large", "ar")), ""),
-    "keypoint_exchanged": "left for right {:.1%}",
-}
 
 
 class Detection(Task):
@@ -72,50 +46,9 @@ class Detection(Task):
 
     unit = example = "image"
     inputs = ("images", "sizes")
-    result_figures = {  # noqa: RUF012
-        "box_ap": "boxes, AP",
-        "box_ap50": "boxes, AP50",
-        "box_ap75": "boxes, AP75",
-        "mask_ap": "masks, AP",
-        "mask_ap50": "masks, AP50",
-        "mask_ap75": "masks, AP75",
-        "box_ap_agnostic": "boxes whatever their class, AP",
-        "mask_ap_agnostic": "masks whatever their class, AP",
-        "box_ar100": "boxes, AR of 100 detections",
-        "mask_ar100": "masks, AR of 100 detections",
-        "keypoint_ap": "keypoints, AP",
-        "keypoint_ap50": "keypoints, AP50",
-        "keypoint_ap75": "keypoints, AP75",
-        "keypoint_ar": "keypoints, AR",
-        "keypoint_exchanged": "keypoints found left for right, or right for left",
-    }
+    result_figures = RESULT_FIGURES
     best = ("keypoint_ap", "box_ap")
-    curves = (
-        Curves(
-            "Losses in training",
-            "",
-            {
-                "train_class_loss": "names",
-                "train_box_loss": "boxes",
-                "train_mask_loss": "masks",
-                "train_keypoint_loss": "keypoints",
-                "train_objectness_loss": "objectness",
-                "train_rpn_box_loss": "boxes of proposals",
-            },
-        ),
-        Curves(
-            "Average precision",
-            "%",
-            {
-                "validation_box_ap": "boxes",
-                "validation_mask_ap": "masks",
-                "validation_keypoint_ap": "keypoints",
-                "validation_box_ap_agnostic": "boxes, whatever their class",
-            },
-            scale=100.0,
-            top=100.0,
-        ),
-    )
+    curves = CURVES
     paper = "box AP {}, AP50 {}, AP75 {}; mask AP {}, AP50 {}, AP75 {}"
     by_class = BY_CLASS
     test_options = {"test_short_side": (int, "that frames or images are scaled to")}  # noqa: RUF012
@@ -302,16 +235,7 @@ class Detection(Task):
 
     def describe(self, results: Results) -> str:
         """The figures as sentences that say what they were measured on."""
-        kinds = [
-            f"{kind} AP {results[f'{kind}_ap']:.1%}, AP50 {results[f'{kind}_ap50']:.1%}, "
-            f"AP75 {results[f'{kind}_ap75']:.1%}, whatever the class {results[f'{kind}_ap_agnostic']:.1%}"
-            for kind in ("box", "mask")
-            if f"{kind}_ap" in results
-        ]
-        if "keypoint_ap" in results:
-            kinds = [f"box AP {results['box_ap']:.1%}", _keypoint_words(results)]
-        figures = "; ".join(kinds) or "no true object, so no AP"
-        lines = [f"{figures} ({results['images']} images of {results['measured_on']}, list {results['list']})"]
+        lines = [f"{words(results)} ({results['images']} images of {results['measured_on']}, list {results['list']})"]
         if results["undecodable"]:
             lines.append(f"{results['undecodable']} of these images could not be decoded: nothing is found in them")
         if results.get("bad_training_images"):
@@ -344,14 +268,6 @@ def detector_fields(config: ConfigDict) -> dict[str, object]:
     fields = config.to_dict()
     options = nonlocal_options(fields.pop("keypoint_options", {}))
     return fields | ({"keypoint_options": options} if options else {})
-
-
-def _keypoint_words(results: Results) -> str:
-    words = f"keypoint AP {results['keypoint_ap']:.1%}, AP50 {results['keypoint_ap50']:.1%}, "
-    words += f"AP75 {results['keypoint_ap75']:.1%}"
-    if "keypoint_exchanged" in results:
-        words += f", found left for right or right for left {results['keypoint_exchanged']:.1%}"
-    return words
 
 
 def _check_time(mesh: Mesh) -> None:

@@ -1,9 +1,9 @@
-"""The embedded task of keypoints in minutes on two cores: left is told from right by a head far from the limbs.
+"""The embedded task of keypoints, small enough for two cores: left is told from right by a head far from the limbs.
 
     python -m experiments.train --config=configs/poses.py --workdir=runs/poses
 
 A network finds the keypoints of a figure. The head alone says whether the figure is seen from the front or from behind,
-and so which wrist is the left one (see `nl_jax.data.poses`). docs/detection.md says what a run gives. The rows:
+and so which wrist is the left one (see `nl_jax.data.poses`). The rows:
 
 | row | network |
 |---|---|
@@ -15,10 +15,10 @@ and so which wrist is the left one (see `nl_jax.data.poses`). docs/detection.md 
 
 from configs import common
 
-# As configs/scenes.py has them: trained from nothing, a block need not start as the identity.
+# In the head, whose maps have no norm, products of three features grow without a bound: the embedded Gaussian, which is
+# the default, keeps y a mean of its values. In the backbone as configs/scenes.py has it.
+HEAD = {"detector.keypoint_blocks": (1, 2), "detector.keypoint_options.subsample": "none"}
 OPTIONS = {"pairwise": "dot_product", "subsample": "none", "init": "he", "norm_scale": "1.0"}
-OF_HEAD = OPTIONS | {"norm": "affine"}  # its convolutions have no norm either
-HEAD = {"detector.keypoint_blocks": (1, 2)} | {f"detector.keypoint_options.{name}": OF_HEAD[name] for name in OF_HEAD}
 BACKBONE = {"model.nonlocal_blocks.res4": (0,)} | {f"model.nonlocal_options.{name}": OPTIONS[name] for name in OPTIONS}
 ROWS = {
     "blocks": HEAD,

@@ -156,6 +156,13 @@ def detection() -> ConfigDict:
 
     config.detector = ConfigDict()
     config.detector.masks = True
+    config.detector.keypoints = 0  # how many the data have: a keypoint head in place of the mask head; 0 for none
+    config.detector.keypoint_blocks = ()  # after which of its convolutions blocks stand; table 6: (2, 4, 6, 8)
+    config.detector.keypoint_options = ConfigDict()  # of these blocks, as model.nonlocal_options
+    for option in ("pairwise", "axes", "subsample", "scale", "norm", "init", "norm_scale"):
+        config.detector.keypoint_options[option] = "default"
+    config.detector.keypoint_channels = 512
+    config.detector.keypoint_convolutions = 8
     config.detector.fpn_channels = 256
     config.detector.box_channels = 1024
     config.detector.mask_channels = 256
@@ -216,6 +223,20 @@ def scenes_data() -> ConfigDict:
             digits=(2, 4),
             noise=24,
             train_size=1_000_000,  # more than a run draws: no scene is seen twice
+            validation_size=200,
+            test_size=500,
+        )
+    )
+
+
+def poses_data() -> ConfigDict:
+    """The embedded task of keypoints: see `nl_jax.data.poses`."""
+    return ConfigDict(
+        dict(
+            name="poses",
+            seed=0,
+            noise=24,
+            train_size=1_000_000,  # more than a run draws: no picture is seen twice
             validation_size=200,
             test_size=500,
         )

@@ -6,8 +6,11 @@ python -m experiments.attend --workdir=runs/quickstart --measure=500
 python -m experiments.attend --workdir=runs/scenes --image=5 --position=1,1
 python -m experiments.attend --workdir=runs/scenes --image=5 --box=10,8,32,30
 
+python -m experiments.attend --workdir=runs/poses --image=3 --block=keypoint_1_nonlocal --keypoint=left_ankle
+
 A position is frame, row and column of the block's input, counted from 0, and in an image row and column. --box asks for
-the place of the centre of a box. Without either the average over all positions is drawn.
+the place of the centre of a box. Without either the average over all positions is drawn. Of a run with keypoints
+--object is one of the objects found in the image; drawn is what the place of a keypoint looks at in its box.
 --measure draws nothing: it counts on what the arrows of so many clips of the embedded task land.
 """
 
@@ -37,6 +40,8 @@ VIEW = flags.DEFINE_integer("view", 0, "which of the video's test views", lower_
 BLOCK = flags.DEFINE_string("block", None, "the block, such as res3_1_nonlocal; the first by default")
 POSITION = flags.DEFINE_list("position", None, "frame,row,column of the block's input; of an image row,column")
 BOX = flags.DEFINE_list("box", None, "x0,y0,x1,y1 in pixels of the image, as predict --json has it")
+KEYPOINT = flags.DEFINE_string("keypoint", None, "of a run with keypoints: its name; the average by default")
+OBJECT = flags.DEFINE_integer("object", 0, "of a run with keypoints: which object, the surest is 0", lower_bound=0)
 COUNT = flags.DEFINE_integer("count", 20, "arrows, to the positions of the largest weights", lower_bound=1)
 FORMAT = flags.DEFINE_enum("format", "png", ("png", "pdf", "svg", "gif", "mp4"), "of the pictures; the last two move")
 MEASURE = flags.DEFINE_integer("measure", None, "clips of the embedded task to count arrows on", lower_bound=1)
@@ -50,6 +55,11 @@ def main() -> None:
     position = pictures.parse_numbers("position", POSITION.value, "row,column" if is_detection else "frame,row,column")
     dataset = task.open_split(SPLIT.value, workdir.read_classes(directory))
     normalize = make_normalize(config.input)
+    if is_detection and dataset.keypoints and BOX.value is None and position is None:
+        _attend_keypoints(directory, task, dataset)
+        return
+    if KEYPOINT.value is not None:
+        raise InputError(f"--keypoint: {directory} is a run without keypoints, or --box or --position is given")
     if is_detection:
         _attend_in_image(directory, dataset, task, position)
         return
@@ -100,6 +110,18 @@ def _write(directory: Place, video, found: attention.Attention, stem: str, title
     out = place("--out", OUT.value) if OUT.value else directory / "attention"
     make_directory(out)
     for path in pictures.draw(video, found, out / stem, FORMAT.value, COUNT.value, title):
+        print(f"wrote {path}")
+
+
+def _attend_keypoints(directory: Place, task, dataset) -> None:
+    from experiments import attend_keypoints  # pycocotools, which no video needs
+
+    out = place("--out", OUT.value) if OUT.value else directory / "attention"
+    make_directory(out)
+    asked = {"block": BLOCK.value, "keypoint": KEYPOINT.value, "number": OBJECT.value}
+    drawn = {"count": COUNT.value, "ending": FORMAT.value, "out": out}
+    model, index = _load(directory), _index(dataset, "image", IMAGE.value)
+    for path in attend_keypoints.draw(task, model, dataset, index, **asked, **drawn):
         print(f"wrote {path}")
 
 

@@ -58,7 +58,8 @@ def predict(
                 console.print(f"[bold]{escape(name)}[/bold]{where}  {escape(', '.join(words)) or 'nothing'}")
                 if out is not None:
                     path = out / (f"{stem}.png" if still else f"{stem}_{number:06d}.png")
-                    detections.save(detections.draw_objects(image, found.boxes, words, found.labels, found.masks), path)
+                    drawn = (found.boxes, words, found.labels, found.masks, found.skeletons())
+                    detections.save(detections.draw_objects(image, *drawn), path)
             done += 1
         except DecodeError as error:
             failed += 1

@@ -11,9 +11,10 @@ import pytest
 from absl import flags
 from flax import nnx
 
-from configs import kinetics, quickstart, table2g, table5
+from configs import kinetics, quickstart, table2g, table5, table6
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig, VideoResNet, flat
+from nl_jax.models.detection.config import BLOCK_DEFAULTS
 from nl_jax.runs import stages as chain
 from nl_jax.tasks import task_of
 from nl_jax.tasks.resnet_fields import make_resnet_config
@@ -124,6 +125,31 @@ def test_table_5_has_the_networks_and_the_schedules_of_the_paper():
     rate = make_schedule(schedules[0].optimizer, 90_000)
     steps = (0, 250, 500, 59_999, 60_000, 80_000)
     assert [float(rate(step)) for step in steps] == pytest.approx([0.02 / 3, 0.04 / 3, 0.02, 0.02, 2e-3, 2e-4])
+
+
+def test_table_6_has_the_networks_and_the_schedules_of_the_paper():
+    config = table6.get_config("r101_head_backbone")
+    detector = task_of(config).detector(1)
+    assert (detector.keypoints, detector.keypoint_blocks, detector.has_masks()) == (17, (2, 4, 6, 8), False)
+    assert detector.backbone.nonlocal_blocks == {"res4": (21,)}
+    assert detector.resolved_keypoint_options() == BLOCK_DEFAULTS | {"norm": "none"}
+    assert config.data.short_sides == (640, 672, 704, 736, 768, 800) and config.num_classes == 1
+    schedules = [table6.get_config(row) for row in ("r101", "r101,s1x", "r101,1x")]
+    assert [(c.steps, c.optimizer.decay_at) for c in schedules] == [
+        (130_000, (100_000, 120_000)),
+        (130_000, (100_000, 120_000)),
+        (90_000, (60_000, 80_000)),
+    ]
+    with pytest.raises(ValueError, match="both given"):
+        table6.get_config("r101,1x,s1x")
+    small = {row: table6.get_config(f"{row},laptop") for row in table6.ROWS}
+    assert [c.detector.keypoint_blocks for c in small.values()] == [(), (1, 2), (1, 2), ()]
+    assert [c.detector.keypoint_convolutions for c in small.values()] == [2, 2, 2, 8]
+    assert [c.model.nonlocal_blocks.res4 for c in small.values()] == [(), (), (0,), ()]
+    assert small["r101_head"].paper == (66.0, 87.1, 71.7)
+    options = task_of(small["r101_head_backbone"]).detector(1)
+    assert options.keypoint_options == {"subsample": None}
+    assert options.backbone.nonlocal_options["norm_scale"] == 1.0
 
 
 def blocks_of(table, row):

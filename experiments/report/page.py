@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jinja2
 
-from experiments.report import charts
+from experiments.report import charts, keypoints
 from experiments.report.classes import ByClass, gains
 from experiments.report.frames import Strips
 from experiments.report.objects import Objects
@@ -33,6 +33,8 @@ def render(runs: list[PastRun], title: str, show: int = 10, examples: int = 2) -
         objects={run.name: Objects(run, show) for run in detectors},
         mistakes={name: (found.hardest(show, examples), found.most_confused(show)) for name, found in by_class.items()},
         gains=_gains(runs, by_class),
+        keypoints=keypoints.rows(runs),
+        keypoint_mistakes={run.name: keypoints.mistakes(run, show) for run in runs if run.keypoints},
         same_list=len(lists) <= 1,
         figures={name: label for run in runs for name, label in run.task.result_figures.items()},
         differences=differences(runs) if len(runs) > 1 else {},

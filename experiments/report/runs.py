@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, median
 
 import numpy as np
@@ -28,6 +28,7 @@ class PastRun:
       name: short, and no other run's.
       results: of results.json, of the run's own test or else of `evaluate`; empty if it was not tested.
       predictions: the arrays of predictions.npz beside it; empty if there are none.
+      keypoints: of keypoints_by_name.json beside it: AP, exchanges and confusions of each; empty if there is none.
       metrics: the rows of metrics.csv.
       found: the folder that has the results, and of a detector what it found; None if it was not tested.
     """
@@ -41,6 +42,7 @@ class PastRun:
     predictions: dict[str, np.ndarray]
     metrics: list[dict[str, str]]
     found: Place | None
+    keypoints: list[dict] = field(default_factory=list)
 
     def column(self, name: str, scale: float = 1.0) -> list[tuple[int, float]]:
         """(step, value) of a column of the metrics, where it has one that is finite."""
@@ -78,7 +80,7 @@ def read_runs(paths: Sequence[str]) -> list[PastRun]:
 def _read(path: Place, name: str) -> PastRun:
     config, classes = workdir.read_config(path), workdir.read_classes(path)
     tested = next((at for at in (path, path / "evaluate") if (at / "results.json").exists()), None)
-    results, predictions = {}, {}
+    results, predictions, keypoints = {}, {}, []
     if tested is not None:
         results = read_json(tested / "results.json")
         if (tested / "predictions.npz").exists():
@@ -88,9 +90,11 @@ def _read(path: Place, name: str) -> PastRun:
                     f"{tested / 'predictions.npz'} has {predictions['scores'].shape[1]} classes, and "
                     f"{path / 'classes.json'} {len(classes)}"
                 )
+        if (tested / "keypoints_by_name.json").exists():
+            keypoints = read_json(tested / "keypoints_by_name.json")
     versions = read_json(path / "versions.json") if (path / "versions.json").exists() else {}
     metrics = read_metrics(path / "metrics.csv")
-    return PastRun(name, path, config, classes, versions, results, predictions, metrics, tested)
+    return PastRun(name, path, config, classes, versions, results, predictions, metrics, tested, keypoints)
 
 
 def read_json(path: Place) -> dict:

@@ -14,7 +14,10 @@ from nl_jax.training.logs import read_metrics
 from nl_jax.training.workdir import write_json
 
 # Of detection, beside box AP.
-FIGURES = ("box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75", "box_ap_agnostic", "mask_ap_agnostic")
+FIGURES = (
+    *("box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75", "box_ap_agnostic", "mask_ap_agnostic"),
+    "keypoint_exchanged",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Result:
       row: FILE.py:ROW that it was run as; other rows may be the same network.
       config: hash of what its config computes, but for the seed.
       commit: of the code, with "+" where files differed from it.
-      accuracy: top-1 of the test videos; mean average precision where a video has several labels; of detection box AP.
+      accuracy: top-1 of the test videos; mean average precision where a video has several labels; of detection box AP,
+        with keypoints keypoint AP.
       macs: multiply-adds of a clip; FLOPs are twice that.
       seconds, cpu_seconds: that its process took on the clock, and on processors; of a run that was interrupted, the
         process that ended it.
@@ -73,7 +77,7 @@ def collect(run: PlannedRun, workdir: Path, *, commit: str, seconds: float, cpu_
         config=run.key,
         seed=run.seed,
         commit=commit,
-        accuracy=next(found[name] for name in ("video_top1", "video_map", "box_ap") if name in found),
+        accuracy=next(found[name] for name in ("video_top1", "video_map", "keypoint_ap", "box_ap") if name in found),
         parameters=found["parameters"],
         macs=found["macs"],
         seconds=round(seconds, 1),

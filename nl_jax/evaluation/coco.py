@@ -30,6 +30,7 @@ from pycocotools import mask as rasters  # noqa: E402
 from pycocotools.coco import COCO  # noqa: E402
 from pycocotools.cocoeval import COCOeval  # noqa: E402
 
+from nl_jax.data.coco.keypoints import COCO_NAMES, default_sigmas  # noqa: E402
 from nl_jax.data.coco.masks import compressed  # noqa: E402
 
 BOX_FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
@@ -65,6 +66,9 @@ def evaluate(
 ) -> Scores:
     """Scores detections by pycocotools, whose figures these are.
 
+    Keypoints are scored by category where the sigmas of categories differ, and figures are the means over categories,
+    as pycocotools has them. A category without keypoints has no part in that.
+
     As pycocotools does with results that have a box and a mask, the size of a detection is that of its box, also where
     masks are scored. It matters to AP_small, AP_medium and AP_large alone.
 
@@ -74,7 +78,7 @@ def evaluate(
         iou_type: bbox, segm or keypoints: what is compared.
         use_categories: else a detection may have any category. What one object was found as besides must have been left
             out then: see `without_categories`.
-        sigmas: (k,), of every keypoint; by default those of COCO's 17.
+        sigmas: (k,), of every keypoint; by default those that the categories have, see `nl_jax.data.coco.keypoints`.
 
     Raises:
         InputError: `iou_type` is another, or a detection is in an image that the truth does not list.
@@ -86,9 +90,42 @@ def evaluate(
         raise InputError(
             f"detections: found image_id {min(others)}, valid are those of the {len(listed)} images scored"
         )
+    if iou_type == "keypoints" and len(groups := _groups(truth, sigmas)) != 1:
+        parts = [_evaluate(truth, detections, iou_type, use_categories, *group) for group in groups]
+        return _joined(parts, len(listed))
+    group = groups[0] if iou_type == "keypoints" else (None, None)
+    return _evaluate(truth, detections, iou_type, use_categories, *group)
+
+
+def _groups(truth: dict, sigmas: Sequence[float] | None) -> list[tuple[list[int], tuple[float, ...]]]:
+    """[(categories, their sigmas)]: all that have keypoints at once where their sigmas are the same, else each."""
+    found = {}
+    for category in truth["categories"]:
+        names = category.get("keypoints", COCO_NAMES)
+        if names:
+            found[category["id"]] = tuple(category.get("sigmas", default_sigmas(names)) if sigmas is None else sigmas)
+    used = {annotation["category_id"] for annotation in truth["annotations"] if "keypoints" in annotation}
+    found = {number: of for number, of in found.items() if number in used} or found
+    if len(set(found.values())) == 1:
+        return [(list(found), next(iter(found.values())))]
+    return [([number], of) for number, of in found.items()]
+
+
+def _joined(parts: list[Scores], images: int) -> Scores:
+    """The means over categories, of those that have a figure."""
+    figures = {}
+    for name in FIGURES["keypoints"]:
+        known = [part.figures[name] for part in parts if not np.isnan(part.figures[name])]
+        figures[name] = float(np.mean(known)) if known else float("nan")
+    return Scores(figures, {name: ap for part in parts for name, ap in part.by_class.items()}, images)
+
+
+def _evaluate(truth, detections, iou_type, use_categories, categories, sigmas) -> Scores:
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = _evaluation(truth, detections, iou_type)
         evaluation.params.useCats = int(use_categories)
+        if categories is not None:
+            evaluation.params.catIds = categories
         if sigmas is not None:
             evaluation.params.kpt_oks_sigmas = np.array(sigmas, np.float64)
         evaluation.evaluate()
@@ -102,7 +139,7 @@ def evaluate(
         for place, number in enumerate(evaluation.params.catIds):
             of_class = precision[:, :, place]
             by_class[names[number]] = _known(of_class.mean() if (of_class > -1).all() else -1.0)
-    return Scores(figures, by_class, len(listed))
+    return Scores(figures, by_class, len(truth["images"]))
 
 
 def matches(truth: dict, detections: Results, iou: float = 0.5) -> Int[np.ndarray, "n"]:
@@ -132,6 +169,7 @@ def results(
     valid: Bool[np.ndarray, "d"] | None = None,
     masks: Float[np.ndarray, "d m m"] | None = None,
     keypoints: Float[np.ndarray, "d k 3"] | None = None,
+    keypoints_of: Sequence[np.ndarray] | None = None,
 ) -> Results:
     """Detections in one image in COCO's result format, in pixels of the original image.
 
@@ -145,6 +183,7 @@ def results(
         valid: which of the d there are; all by default.
         masks: probabilities within the boxes, which `paste` puts into the image.
         keypoints: x, y and score in pixels of the scaled image, a pixel's centre at one half.
+        keypoints_of: by label, which of the k a category has; all by default.
     """
     y, x = np.asarray(scale, np.float64)
     original = boxes.astype(np.float64) / (x, y, x, y)
@@ -167,6 +206,8 @@ def results(
             result["segmentation"] = compressed(pasted[place])
         if keypoints is not None:
             points = keypoints[place].astype(np.float64) / (x, y, 1) - np.array([0.5, 0.5, 0])
+            if keypoints_of is not None:
+                points = points[keypoints_of[classes[place]]]
             result["keypoints"] = [round(float(value), 4) for value in points.ravel()]
         found.append(result)
     return found

@@ -11,10 +11,11 @@ from jaxtyping import Array, Bool
 from nl_jax.data.coco.detection import DetectionImages
 from nl_jax.data.dataset import Batch
 from nl_jax.evaluation.coco import Results, Scores, evaluate, results, without_categories, write_results
+from nl_jax.evaluation.keypoints import Confusions, ap_by_keypoint, confusions
 from nl_jax.places import Place, write_text, written
 
 # What is compared, and how its figures begin.
-KINDS = {"bbox": "box", "segm": "mask"}
+KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Found:
         detections: in COCO's result format, image after image in the order of the data set.
         truth: in COCO's format.
         masks: whether detections have masks.
+        keypoints: whether they have keypoints.
         failed: which images could not be decoded.
         list_hash: names the list of images and boxes; figures of the same hash were measured on the same.
     """
@@ -34,22 +36,27 @@ class Found:
     masks: bool
     failed: Bool[np.ndarray, "n"]
     list_hash: str
+    keypoints: bool = False
 
     @cached_property
     def scores(self) -> dict[str, Scores]:
-        """By kind, box and mask: what pycocotools says."""
+        """By kind, box, mask and keypoint: what pycocotools says."""
         return {name: evaluate(self.truth, self.detections, kind) for kind, name in self._kinds().items()}
 
     def metrics(self) -> dict[str, float | int | str]:
         """The figures of COCO, box_ap, box_ap50, .., mask_ar100, from 0 to 1, and facts on what was scored.
 
         box_ap_agnostic and mask_ap_agnostic are AP where the class does not count: finding and outlining without
-        naming. A figure of sizes that no true object has is left out.
+        naming. A figure of sizes that no true object has is left out. keypoint_exchanged is the share of keypoints that
+        lie nearer to their twin of the other side, see `nl_jax.evaluation.keypoints`.
         """
         figures = {}
         unnamed = without_categories(self.detections)
         for kind, name in self._kinds().items():
             figures |= {f"{name}_{figure.lower()}": value for figure, value in self.scores[name].figures.items()}
+            if kind == "keypoints":
+                figures["keypoint_exchanged"] = self._confusions.share()
+                continue
             agnostic = evaluate(self.truth, unnamed, kind, use_categories=False)
             figures[f"{name}_ap_agnostic"] = agnostic.figures["AP"]
         return {name: value for name, value in figures.items() if not np.isnan(value)} | {
@@ -60,18 +67,42 @@ class Found:
         }
 
     def save(self, directory: Place, dataset: DetectionImages) -> Place:
-        """detections.json in COCO's result format, and ap_by_class.json: the AP of every class, null if it has none."""
+        """detections.json in COCO's result format, and ap_by_class.json: the AP of every class, null if it has none.
+
+        With keypoints also keypoints_by_name.json: a list with, of every keypoint of every class, its AP alone, the
+        share of left-right exchanges, and how often each keypoint was found in its place.
+        """
         by_class = {
             name: {c: None if np.isnan(ap) else ap for c, ap in found.by_class.items()}
             for name, found in self.scores.items()
         }
         write_text(directory / "ap_by_class.json", json.dumps(by_class, indent=1, ensure_ascii=False) + "\n")
+        if self.keypoints:
+            text = json.dumps(self._by_keypoint(), indent=1, ensure_ascii=False) + "\n"
+            write_text(directory / "keypoints_by_name.json", text)
         with written(directory / "detections.json") as file:
             write_results(file, self.detections)
         return directory / "detections.json"
 
     def _kinds(self) -> dict[str, str]:
-        return KINDS if self.masks else {"bbox": KINDS["bbox"]}
+        there = {"bbox": True, "segm": self.masks, "keypoints": self.keypoints}
+        return {kind: name for kind, name in KINDS.items() if there[kind]}
+
+    @cached_property
+    def _confusions(self) -> Confusions:
+        return confusions(self.truth, self.detections)
+
+    def _by_keypoint(self) -> list[dict]:
+        found = []
+        for of_class, figures in ap_by_keypoint(self.truth, self.detections).items():
+            for name, ap in figures.items():
+                of, share = (of_class, name), self._confusions.share((of_class, name))
+                exchanged, ap = (None if np.isnan(value) else value for value in (share, ap))
+                counts = dict(self._confusions.counts.get(of, {}))
+                found.append(
+                    {"class": of_class, "keypoint": name, "ap": ap, "exchanged": exchanged, "found_at": counts}
+                )
+        return found
 
 
 def detect(
@@ -82,6 +113,7 @@ def detect(
     together: Callable[[list], list] = lambda items: items,
     *,
     masks: bool,
+    keypoints: bool = False,
 ) -> Found:
     """Every image of the data set through the network, each once.
 
@@ -89,10 +121,12 @@ def detect(
 
     Args:
         batches: of `nl_jax.data.loader.test_batches`; of this process's images, where there are several processes.
-        forward: {"images", "sizes"} -> boxes, scores, classes, valid and with `masks` masks, of all images of a batch.
+        forward: {"images", "sizes"} -> boxes, scores, classes, valid, and as asked for masks and keypoints, of all
+            images of a batch.
         gather: from this process's rows of a batch to all rows.
         together: from what this process has found to what all have.
     """
+    of_category = dataset.keypoints.of_category if keypoints else None
     own, failed = [], np.zeros(len(dataset), bool)
     for batch in batches:
         found = forward({name: batch[name] for name in ("images", "sizes")})
@@ -103,6 +137,7 @@ def detect(
         for index, valid, scale in zip(batch["index"].tolist(), batch["valid"], batch["scale"], strict=True):
             if valid and not failed[index]:
                 of_image = {name: array[row_of[index]] for name, array in found.items()}
-                own.append([index, results(dataset.annotated(index), dataset.category_ids, scale=scale, **of_image)])
+                of_image |= {"scale": scale, "keypoints_of": of_category}
+                own.append([index, results(dataset.annotated(index), dataset.category_ids, **of_image)])
     detections = [one for _, of_image in sorted(together(own)) for one in of_image]
-    return Found(detections, dataset.coco(), masks, failed, dataset.list_hash())
+    return Found(detections, dataset.coco(), masks, failed, dataset.list_hash(), keypoints)

@@ -1,4 +1,6 @@
-"""An image with what was found in it: boxes, outlines, names and scores."""
+"""An image with what was found in it: boxes, outlines, skeletons, names and scores."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -21,6 +23,7 @@ def draw_objects(
     words: list[str],
     labels: np.ndarray,
     masks: Bool[np.ndarray, "n h w"] | None = None,
+    skeletons: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]] = (),
     side: int | None = None,
 ) -> Figure:
     """The image, and over it each object in the colour of its class.
@@ -30,6 +33,7 @@ def draw_objects(
         words: (n), written at each box.
         labels: (n,), the number of each object's class.
         masks: which pixels belong to each object; their outlines are drawn.
+        skeletons: of each object, lines from (2,) to (2,) in pixels; one that goes nowhere is a dot.
         side: pixels of the longer side of the picture; by default that of the image, or LEAST.
     """
     height, width = image.shape[:2]
@@ -48,6 +52,9 @@ def draw_objects(
         axes.add_patch(box).set_path_effects(dark)
         if masks is not None and masks[place].any():
             _outline(axes, masks[place], colour, dark)
+        for start, end in skeletons[place] if len(skeletons) else ():
+            style = {"marker": "o", "markersize": 4, "linewidth": 2, "color": colour, "path_effects": dark}
+            axes.plot(*np.stack([start, end], axis=1), **style)
         room = 18 / scale  # of a line of text above the box; below its upper side where there is none
         above = y0 > room
         axes.text(

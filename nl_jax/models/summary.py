@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -84,8 +85,8 @@ def summarize(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summar
 def detector_summary(config: DetectorConfig, image_shape: tuple[int, int], rois: int | None = None) -> Summary:
     """The summary of the detector that `config` gives, for images of (h, w).
 
-    Multiply-adds are those of the backbone and the pyramid, and of the heads for `rois` proposals and as many masks as
-    there are detections at most.
+    Multiply-adds are those of the backbone and the pyramid, and of the heads for `rois` proposals and as many masks or
+    keypoints as there are detections at most.
 
     Args:
       config: of the detector.
@@ -107,6 +108,9 @@ def detector_summary(config: DetectorConfig, image_shape: tuple[int, int], rois:
             with jax.named_scope("mask_head"):
                 boxes = jnp.zeros((1, config.detections, 4))
                 out["mask_head"] = model.outline(out, boxes, jnp.zeros((1, config.detections), jnp.int32))
+        if model.keypoint_head is not None:
+            heatmaps, between = model.locate(out, jnp.zeros((1, config.detections, 4)))
+            out |= between | {"heatmaps": heatmaps}
         # One line for the pyramid and one for the RPN: their layers run on every level.
         out["fpn"], out["rpn"] = out["P2"], out["objectness_P2"]
         names = [
@@ -114,13 +118,15 @@ def detector_summary(config: DetectorConfig, image_shape: tuple[int, int], rois:
             for name in out
             if not name.startswith(("P", "sizes", "objectness", "deltas", "fpn", "rpn", "box", "mask"))
         ]
-        names += ["fpn", "rpn", "box_head"] + ["mask_head"] * (model.mask_head is not None)
+        of_keypoints = [name for name in names if name.startswith(("keypoint", "heatmaps"))]
+        names = [name for name in names if name not in of_keypoints] + ["fpn", "rpn", "box_head"]
+        names += ["mask_head"] * (model.mask_head is not None) + of_keypoints
         return {name: out[name] for name in names}
 
     frozen = tuple(name for name in model.frozen_parameters() if "norm" in name)
-    layers, out = _layers(model, forward, _detector_layer_of, _shape(*image_shape, 3), frozen)
+    layers, out = _layers(model, forward, partial(_detector_layer_of, config), _shape(*image_shape, 3), frozen)
     backbone = config.resolved_backbone()
-    kind = "Mask R-CNN" if config.masks else "Faster R-CNN"
+    kind = "Keypoint R-CNN" if config.keypoints else "Mask R-CNN" if config.masks else "Faster R-CNN"
     h, w = image_shape
     title = (
         f"{kind} ({_stages(backbone)}), width {backbone.width}, {config.num_classes} classes, "
@@ -171,7 +177,9 @@ def _stages(config: ResNetConfig) -> str:
 
 
 def _blocks(model: VideoResNet | MaskRCNN, out: dict[str, jax.ShapeDtypeStruct]) -> tuple[str, ...]:
-    return tuple(_describe(name, block, out[name].shape) for name, block in model.nonlocal_blocks().items())
+    # A block in the keypoint head sees one box at a time: (b,n,s,s,c) there is n images.
+    shapes = {name: out[name].shape[1:] if name.startswith("keypoint") else out[name].shape for name in out}
+    return tuple(_describe(name, block, shapes[name]) for name, block in model.nonlocal_blocks().items())
 
 
 def _describe(name, block, shape) -> str:
@@ -193,9 +201,14 @@ def _layer_of(name: str) -> str:
     return f"{first}_{second}_nonlocal" if rest[0] == "nonlocal_block" else f"{first}_{second}"
 
 
-def _detector_layer_of(name: str) -> str:
+def _detector_layer_of(config: DetectorConfig, name: str) -> str:
     """The same in a detector: "backbone/res3/1/conv1/kernel" is in res3_1, "fpn/lateral/0/kernel" in fpn."""
     part, _, rest = name.partition("/")
+    if part == "keypoint_head":
+        kind, number, *_ = rest.split("/")
+        if kind == "convs":
+            return f"keypoint_{int(number) + 1}"
+        return "heatmaps" if kind == "deconv" else f"keypoint_{config.keypoint_blocks[int(number)]}_nonlocal"
     return _layer_of(rest) if part == "backbone" else part
 
 

@@ -1,5 +1,6 @@
 """A detector that says what is in an image, in pixels of that image. Needs `pycocotools`."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,9 @@ from jaxtyping import Bool, Float, UInt8
 
 from nl_jax.data.coco.annotations import Image
 from nl_jax.data.coco.example import padded
+from nl_jax.data.coco.keypoints import Keypoints, category, of_coco
 from nl_jax.data.coco.masks import compressed
+from nl_jax.data.coco.problems import Bad
 from nl_jax.data.decode import all_frames, to_rgb_of
 from nl_jax.data.packets import index_of
 from nl_jax.errors import InputError
@@ -32,6 +35,8 @@ class Objects:
         scores: (n,).
         boxes: (n,4), x0 y0 x1 y1 in pixels.
         masks: (n,h,w), None of a network without masks.
+        keypoints: (n,k,3), x and y in pixels and score, None of a network without keypoints.
+        of_keypoints: which of the k a class has, their names, and what joins them; None likewise.
     """
 
     classes: tuple[str, ...]
@@ -39,16 +44,35 @@ class Objects:
     scores: Float[np.ndarray, "n"]
     boxes: Float[np.ndarray, "n 4"]
     masks: Bool[np.ndarray, "n h w"] | None
+    keypoints: Float[np.ndarray, "n k 3"] | None = None
+    of_keypoints: Keypoints | None = None
 
     def as_list(self) -> list[dict]:
-        """For JSON: class, label, score, box and mask of each; a mask is a run-length as pycocotools reads it."""
+        """For JSON: class, label, score, box and mask or keypoints of each.
+
+        A mask is a run-length as pycocotools reads it; keypoints are name to x, y and score.
+        """
         found = []
         for place, label in enumerate(self.labels.tolist()):
             one = {"class": self.classes[label], "label": label, "score": round(float(self.scores[place]), 4)}
             one["box"] = [round(float(side), 2) for side in self.boxes[place]]
             if self.masks is not None:
                 one["mask"] = compressed(self.masks[place].astype(np.uint8))
+            if self.keypoints is not None:
+                places = self.of_keypoints.of_category[label].tolist()
+                names = self.of_keypoints.categories[label].names
+                points = self.keypoints[place, places].astype(float).round(2).tolist()
+                one["keypoints"] = dict(zip(names, points, strict=True))
             found.append(one)
+        return found
+
+    def skeletons(self) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+        """Of each object the lines that join its keypoints, from (2,) to (2,), and from a keypoint to itself."""
+        found = []
+        for place, label in enumerate(self.labels.tolist() if self.keypoints is not None else ()):
+            points, of = self.keypoints[place, :, :2], self.of_keypoints
+            alone = [(at, at) for at in of.of_category[label].tolist()]
+            found.append([(points[a], points[b]) for a, b in (*of.skeleton(label), *alone)])
         return found
 
 
@@ -67,6 +91,7 @@ class Detector:
         mesh = sharding.make_mesh(1, 1, devices=jax.local_devices()[:1])  # an image at a time
         graphdef, *arrays = workdir.restore_arrays(directory, task, mesh, best=best)
         self.classes, self._shape = workdir.read_classes(directory), task.shape()
+        self._keypoints = read_keypoints(directory, len(self.classes)) if config.detector.get("keypoints") else None
         self._forward = partial(Evaluator(graphdef, task.forward(), mesh).outputs, *arrays)
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], min_score: float = 0.5) -> Objects:
@@ -81,7 +106,20 @@ class Detector:
         masks = None
         if "masks" in found:
             masks = paste(found["masks"][kept], boxes, (height, width), whole_pixels=False)
-        return Objects(self.classes, found["classes"][kept], found["scores"][kept], boxes, masks)
+        keypoints = (found["keypoints"][kept] / (x, y, 1)).astype(np.float32) if self._keypoints is not None else None
+        labels, scores = found["classes"][kept], found["scores"][kept]
+        return Objects(self.classes, labels, scores, boxes, masks, keypoints, self._keypoints)
+
+
+def read_keypoints(directory: Path, classes: int) -> Keypoints:
+    """Those of the categories that a run was trained on; COCO's in a workdir of imported weights."""
+    path = directory / "keypoints.json"
+    if not path.exists():
+        return of_coco(classes)
+    try:
+        return Keypoints([category(entry) for entry in json.loads(path.read_text(encoding="utf-8"))])
+    except (ValueError, Bad) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
 
 
 def frames(path: str, every: float = 0.0) -> Iterator[tuple[int, float, np.ndarray]]:

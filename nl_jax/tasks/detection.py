@@ -1,4 +1,4 @@
-"""Finding, naming and outlining objects: Mask R-CNN on images in COCO's format (section 6 of the paper, table 5)."""
+"""Finding, naming and outlining objects, or their keypoints: Mask R-CNN on images in COCO's format (section 6)."""
 
 from __future__ import annotations  # pycocotools is an extra: what needs it is imported where it is used
 
@@ -17,14 +17,14 @@ from ml_collections import ConfigDict
 from nl_jax.data.dataset import Batch
 from nl_jax.data.loader import TrainBatches, test_batches
 from nl_jax.errors import InputError
-from nl_jax.figures.curves import Curves
 from nl_jax.models import DetectorConfig, MaskRCNN, flat
 from nl_jax.models.detection import losses
 from nl_jax.models.flat import FlatParams
 from nl_jax.models.summary import Summary, detector_summary
 from nl_jax.tasks import splits
 from nl_jax.tasks.classification import Classification
-from nl_jax.tasks.resnet_fields import make_resnet_config
+from nl_jax.tasks.detection_figures import CURVES, RESULT_FIGURES, TRAIN_FIGURES, VALIDATION_FIGURES, words
+from nl_jax.tasks.resnet_fields import make_resnet_config, nonlocal_options
 from nl_jax.training import hosts
 from nl_jax.training.accumulate import check_parts
 from nl_jax.training.normalize import make_normalize
@@ -38,28 +38,7 @@ if TYPE_CHECKING:
     from nl_jax.evaluation.detections import Found
 
 # How the names of parameters begin that depend on the classes.
-BY_CLASS = ("box_head/classes/", "box_head/deltas/", "mask_head/logits/")
-TRAIN_FIGURES = {
-    "class_loss": "names {:.2f}",
-    "box_loss": "boxes {:.2f}",
-    "mask_loss": "masks {:.2f}",
-    "objectness_loss": "",
-    "rpn_box_loss": "",
-    "positive_anchors": "",
-    "positive_proposals": "",
-    "boxes_without_area": "",
-}
-VALIDATION_FIGURES = {
-    "box_ap": "box AP {:.1%}",
-    "mask_ap": "mask AP {:.1%}",
-    **dict.fromkeys(
-        (f"{kind}_ap{of}" for kind in ("box", "mask") for of in ("50", "75", "_small", "_medium", "_large")), ""
-    ),
-    "box_ap_agnostic": "found {:.1%}",
-    "mask_ap_agnostic": "",
-    "box_ar100": "",
-    "mask_ar100": "",
-}
+BY_CLASS = ("box_head/classes/", "box_head/deltas/", "mask_head/logits/", "keypoint_head/deconv/")
 
 
 class Detection(Task):
@@ -67,43 +46,9 @@ class Detection(Task):
 
     unit = example = "image"
     inputs = ("images", "sizes")
-    result_figures = {  # noqa: RUF012
-        "box_ap": "boxes, AP",
-        "box_ap50": "boxes, AP50",
-        "box_ap75": "boxes, AP75",
-        "mask_ap": "masks, AP",
-        "mask_ap50": "masks, AP50",
-        "mask_ap75": "masks, AP75",
-        "box_ap_agnostic": "boxes whatever their class, AP",
-        "mask_ap_agnostic": "masks whatever their class, AP",
-        "box_ar100": "boxes, AR of 100 detections",
-        "mask_ar100": "masks, AR of 100 detections",
-    }
-    best = ("box_ap",)
-    curves = (
-        Curves(
-            "Losses in training",
-            "",
-            {
-                "train_class_loss": "names",
-                "train_box_loss": "boxes",
-                "train_mask_loss": "masks",
-                "train_objectness_loss": "objectness",
-                "train_rpn_box_loss": "boxes of proposals",
-            },
-        ),
-        Curves(
-            "Average precision",
-            "%",
-            {
-                "validation_box_ap": "boxes",
-                "validation_mask_ap": "masks",
-                "validation_box_ap_agnostic": "boxes, whatever their class",
-            },
-            scale=100.0,
-            top=100.0,
-        ),
-    )
+    result_figures = RESULT_FIGURES
+    best = ("keypoint_ap", "box_ap")
+    curves = CURVES
     paper = "box AP {}, AP50 {}, AP75 {}; mask AP {}, AP50 {}, AP75 {}"
     by_class = BY_CLASS
     test_options = {"test_short_side": (int, "that frames or images are scaled to")}  # noqa: RUF012
@@ -111,16 +56,16 @@ class Detection(Task):
     def __init__(self, config: ConfigDict):
         self.config = config
         self._normalize = make_normalize(config.input)
-        self._masks = config.detector.masks
+        self._keypoints = config.detector.get("keypoints", 0)
+        self._masks = config.detector.masks and not self._keypoints
+        if self._keypoints:
+            self.paper = "keypoint AP {}, AP50 {}, AP75 {}"
         if config.data.name == "coco":
             self.validated_on = splits.validated_on(config.data, "image")
         if self.validated_on != "validation":
             training, precision = self.curves
             self.curves = (training, dataclasses.replace(precision, title=f"{precision.title}, {self.validated_on}"))
-        self.train_figures = {name: text for name, text in TRAIN_FIGURES.items() if self._masks or "mask" not in name}
-        self.validation_figures = {
-            name: text for name, text in VALIDATION_FIGURES.items() if self._masks or "mask" not in name
-        }
+        self.train_figures, self.validation_figures = map(self._of_heads, (TRAIN_FIGURES, VALIDATION_FIGURES))
 
     def check(self) -> None:
         """The numbers that only a detector has, and that its network can be built at all."""
@@ -143,7 +88,13 @@ class Detection(Task):
         """See `nl_jax.tasks.image_splits.open_images`."""
         from nl_jax.tasks.image_splits import open_images
 
-        return open_images(self.config.data, split, classes, masks=self._masks)
+        dataset = open_images(self.config.data, split, classes, masks=self._masks, keypoints=bool(self._keypoints))
+        if self._keypoints and len(dataset.keypoints) != self._keypoints:
+            raise InputError(
+                f"detector.keypoints={self._keypoints}: the data have the {len(dataset.keypoints)} keypoints "
+                f"{', '.join(dataset.keypoints.names)}; set detector.keypoints={len(dataset.keypoints)}"
+            )
+        return dataset
 
     def measured_on(self, split: str) -> str:
         """The split, or the one that stands for it where it is not given."""
@@ -159,6 +110,10 @@ class Detection(Task):
             found.append(f"annotations that cannot be used: {told(dataset.problems)}")
         if dataset.unused:
             found.append(f"{dataset.unused} images without an object to learn from are left out")
+        if self._keypoints and (unknown := dataset.keypoints.without_sigma()):
+            from nl_jax.data.coco.keypoints import DEFAULT_SIGMA
+
+            found.append(f"no sigmas are given for {', '.join(unknown)}: {DEFAULT_SIGMA} is taken to score them")
         if dataset.crowded:
             count, most = len(dataset.crowded), dataset.shape.max_boxes
             found.append(f"{count} images have more than {most} objects, of which {most} are drawn every time")
@@ -192,6 +147,8 @@ class Detection(Task):
             from nl_jax.data.coco.masks import SIDE
 
             shapes["masks"] = (g, SIDE, SIDE), jnp.uint8
+        if self._keypoints:
+            shapes["keypoints"] = (g, self._keypoints, 3), jnp.float32
         return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
     def shape(self) -> Shape:
@@ -206,10 +163,10 @@ class Detection(Task):
     def detector(self, num_classes: int) -> DetectorConfig:
         """`config.model` and `config.detector` as the network's own configuration."""
         backbone = make_resnet_config(self.config.model, None)
-        return DetectorConfig(backbone, num_classes, **self.config.detector.to_dict())
+        return DetectorConfig(backbone, num_classes, **detector_fields(self.config.detector))
 
     def build(self, num_classes: int, rngs: nnx.Rngs) -> MaskRCNN:
-        """Mask R-CNN, or Faster R-CNN where there are no masks."""
+        """Mask R-CNN; Keypoint R-CNN where there are keypoints, and Faster R-CNN where there are neither."""
         return MaskRCNN(self.detector(num_classes), rngs=rngs)
 
     def summary(self, num_classes: int, example: Example) -> Summary:
@@ -247,7 +204,7 @@ class Detection(Task):
         return total, {name: found[name].astype(jnp.float32) for name in self.train_figures}
 
     def forward(self, dataset: DetectionImages | None = None) -> Callable[[nnx.Module, dict[str, Array]], dict]:
-        """The function (model, {"images", "sizes"}) -> {boxes, scores, classes, valid, masks} of all images."""
+        """The function (model, {"images", "sizes"}) -> {boxes, scores, classes, valid, masks or keypoints}."""
 
         def of_model(model, inputs):
             found = model(self.normalized(inputs), inputs["sizes"])._asdict()
@@ -258,7 +215,9 @@ class Detection(Task):
     def start_arrays(self, source: Task, arrays: FlatParams) -> FlatParams:
         """Those of another detector, or of an image classifier, whose stages become the backbone."""
         if isinstance(source, Detection):
-            return {name: array for name, array in arrays.items() if self._masks or not name.startswith("mask_head/")}
+            heads = {"mask_head/": self._masks, "keypoint_head/": self._keypoints}
+            absent = tuple(name for name, wanted in heads.items() if not wanted)
+            return {name: array for name, array in arrays.items() if not name.startswith(absent)}
         if isinstance(source, Classification):
             return {f"backbone/{name}": a for name, a in arrays.items() if not name.startswith(source.by_class)}
         raise InputError("a detector starts from a detector or from an image classifier; choose another start.workdir")
@@ -267,7 +226,8 @@ class Detection(Task):
         """See `nl_jax.evaluation.detections.detect`."""
         from nl_jax.evaluation.detections import detect
 
-        return detect(dataset, batches, forward, gather, hosts.gather_json, masks=self._masks)
+        heads = {"masks": self._masks, "keypoints": bool(self._keypoints)}
+        return detect(dataset, batches, forward, gather, hosts.gather_json, **heads)
 
     def results(self, evaluation: Found, dataset: DetectionImages, measured_on: str) -> Results:
         """The figures, and what they were measured on."""
@@ -275,14 +235,7 @@ class Detection(Task):
 
     def describe(self, results: Results) -> str:
         """The figures as sentences that say what they were measured on."""
-        kinds = [
-            f"{kind} AP {results[f'{kind}_ap']:.1%}, AP50 {results[f'{kind}_ap50']:.1%}, "
-            f"AP75 {results[f'{kind}_ap75']:.1%}, whatever the class {results[f'{kind}_ap_agnostic']:.1%}"
-            for kind in ("box", "mask")
-            if f"{kind}_ap" in results
-        ]
-        figures = "; ".join(kinds) or "no true object, so no AP"
-        lines = [f"{figures} ({results['images']} images of {results['measured_on']}, list {results['list']})"]
+        lines = [f"{words(results)} ({results['images']} images of {results['measured_on']}, list {results['list']})"]
         if results["undecodable"]:
             lines.append(f"{results['undecodable']} of these images could not be decoded: nothing is found in them")
         if results.get("bad_training_images"):
@@ -290,15 +243,31 @@ class Detection(Task):
         return "\n".join(lines)
 
     def normalized(self, batch: dict[str, Array]) -> Float[Array, "b h w 3"]:
-        """Normalised, and 0 where they are padded."""
+        """The images of a batch, normalised, and 0 where they are padded."""
         images, sizes = self._normalize(batch["images"]), batch["sizes"]
         rows, columns = (jnp.arange(images.shape[axis])[None] < sizes[:, axis - 1, None] for axis in (1, 2))
         return jnp.where((rows[:, :, None] & columns[:, None])[..., None], images, 0)
+
+    def describes(self, dataset: DetectionImages) -> dict[str, object]:
+        """The keypoints of the categories, by which `predict` names and joins what is found."""
+        return {"keypoints.json": [one.entry() for one in dataset.keypoints.categories]} if self._keypoints else {}
+
+    def _of_heads(self, figures: dict[str, str]) -> dict[str, str]:
+        """Those of the heads that there are."""
+        absent = [kind for kind, there in (("mask", self._masks), ("keypoint", self._keypoints)) if not there]
+        return {name: text for name, text in figures.items() if not name.startswith(tuple(absent))}
 
     def _frozen(self) -> tuple[str, ...]:
         """How the names of all parameters begin that do not move."""
         graphdef, *arrays = flat.abstract(lambda: self.build(1, nnx.Rngs(0)))
         return flat.merge(graphdef, *arrays).frozen_parameters()
+
+
+def detector_fields(config: ConfigDict) -> dict[str, object]:
+    """`config.detector` as fields of DetectorConfig: "default" is not given."""
+    fields = config.to_dict()
+    options = nonlocal_options(fields.pop("keypoint_options", {}))
+    return fields | ({"keypoint_options": options} if options else {})
 
 
 def _check_time(mesh: Mesh) -> None:

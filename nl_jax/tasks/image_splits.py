@@ -1,4 +1,4 @@
-"""`config.data` of images with boxes: the embedded task, or a data set in COCO's format. Needs `pycocotools`."""
+"""`config.data` of images with boxes: the embedded tasks, or a data set in COCO's format. Needs `pycocotools`."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from nl_jax.data.coco.detection import DetectionImages
 from nl_jax.data.coco.folder import CocoFolder
 from nl_jax.data.coco.source import EXPORTED, find_splits
+from nl_jax.data.poses import Poses
 from nl_jax.data.scenes import Scenes
 from nl_jax.errors import InputError
 from nl_jax.places import check_local, is_bucket
@@ -17,14 +18,14 @@ GIVEN = "FILE.json beside its images, IMAGES:FILE.json, or DIR:SPLIT of COCO's l
 
 
 def open_images(
-    config: ConfigDict, split: str, classes: tuple[str, ...] | None = None, *, masks: bool
+    config: ConfigDict, split: str, classes: tuple[str, ...] | None = None, *, masks: bool, keypoints: bool = False
 ) -> DetectionImages:
     """The train, validation or test split of `config.data`; `classes` must be those of the data."""
     fields = config.to_dict()
     name = fields.pop("name")
     if name not in SOURCES:
         raise InputError(f"data.name={name!r} is unknown; choose one of {', '.join(SOURCES)}")
-    return SOURCES[name](fields, split, classes, masks)
+    return SOURCES[name](fields, split, classes, masks, keypoints)
 
 
 def open_coco(path: str, **options) -> DetectionImages:
@@ -43,7 +44,7 @@ def open_coco(path: str, **options) -> DetectionImages:
         raise InputError(f"{path}: no annotation file and no DIR:SPLIT; valid are {GIVEN}")
     directory = Path(first)
     if not is_bucket(first) and ((directory / "annotations").is_dir() or (directory / last / EXPORTED).exists()):
-        found = find_splits(directory)
+        found = find_splits(directory, "person_keypoints" if options.get("keypoints") else "instances")
         if last not in found:
             raise InputError(f"{directory}: has no split {last!r}, valid are {', '.join(found)}")
         return CocoFolder(*found[last], **options)
@@ -52,17 +53,26 @@ def open_coco(path: str, **options) -> DetectionImages:
     return PreparedCoco(first, last, **options)
 
 
-def _scenes(fields, split, classes, masks):
+def _scenes(fields, split, classes, masks, keypoints):
+    if keypoints:
+        raise InputError("data.name='scenes' has no keypoints; set detector.keypoints=0, or data.name='poses'")
     sizes = {name: fields.pop(f"{name}_size") for name in SPLITS}
     return Scenes(split, size=sizes[split], **fields)
 
 
-def _coco(fields, split, classes, masks):
+def _poses(fields, split, classes, masks, keypoints):
+    if not keypoints:
+        raise InputError("data.name='poses' has keypoints and no masks; set detector.keypoints=17")
+    sizes = {name: fields.pop(f"{name}_size") for name in SPLITS}
+    return Poses(split, size=sizes[split], **fields)
+
+
+def _coco(fields, split, classes, masks, keypoints):
     paths = {name: fields.pop(name) for name in SPLITS}
     if not paths["train"]:
         raise InputError(f"data.train is empty: give {GIVEN}")
-    training = split == "train"
-    return open_coco(paths[splits.stand_in(paths, split)], training=training, classes=classes, masks=masks, **fields)
+    options = {"training": split == "train", "classes": classes, "masks": masks, "keypoints": keypoints}
+    return open_coco(paths[splits.stand_in(paths, split)], **options, **fields)
 
 
-SOURCES = {"scenes": _scenes, "coco": _coco}
+SOURCES = {"scenes": _scenes, "poses": _poses, "coco": _coco}

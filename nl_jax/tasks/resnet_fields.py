@@ -1,5 +1,7 @@
 """`config.model` of a residual network with non-local blocks."""
 
+from collections.abc import Mapping
+
 from ml_collections import ConfigDict
 
 from nl_jax.errors import InputError
@@ -15,7 +17,7 @@ def make_resnet_config(config: ConfigDict, num_classes: int | None) -> ResNetCon
         if fields["nonlocal_blocks"]:
             raise InputError("model.nonlocal_preset and model.nonlocal_blocks are both given; choose one")
         fields["nonlocal_blocks"] = nonlocal_preset(fields["depth"], preset)
-    options = {name: _option(name, value) for name, value in fields["nonlocal_options"].items() if value != "default"}
+    options = nonlocal_options(fields["nonlocal_options"])
     by_stage = fields.pop("nonlocal_time_group")
     options |= {stage: {"time_group": frames} for stage, frames in by_stage.items() if frames}
     fields["nonlocal_options"] = options
@@ -24,6 +26,11 @@ def make_resnet_config(config: ConfigDict, num_classes: int | None) -> ResNetCon
     result = ResNetConfig(**fields, num_classes=num_classes)
     result.check()
     return result
+
+
+def nonlocal_options(options: Mapping[str, str]) -> dict[str, object]:
+    """The options of non-local blocks that a config gives; those that are "default" are left out."""
+    return {name: _option(name, value) for name, value in options.items() if value != "default"}
 
 
 def _option(name: str, value: str):

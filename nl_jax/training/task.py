@@ -135,6 +135,10 @@ class Task(Protocol):
         """What the user should know of the training data: what is left out, say. A line each; none by default."""
         return ()
 
+    def describes(self, dataset: Dataset) -> Mapping[str, object]:
+        """File name to content of what a workdir keeps of the training data, as JSON, beside the classes."""
+        return {}
+
     def train_batches(self, dataset: Dataset, *, batch_size: int, seed: int, rows: Sequence[int]) -> TrainBatches:
         """This process's `rows` of every batch. Batch k depends on the seed and on k alone."""
         ...

@@ -74,6 +74,9 @@ def check_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
 
 def claim_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
     """Writes what the run is and what it is trained on, over a workdir that `check_workdir` has let pass."""
+    make_directory(workdir)
+    for name, content in task.describes(train_set).items():
+        write_json(workdir / name, content)
     write_workdir(workdir, task.config, train_set.classes, train_list=_list_of(task, train_set))
 
 

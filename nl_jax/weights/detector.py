@@ -21,8 +21,11 @@ SOURCES = {
     "detectron2": detectron2.SOURCE,
     "mmdetection": mmdetection.SOURCE,
 }
-# What depends on the number of classes.
+# What depends on the number of classes, and on the number of keypoints.
 BY_CLASS = ("box_head/classes/", "box_head/deltas/", "mask_head/logits/")
+BY_KEYPOINT = ("keypoint_head/deconv/",)
+# What stands beside the box head.
+HEADS = ("mask_head", "keypoint_head")
 
 
 def is_detector(path: Path, source: str) -> bool:
@@ -34,8 +37,8 @@ def is_detector(path: Path, source: str) -> bool:
 def load(model: MaskRCNN, path: Path, source: str) -> Report:
     """Fills `model` with the weights of a detector, or leaves it as it was and raises.
 
-    Blocks that only the model has, and layers by class where the classes are not as many, stay as they are: the report
-    says so. Weights of a mask head are not used by a model without one.
+    Blocks that only the model has, and layers by class or by keypoint where these are not as many, stay as they are:
+    the report says so. Weights of a mask or keypoint head are not used by a model without one.
 
     Raises:
       InputError: see `nl_jax.weights.load`.
@@ -43,36 +46,37 @@ def load(model: MaskRCNN, path: Path, source: str) -> Report:
     table = SOURCES[source]
     arrays = arrays_of(path, table.read)
     names, unused = rename(path, source, arrays, SOURCES)
-    if model.mask_head is None:
-        unused += [theirs for ours, theirs in names.items() if ours.startswith("mask_head/")]
-        names = {ours: theirs for ours, theirs in names.items() if not ours.startswith("mask_head/")}
+    absent = tuple(f"{head}/" for head in HEADS if getattr(model, head) is None)
+    unused += [theirs for ours, theirs in names.items() if ours.startswith(absent)]
+    names = {ours: theirs for ours, theirs in names.items() if not ours.startswith(absent)}
     found = {ours: _to_ours(ours, arrays[theirs], model.config, table) for ours, theirs in names.items()}
     _, params, batch_stats = flat.split(model)
     wanted = params | batch_stats
     found, folded = norms.fold(found, set(wanted), model.backbone.config.norm_epsilon)
-    if new_classes := {
-        n for n in found if n.startswith(BY_CLASS) and n in wanted and found[n].shape != wanted[n].shape
-    }:
-        found = {name: value for name, value in found.items() if not name.startswith(BY_CLASS)}
-    _check(path, found, wanted, bool(new_classes))
+    new = ()
+    for layers in (BY_CLASS, BY_KEYPOINT):
+        if any(n.startswith(layers) and n in wanted and found[n].shape != wanted[n].shape for n in found):
+            new += layers
+    found = {name: value for name, value in found.items() if not name.startswith(new)}
+    _check(path, found, wanted, new)
     fill(model, wanted | {name: jnp.asarray(value, wanted[name].dtype) for name, value in found.items()})
     left = [name for name in wanted if name not in found]
     return Report(loaded=list(found), left_at_init=left, unused=unused, norms=norms.folded(folded))
 
 
 def save(model: MaskRCNN, path: str | Path) -> str:
-    """Writes the state of a torchvision `MaskRCNN` of the same layers: it loads there with strict=True.
+    """Writes the state of a torchvision `MaskRCNN` or `KeypointRCNN` of the same layers: it loads with strict=True.
 
     Returns:
       The arguments that differ from those of torchvision, to compute the same there.
 
     Raises:
-      InputError: for a network with non-local blocks or without masks, or where PyTorch is not installed.
+      InputError: for a network with non-local blocks, or without masks and keypoints, or where PyTorch is not there.
     """
     if blocks := list(model.nonlocal_blocks()):
         raise InputError(f"torchvision has no non-local blocks, and this network has {', '.join(blocks)}")
-    if model.mask_head is None:
-        raise InputError("masks=False: only a network with masks is written")
+    if model.mask_head is None and model.keypoint_head is None:
+        raise InputError("masks=False: only a network with masks or with keypoints is written")
     try:
         import torch
     except ImportError as error:
@@ -93,8 +97,9 @@ def save(model: MaskRCNN, path: str | Path) -> str:
     torch.save(state, part)
     os.replace(part, path)
     config, backbone = model.config, model.backbone.config
+    program = "MaskRCNN with" if model.keypoint_head is None else f"KeypointRCNN with num_keypoints={config.keypoints},"
     text = (
-        f"torchvision's MaskRCNN with num_classes={config.num_classes + 1}, box_score_thresh={config.score_threshold}, "
+        f"torchvision's {program} num_classes={config.num_classes + 1}, box_score_thresh={config.score_threshold}, "
         f"a ResNet of the blocks {tuple(backbone.stages().values())} with groups={backbone.groups} and "
         f"width_per_group={backbone.width_per_group}, and norms with eps={backbone.norm_epsilon}"
     )
@@ -110,7 +115,7 @@ def _to_ours(name: str, array: np.ndarray, config: DetectorConfig, table: Source
     array = array.astype(np.result_type(array.dtype, np.float32))
     layer, kind = name.rsplit("/", 1)
     if kind == "kernel":
-        if layer == "mask_head/deconv":  # (i, o, *k)
+        if layer.endswith("_head/deconv"):  # (i, o, *k)
             array = np.moveaxis(array, (0, 1), (-2, -1))
         elif array.ndim == 4:  # (o, i, *k)
             array = np.moveaxis(array, (0, 1), (-1, -2))
@@ -140,7 +145,7 @@ def _to_torch(name: str, array: np.ndarray, config: DetectorConfig) -> np.ndarra
         return array
     if name.startswith("backbone/"):
         array = array[0]
-    if layer == "mask_head/deconv":
+    if layer.endswith("_head/deconv"):
         return np.moveaxis(array, (-2, -1), (0, 1))
     if layer == "box_head/fc1":
         size = config.box_size
@@ -148,7 +153,7 @@ def _to_torch(name: str, array: np.ndarray, config: DetectorConfig) -> np.ndarra
     return np.moveaxis(array, (-1, -2), (0, 1))
 
 
-def _check(path: Path, found: FlatParams, wanted: FlatParams, new_classes: bool) -> None:
+def _check(path: Path, found: FlatParams, wanted: FlatParams, new: tuple[str, ...]) -> None:
     in_file, in_model = ({k.removeprefix("backbone/"): v for k, v in shapes(a).items()} for a in (found, wanted))
     if problem := next(differences(in_file, in_model, may_inflate=False), None):
         raise InputError(f"{path}: {problem}")
@@ -158,7 +163,7 @@ def _check(path: Path, found: FlatParams, wanted: FlatParams, new_classes: bool)
 
     def may_be_new(name):
         place, is_nonlocal, _ = name.partition("nonlocal_block/")
-        return (is_nonlocal and place not in blocks) or (new_classes and name.startswith(BY_CLASS))
+        return (is_nonlocal and place not in blocks) or name.startswith((*new, "keypoint_head/nonlocal_blocks/"))
 
     if missing := [name for name in sorted(wanted.keys() - found.keys()) if not may_be_new(name)]:
         raise InputError(f"{path}: the model has {first(missing)}, and the file has not")

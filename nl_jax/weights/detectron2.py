@@ -1,4 +1,4 @@
-"""Mask R-CNN with a feature pyramid of detectron2's model zoo, `.pkl`.
+"""Mask R-CNN and Keypoint R-CNN with a feature pyramid of detectron2's model zoo, `.pkl`.
 
 What a file does not tell: its R50 and R101 have their stride on the 1x1 (ResNetConfig.stride_on_1x1=True), anchors
 with corners that are no whole pixels (round_anchors=False) and RoIAlign with aligned=True. There the number of samples
@@ -27,12 +27,15 @@ SOURCE = Source(
         ("roi_heads.mask_head.{mask_fcn}.{linear}", "mask_head/convs/{mask_fcn}/{linear}"),
         ("roi_heads.mask_head.deconv.{linear}", "mask_head/deconv/{linear}"),
         ("roi_heads.mask_head.predictor.{linear}", "mask_head/logits/{linear}"),
+        ("roi_heads.keypoint_head.{conv_fcn}.{linear}", "keypoint_head/convs/{conv_fcn}/{linear}"),
+        ("roi_heads.keypoint_head.score_lowres.{linear}", "keypoint_head/deconv/{linear}"),
     ),
     words={
         "stage": {f"res{i}": f"res{i}" for i in range(2, 6)},
         "level": {str(i + 2): str(i) for i in range(4)},
         "fc": {"fc1": "fc1", "fc2": "fc2"},
         "mask_fcn": {f"mask_fcn{i + 1}": str(i) for i in range(4)},
+        "conv_fcn": {f"conv_fcn{i + 1}": str(i) for i in range(32)},
         "stat": TORCH_NORM,
         "linear": TORCH_LINEAR,
     },

@@ -1,4 +1,4 @@
-"""Mask R-CNN with a feature pyramid of torchvision, `.pth` or `.safetensors`.
+"""Mask R-CNN and Keypoint R-CNN with a feature pyramid of torchvision, `.pth` or `.safetensors`.
 
 What a file does not tell: its COCO weights of 2019 have norms with epsilon 0 (ResNetConfig.norm_epsilon=0) and anchors
 with floor_strides=True.
@@ -21,6 +21,8 @@ SOURCE = Source(
         ("roi_heads.mask_head.{conv}.0.{linear}", "mask_head/convs/{conv}/{linear}"),
         ("roi_heads.mask_predictor.conv5_mask.{linear}", "mask_head/deconv/{linear}"),
         ("roi_heads.mask_predictor.mask_fcn_logits.{linear}", "mask_head/logits/{linear}"),
+        ("roi_heads.keypoint_head.{with_relu}.{linear}", "keypoint_head/convs/{with_relu}/{linear}"),
+        ("roi_heads.keypoint_predictor.kps_score_lowres.{linear}", "keypoint_head/deconv/{linear}"),
         # The names before version 0.12.
         ("backbone.fpn.inner_blocks.{level}.{linear}", "fpn/lateral/{level}/{linear}"),
         ("backbone.fpn.layer_blocks.{level}.{linear}", "fpn/output/{level}/{linear}"),
@@ -30,6 +32,8 @@ SOURCE = Source(
     words={
         **torchvision.SOURCE.words,
         "fc": {"fc6": "fc1", "fc7": "fc2"},
+        # Of a list in which a ReLU comes after every convolution.
+        "with_relu": {str(2 * i): str(i) for i in range(32)},
         "mask_fcn": {f"mask_fcn{i + 1}": str(i) for i in range(4)},
     },
     read=read.torch_file,

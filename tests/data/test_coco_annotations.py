@@ -1,10 +1,13 @@
 import copy
 import json
+import re
 
 import numpy as np
 import pytest
 
 from nl_jax.data.coco.annotations import read_annotations, told
+from nl_jax.data.coco.detection import truth_of
+from nl_jax.data.coco.keypoints import Category, Keypoints, pairs_by_name
 from nl_jax.data.coco.problems import KINDS, counted
 from nl_jax.errors import InputError
 
@@ -183,7 +186,7 @@ def with_keypoints(content, folder):
 
 def test_keypoints_are_read(coco_set):
     found = read(coco_set, with_keypoints, keypoints=True)
-    assert found.problems == [] and found.keypoint_names == tuple(POINTS)
+    assert found.problems == [] and found.keypoints.names == tuple(POINTS)
     np.testing.assert_array_equal(found.images[0].instances[0].keypoints, [[20, 20, 2], [30, 21, 1], [0, 0, 0]])
 
 
@@ -207,13 +210,56 @@ def test_damaged_keypoints_are_named(coco_set, value, words):
         raise InputError(str(found.problems[0]))
 
 
-def test_categories_must_agree_on_their_keypoints(coco_set):
+def test_categories_have_keypoints_of_their_own(coco_set):
+    """Those of one name are one keypoint; a category may have none."""
+
     def change(content, folder):
         with_keypoints(content, folder)
-        content["categories"].append({"id": 7, "name": "horse", "keypoints": ["tail"]})
+        content["categories"] += [{"id": 7, "name": "horse", "keypoints": ["tail", "nose"], "sigmas": [0.1, 0.02]}]
+        content["categories"] += [{"id": 9, "name": "cart"}]
+        entry = content["annotations"][0] | {"id": 900, "category_id": 7, "keypoints": [1, 2, 2, 3, 4, 1]}
+        content["annotations"] += [entry, entry | {"id": 901, "category_id": 9}]
 
-    with pytest.raises(InputError, match="categories that all name the same keypoints"):
+    found = read(coco_set, change, keypoints=True)
+    assert found.problems == [] and found.keypoints.names == ("nose", "left_eye", "right_eye", "tail")
+    horse, cart = found.images[0].instances[-2:]
+    np.testing.assert_array_equal(horse.keypoints, [[3, 4, 1], [0, 0, 0], [0, 0, 0], [1, 2, 2]])
+    assert not cart.keypoints.any() and found.keypoints.flip_order.tolist() == [0, 2, 1, 3]
+    written = truth_of(found.images, found.names, found.category_ids, found.keypoints)
+    person, of_horse, of_cart = written["categories"]
+    assert person["sigmas"] == [0.026, 0.025, 0.025] and person["flip_pairs"] == [[2, 3]]
+    assert of_horse["sigmas"] == [0.1, 0.02] and "keypoints" not in of_cart
+    entries = [entry for entry in written["annotations"] if entry["category_id"] == 7]
+    assert [(entry["keypoints"], entry["num_keypoints"]) for entry in entries] == [([1, 2, 2, 3, 4, 1], 2)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"skeleton": [[1, 4]]}, "skeleton [1, 4], valid is skeleton: pairs of different numbers of 1 to 3"),
+        ({"flip_pairs": [[1, 2], [2, 3]]}, "valid is every keypoint in one pair at most"),
+        ({"flip_pairs": [[1, 1]]}, "flip_pairs [1, 1]"),
+        ({"sigmas": [0.1, 0.1]}, "sigmas [0.1, 0.1], valid is 3 numbers above 0"),
+        ({"keypoints": ["nose", "nose", "ear"]}, "a name of its own for each"),
+        ({"keypoints": []}, "found no category with keypoints"),
+    ],
+)
+def test_categories_with_keypoints_that_cannot_be_used(coco_set, fields, words):
+    def change(content, folder):
+        with_keypoints(content, folder)
+        content["categories"][0] |= fields
+
+    with pytest.raises(InputError, match=re.escape(words)):
         read(coco_set, change, keypoints=True)
+
+
+def test_pairs_are_told_by_names_of_hands_and_animals():
+    assert pairs_by_name(["L_Eye", "R_Eye", "Nose", "Left paw", "Right paw", "right_ear"]) == ((0, 1), (3, 4))
+    hand = Keypoints([Category(("wrist", "thumb"), flip_pairs=())])
+    assert hand.flip_order.tolist() == [0, 1]
+    one, other = Category(("a", "b"), flip_pairs=((0, 1),)), Category(("a", "c"), flip_pairs=((0, 1),))
+    with pytest.raises(InputError, match="'a' changes places with 'b' in one category and with 'c' in another"):
+        Keypoints([one, other])
 
 
 def test_the_file_is_read_in_any_utf8(coco_set):

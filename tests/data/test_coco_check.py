@@ -132,8 +132,9 @@ def test_exported_folders_are_found(coco_set, tmp_path):
     shutil.copy(file, root / "train" / "_annotations.coco.json")
     assert find_splits(root) == {"train": (root / "train", root / "train" / "_annotations.coco.json")}
     assert checked(root) == []
+    assert find_splits(root, "person_keypoints") == find_splits(root)  # such a file may have keypoints
     with pytest.raises(InputError, match=r"found neither annotations/person_keypoints_SPLIT.json"):
-        find_splits(root, "person_keypoints")
+        find_splits(folder, "person_keypoints")
     (root / "annotations").mkdir()
     shutil.copy(file, root / "annotations" / "instances_val.json")
     with pytest.raises(InputError, match=r"instances_val.json: found no folder of its images"):

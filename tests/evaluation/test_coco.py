@@ -8,9 +8,12 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from nl_jax.data.coco.example import mirrored
+from nl_jax.data.coco.keypoints import Keypoints, category
 from nl_jax.data.coco.masks import compressed
 from nl_jax.errors import InputError
 from nl_jax.evaluation.coco import BOX_FIGURES, evaluate, matches, results, without_categories, write_results
+from nl_jax.evaluation.keypoints import confusions
 
 HEIGHT, WIDTH = 120, 160
 
@@ -191,6 +194,101 @@ def test_keypoints_are_scored():
 
     assert score(0)["AP"] == pytest.approx(1) and np.isnan(score(0)["AP_large"])
     assert 0 < score(12)["AP"] < 1 and score(200)["AP"] == 0
+
+
+def people(rng, count, names):
+    """Images with an annotated object each, whose k keypoints are at random places of its box."""
+    annotations = []
+    for number in range(count):
+        points = np.concatenate([rng.uniform(10, 90, (len(names), 2)), np.full((len(names), 1), 2.0)], 1)
+        one = {"id": number + 1, "image_id": number, "category_id": 1, "bbox": [5.0, 5, 90, 90], "area": 4000.0}
+        annotations.append(one | {"iscrowd": 0, "keypoints": points.ravel().tolist(), "num_keypoints": len(names)})
+    images = [{"id": n, "file_name": f"{n}.jpg", "height": HEIGHT, "width": WIDTH} for n in range(count)]
+    return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "hand", "keypoints": names}]}
+
+
+def moved(truth, by, rng):
+    """Detections of all objects, their keypoints moved by up to so many pixels."""
+    found = []
+    for one in truth["annotations"]:
+        points = np.array(one["keypoints"]).reshape(-1, 3)
+        points[:, :2] += rng.uniform(-by, by, points[:, :2].shape)
+        fields = {name: one[name] for name in ("image_id", "category_id", "bbox")}
+        found.append(fields | {"score": float(rng.random()), "keypoints": points.ravel().tolist()})
+    return found
+
+
+def test_categories_are_scored_with_sigmas_of_their_own():
+    """As pycocotools scores each by itself; a category without keypoints has no part."""
+    rng = np.random.default_rng(0)
+    truth = people(rng, 8, ["wrist", "thumb", "ring"])
+    found = moved(truth, 6, rng)
+    alone = evaluate(truth, found, "keypoints").figures["AP"]
+    assert alone == evaluate(truth, found, "keypoints", sigmas=(0.05,) * 3).figures["AP"]  # not of COCO's keypoints
+    assert alone != evaluate(truth, found, "keypoints", sigmas=(0.1,) * 3).figures["AP"] and 0 < alone < 1
+    others = people(rng, 8, ["tail", "paw"])
+    of_others = moved(others, 6, rng)
+    for one in (*others["annotations"], *of_others):
+        one["category_id"] = 2
+    for one in others["annotations"]:
+        one["id"] += 8
+    dog = {"id": 2, "name": "dog", "keypoints": ["tail", "paw"], "sigmas": [0.08, 0.03]}
+    cart = {"id": 3, "name": "cart"}
+    both = truth | {"categories": [truth["categories"][0], dog, cart]}
+    both["annotations"] = truth["annotations"] + others["annotations"]
+    scores = evaluate(both, found + of_others, "keypoints")
+    of_dog = evaluate(others | {"categories": [dog]}, of_others, "keypoints").figures["AP"]
+    assert scores.by_class == {"hand": alone, "dog": of_dog}
+    assert scores.figures["AP"] == pytest.approx((alone + of_dog) / 2)
+
+
+def test_flipped_twice_is_the_same_and_flipped_with_its_truth_scores_the_same():
+    rng = np.random.default_rng(1)
+    names = ["left_wrist", "right_wrist", "ring"]
+    truth = people(rng, 12, names)
+    found = moved(truth, 6, rng)
+    keypoints = Keypoints([category(truth["categories"][0])])
+
+    def flipped(entries):
+        result = []
+        for one in entries:
+            points = np.array(one["keypoints"]).reshape(1, 3, 3) + np.array([0.5, 0.5, 0])
+            x, y, w, h = one["bbox"]
+            example = {"images": np.zeros((HEIGHT, WIDTH, 3), np.uint8), "sizes": np.array([HEIGHT, WIDTH])}
+            example |= {"boxes": np.array([[x, y, x + w, y + h]]), "valid": np.ones(1, bool), "keypoints": points}
+            seen = mirrored(example, keypoints.flip_order)
+            x0, y0, x1, y1 = seen["boxes"][0].tolist()
+            points = (seen["keypoints"] - np.array([0.5, 0.5, 0])).ravel().tolist()
+            result.append(one | {"bbox": [x0, y0, x1 - x0, y1 - y0], "keypoints": points})
+        return result
+
+    once = flipped(found)
+    for one, other in zip(flipped(once), found, strict=True):
+        np.testing.assert_allclose(one["keypoints"], other["keypoints"])
+    assert once[0]["keypoints"][:2] != found[0]["keypoints"][:2]
+    turned = truth | {"annotations": flipped(truth["annotations"])}
+    expected = evaluate(truth, found, "keypoints").figures
+    assert 0.05 < expected["AP"] < 0.95
+    assert evaluate(turned, once, "keypoints").figures == pytest.approx(expected, nan_ok=True)
+    assert evaluate(truth, once, "keypoints").figures["AP"] < expected["AP"]
+
+
+def test_confusions_are_counted_by_the_keypoint_that_lies_there():
+    truth = people(np.random.default_rng(0), 1, ["left_eye", "right_eye", "tail"])
+    points = [20, 20, 2, 60, 20, 2, 40, 80, 1]
+    truth["annotations"][0]["keypoints"] = points
+    found = {"image_id": 0, "category_id": 1, "bbox": [5, 5, 90, 90], "score": 0.9}
+    swapped = found | {"keypoints": [59, 20, 1, 61, 20, 1, 5, 50, 1]}  # both at the right eye, and a tail at no place
+    surer = found | {"score": 0.99, "bbox": [5, 5, 20, 20], "keypoints": points}  # of another object
+    result = confusions(truth, [swapped, surer])
+    assert result.counts == {
+        ("hand", "left_eye"): {"right_eye": 1},
+        ("hand", "right_eye"): {"right_eye": 1},
+        ("hand", "tail"): {"elsewhere": 1},
+    }
+    assert result.share() == 0.5 and result.share(("hand", "left_eye")) == 1
+    assert np.isnan(result.share(("hand", "tail")))
+    assert {mistake[2] for mistake in result.commonest(5)} == {"right_eye", "elsewhere"}
 
 
 def test_detections_are_told_in_pixels_of_the_original():

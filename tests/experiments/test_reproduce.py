@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from configs import table6
 from experiments.reproduce import __main__ as reproduce
 from experiments.reproduce import dip, distance, results, rows, tables
 from experiments.reproduce.cost import device_hours
@@ -62,7 +63,7 @@ def test_mean_and_spread():
 # ------------------------------------------------------------------------------------------------------------- rows
 @pytest.fixture(scope="module")
 def laptop_runs():
-    chosen = [(table, row) for table, row in EVERY if table not in ("4", "5", "scenes", "crowns")]
+    chosen = [(table, row) for table, row in EVERY if table not in ("4", "5", "6", "scenes", "crowns")]
     return {(table, row): rows.make_run(table, row, 0, laptop=True) for table, row in chosen}
 
 
@@ -85,6 +86,26 @@ def test_detectors_have_small_counterparts_that_differ_by_the_block_alone():
     assert {rows.baseline_of("scenes", row) for row in scenes} == {"baseline"}
     blocks = [dict(run.config.model.nonlocal_blocks) for run in (found["r50"], found["r50_block"])]
     assert blocks == [{"res2": (), "res3": (), "res4": at, "res5": ()} for at in ((), (0,))]
+
+
+def test_keypoints_have_small_counterparts_with_a_control():
+    found = {row: rows.make_run("6", row, 0, laptop=True) for row in TABLES["6"]}
+    assert len({run.key for run in found.values()}) == 4 and rows.baseline_of("6", "r101_head") == "r101"
+    at_full_size = {row: rows.make_run("6", row, 0, laptop=False, changes=IMAGES).key for row in TABLES["6"]}
+    assert at_full_size["r101"] == at_full_size["r101_convolutions"] and len(set(at_full_size.values())) == 3
+    # Fields of keypoints are no part of the key of other rows, whose results were there before.
+    changed = rows.make_run("5", "r50", 0, laptop=True, changes=["detector.keypoint_channels=7"])
+    assert changed.key == rows.make_run("5", "r50", 0, laptop=True).key
+
+
+def test_exchanges_of_left_and_right_have_a_column_where_there_are_any():
+    def row(name, exchanged):
+        figures = {} if exchanged is None else {"keypoint_exchanged": exchanged}
+        result = results.Result("", "", 0, "", 0.5, 1, 1, 1.0, 1.0, 4, "list", "", figures=figures)
+        return tables.Row(name, "a", None, None, (result,), 1, 1, 1, "keypoint AP", table6.OTHER_FIGURES)
+
+    text = tables.markdown([row("a", 0.5), row("b", 0.125), row("c", None)])
+    assert "| left for right, % |" in text and "| 50.0 |" in text and "| 12.5 |" in text
 
 
 def test_detectors_start_from_the_image_network_of_their_depth():

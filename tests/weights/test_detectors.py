@@ -11,7 +11,7 @@ from nl_jax.models import DetectorConfig, MaskRCNN, ResNetConfig, flat
 torch = pytest.importorskip("torch")
 
 BACKBONE = {"blocks_per_stage": (1, 1, 1, 1), "width": 2, "norm": "frozen"}
-SMALL = {"num_classes": 3, "fpn_channels": 3, "box_channels": 5, "mask_channels": 4}
+SMALL = {"num_classes": 3, "fpn_channels": 3, "box_channels": 5, "mask_channels": 4, "keypoint_channels": 4}
 
 
 def network(backbone=None, **fields):
@@ -28,15 +28,18 @@ STAGES = range(4)
 PARTS = ("conv1", "conv2", "conv3", "shortcut")
 
 
-def tensors(source):
-    """Random tensors with the names of a program, in its layout. Kinds of program differ in the names alone."""
+def tensors(source, keypoints=0):
+    """Random tensors with the names of a program, in its layout. Kinds of program differ in the names alone.
+
+    With keypoints a head for so many stands in place of that for masks.
+    """
     rng = np.random.default_rng(0)
     out = {}
 
     def add(name, *shape, bias=True):
         out[f"{name}.weight"] = rng.normal(size=shape)
         if bias:
-            transposed = name.endswith(("conv5_mask", "deconv", "upsample"))
+            transposed = name.endswith(("conv5_mask", "deconv", "upsample", "score_lowres", "kps_score_lowres"))
             out[f"{name}.bias"] = rng.normal(size=shape[1 if transposed else 0])
 
     def norm(name, channels):
@@ -85,6 +88,14 @@ def tensors(source):
     background = 1 if source == "torchvision" else 0  # boxes and masks of the background
     for name, shape in zip(box, ((5, 147), (5, 5), (4, 5), (4 * (3 + background), 5)), strict=True):
         add(prefix + name, *shape)
+    if keypoints:
+        is_tv = source == "torchvision"
+        for i in range(8):
+            name = f"keypoint_head.{2 * i}" if is_tv else f"keypoint_head.conv_fcn{i + 1}"
+            add(prefix + name, 4, 4 if i else 3, 3, 3)
+        name = "keypoint_predictor.kps_score_lowres" if is_tv else "keypoint_head.score_lowres"
+        add(prefix + name, 4, keypoints, 4, 4)
+        return {name: np.asarray(value, np.float32) for name, value in out.items()}
     masks = {
         "torchvision": ("mask_head.{}.0", 0, "mask_predictor.conv5_mask", "mask_predictor.mask_fcn_logits"),
         "detectron2": ("mask_head.mask_fcn{}", 1, "mask_head.deconv", "mask_head.predictor"),
@@ -160,6 +171,33 @@ def test_every_array_has_its_place(source, tmp_path):
     np.testing.assert_array_equal(found["box_head/deltas/kernel"][:, 4:], deltas.T)
     np.testing.assert_array_equal(found["mask_head/logits/kernel"][0, 0, :, 1:], logits[..., 0, 0].T)
     assert not found["box_head/deltas/kernel"][:, :4].any() and not found["mask_head/logits/bias"][:1].any()
+
+
+@pytest.mark.parametrize("source", ["torchvision", "detectron2"])
+def test_keypoints_have_their_place(source, tmp_path):
+    theirs = tensors(source, keypoints=2)
+    model = network(keypoints=2, keypoint_blocks=(4,))
+    report = weights.load(model, write(tmp_path, source, theirs), source)
+    assert len(report.loaded) == len(theirs)
+    assert all(name.startswith("keypoint_head/nonlocal_blocks/0/") for name in report.left_at_init)
+    found = arrays_of(model)
+    *convs, deconv = (theirs[name] for name in theirs if "keypoint" in name and name.endswith("weight"))
+    assert len(convs) == 8
+    for i, kernel in enumerate(convs):
+        np.testing.assert_array_equal(found[f"keypoint_head/convs/{i}/kernel"], kernel.transpose(2, 3, 1, 0))
+    np.testing.assert_array_equal(found["keypoint_head/deconv/kernel"], deconv.transpose(2, 3, 0, 1))
+
+    # As many keypoints as the data have: the last layer is new where these are others.
+    other = network(keypoints=3)
+    report = weights.load(other, tmp_path / ("model.pkl" if source == "detectron2" else "model.pth"), source)
+    assert report.left_at_init == ["keypoint_head/deconv/bias", "keypoint_head/deconv/kernel"]
+    if source == "torchvision":
+        plain = network(keypoints=2)
+        weights.load(plain, tmp_path / "model.pth", source)
+        assert "KeypointRCNN with num_keypoints=2, num_classes=4" in weights.save(plain, tmp_path / "out.pth")
+        written = torch.load(tmp_path / "out.pth", weights_only=True)
+        assert written.keys() == theirs.keys()
+        assert all((written[name].numpy() == theirs[name]).all() for name in theirs)
 
 
 def test_older_names_of_torchvision(reference, tmp_path):

@@ -1,7 +1,8 @@
 """Annotation files in COCO's format, read with every fault in them named and nothing lost without a word.
 
 The format: an object with the lists `images` (id, file_name, width, height), `annotations` (id, image_id, category_id,
-bbox, area, iscrowd, segmentation, keypoints) and `categories` (id, name, keypoints). https://cocodataset.org/#format-data
+bbox, area, iscrowd, segmentation, keypoints) and `categories` (id, name, keypoints, skeleton; see
+`nl_jax.data.coco.keypoints`). https://cocodataset.org/#format-data
 """
 
 import json
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nl_jax.data.coco import fields
+from nl_jax.data.coco import keypoints as of_keypoints
+from nl_jax.data.coco.keypoints import Category, Keypoints
 from nl_jax.data.coco.masks import Segmentation, parse
 from nl_jax.data.coco.problems import Bad, Problem, counted, shown
 from nl_jax.errors import InputError
@@ -31,7 +34,8 @@ class Instance:
         crowd: whether it stands for several objects that nobody told apart.
         area: of the mask, in pixels, as the file has it.
         segmentation: the mask as `nl_jax.data.coco.masks` has it; None where masks are not asked for.
-        keypoints: (k, 3) x, y, visibility as in the file; None where keypoints are not asked for.
+        keypoints: (k, 3) x, y, visibility as in the file, of the keypoints of all categories; 0 of those that its own
+            has not. None where keypoints are not asked for.
     """
 
     id: int
@@ -67,14 +71,14 @@ class Annotations:
         images: in the order of the file, also those without any instance.
         names: of the categories, by label; labels follow the order of the ids.
         category_ids: by label.
-        keypoint_names: of the k keypoints; empty where they are not asked for.
+        keypoints: of all categories; None where they are not asked for.
         problems: all that is wrong with the file.
     """
 
     images: list[Image]
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    keypoint_names: tuple[str, ...]
+    keypoints: Keypoints | None
     problems: list[Problem]
 
 
@@ -88,7 +92,8 @@ def read_annotations(path: str | os.PathLike, *, masks: bool = True, keypoints: 
     Args:
         path: the file.
         masks: whether every annotation must have a mask.
-        keypoints: whether every annotation must have the keypoints that its category names.
+        keypoints: whether every annotation must have the keypoints that its category names. One of a category that
+            names none has none.
 
     Raises:
         InputError: the file is none of this format, or no image of it is left.
@@ -102,7 +107,7 @@ def read_annotations(path: str | os.PathLike, *, masks: bool = True, keypoints: 
     if not reader.images:
         first = f": {reader.problems[0]}" if reader.problems else ""
         raise InputError(f"{path}: no image of its {len(content['images'])} can be used{first}")
-    return Annotations(list(reader.images.values()), reader.names, reader.ids, reader.keypoint_names, reader.problems)
+    return Annotations(list(reader.images.values()), reader.names, reader.ids, reader.keypoints, reader.problems)
 
 
 def told(problems: list[Problem]) -> str:
@@ -144,12 +149,12 @@ class _Reader:
         self._taken: dict[str, set[int]] = defaultdict(set)
 
     def read_categories(self, entries: list) -> None:
-        categories: dict[int, tuple[str, tuple[str, ...]]] = {}
+        categories: dict[int, tuple[str, Category]] = {}
 
         def read(record: dict) -> None:
             number = self._new_id("category", record)
             name = fields.text(record, "name")
-            points = fields.texts(record, "keypoints") if self._keypoints else ()
+            points = of_keypoints.category(record) if self._keypoints else Category()
             if any(name == other for other, _ in categories.values()):
                 self._tell(
                     f"category {number}", "repeated id", f"the name {name!r} once more", "a name of its own", "kept"
@@ -163,9 +168,9 @@ class _Reader:
         self.ids = tuple(sorted(categories))
         self._labels = {number: label for label, number in enumerate(self.ids)}
         self.names = tuple(categories[number][0] for number in self.ids)
-        self.keypoint_names = categories[self.ids[0]][1]
-        if self._keypoints and (not self.keypoint_names or len({points for _, points in categories.values()}) > 1):
-            raise InputError(f"{self._path}: valid are categories that all name the same keypoints, found others")
+        self.keypoints = Keypoints([categories[number][1] for number in self.ids]) if self._keypoints else None
+        if self._keypoints and not len(self.keypoints):
+            raise InputError(f"{self._path}: found no category with keypoints, valid is one or more")
 
     def read_images(self, entries: list) -> None:
         of_file: dict[str, int] = {}
@@ -200,7 +205,9 @@ class _Reader:
             for part in bad:
                 self._tell(where, part.kind, part.found, part.valid, "this part is dropped")
         if self._keypoints:
-            points = fields.keypoints(record, len(self.keypoint_names))
+            points, places = np.zeros((len(self.keypoints), 3)), self.keypoints.of_category[label]
+            if len(places):
+                points[places] = fields.keypoints(record, len(places))
         crowd = self._crowd(where, record)
         area = self._area(where, record, bbox)
         instance = Instance(number, bbox, label, crowd, area, segmentation, points)

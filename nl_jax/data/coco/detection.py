@@ -7,7 +7,8 @@ from types import MappingProxyType
 import numpy as np
 
 from nl_jax.data.coco.annotations import Image
-from nl_jax.data.coco.example import Example, Shape, flip_order, mirrored, padded, truth
+from nl_jax.data.coco.example import Example, Shape, mirrored, padded, truth
+from nl_jax.data.coco.keypoints import Keypoints
 from nl_jax.data.coco.problems import Problem
 from nl_jax.data.decode import DecodeError
 from nl_jax.data.videos import MAX_FAILED
@@ -24,11 +25,11 @@ class DetectionImages:
         groups: (n,), images of one group have one padded shape; a batch holds images of one group.
         shape: sizes of the scaled and padded images.
         masks: whether examples have masks.
-        keypoint_names: of the k keypoints that examples have; none by default.
+        keypoints: that examples have; none by default.
         flip: whether half of the training images are mirrored.
 
     Attributes:
-        names, classes, category_ids, groups, shape, keypoint_names: as given.
+        names, classes, category_ids, groups, shape, masks, keypoints: as given.
         problems: all that is wrong with the annotation file, if there is one.
         unused: how many images have no object to learn from and are left out.
         crowded: names of the images with more objects than an example holds, with their number.
@@ -49,13 +50,12 @@ class DetectionImages:
         *,
         shape: Shape,
         masks: bool,
-        keypoint_names: tuple[str, ...] = (),
+        keypoints: Keypoints | None = None,
         flip: bool = True,
     ):
         self._root, self.names, self.classes, self.category_ids = root, names, classes, category_ids
-        self.groups, self.shape, self.keypoint_names = groups, shape, keypoint_names
+        self.groups, self.shape, self.keypoints = groups, shape, keypoints
         self.masks, self._flip = masks, flip
-        self._flip_order = flip_order(keypoint_names)
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -123,7 +123,7 @@ class DetectionImages:
         Annotations are numbered from 1: pycocotools takes the number 0 for "no match".
         """
         images = [self.annotated(index) for index in range(len(self))]
-        return truth_of(images, self.classes, self.category_ids, self.keypoint_names)
+        return truth_of(images, self.classes, self.category_ids, self.keypoints)
 
     def list_hash(self) -> str:
         """12 hex digits that name this list of images and boxes, wherever its copy lies and in whatever order."""
@@ -143,9 +143,9 @@ class DetectionImages:
         count = len(image.instances)
         chosen = np.sort(rng.permutation(count)[: shape.max_boxes])
         example = padded(pixels, image, short_side, shape)
-        points = len(self.keypoint_names)
+        points = 0 if self.keypoints is None else len(self.keypoints)
         example |= truth(image, example["scale"], chosen, shape, masks=self.masks, points=points)
-        return mirrored(example, self._flip_order) if mirror else example
+        return mirrored(example, None if self.keypoints is None else self.keypoints.flip_order) if mirror else example
 
     def _candidates(self, index: int, seed: int) -> Iterator[int]:
         """The image asked for, then others of its group in a random order."""
@@ -156,7 +156,7 @@ class DetectionImages:
 
 
 def truth_of(
-    images: Sequence[Image], classes: Sequence[str], category_ids: Sequence[int], keypoint_names: Sequence[str] = ()
+    images: Sequence[Image], classes: Sequence[str], category_ids: Sequence[int], keypoints: Keypoints | None = None
 ) -> dict:
     """The images with all that is annotated in them, in COCO's format; annotations are numbered from 1."""
     annotations = []
@@ -172,14 +172,13 @@ def truth_of(
             }
             if instance.segmentation is not None:
                 entry["segmentation"] = instance.segmentation
-            if instance.keypoints is not None:
-                entry["keypoints"] = instance.keypoints.ravel().tolist()
-                entry["num_keypoints"] = int((instance.keypoints[:, 2] > 0).sum())
+            if keypoints is not None and len(places := keypoints.of_category[instance.label]):
+                entry["keypoints"] = instance.keypoints[places].ravel().tolist()
+                entry["num_keypoints"] = int((instance.keypoints[places, 2] > 0).sum())
             annotations.append(entry)
-    categories = [
-        {"id": number, "name": name} | ({"keypoints": list(keypoint_names)} if keypoint_names else {})
-        for number, name in zip(category_ids, classes, strict=True)
-    ]
+    categories = [{"id": number, "name": name} for number, name in zip(category_ids, classes, strict=True)]
+    if keypoints is not None:
+        categories = [one | of.entry() for one, of in zip(categories, keypoints.categories, strict=True)]
     listed = [
         {"id": image.id, "file_name": image.file_name, "width": image.width, "height": image.height} for image in images
     ]

@@ -93,21 +93,18 @@ def truth(image: Image, scale: np.ndarray, chosen: np.ndarray, shape: Shape, *, 
             result["masks"][place] = bitmap(drawn(instance.segmentation, image.height, image.width), box)
         if points:
             labelled = instance.keypoints[:, 2:] > 0
-            centres = (instance.keypoints + np.array([0.5, 0.5, 0])) * (
-                x,
-                y,
-                1,
-            )  # a keypoint of the file is the number of a pixel
+            # A keypoint of the file is the number of a pixel.
+            centres = (instance.keypoints + np.array([0.5, 0.5, 0])) * (x, y, 1)
             result["keypoints"][place] = np.where(labelled, centres, 0)
     return result
 
 
-def mirrored(example: Example, flip_order: np.ndarray) -> Example:
+def mirrored(example: Example, flip_order: np.ndarray | None) -> Example:
     """The example seen in a mirror: left and right exchanged, also in the names of the keypoints.
 
     Args:
         example: of `padded` and `truth`.
-        flip_order: (k,), keypoint i of the result is keypoint `flip_order[i]`.
+        flip_order: (k,), keypoint i of the result is keypoint `flip_order[i]`; None of examples without keypoints.
     """
     height, width = example["sizes"]
     images = example["images"].copy()
@@ -122,9 +119,3 @@ def mirrored(example: Example, flip_order: np.ndarray) -> Example:
         points[..., 0] = np.where(points[..., 2] > 0, width - points[..., 0], 0)
         result["keypoints"] = points
     return result
-
-
-def flip_order(names: tuple[str, ...]) -> np.ndarray:
-    """(k,): which keypoint takes the place of each in a mirror: left_x that of right_x, and the other way round."""
-    other = [name.replace("left", "right") if "left" in name else name.replace("right", "left") for name in names]
-    return np.array([names.index(twin) if twin in names else place for place, twin in enumerate(other)], int)

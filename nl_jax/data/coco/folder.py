@@ -27,7 +27,7 @@ class CocoImages(DetectionImages):
         test_short_side: pixels of the shorter side in testing.
         max_boxes: g, true boxes that an example has room for.
         masks: whether examples have masks; then every annotation must have one.
-        keypoints: whether examples have keypoints; then every annotation must have them.
+        keypoints: whether examples have keypoints; then every annotation must have those that its category names.
         flip: whether half of the training images are mirrored.
         classes: must be those of the file where given.
 
@@ -81,7 +81,7 @@ class CocoImages(DetectionImages):
             np.array([is_tall(image) for image in self._annotated], np.int32),
             shape=Shape(tuple(short_sides), long_side, test_short_side, max_boxes),
             masks=masks,
-            keypoint_names=found.keypoint_names,
+            keypoints=found.keypoints,
             flip=flip,
         )
 

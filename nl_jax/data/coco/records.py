@@ -104,7 +104,7 @@ def write_annotations(directory: Path, splits: dict[str, tuple[Path, Path]], kin
     written = {}
     for split, (_, file) in splits.items():
         written[split] = found = read_kind(file, kind)
-        content = truth_of(found.images, found.names, found.category_ids, found.keypoint_names)
+        content = truth_of(found.images, found.names, found.category_ids, found.keypoints)
         partial = directory / f"annotations_{split}.json.partial"
         partial.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
         partial.replace(directory / f"annotations_{split}.json")

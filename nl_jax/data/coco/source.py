@@ -12,7 +12,8 @@ def find_splits(source: Path, kind: str = "instances") -> dict[str, tuple[Path, 
     """The folder of the images and the annotation file of every split, {"train2017": (folder, file), ..}.
 
     Two layouts are known. COCO's own has SOURCE/annotations/KIND_SPLIT.json beside SOURCE/SPLIT or SOURCE/images/SPLIT.
-    The other has SOURCE/SPLIT/_annotations.coco.json among the images.
+    The other has SOURCE/SPLIT/_annotations.coco.json among the images, with whatever is annotated; it is looked for
+    where there is no file of another kind than instances.
 
     Raises:
         InputError: there is neither, or an annotation file has no folder of images.
@@ -25,7 +26,7 @@ def find_splits(source: Path, kind: str = "instances") -> dict[str, tuple[Path, 
         if folder is None:
             raise InputError(f"{file}: found no folder of its images, valid are {' and '.join(map(str, folders))}")
         splits[split] = folder, file
-    if kind == KINDS[0]:
+    if kind == KINDS[0] or not splits:
         splits |= {file.parent.name: (file.parent, file) for file in sorted(source.glob(f"*/{EXPORTED}"))}
     if not splits:
         raise InputError(f"{source}: found neither annotations/{kind}_SPLIT.json nor SPLIT/{EXPORTED} below it")

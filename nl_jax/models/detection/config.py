@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 from nl_jax.errors import InputError
 from nl_jax.models.resnet_config import ResNetConfig
@@ -22,9 +23,16 @@ class DetectorConfig:
         keep a new block the identity.
       num_classes: k, without the background.
       masks: whether there is a mask head.
+      keypoints: k of a keypoint head, which stands in place of the mask head; 0 for none.
+      keypoint_blocks: after which convolutions of the keypoint head a non-local block stands, counted from 1. Table 6
+        has (2, 4, 6, 8).
+      keypoint_options: of these blocks, as `nonlocal_options` of the backbone. They have no norm unless it says so: the
+        head has none either.
       fpn_channels: c of P2 to P6.
       box_channels: of the two layers of the box head.
       mask_channels: of the convolutions of the mask head.
+      keypoint_channels: of those of the keypoint head.
+      keypoint_convolutions: how many these are.
       anchor_sides: of P2 to P6, in pixels.
       anchor_ratios: height / width.
       round_anchors: whether the corners of anchors are whole pixels.
@@ -38,7 +46,8 @@ class DetectorConfig:
       detections: the most of an image.
       samples: values of a bin of RoIAlign along a side.
       aligned: see `roi_align`.
-      box_size: bins along a side for the box head; mask_size for the mask head.
+      box_size: bins along a side for the box head; mask_size for the mask head; keypoint_size for the keypoint head,
+        whose heatmaps have four times as many places along a side.
       box_weights: of the four deltas of a box, see `boxes.encode`.
       rpn_positive: IoU from which an anchor is positive. The best anchors of a box are positive, too.
       rpn_negative: IoU below which an anchor is negative.
@@ -54,9 +63,14 @@ class DetectorConfig:
     backbone: ResNetConfig = dataclasses.field(default_factory=lambda: ResNetConfig(norm="frozen"))
     num_classes: int = 80
     masks: bool = True
+    keypoints: int = 0
+    keypoint_blocks: tuple[int, ...] = ()
+    keypoint_options: Mapping[str, object] = dataclasses.field(default_factory=dict)
     fpn_channels: int = 256
     box_channels: int = 1024
     mask_channels: int = 256
+    keypoint_channels: int = 512
+    keypoint_convolutions: int = 8
     anchor_sides: tuple[float | int, ...] = (32, 64, 128, 256, 512)
     anchor_ratios: tuple[float | int, ...] = (0.5, 1.0, 2.0)
     round_anchors: bool = True
@@ -73,6 +87,7 @@ class DetectorConfig:
     aligned: bool = False
     box_size: int = 7
     mask_size: int = 14
+    keypoint_size: int = 14
     box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     rpn_positive: float = 0.7
     rpn_negative: float = 0.3
@@ -98,6 +113,14 @@ class DetectorConfig:
             options = self.backbone.nonlocal_options  # of no block: an error, which `ResNetConfig.check` raises
         return dataclasses.replace(self.backbone, num_classes=None, nonlocal_options=options)
 
+    def resolved_keypoint_options(self) -> dict[str, object]:
+        """The options of the blocks in the keypoint head, with their defaults filled in."""
+        return BLOCK_DEFAULTS | {"norm": "none"} | dict(self.keypoint_options)
+
+    def has_masks(self) -> bool:
+        """Whether there is a mask head: a keypoint head takes its place."""
+        return self.masks and not self.keypoints
+
     def check(self) -> None:
         """Raises InputError for a choice that does not exist or a number out of range."""
         backbone = self.resolved_backbone()
@@ -117,10 +140,12 @@ class DetectorConfig:
             "proposals",
             "train_pre_nms",
         )
+        counts += ("keypoint_channels", "keypoint_convolutions", "keypoint_size")
         counts += ("train_proposals", "detections", "samples", "box_size", "mask_size", "rpn_samples", "roi_samples")
         for name in counts:
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} is out of range; choose 1 or more")
+        self._check_keypoints()
         parts = ("rpn_nms", "nms", "score_threshold", "rpn_positive", "rpn_negative", "rpn_positive_fraction")
         parts += ("roi_positive", "roi_positive_fraction", "crowd_overlap")
         for name in parts:
@@ -138,3 +163,19 @@ class DetectorConfig:
         for name in ("rpn_beta", "box_beta"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name}={getattr(self, name)} is out of range; choose a number above 0")
+
+    def _check_keypoints(self) -> None:
+        if self.keypoints < 0:
+            raise InputError(f"keypoints={self.keypoints} is out of range; choose 0 or more")
+        places, count = tuple(self.keypoint_blocks), self.keypoint_convolutions
+        if any(not 1 <= place <= count for place in places) or len(set(places)) < len(places):
+            raise InputError(
+                f"keypoint_blocks={places} must be different numbers of 1 to {count}: after which of the "
+                f"{count} convolutions blocks stand"
+            )
+        if places and not self.keypoints:
+            raise InputError(f"keypoint_blocks={places}: a detector with keypoints=0 has no keypoint head for them")
+        if self.keypoint_options and not places:
+            raise InputError("keypoint_options are of blocks in the keypoint head, and keypoint_blocks has none")
+        if self.resolved_keypoint_options().get("axes") == "time":
+            raise InputError("keypoint_options.axes='time': an image has no time to sum over")

@@ -1,4 +1,4 @@
-"""The losses of Mask R-CNN: objectness, classes, boxes and masks, of sampled anchors and proposals.
+"""The losses of Mask R-CNN: objectness, classes, boxes, masks and keypoints, of sampled anchors and proposals.
 
 A batch is a dict:
 
@@ -10,6 +10,8 @@ A batch is a dict:
   valid    bool  (b,g)         which of the g exist
   masks    (b,g,m,m)           of any type: true at the centre of each of the m x m cells of the true box; with a mask
                                head only
+  keypoints float (b,g,k,3)    x, y in pixels, the centre of a pixel at one half, and visibility, 0 of one that is not
+                               labelled; with a keypoint head only
 """
 
 from collections.abc import Mapping
@@ -20,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from nl_jax.errors import InputError
+from nl_jax.models.detection.keypoint_head import heatmap_targets, keypoint_loss
 from nl_jax.models.detection.mask_rcnn import MaskRCNN
 from nl_jax.models.detection.sampling import Sample, Truth, match, numbers_of_boxes, numbers_of_places, sample, truth
 from nl_jax.ops import boxes as box_ops
@@ -56,7 +59,8 @@ def loss(model: MaskRCNN, batch: Batch, key: Key[Array, ""]) -> tuple[Float[Arra
     Raises:
       InputError: for a batch that lacks a field.
     """
-    needed = (*FIELDS, "masks") if model.mask_head is not None else FIELDS
+    heads = {"masks": model.mask_head, "keypoints": model.keypoint_head}
+    needed = (*FIELDS, *(name for name, head in heads.items() if head is not None))
     if missing := [name for name in needed if name not in batch]:
         raise InputError(f"the batch has no {', '.join(missing)}; it needs {', '.join(needed)}")
     return loss_of_features(model, model.features(batch["images"], batch["sizes"]), batch, key)
@@ -83,6 +87,15 @@ def loss_of_features(
         logits = model.outline(out, positive.boxes, positive.classes)
         targets = mask_targets(batch["masks"], positive, logits.shape[-1])
         losses["mask_loss"] = mask_loss(logits, targets, positive.positive)
+    if model.keypoint_head is not None:
+        # A positive proposal in which no keypoint of its object is labelled adds nothing.
+        positive = RoISample(*(a[:, : _most_positive(model.config)] for a in rois))
+        heatmaps, _ = model.locate(out, positive.boxes)
+        true = _take(batch["keypoints"], positive.true).astype(positive.boxes.dtype)
+        places, counts = heatmap_targets(true, positive.boxes, heatmaps.shape[-1])
+        counts &= positive.positive[..., None]
+        losses["keypoint_loss"] = keypoint_loss(heatmaps, places, counts)
+        metrics["keypoints"] = counts.sum()
     total = sum(losses.values())
     return total, losses | metrics | {"loss": total}
 

@@ -1,4 +1,4 @@
-"""Mask R-CNN (He et al. 2017) with non-local blocks in its backbone (section 6, table 5)."""
+"""Mask R-CNN (He et al. 2017) with non-local blocks in backbone and keypoint head (section 6, tables 5, 6)."""
 
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from nl_jax.models.detection.anchors import anchors
 from nl_jax.models.detection.box_head import BoxHead, detections
 from nl_jax.models.detection.config import STRIDES, DetectorConfig
 from nl_jax.models.detection.fpn import FPN
+from nl_jax.models.detection.keypoint_head import KeypointHead, find_keypoints
 from nl_jax.models.detection.mask_head import MaskHead
 from nl_jax.models.detection.rpn import RPNHead, proposals
 from nl_jax.models.nonlocal_block import NonLocalBlock
@@ -30,6 +31,7 @@ class Detections(NamedTuple):
       classes: (b,d), from 0, without the background.
       valid: (b,d), which of them exist.
       masks: (b,d,28,28), the probability that a pixel of the box belongs to the object; None without mask head.
+      keypoints: (b,d,k,3), x and y in pixels and the logit there; None without keypoint head.
       out: every intermediate by name, as VideoResNet has them.
     """
 
@@ -38,11 +40,12 @@ class Detections(NamedTuple):
     classes: Int[Array, "b d"]
     valid: Bool[Array, "b d"]
     masks: Float[Array, "b d s s"] | None
+    keypoints: Float[Array, "b d k 3"] | None
     out: dict[str, Array]
 
 
 class MaskRCNN(nnx.Module):
-    """Backbone, pyramid, proposals, boxes and masks; images (b,h,w,3), normalised, to Detections.
+    """Backbone, pyramid, proposals, boxes and masks or keypoints; images (b,h,w,3), normalised, to Detections.
 
     Raises:
       InputError: when the configuration asks for something that does not exist.
@@ -59,7 +62,8 @@ class MaskRCNN(nnx.Module):
         self.fpn = FPN(channels, config.fpn_channels, **options)
         self.rpn = RPNHead(config.fpn_channels, len(config.anchor_ratios), **options)
         self.box_head = BoxHead(config.fpn_channels, config, **options)
-        self.mask_head = MaskHead(config.fpn_channels, config, **options) if config.masks else None
+        self.mask_head = MaskHead(config.fpn_channels, config, **options) if config.has_masks() else None
+        self.keypoint_head = KeypointHead(config.fpn_channels, config, **options) if config.keypoints else None
 
     def __call__(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> Detections:
         """What is found in images of which each is padded below and on the right; `sizes` are their true h, w.
@@ -75,12 +79,17 @@ class MaskRCNN(nnx.Module):
             found = jax.vmap(lambda *image: detections(*image, self.config))(
                 out["class_logits"], out["box_deltas"], boxes, valid, sizes
             )
-        masks = None
+        masks = keypoints = None
         if self.mask_head is not None:
             with jax.named_scope("mask_head"):
                 out["mask_logits"] = self.outline(out, found[0], found[2])
                 masks = jax.nn.sigmoid(out["mask_logits"])
-        return Detections(*found, masks, out)
+        if self.keypoint_head is not None:
+            with jax.named_scope("keypoint_head"):
+                out["heatmaps"], between = self.locate(out, found[0])
+                keypoints = find_keypoints(out["heatmaps"], found[0])
+            out |= between
+        return Detections(*found, masks, keypoints, out)
 
     def features(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> dict[str, Array]:
         """The intermediates of the backbone, sizes, P2 to P6, and objectness_P2 (b,n), deltas_P2 (b,n,4) to P6."""
@@ -141,9 +150,23 @@ class MaskRCNN(nnx.Module):
         masks = self.mask_head(features.reshape(-1, *features.shape[2:]), classes.ravel())
         return masks.reshape(*boxes.shape[:2], *masks.shape[1:])
 
+    def locate(
+        self, out: dict[str, Array], boxes: Float[Array, "b n 4"]
+    ) -> tuple[Float[Array, "b n k m m"], dict[str, Array]]:
+        """The heatmaps of the keypoints of every box, and the intermediates of the head by name, (b,n,s,s,c)."""
+        features = self._align(out, boxes, self.config.keypoint_size)
+        heatmaps, between = self.keypoint_head(features.reshape(-1, *features.shape[2:]))
+
+        def of_boxes(array):
+            return array.reshape(*boxes.shape[:2], *array.shape[1:])
+
+        return of_boxes(heatmaps), {name: of_boxes(array) for name, array in between.items()}
+
     def nonlocal_blocks(self) -> dict[str, NonLocalBlock]:
-        """The inserted blocks by name, in the order they run."""
-        return self.backbone.nonlocal_blocks()
+        """The inserted blocks by name, in the order they run: res4_4_nonlocal, say, and keypoint_2_nonlocal."""
+        head = self.keypoint_head
+        of_head = zip(head.places, head.nonlocal_blocks, strict=True) if head is not None else ()
+        return self.backbone.nonlocal_blocks() | {f"keypoint_{place}_nonlocal": block for place, block in of_head}
 
     def block_input(
         self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"], block: str

@@ -1,4 +1,4 @@
-"""torchvision's own Mask R-CNN, narrow, with random weights that are drawn by name, and what it computes.
+"""torchvision's own Mask R-CNN and Keypoint R-CNN, narrow, with random weights drawn by name, and what it computes.
 
 `make_fixtures.py` keeps a part of that in small files, so that tests need no torchvision.
 """
@@ -13,8 +13,9 @@ import pytest
 FIXTURES = Path(__file__).parent / "fixtures"
 
 WIDTH, FPN_CHANNELS, BOX_CHANNELS, MASK_CHANNELS, CLASSES = 8, 16, 32, 8, 5
-# Blocks of a stage; groups and width_per_group of the 3x3.
-NETWORKS = {"r50": ((1, 2, 2, 1), 1, 64), "resnext": ((1, 1, 2, 1), 4, 32)}
+KEYPOINT_CHANNELS, KEYPOINTS = 8, 3
+# Blocks of a stage; groups and width_per_group of the 3x3. The last has a keypoint head, the others masks.
+NETWORKS = {"r50": ((1, 2, 2, 1), 1, 64), "resnext": ((1, 1, 2, 1), 4, 32), "keypoint": ((1, 1, 1, 1), 1, 64)}
 ANCHOR_SIDES = (16, 32, 64, 128, 256)
 SIZES = {"wide": (192, 320), "high": (256, 160)}
 LIMITS = {"pre_nms": 150, "proposals": 100, "detections": 30, "rpn_samples": 64, "roi_samples": 48}
@@ -56,19 +57,28 @@ def truth(sizes, seed=0):
     return np.concatenate([corner, corner + side], axis=-1), rng.integers(0, CLASSES, (2, 4))
 
 
+def keypoints(boxes, seed=0):
+    """float32 (2,4,k,3) for boxes (2,4,4): in the box or a little outside, some not labelled."""
+    rng = np.random.default_rng(seed + 3)
+    corner, end = boxes[..., None, :2], boxes[..., None, 2:]
+    at = corner + rng.uniform(-0.1, 1.1, (2, 4, KEYPOINTS, 2)) * (end - corner)
+    return np.concatenate([at, rng.integers(0, 3, (2, 4, KEYPOINTS, 1))], axis=-1).astype(np.float32)
+
+
 def mask_bits(count, size=28, seed=0):
     """Targets of `count` masks."""
     return np.random.default_rng(seed + 2).uniform(size=(count, size, size)) < 0.4
 
 
 def build(network, frozen=True, dtype="float64"):
-    """torchvision's Mask R-CNN of its own layers, narrow; in evaluation mode."""
+    """torchvision's Mask or Keypoint R-CNN of its own layers, narrow; in evaluation mode."""
     import torch
     from torch import nn
-    from torchvision.models.detection import MaskRCNN
+    from torchvision.models.detection import KeypointRCNN, MaskRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
     from torchvision.models.resnet import Bottleneck
     from torchvision.ops import FrozenBatchNorm2d
@@ -105,13 +115,18 @@ def build(network, frozen=True, dtype="float64"):
         LastLevelMaxPool(),
     )
     ratios = ((0.5, 1.0, 2.0),) * 5
-    model = MaskRCNN(
+    if network == "keypoint":
+        program, head = KeypointRCNN, KeypointRCNNHeads(FPN_CHANNELS, (KEYPOINT_CHANNELS,) * 8)
+        heads = {"keypoint_head": head, "keypoint_predictor": KeypointRCNNPredictor(KEYPOINT_CHANNELS, KEYPOINTS)}
+    else:
+        program, head = MaskRCNN, MaskRCNNHeads(FPN_CHANNELS, (MASK_CHANNELS,) * 4, 1)
+        heads = {"mask_head": head, "mask_predictor": MaskRCNNPredictor(MASK_CHANNELS, MASK_CHANNELS, CLASSES + 1)}
+    model = program(
         backbone,
         rpn_anchor_generator=AnchorGenerator(tuple((side,) for side in ANCHOR_SIDES), ratios),
         box_head=TwoMLPHead(FPN_CHANNELS * 49, BOX_CHANNELS),
         box_predictor=FastRCNNPredictor(BOX_CHANNELS, CLASSES + 1),
-        mask_head=MaskRCNNHeads(FPN_CHANNELS, (MASK_CHANNELS,) * 4, 1),
-        mask_predictor=MaskRCNNPredictor(MASK_CHANNELS, MASK_CHANNELS, CLASSES + 1),
+        **heads,
         rpn_pre_nms_top_n_test=LIMITS["pre_nms"],
         rpn_post_nms_top_n_test=LIMITS["proposals"],
         rpn_pre_nms_top_n_train=LIMITS["pre_nms"],
@@ -146,11 +161,19 @@ def evaluate(model, array):
             out[f"deltas_P{i}"] = moves.permute(0, 2, 3, 1).reshape(len(x), -1, 4)
         proposals, scores = _proposals(model, ImageList(x, sizes), pyramid)
         out["proposals"], out["proposal_scores"] = torch.stack(proposals), torch.stack(scores)
+        heatmaps = []
+        if model.roi_heads.has_keypoint():
+            model.roi_heads.keypoint_predictor.register_forward_hook(lambda *call: heatmaps.append(call[2]))
         found, _ = model.roi_heads(pyramid, proposals, sizes)
-    for name, ours in (("boxes", "boxes"), ("scores", "scores"), ("labels", "classes"), ("masks", "masks")):
-        out[ours] = torch.stack([image[name] for image in found])
-    out["classes"] -= 1
-    out["masks"] = out["masks"][:, :, 0]
+    for name in ("boxes", "scores", "labels", "masks", "keypoints", "keypoints_scores"):
+        if name in found[0]:
+            out[name] = torch.stack([image[name] for image in found])
+    out["classes"] = out.pop("labels") - 1
+    if "masks" in out:
+        out["masks"] = out["masks"][:, :, 0]
+    else:
+        out["heatmaps"] = heatmaps[0]
+        out["keypoints"][..., 2] = out.pop("keypoints_scores")
     return {name: tensor.numpy() for name, tensor in out.items()}
 
 
@@ -185,8 +208,9 @@ def train(model, array, boxes, classes):
             "boxes": torch.tensor(b, dtype=dtype),
             "labels": torch.tensor(c + 1),
             "masks": torch.zeros(len(c), 1, 1, dtype=torch.uint8),
+            "keypoints": torch.tensor(points),
         }
-        for b, c in zip(boxes, classes, strict=True)
+        for b, c, points in zip(boxes, classes, keypoints(boxes), strict=True)
     ]
     model.train()
     torch.manual_seed(0)
@@ -233,7 +257,7 @@ def some_of(name, array, count):
     return flat if flat.size <= count else flat[rng.choice(flat.size, count, replace=False)]
 
 
-WHOLE = ("proposals", "proposal_scores", "boxes", "scores", "classes")
+WHOLE = ("proposals", "proposal_scores", "boxes", "scores", "classes", "keypoints")
 
 
 def kept(outputs, count):

@@ -52,6 +52,21 @@ def test_published_numbers_of_parameters(network, counts):
         assert learnt(config) == counts[expected]
 
 
+@pytest.mark.parametrize(
+    "network, frozen, trained",
+    [
+        ({"depth": 50}, 59_137_258, 59_190_378),
+        ({"depth": 101}, 78_077_162, 78_182_506),
+        (RESNEXT, 155_710_698, 156_005_738),
+    ],
+)
+def test_published_numbers_of_parameters_with_keypoints(network, frozen, trained):
+    for norm, expected in (("frozen", frozen), ("batch", trained)):
+        config = DetectorConfig(ResNetConfig(norm=norm, **network), num_classes=1, keypoints=17)
+        assert learnt(config) == expected
+    assert learnt(dataclasses.replace(config, keypoint_blocks=(2, 4, 6, 8))) == trained + 2_102_272
+
+
 @pytest.mark.parametrize("norm, more", [("frozen", 2_101_760), ("batch", 2_101_760), ("none", 2_099_712)])
 def test_a_block_before_the_last_residual_block_of_res4(norm, more):
     options = {"nonlocal_options": {"norm": "none"}} if norm == "none" else {}
@@ -201,6 +216,12 @@ def test_summary():
         ({"anchor_sides": (32, 64)}, "must be 5 numbers, one for each of P2 to P6"),
         ({"anchor_ratios": (0.5, -1.0)}, "must be numbers above 0"),
         ({"box_beta": 0.0}, "box_beta=0.0 is out of range"),
+        ({"keypoints": -1}, "keypoints=-1 is out of range; choose 0 or more"),
+        ({"keypoints": 17, "keypoint_blocks": (0, 2)}, "keypoint_blocks=(0, 2) must be different numbers of 1 to 8"),
+        ({"keypoints": 17, "keypoint_blocks": (2, 2)}, "keypoint_blocks=(2, 2) must be different numbers of 1 to 8"),
+        ({"keypoint_blocks": (2,)}, "a detector with keypoints=0 has no keypoint head for them"),
+        ({"keypoints": 17, "keypoint_options": {"scale": None}}, "keypoint_blocks has none"),
+        ({"keypoints": 17, "keypoint_channels": 0}, "keypoint_channels=0 is out of range"),
     ],
 )
 def test_a_choice_that_does_not_exist(fields, message):

@@ -8,7 +8,7 @@ from flax import nnx
 
 from nl_jax import weights
 from nl_jax.models import DetectorConfig, MaskRCNN, ResNetConfig, flat
-from nl_jax.models.detection import losses
+from nl_jax.models.detection import keypoint_head, losses
 from nl_jax.models.detection.sampling import Sample
 from nl_jax.weights import detector
 
@@ -44,6 +44,8 @@ def config_of(network, dtype="float32", **fields):
         fpn_channels=oracle.FPN_CHANNELS,
         box_channels=oracle.BOX_CHANNELS,
         mask_channels=oracle.MASK_CHANNELS,
+        keypoints=oracle.KEYPOINTS if network == "keypoint" else 0,
+        keypoint_channels=oracle.KEYPOINT_CHANNELS,
         anchor_sides=oracle.ANCHOR_SIDES,
         floor_strides=True,
         train_pre_nms=limits["pre_nms"],
@@ -76,26 +78,29 @@ def inputs(size, dtype):
 
 def outputs(found):
     """By the name of the reference."""
-    arrays = found.out | found._asdict()
+    arrays = found.out | found._asdict() | {"out": None}
     assert found.valid.all() and found.out["proposal_valid"].all()
-    return {name: np.asarray(value) for name, value in arrays.items() if name not in ("out", "valid")}
+    return {name: np.asarray(value) for name, value in arrays.items() if value is not None and name != "valid"}
 
 
 def assert_outputs(found, reference, tolerance):
     """In the order they are computed; the first that differs is named."""
     arrays = oracle.kept(outputs(found), 60)
     names = [name for name in reference if name in arrays]
-    assert len(names) == 5 + 10 + 2 + 4
+    assert len(names) == 5 + 10 + 2 + (5 if "keypoints" in names else 4)
     for name in names:
-        np.testing.assert_allclose(arrays[name], reference[name], rtol=tolerance, atol=tolerance, err_msg=name)
+        # Keypoints are wanted to a hundredth of a pixel.
+        close = {"rtol": 0, "atol": 1e-2} if name == "keypoints" else {"rtol": tolerance, "atol": tolerance}
+        np.testing.assert_allclose(arrays[name], reference[name], err_msg=name, **close)
 
 
-# Each network and each size in float32 and in float64; all eight hold.
+# Each network and each size in float32 and in float64; all twelve hold for both tests.
 CASES = [
     ("r50", "wide", "float32"),
     ("resnext", "high", "float32"),
     ("r50", "high", "float64"),
     ("resnext", "wide", "float64"),
+    ("keypoint", "wide", "float32"),
 ]
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 
@@ -141,7 +146,7 @@ def rois_of(reference, boxes, classes, dtype):
     return losses.RoISample(*(jnp.asarray(a, kind) for a, kind in zip(arrays, kinds, strict=True)))
 
 
-@pytest.mark.parametrize("network, size, dtype", CASES[1:3])
+@pytest.mark.parametrize("network, size, dtype", [*CASES[1:3], ("keypoint", "high", "float64")])
 def test_losses_and_gradients_with_its_samples(network, size, dtype, checkpoint):
     reference, tolerance = reference_of(network, size), TOLERANCE[dtype]
     with jax.enable_x64(dtype == "float64"):
@@ -167,13 +172,17 @@ def test_losses_and_gradients_with_its_samples(network, size, dtype, checkpoint)
             )
             found = losses.rpn_losses(objectness, deltas, anchors, anchor_sample, anchor_boxes, 1 / 9)
             found |= losses.box_losses(*model.classify(out, rois.boxes), rois, model.config)
-            logits = model.outline(out, rois.boxes[:, :most], rois.classes[:, :most])
-            found["mask_loss"] = losses.mask_loss(logits, jnp.asarray(masks), rois.positive[:, :most])
+            if network == "keypoint":
+                found["keypoint_loss"] = _keypoint_loss(model, out, rois, boxes)
+            else:
+                logits = model.outline(out, rois.boxes[:, :most], rois.classes[:, :most])
+                found["mask_loss"] = losses.mask_loss(logits, jnp.asarray(masks), rois.positive[:, :most])
             return sum(found.values()), found
 
         gradients, found = jax.jit(jax.grad(loss, has_aux=True))(params)
     names = {"objectness": "objectness_loss", "rpn_box_reg": "rpn_box_loss", "classifier": "class_loss"}
-    names |= {"box_reg": "box_loss", "mask": "mask_loss"}
+    head = "keypoint" if network == "keypoint" else "mask"
+    names |= {"box_reg": "box_loss", head: f"{head}_loss"}
     for theirs, ours in names.items():
         # Its objectness loss is float32 whatever the network is.
         exact = 1e-6 if theirs == "objectness" else min(tolerance, 1e-5)
@@ -186,7 +195,8 @@ def test_losses_and_gradients_with_its_samples(network, size, dtype, checkpoint)
     for name in by_name:
         key = name.removeprefix("gradient/")
         assert to_ours(key)
-        atol = max(tolerance, 1e-7) * np.abs(theirs[key]).max()  # float32 labels enter their gradients
+        # float32 labels enter their gradients, and that of a bias of all places of a softmax is 0.
+        atol = max(tolerance, 1e-7) * np.abs(theirs[key]).max() + 1e-15
         np.testing.assert_allclose(
             oracle.some_of(key, theirs[key], 6),
             reference[name],
@@ -194,6 +204,14 @@ def test_losses_and_gradients_with_its_samples(network, size, dtype, checkpoint)
             atol=atol,
             err_msg=key,
         )
+
+
+def _keypoint_loss(model, out, rois, boxes):
+    """Of the positive proposals."""
+    heatmaps, _ = model.locate(out, rois.boxes)
+    true = jnp.asarray(oracle.keypoints(boxes), rois.boxes.dtype)[jnp.arange(2)[:, None], rois.true]
+    places, counts = keypoint_head.heatmap_targets(true, rois.boxes, 56)
+    return keypoint_head.keypoint_loss(heatmaps, places, counts & rois.positive[..., None])
 
 
 def _matched(model, images, sizes, boxes, found):

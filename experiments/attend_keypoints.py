@@ -1,0 +1,80 @@
+"""`experiments.attend` for a run with keypoints: what the place of a keypoint looks at through a block of the head."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from experiments import pictures
+from nl_jax.data.coco.detection import DetectionImages
+from nl_jax.data.coco.images import resize
+from nl_jax.errors import InputError
+from nl_jax.figures import attention
+from nl_jax.models import MaskRCNN
+from nl_jax.tasks.detection import Detection
+
+CELL = 24  # pixels of a place of the head's maps in the picture
+
+
+def draw(
+    task: Detection,
+    model: MaskRCNN,
+    dataset: DetectionImages,
+    index: int,
+    *,
+    block: str | None,
+    keypoint: str | None,
+    number: int,
+    count: int,
+    ending: str,
+    out: Path,
+) -> list[Path]:
+    """Writes the pictures of what a keypoint's place in an object looks at, and returns where they are.
+
+    Args:
+        block: keypoint_2_nonlocal, say; the first of the head by default.
+        keypoint: its name; None for the average over all places.
+        number: of the object, the surest is 0.
+
+    Raises:
+        InputError: the head has no such block, the object no such keypoint, or there is no such object.
+    """
+    blocks = {name: of for name, of in model.nonlocal_blocks().items() if name.startswith("keypoint")}
+    block = block or next(iter(blocks), "")
+    if block not in blocks:
+        raise InputError(f"--block={block}: the keypoint head has {', '.join(blocks) or 'no non-local block'}")
+    example = dataset.test_example(index)
+    inputs = {name: jnp.asarray(example[name][None]) for name in ("images", "sizes")}
+    found = _found(task, *nnx.split(model), inputs)
+    objects = int(np.asarray(found.valid[0]).sum())
+    if number >= objects:
+        raise InputError(f"--object={number}: {objects} objects are found in {dataset.names[index]}, counted from 0")
+    box = np.asarray(found.boxes[0, number])
+    x = found.out[block.removesuffix("_nonlocal")][:, number][:, None]  # a clip of one frame
+    position = None
+    if keypoint is not None:
+        of = dataset.keypoints.of_category[int(found.classes[0, number])]
+        names = [dataset.keypoints.names[place] for place in of]
+        if keypoint not in names:
+            raise InputError(f"--keypoint={keypoint}: valid are {', '.join(names)}")
+        at = np.asarray(found.keypoints[0, number, of[names.index(keypoint)], :2])
+        column, row = np.clip((at - box[:2]) / (box[2:] - box[:2]) * x.shape[2], 0, x.shape[2] - 1).astype(int).tolist()
+        position = (0, row, column)
+    seen = attention.attend_to(blocks[block], x, block, position)
+    x0, y0, x1, y1 = (int(side) for side in (*np.floor(box[:2]), *np.ceil(box[2:])))
+    crop = resize(np.ascontiguousarray(example["images"][y0:y1, x0:x1]), CELL * x.shape[2], CELL * x.shape[3])
+    title = f"image {dataset.names[index]}, object {number}" + (f", {keypoint}" if keypoint else "")
+    stem = out / f"image{index}_{number}_{block}{f'_{keypoint}' if keypoint else ''}"
+    return pictures.draw(crop[None], seen, stem, ending, count, title)
+
+
+def _found(task: Detection, graphdef, state, inputs):
+    """Everything of one image, by name."""
+
+    @jax.jit
+    def run(state, inputs):
+        return nnx.merge(graphdef, state)(task.normalized(inputs), inputs["sizes"])
+
+    return run(state, inputs)

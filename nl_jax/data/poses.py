@@ -1,0 +1,166 @@
+"""A keypoint task in which a place far away tells left from right, small enough for a laptop.
+
+A picture shows one figure: the pose of a real person, drawn with limbs that are all alike. It is seen from the front or
+from behind. The head alone says which: a face is light, the back of a head is dark. The left wrist of a figure that is
+seen from the front lies where the right wrist of the same figure, turned round, lies seen from behind.
+
+Every pose is also mirrored, half of the time. So for every drawing of the limbs both assignments of left and right are
+equally probable, whatever the pose. A network whose field of view does not reach from a keypoint to the head can find
+the two wrists of a figure as well as any other. It can tell which is the left one no better than by chance.
+
+Keypoints are COCO's 17. Eyes and nose are not labelled in a figure seen from behind. The poses are those of poses.npz
+(see poses.txt): training, validation and test use different ones.
+"""
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pictures
+from PIL import ImageDraw
+
+from nl_jax.data.coco.annotations import Image, Instance
+from nl_jax.data.coco.detection import DetectionImages
+from nl_jax.data.coco.example import Shape
+from nl_jax.data.coco.keypoints import COCO_NAMES, of_coco
+from nl_jax.data.long_range import Numbers
+from nl_jax.errors import InputError
+
+FILE = Path(__file__).with_name("poses.npz")
+SPLITS = {"train": (0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1)}  # of the poses, in their order
+WIDTH, HEIGHT = 128, 192
+SIDES = (140, 172)  # pixels from the eyes to the feet
+MARGIN = 10  # pixels around a figure: of the head, and of the width of its limbs
+LIMB, HEAD = 7, 10  # pixels: width of a limb, radius of a head
+FACE, HAIR = (250, 205, 165), (60, 45, 120)
+CLOTHES = ((70, 160, 90), (180, 90, 80), (150, 150, 150), (170, 150, 60))
+LIMBS = (("shoulder", "elbow"), ("elbow", "wrist"), ("shoulder", "hip"), ("hip", "knee"), ("knee", "ankle"))
+HIDDEN_BEHIND = ("nose", "left_eye", "right_eye")
+PLACES = {name: place for place, name in enumerate(COCO_NAMES)}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a picture shows.
+
+    Attributes:
+        points: (17, 2), x and y of the keypoints in pixels, a pixel's centre at one half.
+        behind: whether it is seen from behind.
+        clothes: number of the colour of its limbs in `CLOTHES`.
+    """
+
+    points: np.ndarray
+    behind: bool
+    clothes: int
+
+
+class Poses(DetectionImages):
+    """Pictures of one split, made when they are asked for: the same for the same seed, split, index and parameters.
+
+    Args:
+        split: train, validation or test; each has its own poses.
+        size: how many pictures there are.
+        seed: another seed, other pictures of the same poses.
+        noise: the background is uniform noise of grey levels from 0 to this, of 255.
+
+    Raises:
+        InputError: for a value that no picture can be made with.
+    """
+
+    def __init__(self, split: str, *, size: int, seed: int = 0, noise: int = 24):
+        if split not in SPLITS:
+            raise InputError(f"split={split!r} is unknown; choose one of {', '.join(SPLITS)}")
+        for name, value, low, high in (("size", size, 1, None), ("seed", seed, 0, None), ("noise", noise, 0, 255)):
+            if value < low or (high is not None and value > high):
+                raise InputError(
+                    f"{name}={value} is out of range; choose {low} {'or more' if high is None else f'to {high}'}"
+                )
+        self.split, self.size, self.seed, self.noise = split, size, seed, noise
+        shape = Shape((WIDTH,), HEIGHT, WIDTH, max_boxes=1)
+        options = {
+            "shape": shape,
+            "masks": False,
+            "keypoints": of_coco(1),
+            "flip": False,
+        }  # all are new draws
+        groups = np.ones(size, np.int32)  # all are tall
+        super().__init__("poses", Numbers(size), ("figure",), (1,), groups, **options)
+
+    def annotated(self, index: int) -> Image:
+        """The figure with its keypoints, and the box of what is drawn."""
+        figure = self.compose(index)
+        drawn = np.asarray(_mask(figure))
+        rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
+        box = (columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
+        visible = [0 if figure.behind and name in HIDDEN_BEHIND else 2 for name in COCO_NAMES]
+        points = np.concatenate([figure.points - 0.5, np.array(visible, float)[:, None]], axis=1)
+        points[points[:, 2] == 0] = 0
+        instance = Instance(0, tuple(map(float, box)), 0, False, float((drawn > 0).sum()), None, points)
+        return Image(index, self.names[index], WIDTH, HEIGHT, [instance])
+
+    def pixels(self, index: int) -> np.ndarray:
+        """uint8 (h, w, 3), the picture."""
+        figure = self.compose(index)
+        noise = self._rng(index, 1).integers(0, self.noise + 1, (HEIGHT, WIDTH, 3), np.uint8)
+        mask = np.asarray(_mask(figure))
+        colours = np.array([(0, 0, 0), CLOTHES[figure.clothes], HAIR if figure.behind else FACE], np.uint8)
+        return np.where(mask[..., None] > 0, colours[mask], noise)
+
+    def compose(self, index: int) -> Figure:
+        """The figure of a picture."""
+        if not 0 <= index < self.size:
+            raise InputError(f"index={index} is out of range; choose 0 to {self.size - 1}")
+        rng = self._rng(index, 0)
+        of_split = poses(self.split)
+        points = of_split[rng.integers(len(of_split))] * rng.uniform(*SIDES)
+        behind, mirrored = rng.integers(2, size=2).astype(bool).tolist()
+        if mirrored:  # another pose, of another figure: its left is this one's right
+            points = (points * (-1, 1))[of_coco(1).flip_order]
+        if behind:  # the same figure, seen from the other side
+            points = points * (-1, 1)
+        points = points - points.min(axis=0)
+        room = np.array([WIDTH, HEIGHT]) - 2 * MARGIN - points.max(axis=0)
+        points = points + MARGIN + rng.uniform(0, np.maximum(room, 0))
+        return Figure(points, behind, int(rng.integers(len(CLOTHES))))
+
+    def list_hash(self) -> str:
+        """12 hex digits that name these pictures: equal when split, parameters and the list's length are."""
+        parameters = {name: getattr(self, name) for name in ("split", "size", "seed", "noise")}
+        return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
+
+    def failure_reason(self, index: int) -> str:
+        """Never asked: a picture that is drawn cannot fail."""
+        raise InputError(f"index={index}: a picture that is drawn cannot fail to decode")
+
+    def _rng(self, index: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, list(SPLITS).index(self.split), index, stream])
+
+
+@functools.cache
+def poses(split: str) -> np.ndarray:
+    """(n, 17, 2): x and y of COCO's keypoints, from 0; the height of a pose is 1. All are seen from the front."""
+    with np.load(FILE) as file:
+        points = file["points"] / 255.0
+    first, last = (round(share * len(points)) for share in SPLITS[split])
+    return points[first:last]
+
+
+def _mask(figure: Figure) -> Pictures.Image:
+    """0 where nothing is drawn, 1 on the limbs, 2 on the head."""
+    picture = Pictures.new("L", (WIDTH, HEIGHT))
+    draw = ImageDraw.Draw(picture)
+    at = {name: tuple(figure.points[place].tolist()) for name, place in PLACES.items()}
+    lines = [(at[f"{side}_{a}"], at[f"{side}_{b}"]) for side in ("left", "right") for a, b in LIMBS]
+    lines += [(at[f"left_{part}"], at[f"right_{part}"]) for part in ("shoulder", "hip")]
+    middle = tuple(np.mean([at["left_shoulder"], at["right_shoulder"]], axis=0).tolist())
+    lines.append((middle, at["nose"]))
+    for line in lines:
+        draw.line(line, fill=1, width=LIMB)
+        for x, y in line:
+            draw.ellipse((x - LIMB / 2, y - LIMB / 2, x + LIMB / 2, y + LIMB / 2), fill=1)
+    x, y = np.mean([at["left_ear"], at["right_ear"]], axis=0).tolist()
+    draw.ellipse((x - HEAD, y - HEAD, x + HEAD, y + HEAD), fill=2)
+    return picture

@@ -1,0 +1,95 @@
+"""What a detector's losses and figures are called: in logs, beside the progress bar, in curves and in results."""
+
+from nl_jax.figures.curves import Curves
+from nl_jax.training.task import Results
+
+TRAIN_FIGURES = {
+    "class_loss": "names {:.2f}",
+    "box_loss": "boxes {:.2f}",
+    "mask_loss": "masks {:.2f}",
+    "keypoint_loss": "keypoints {:.2f}",
+    "objectness_loss": "",
+    "rpn_box_loss": "",
+    "positive_anchors": "",
+    "positive_proposals": "",
+    "boxes_without_area": "",
+    "keypoints": "",
+}
+VALIDATION_FIGURES = {
+    "box_ap": "box AP {:.1%}",
+    "mask_ap": "mask AP {:.1%}",
+    **dict.fromkeys(
+        (f"{kind}_ap{of}" for kind in ("box", "mask") for of in ("50", "75", "_small", "_medium", "_large")), ""
+    ),
+    "box_ap_agnostic": "found {:.1%}",
+    "mask_ap_agnostic": "",
+    "box_ar100": "",
+    "mask_ar100": "",
+    "keypoint_ap": "keypoint AP {:.1%}",
+    **dict.fromkeys((f"keypoint_{of}" for of in ("ap50", "ap75", "ap_medium", "ap_large", "ar")), ""),
+    "keypoint_exchanged": "left for right {:.1%}",
+}
+RESULT_FIGURES = {
+    "box_ap": "boxes, AP",
+    "box_ap50": "boxes, AP50",
+    "box_ap75": "boxes, AP75",
+    "mask_ap": "masks, AP",
+    "mask_ap50": "masks, AP50",
+    "mask_ap75": "masks, AP75",
+    "box_ap_agnostic": "boxes whatever their class, AP",
+    "mask_ap_agnostic": "masks whatever their class, AP",
+    "box_ar100": "boxes, AR of 100 detections",
+    "mask_ar100": "masks, AR of 100 detections",
+    "keypoint_ap": "keypoints, AP",
+    "keypoint_ap50": "keypoints, AP50",
+    "keypoint_ap75": "keypoints, AP75",
+    "keypoint_ar": "keypoints, AR",
+    "keypoint_exchanged": "keypoints found left for right, or right for left",
+}
+CURVES = (
+    Curves(
+        "Losses in training",
+        "",
+        {
+            "train_class_loss": "names",
+            "train_box_loss": "boxes",
+            "train_mask_loss": "masks",
+            "train_keypoint_loss": "keypoints",
+            "train_objectness_loss": "objectness",
+            "train_rpn_box_loss": "boxes of proposals",
+        },
+    ),
+    Curves(
+        "Average precision",
+        "%",
+        {
+            "validation_box_ap": "boxes",
+            "validation_mask_ap": "masks",
+            "validation_keypoint_ap": "keypoints",
+            "validation_box_ap_agnostic": "boxes, whatever their class",
+        },
+        scale=100.0,
+        top=100.0,
+    ),
+)
+
+
+def words(results: Results) -> str:
+    """Box AP with mask AP or keypoint AP, as far as the results have them."""
+    kinds = [
+        f"{kind} AP {results[f'{kind}_ap']:.1%}, AP50 {results[f'{kind}_ap50']:.1%}, "
+        f"AP75 {results[f'{kind}_ap75']:.1%}, whatever the class {results[f'{kind}_ap_agnostic']:.1%}"
+        for kind in ("box", "mask")
+        if f"{kind}_ap" in results
+    ]
+    if "keypoint_ap" in results:
+        kinds = [f"box AP {results['box_ap']:.1%}", _keypoint_words(results)]
+    return "; ".join(kinds) or "no true object, so no AP"
+
+
+def _keypoint_words(results: Results) -> str:
+    found = f"keypoint AP {results['keypoint_ap']:.1%}, AP50 {results['keypoint_ap50']:.1%}, "
+    found += f"AP75 {results['keypoint_ap75']:.1%}"
+    if "keypoint_exchanged" in results:
+        found += f", found left for right or right for left {results['keypoint_exchanged']:.1%}"
+    return found

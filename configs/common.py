@@ -64,6 +64,7 @@ def base() -> ConfigDict:
     config.start = ConfigDict()  # where the parameters come from
     config.start.stage = ""  # FILE.py:ROW of the config to start from; it is run first if it has not run
     config.start.workdir = ""  # the workdir of a finished run, in place of the stage
+    config.start.model = ""  # or the name of a published network (nl_jax.zoo)
     config.start.planes = "mean"  # of an inflated kernel: mean (each plane a t-th) or center
 
     config.images = ConfigDict(dict(train="", validation=""))  # of the image stage that a chain of stages begins with

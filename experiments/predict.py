@@ -1,9 +1,9 @@
 r"""What a trained network sees in videos or images: classes or objects, and on request pictures or JSON.
 
 python -m experiments.predict --workdir=runs/folder VIDEO.mp4 FOLDER 'VIDEOS/*.webm' --out=predictions
-python -m experiments.predict --checkpoint=I3D_NLN_8x8_R50.pyth --source=slowfast \
-    --config=configs/kinetics.py:nl5_i3d_r50 --config.model.geometry=slowfast --config.data.frames=8 \
-    --config.data.stride=8 --classes=kinetics_classes.txt VIDEO.mp4
+python -m experiments.predict --model=i3d_nln_r50_8x8 VIDEO.mp4
+python -m experiments.predict --checkpoint=FILE --config=configs/kinetics.py:nl5_i3d_r50 \
+    --config.model.geometry=slowfast --classes=classes.txt VIDEO.mp4
 python -m experiments.predict --workdir=runs/folder /dev/video0 --seconds=60
 
 python -m experiments.predict --workdir=runs/detector IMAGE.jpg FOLDER VIDEO.mp4 --out=found
@@ -40,9 +40,10 @@ from nl_jax.figures import attention
 from nl_jax.figures.scores import draw_scores
 from nl_jax.runs.predictor import Prediction, Predictor
 from nl_jax.training import workdir
+from nl_jax.zoo import find
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "weights of another program; with --source and --config")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "weights of another program; with --config or --model")
 BEST = flags.DEFINE_bool("best", False, "the checkpoint that was best in validation, not the newest")
 EVERY = flags.DEFINE_float(
     "every", None, "seconds from clip to clip; 10 where that is more clips than in testing, no gap in a stream", 0
@@ -59,7 +60,7 @@ flags.adopt_module_key_flags(foreign)
 
 
 def main(arguments: list[str]) -> None:
-    if WORKDIR.value is not None and workdir.read_config(Path(WORKDIR.value)).get("task") == "detection":
+    if _finds_objects():
         _objects(arguments)
         return
     position = pictures.parse_position(POSITION.value)
@@ -93,31 +94,39 @@ def main(arguments: list[str]) -> None:
         command_line.fail(f"{failed} of {done + failed} videos could not be read", 1 if done else 2)
 
 
+def _finds_objects() -> bool:
+    if WORKDIR.value is not None:
+        return workdir.read_config(Path(WORKDIR.value)).get("task") == "detection"
+    return foreign.MODEL.value is not None and CHECKPOINT.value is None and find(foreign.MODEL.value).is_detector
+
+
 def _objects(arguments: list[str]) -> None:
     if OUT.value:
         workdir.make_directory(Path(OUT.value))
     predict_objects.predict(
-        Path(WORKDIR.value),
+        Path(WORKDIR.value) if WORKDIR.value else None,
         arguments,
         best=BEST.value,
         min_score=MIN_SCORE.value,
         every=EVERY.value or 0.0,
         out=Path(OUT.value) if OUT.value else None,
         print_json=_print_json if JSON.value else None,
+        model=foreign.MODEL.value,
     )
 
 
 def _predictor() -> Predictor:
-    if (WORKDIR.value is None) == (CHECKPOINT.value is None):
-        raise InputError("give one of --workdir and --checkpoint, the network to use")
+    others = CHECKPOINT.value is not None or foreign.MODEL.value is not None
+    if (WORKDIR.value is not None) == others:
+        raise InputError("give one of --workdir, --model and --checkpoint, the network to use")
     if WORKDIR.value is not None:
         if foreign.CONFIG.value is not None or foreign.SOURCE.value is not None:
             raise InputError("--config and --source go with --checkpoint; a workdir has its own")
         return Predictor.of_workdir(Path(WORKDIR.value), best=BEST.value, multi_label=MULTI_LABEL.value)
-    if foreign.CONFIG.value is None or foreign.SOURCE.value is None:
-        raise InputError("--checkpoint needs --config, the network in the file, and --source, whose file it is")
+    if foreign.MODEL.value is not None and MULTI_LABEL.value is None:
+        return Predictor.from_pretrained(foreign.MODEL.value, CHECKPOINT.value)
     model, config, classes, report = foreign.import_network(CHECKPOINT.value)
-    print(f"{CHECKPOINT.value}: {report}", file=sys.stderr)
+    print(f"{CHECKPOINT.value or foreign.MODEL.value}: {report}", file=sys.stderr)
     return Predictor(model, config, classes, multi_label=bool(MULTI_LABEL.value))
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float, UInt8
 
 from nl_jax.data.coco.annotations import Image
@@ -16,10 +18,13 @@ from nl_jax.data.decode import all_frames, to_rgb_of
 from nl_jax.data.packets import index_of
 from nl_jax.errors import InputError
 from nl_jax.evaluation.paste import paste
+from nl_jax.models import flat
+from nl_jax.models.flat import FlatParams
 from nl_jax.tasks import task_of
 from nl_jax.tasks.detection import Detection
 from nl_jax.training import sharding, workdir
 from nl_jax.training.evaluator import Evaluator
+from nl_jax.zoo.pretrained import pretrained
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,26 @@ class Detector:
         task = task_of(config)
         if not isinstance(task, Detection):
             raise InputError(f"{directory}: the run is one of {config.get('task', 'classification')}, not of detection")
-        mesh = sharding.make_mesh(1, 1, devices=jax.local_devices()[:1])  # an image at a time
-        graphdef, *arrays = workdir.restore_arrays(directory, task, mesh, best=best)
-        self.classes, self._shape = workdir.read_classes(directory), task.shape()
-        self._forward = partial(Evaluator(graphdef, task.forward(), mesh).outputs, *arrays)
+        arrays = workdir.restore_arrays(directory, task, _mesh(), best=best)
+        self._prepare(task, workdir.read_classes(directory), *arrays)
+
+    @classmethod
+    def from_pretrained(cls, name: str, path: str | Path | None = None) -> "Detector":
+        """That of a published network; see `nl_jax.from_pretrained`.
+
+        Raises:
+            InputError: as there, and for a network that finds no objects.
+        """
+        found = pretrained(name, path)
+        if not found.entry.is_detector:
+            raise InputError(f"{name} names what a video shows: nl_jax.Predictor.from_pretrained takes it")
+        detector = cls.__new__(cls)
+        detector._prepare(task_of(found.config), found.classes, *flat.split(found.model))
+        return detector
+
+    def _prepare(self, task: Detection, classes: tuple[str, ...], graphdef: nnx.GraphDef, *arrays: FlatParams):
+        self.classes, self._shape = classes, task.shape()
+        self._forward = partial(Evaluator(graphdef, task.forward(), _mesh()).outputs, *arrays)
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], min_score: float = 0.5) -> Objects:
         """What is found in an image with a score of at least `min_score`."""
@@ -82,6 +103,10 @@ class Detector:
         if "masks" in found:
             masks = paste(found["masks"][kept], boxes, (height, width), whole_pixels=False)
         return Objects(self.classes, found["classes"][kept], found["scores"][kept], boxes, masks)
+
+
+def _mesh() -> Mesh:
+    return sharding.make_mesh(1, 1, devices=jax.local_devices()[:1])  # an image at a time
 
 
 def frames(path: str, every: float = 0.0) -> Iterator[tuple[int, float, np.ndarray]]:

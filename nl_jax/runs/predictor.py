@@ -24,6 +24,7 @@ from nl_jax.tasks.classification import Classification
 from nl_jax.training import sharding, workdir
 from nl_jax.training.evaluator import Evaluator
 from nl_jax.training.normalize import make_normalize
+from nl_jax.zoo.pretrained import pretrained
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Prediction:
     crops: int
     surest: Clip
 
-    def top(self, count: int, scores: np.ndarray | None = None) -> list[dict[str, str | float | int]]:
+    def top(self, count: int = 5, scores: np.ndarray | None = None) -> list[dict[str, str | float | int]]:
         """The likeliest classes of the video, or of `scores`: class, score and label of each."""
         scores = self.scores if scores is None else scores
         order = np.argsort(-scores, kind="stable")[:count]
@@ -81,6 +82,20 @@ class Predictor:
             results = directory / "results.json"
             multi_label = results.exists() and "video_map" in json.loads(results.read_text())
         return cls(model, config, classes, multi_label=multi_label)
+
+    @classmethod
+    def from_pretrained(cls, name: str, path: str | Path | None = None) -> "Predictor":
+        """That of a published network; see `nl_jax.from_pretrained`."""
+        found = pretrained(name, path)
+        if found.entry.is_detector:
+            raise InputError(f"{name} finds objects in images: nl_jax.runs.detector.Detector.from_pretrained takes it")
+        if not found.classes:
+            raise InputError(f"{name} has no classifier: it is there to start training from")
+        return cls(found.model, found.config, found.classes, multi_label=False)
+
+    def __call__(self, path: str | Path) -> Prediction:
+        """What a video or an image shows: `file` with a clip every ten seconds at least."""
+        return self.file(str(path), every=10.0)
 
     def check_block(self, block: str | None) -> None:
         """Raises InputError for a block that the network does not have."""

@@ -1,0 +1,21 @@
+"""All published networks by name."""
+
+import difflib
+
+from nl_jax.errors import InputError
+from nl_jax.zoo import images, videos
+from nl_jax.zoo.entry import Entry
+
+ENTRIES = {entry.name: entry for entry in (*videos.ENTRIES, *images.ENTRIES)}
+
+
+def find(name: str) -> Entry:
+    """The entry of a name.
+
+    Raises:
+      InputError: for an unknown name, with those that are like it.
+    """
+    if name not in ENTRIES:
+        near = difflib.get_close_matches(name, ENTRIES, 3) or list(ENTRIES)
+        raise InputError(f"there is no published network {name!r}; choose {', '.join(near)} (nl_jax.zoo.ENTRIES)")
+    return ENTRIES[name]

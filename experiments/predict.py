@@ -16,9 +16,7 @@ dshow:video=NAME. Clips and crops are those of testing, and more clips for video
 1 if a video could not be read, 2 if none could.
 """
 
-import glob
 import json
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -31,9 +29,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments import command_line, foreign, pictures, predict_objects
+from experiments.named_videos import named_videos
 from nl_jax.data.failure import DecodeError
-from nl_jax.data.picture_folder import is_picture, picture_files
-from nl_jax.data.sources.folder import find_videos
 from nl_jax.data.stream import is_stream
 from nl_jax.errors import InputError
 from nl_jax.figures import attention
@@ -72,7 +69,7 @@ def main(arguments: list[str]) -> None:
     width = None if sys.stdout.isatty() else 10_000
     console = Console(highlight=False, soft_wrap=False, quiet=JSON.value, width=width)
     done, failed, stems = 0, 0, Counter()
-    for name, problem in _videos(arguments):
+    for name, _, problem in named_videos(arguments):
         if not problem:
             try:
                 found = _predict(predictor, name, console)
@@ -128,34 +125,6 @@ def _predictor() -> Predictor:
     model, config, classes, report = foreign.import_network(CHECKPOINT.value)
     print(f"{CHECKPOINT.value or foreign.MODEL.value}: {report}", file=sys.stderr)
     return Predictor(model, config, classes, multi_label=bool(MULTI_LABEL.value))
-
-
-def _videos(arguments: list[str]):
-    """(video, "") for every one that is named, or (what is named, why it is none)."""
-    for argument in arguments:
-        if is_stream(argument) or os.path.isfile(argument):
-            yield argument, ""
-            continue
-        if os.path.isdir(argument):
-            found, others = _videos_in(Path(argument))
-            problem = "the folder has no videos"
-            if pictures := sum(is_picture(file.name) for file in others):
-                print(f"{argument}: {pictures} still pictures beside videos are left out", file=sys.stderr)
-        else:
-            found = sorted(file for file in glob.glob(argument, recursive=True) if not os.path.isdir(file))
-            problem = "nothing fits the pattern" if glob.has_magic(argument) else "there is no such file"
-        yield from ((file, "") for file in found)
-        if not found:
-            yield argument, problem
-
-
-def _videos_in(folder: Path) -> tuple[list[str], list[Path]]:
-    """Those of a folder, which may be one itself, and what else is there."""
-    if frames := picture_files(os.listdir(folder)):
-        print(f"{folder}: its {len(frames)} numbered pictures are taken for one video", file=sys.stderr)
-        return [str(folder)], []
-    found, others = find_videos(folder)
-    return [str(folder / name) for name in found], others
 
 
 def _predict(predictor: Predictor, name: str, console: Console) -> Prediction:

@@ -2,10 +2,11 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -107,22 +108,7 @@ class Predictor:
 
         Raises DecodeError for a file that gives no frame.
         """
-        data = self._data
-
-        def sample(frames: int, rate: float) -> np.ndarray:
-            seconds = frames / rate if rate else 0.0
-            count = max(data.num_clips, math.ceil(seconds / every) if every else 0)
-            return test_indices(frames, data.frames, data.stride, count, data.starts, rate)
-
-        promised = None
-        while True:
-            try:
-                clips = clips_of_file(path, sample, data.test_short_side, promised)
-                return self._predict(path, clips, on_clip)
-            except ShortVideoError as error:
-                if promised is not None and error.frames >= promised:
-                    raise
-                promised = error.frames
+        return over_clips(path, self._data, every, lambda clips, _: self._predict(path, clips, on_clip))
 
     def stream(
         self, name: str, *, every: float, seconds: float, on_clip: Callable = lambda seconds, scores: None
@@ -151,8 +137,8 @@ class Predictor:
         numbers, seconds, view_scores, surest = [], [], [], None
         try:
             for clip in clips:
-                views = self._views(clip.video)
-                scores = scores_of_views(self._forward, views, self._at_once(len(views)))
+                views = views_of(clip.video, self._data)
+                scores = scores_of_views(self._forward, views, at_once(len(views)))
                 if not np.isfinite(scores).all():
                     raise DecodeError(name, "the network's scores of it are not finite")
                 of_clip = combine(scores, several=self._multi_label)
@@ -177,9 +163,39 @@ class Predictor:
             surest=Clip(*surest[1:]),
         )
 
-    def _views(self, video: np.ndarray) -> np.ndarray:
-        size = self._data.test_crop
-        return test_crops(video, size, self._data.num_crops) if size else video[None]
 
-    def _at_once(self, views: int) -> int:
-        return -(-views // jax.device_count()) * jax.device_count()
+def over_clips(path: str, data: ConfigDict, every: float, use: Callable[[Iterator[Clip], Callable], Any]) -> Any:
+    """use(the test clips of a file, what gives the numbers (v,t) of their frames); again for a file shorter than told.
+
+    Args:
+      data: `config.data` of videos.
+      every: a clip for every so many seconds where that is more than `data.num_clips`; 0 is as in testing.
+
+    Raises DecodeError for a file that gives no frame.
+    """
+    asked = []
+
+    def sample(frames: int, rate: float) -> np.ndarray:
+        seconds = frames / rate if rate else 0.0
+        count = max(data.num_clips, math.ceil(seconds / every) if every else 0)
+        asked.append(test_indices(frames, data.frames, data.stride, count, data.starts, rate))
+        return asked[-1]
+
+    promised = None
+    while True:
+        try:
+            return use(clips_of_file(path, sample, data.test_short_side, promised), lambda: asked[-1])
+        except ShortVideoError as error:
+            if promised is not None and error.frames >= promised:
+                raise
+            promised = error.frames
+
+
+def views_of(video: np.ndarray, data: ConfigDict) -> np.ndarray:
+    """The crops (v,t,h,w,3) of a clip that are tested."""
+    return test_crops(video, data.test_crop, data.num_crops) if data.test_crop else video[None]
+
+
+def at_once(views: int) -> int:
+    """So many views, filled up to a multiple of the devices."""
+    return -(-views // jax.device_count()) * jax.device_count()

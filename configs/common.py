@@ -36,6 +36,7 @@ def base() -> ConfigDict:
     config.model.nonlocal_options.subsample = "default"  # none, before, after
     config.model.nonlocal_options.scale = "default"  # a number or rsqrt_d
     config.model.nonlocal_options.norm = "default"  # batch, global, affine, frozen, none
+    config.model.nonlocal_options.variant = "default"  # a block that is not in the paper: nl_jax/models/variants.py
     config.model.norm = "batch"
     config.model.group_size = 8  # clips per batch norm group
     config.model.dropout = 0.5

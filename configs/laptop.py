@@ -42,7 +42,7 @@ LONG = {
     "optimizer.warmup_steps": 20,
     "model.norm": "frozen",
 }
-KEPT = ("model.inflate", "model.nonlocal_options.pairwise", "model.nonlocal_options.axes", "paper")
+KEPT = ("model.inflate", *(f"model.nonlocal_options.{name}" for name in ("pairwise", "axes", "variant")), "paper")
 
 
 def counterpart(row: dict) -> ConfigDict:

@@ -9,23 +9,13 @@ stopped. Videos that cannot be decoded are in OUT/bad_videos.csv. The exit code 
 if none could.
 """
 
-import csv
-import json
-import os
 from pathlib import Path
 
-import numpy as np
 from absl import flags
-from rich.console import Console
-from rich.progress import Progress
 
-from experiments import command_line
-from experiments.named_videos import named_videos
-from nl_jax.data.failure import DecodeError
-from nl_jax.data.stream import is_stream
+from experiments import command_line, feature_files
 from nl_jax.errors import InputError
-from nl_jax.runs.features import Extractor, Features
-from nl_jax.training import workdir
+from nl_jax.runs.features import Extractor
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
 MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo), in its place")
@@ -47,68 +37,10 @@ def main(arguments: list[str]) -> None:
     else:
         extractor = Extractor.of_workdir(Path(WORKDIR.value), LAYER.value, best=BEST.value, **options)
     out = Path(OUT.value)
-    workdir.make_directory(out)
-    _claim(out, extractor.settings() | {"pooled": POOLED.value, "every": EVERY.value})
-    videos = _videos(arguments, out)
-    waiting = [video for video in videos if video[2] or not video[1].exists()]
-    console = Console(highlight=False)
-    console.print(f"{len(videos)} videos, {len(videos) - len(waiting)} of them done before; layer {extractor.layer}")
-    bad = []
-    with Progress(console=console) as progress:
-        for name, path, problem in progress.track(waiting, description="videos"):
-            try:
-                if problem:
-                    raise DecodeError(name, problem)
-                _write(path, extractor(name, EVERY.value))
-            except DecodeError as error:
-                bad.append((name, error.reason))
-                console.print(f"passed over: {name}: {error.reason}")
-    with (out / "bad_videos.csv").open("w", newline="", errors="surrogateescape") as file:
-        csv.writer(file).writerows([("video", "reason"), *bad])
+    bad, total = feature_files.write(extractor, arguments, out, every=EVERY.value)
     if bad:
-        command_line.fail(
-            f"{len(bad)} of {len(videos)} videos could not be read: {out / 'bad_videos.csv'}",
-            1 if len(bad) < len(videos) else 2,
-        )
-
-
-def _claim(out: Path, settings: dict[str, object]) -> None:
-    """Writes what the features of a folder depend on. Raises InputError for a folder of others."""
-    path = out / "features.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-        if differing := [
-            f"{name} was {found.get(name)!r} and is now {settings[name]!r}"
-            for name in settings
-            if found.get(name) != settings[name]
-        ]:
-            raise InputError(f"--out: {out} holds other features: {'; '.join(differing)}. Choose another folder")
-    workdir.write_json(path, settings)
-
-
-def _videos(arguments: list[str], out: Path) -> list[tuple[str, Path, str]]:
-    """(video, its file of features, why it is none or ""); InputError for two videos of one name."""
-    found: dict[Path, str] = {}
-    videos = []
-    for name, relative, problem in named_videos(arguments):
-        if is_stream(name):
-            raise InputError(f"{name}: a camera has no end; features are those of files")
-        path = out / f"{relative}.npz"
-        if not problem:
-            if path in found:
-                raise InputError(f"{found[path]} and {name} would both be {path}; give the folder above both")
-            found[path] = name
-        videos.append((name, path, problem))
-    return videos
-
-
-def _write(path: Path, features: Features) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        np.savez(file, clips=features.clips, seconds=features.seconds, features=features.features)
-    os.replace(part, path)
+        message = f"{bad} of {total} videos could not be read: {out / feature_files.BAD}"
+        command_line.fail(message, 1 if bad < total else 2)
 
 
 if __name__ == "__main__":

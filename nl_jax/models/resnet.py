@@ -12,6 +12,7 @@ from nl_jax.models.geometry import Geometry, resolve
 from nl_jax.models.nonlocal_block import NonLocalBlock
 from nl_jax.models.norm import Norm
 from nl_jax.models.resnet_config import BLOCKS_PER_STAGE, ResNetConfig
+from nl_jax.models.variants import VARIANTS
 
 
 def nonlocal_preset(depth: int, count: int) -> dict[str, tuple[int, ...]]:
@@ -62,7 +63,8 @@ class VideoResNet(nnx.Module):
                 nonlocal_block = None
                 if position in config.nonlocal_blocks.get(stage, ()):
                     options = _nonlocal_options(config, geometry, stage)
-                    nonlocal_block = NonLocalBlock(4 * width * 2**index, **options, dtype=dtype, rngs=rngs)
+                    kind = VARIANTS.get(options.pop("variant", None), NonLocalBlock)
+                    nonlocal_block = kind(4 * width * 2**index, **options, dtype=dtype, rngs=rngs)
                 blocks.append(
                     Bottleneck(
                         features,
@@ -181,4 +183,6 @@ def _nonlocal_options(config: ResNetConfig, geometry: Geometry, stage: str) -> d
     asked |= config.nonlocal_options.get(stage, {})
     if asked.get("axes") == "time":
         defaults["subsample"] = None  # no neighbours in space to pool
+    if "variant" in asked:
+        defaults = {name: defaults[name] for name in ("norm", "group_size", "init")}
     return defaults | asked

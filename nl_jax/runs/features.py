@@ -59,7 +59,7 @@ class Extractor:
         if not found:
             raise InputError(f"layer={layer}: the network has {', '.join(names)}")
         self.layer = found[0] if found[0] == layer else found[-1]
-        self._data = config.data
+        self._data, self.pooled = config.data, pooled
         normalize = make_normalize(config.input)
 
         def forward(model, inputs):
@@ -96,7 +96,9 @@ class Extractor:
     def settings(self) -> dict[str, object]:
         """What the features of a video depend on, beside the layer: the network and the clips of a video."""
         names = ("frames", "stride", "num_clips", "num_crops", "starts", "test_short_side", "test_crop")
-        return {"network": self.digest, "layer": self.layer} | {name: self._data[name] for name in names}
+        return {"network": self.digest, "layer": self.layer, "pooled": self.pooled} | {
+            name: self._data[name] for name in names
+        }
 
     def __call__(self, path: str | Path, every: float = 0.0) -> Features:
         """The features of a video, with a clip for every so many seconds where that is more than in testing.

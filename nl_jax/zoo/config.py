@@ -73,7 +73,7 @@ def config_of(entry: Entry) -> ConfigDict:
     config.model = ConfigDict(MODEL | (DETECTOR_MODEL if entry.is_detector else {}))
     config.model.nonlocal_blocks = ConfigDict(dict.fromkeys(STAGES, ()))
     config.model.nonlocal_time_group = ConfigDict(dict.fromkeys(STAGES, 0))
-    options = ("pairwise", "axes", "subsample", "scale", "norm", *(("init",) if entry.is_detector else ()))
+    options = ("pairwise", "axes", "subsample", "scale", "norm", "variant", *(("init",) if entry.is_detector else ()))
     config.model.nonlocal_options = ConfigDict(dict.fromkeys(options, "default"))
     config.input = ConfigDict({"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)})
     if entry.is_detector:

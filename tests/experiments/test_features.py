@@ -3,16 +3,14 @@
 import csv
 import json
 import shutil
-import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 from flax import nnx
 
 from configs import folder
-from experiments import features
+from experiments import feature_files
 from nl_jax.data.video_folder import VideoFolder
 from nl_jax.errors import InputError
 from nl_jax.models import VideoResNet
@@ -61,9 +59,7 @@ def test_features_are_those_of_the_network_for_the_views_of_testing(config, mode
         Extractor(model, config)
 
 
-def test_a_command_goes_on_where_it_stopped_and_lists_bad_videos(
-    config, model, video_folder, tmp_path, monkeypatch, capsys
-):
+def test_a_command_goes_on_where_it_stopped_and_lists_bad_videos(config, model, video_folder, tmp_path):
     videos, out = tmp_path / "videos", tmp_path / "out"
     shutil.copytree(video_folder, videos)
     (videos / "pagoda" / "text.mp4").write_text("this is no video\n" * 100)
@@ -75,17 +71,7 @@ def test_a_command_goes_on_where_it_stopped_and_lists_bad_videos(
             return super().__call__(path, every)
 
     extractor = Counting(model, config, "res3")
-    monkeypatch.setattr(features.Extractor, "of_workdir", lambda *_, **__: extractor)
-    if not features.flags.FLAGS.is_parsed():
-        features.flags.FLAGS([*sys.argv[:1], "--out=unused"])
-
-    def run(**given):
-        with flagsaver.flagsaver(workdir="runs/any", model=None, out=str(out), **given):
-            features.main([str(videos)])
-
-    with pytest.raises(SystemExit) as ended:
-        run()
-    assert ended.value.code == 1 and "1 of 5 videos could not be read" in capsys.readouterr().err
+    assert feature_files.write(extractor, [str(videos)], out) == (1, 5)
     with (out / "bad_videos.csv").open() as file:
         (_, (bad, _)) = csv.reader(file)
     assert bad == str(videos / "pagoda" / "text.mp4")
@@ -98,12 +84,11 @@ def test_a_command_goes_on_where_it_stopped_and_lists_bad_videos(
     (out / names[0]).unlink()
     (videos / "pagoda" / "text.mp4").unlink()
     asked.clear()
-    run()
+    assert feature_files.write(extractor, [str(videos)], out) == (0, 4)
     assert asked == [str(videos / names[0].removesuffix(".npz"))]
     assert (out / "bad_videos.csv").read_text().splitlines() == ["video,reason"]
+    extractor.pooled = False
     with pytest.raises(InputError, match="holds other features: pooled was True and is now False"):
-        run(pooled=False)
-    with flagsaver.flagsaver(workdir=None, model=None, out=str(out)), pytest.raises(InputError, match="give one of"):
-        features.main([str(videos)])
+        feature_files.write(extractor, [str(videos)], out)
     with pytest.raises(InputError, match=r"would both be .*clip\.mp4\.npz; give the folder above both"):
-        features._videos([str(videos / label / "clip.mp4") for label in ("flower", "pagoda")], out)
+        feature_files._videos([str(videos / label / "clip.mp4") for label in ("flower", "pagoda")], out)

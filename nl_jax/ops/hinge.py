@@ -31,7 +31,7 @@ MIN_SORTED_KEYS = {"cpu": 512, "gpu": 2048, "tpu": 16384}
 
 def hinge_form(platform: str, m: Any) -> str:
     """The form for m keys, a number or a symbol, on "cpu", "gpu" or "tpu"."""
-    return "sorted" if not devices.known(m) or m >= MIN_SORTED_KEYS[platform] else "blockwise"
+    return "sorted" if devices.known(m) and m >= MIN_SORTED_KEYS[platform] else "blockwise"
 
 
 def hinge(

@@ -16,6 +16,8 @@ All have derivatives of any order in reverse mode: `jax.jacrev(jax.grad(f))` is 
 values; JAX refuses it for the other forms, whose gradients are written by hand.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -134,7 +136,7 @@ def _zeroed(x: Float[Array, "b m c"], valid: Bool[Array, "b m"] | None) -> Float
     return x if valid is None else jnp.where(valid[..., None], x, 0)
 
 
-def _count(keys: Float[Array, "b m *d"], valid: Bool[Array, "b m"] | None) -> int | Float[Array, "b 1 1"]:
+def _count(keys: Float[Array, "b m *d"], valid: Bool[Array, "b m"] | None) -> Any:
     """C(x) of dot product and concatenation: the number of keys, or of valid ones, and 1 where there are none."""
     if valid is None:
         return keys.shape[1]

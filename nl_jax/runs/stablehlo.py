@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import export
 from ml_collections import ConfigDict
 
-from nl_jax.errors import InputError
+from nl_jax.errors import InputError, require
 from nl_jax.models import MaskRCNN, VideoResNet
 from nl_jax.ops import devices
 from nl_jax.training import workdir
@@ -52,7 +52,11 @@ def write_programs(
 
     Returns:
       The files.
+
+    Raises:
+      MissingExtra: where flatbuffers, which JAX writes programs with, is not installed.
     """
+    require("export", "flatbuffers")
     shapes = {"video": ["b", *clip_shape(config)], "logits": ["b", len(classes)]}
     workdir.make_directory(out)
     written = []

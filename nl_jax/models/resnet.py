@@ -13,6 +13,7 @@ from nl_jax.models.nonlocal_block import NonLocalBlock
 from nl_jax.models.norm import Norm
 from nl_jax.models.resnet_config import BLOCKS_PER_STAGE, ResNetConfig
 from nl_jax.models.variants import VARIANTS
+from nl_jax.ops.devices import Shape
 
 
 def nonlocal_preset(depth: int, count: int) -> dict[str, tuple[int, ...]]:
@@ -156,7 +157,7 @@ def _run(layer: nnx.Module, x: Array, *valid: Array) -> Array:
     return layer(x, *valid)
 
 
-def _valid_at(shape: tuple[int, ...], valid: Array | None) -> tuple[Array, ...]:
+def _valid_at(shape: Shape, valid: Array | None) -> tuple[Array, ...]:
     """() or (valid,) at every place of a map of this shape."""
     if valid is None:
         return ()

@@ -22,6 +22,7 @@ from nl_jax.errors import InputError
 from nl_jax.models import flat
 from nl_jax.models.geometry import GEOMETRIES
 from nl_jax.runs import stages
+from nl_jax.runs.detector import Detector
 from nl_jax.tasks import task_of
 from nl_jax.training import sharding
 from nl_jax.training.workdir import flatten
@@ -208,7 +209,7 @@ def detectron2_state(model):
 
 
 @pytest.mark.parametrize("name", one_of_each(DETECTORS))
-def test_a_file_of_a_detector_loads_by_the_name_alone(name, randomise, stand_in, tmp_path, torch):
+def test_a_file_of_a_detector_loads_by_the_name_alone(name, randomise, stand_in, tmp_path, torch, monkeypatch):
     small = {"blocks_per_stage": (1, 1, 1, 1), "width": 8, "detector.fpn_channels": 4, "detector.box_channels": 4}
     entry = stand_in(name, **small | {"detector.mask_channels": 4})
     task, classes = task_of(config_of(entry)), class_names(entry.classes)
@@ -216,6 +217,12 @@ def test_a_file_of_a_detector_loads_by_the_name_alone(name, randomise, stand_in,
     path = tmp_path / "model"
     if entry.source == "torchvision":
         weights.save(model, path)
+        assert Detector.from_pretrained(name, path).classes == classes
+        with pytest.raises(InputError, match=r"Predictor\.from_pretrained takes it"):
+            monkeypatch.setattr(
+                "nl_jax.runs.detector.pretrained", lambda *_: types.SimpleNamespace(entry=zoo.find("i3d_r50_8x8"))
+            )
+            Detector.from_pretrained("i3d_r50_8x8")
     else:
         path.write_bytes(pickle.dumps({"model": detectron2_state(model), "__author__": "Detectron2 Model Zoo"}))
     found = pretrained(name, path)

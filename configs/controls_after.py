@@ -14,8 +14,16 @@ a relation between two places:
 
 from configs import kinetics, table2c
 from configs.kinetics import NL5, R50
-from nl_jax.models.variants import VARIANTS
 
+VARIANTS = (
+    "global_context",
+    "simplified",
+    "disentangled",
+    "double_attention",
+    "compact_generalized",
+    "several_heads",
+    "pyramid_keys",
+)
 ROWS = {
     "baseline": table2c.ROWS["baseline_r50"],
     "five_blocks": table2c.ROWS["r50_5"],

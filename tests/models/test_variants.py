@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from configs import controls_after
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig, VideoResNet
 from nl_jax.models.variants import VARIANTS, GlobalContext
@@ -180,6 +181,10 @@ def test_a_network_has_them_in_the_place_of_its_blocks():
         wrong = ResNetConfig(**vars(config) | {"nonlocal_options": options})
         with pytest.raises(InputError, match=message):
             wrong.check()
+
+
+def test_every_block_has_a_row():
+    assert list(controls_after.ROWS) == ["baseline", "five_blocks", *VARIANTS]
 
 
 def test_what_cannot_be_is_said():

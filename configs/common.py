@@ -36,6 +36,7 @@ def base() -> ConfigDict:
     config.model.nonlocal_options.subsample = "default"  # none, before, after
     config.model.nonlocal_options.scale = "default"  # a number or rsqrt_d
     config.model.nonlocal_options.norm = "default"  # batch, global, affine, frozen, none
+    config.model.nonlocal_options.variant = "default"  # a block that is not in the paper: nl_jax/models/variants.py
     config.model.norm = "batch"
     config.model.group_size = 8  # clips per batch norm group
     config.model.dropout = 0.5
@@ -64,6 +65,7 @@ def base() -> ConfigDict:
     config.start = ConfigDict()  # where the parameters come from
     config.start.stage = ""  # FILE.py:ROW of the config to start from; it is run first if it has not run
     config.start.workdir = ""  # the workdir of a finished run, in place of the stage
+    config.start.model = ""  # or the name of a published network (nl_jax.zoo)
     config.start.planes = "mean"  # of an inflated kernel: mean (each plane a t-th) or center
 
     config.images = ConfigDict(dict(train="", validation=""))  # of the image stage that a chain of stages begins with

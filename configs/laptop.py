@@ -42,7 +42,8 @@ LONG = {
     "optimizer.warmup_steps": 20,
     "model.norm": "frozen",
 }
-KEPT = ("model.inflate", "model.norm", "model.nonlocal_options.pairwise", "model.nonlocal_options.axes", "paper")
+BLOCK_KEPT = (f"model.nonlocal_options.{name}" for name in ("pairwise", "axes", "variant"))
+KEPT = ("model.inflate", "model.norm", *BLOCK_KEPT, "paper")
 
 
 def counterpart(row: dict) -> ConfigDict:

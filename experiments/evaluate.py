@@ -3,6 +3,7 @@
 python -m experiments.evaluate --workdir=runs/quickstart
 python -m experiments.evaluate --workdir=runs/folder --data=VIDEOS --num_clips=10 --num_crops=3
 python -m experiments.evaluate --workdir=runs/long --mesh=time=4 --batch_size=8
+python -m experiments.evaluate --model=i3d_nln_r50_8x8 --data=VIDEOS --out=DIR
 """
 
 import jax
@@ -11,6 +12,7 @@ from rich.progress import Progress
 
 from experiments import command_line, processes
 from nl_jax.errors import Preempted
+from nl_jax.models import flat
 from nl_jax.places import Place, make_directory, place
 from nl_jax.tasks import TASKS, task_of
 from nl_jax.training import sharding, workdir
@@ -18,8 +20,10 @@ from nl_jax.training.evaluator import Evaluator
 from nl_jax.training.preemption import Preemption
 from nl_jax.training.task import SPLITS, Task
 from nl_jax.training.watchdog import Watchdog, notes_of_run, say_here
+from nl_jax.zoo.pretrained import Pretrained, pretrained
 
-WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to test", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to test")
+MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo), in its place; with --data and --out")
 SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which split of the run's own data")
 DATA = flags.DEFINE_string("data", None, "other data, named as config.data.test is, such as a folder or a CSV")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "examples at a time; the config's by default")
@@ -50,15 +54,22 @@ OPTIONS = _define_options()
 
 def main() -> None:
     processes.join()
-    directory = place("--workdir", WORKDIR.value)
-    task = _task(directory)
+    if (WORKDIR.value is None) == (MODEL.value is None):
+        command_line.fail("give one of --workdir and --model, the network to test", 2)
+    published = _published() if MODEL.value is not None else None
+    directory = place("--out", OUT.value) if published else place("--workdir", WORKDIR.value)
+    task = _task(published, directory)
     # The devices here may be others than those of the run.
     axes = command_line.mesh_axes(MESH.value) if MESH.value else {}
     mesh = sharding.make_mesh(**{"data": -1, "fsdp": 1} | axes)
     sharding.check_batch("batch_size", task.config.eval_batch_size, mesh)
-    dataset = task.open_split(SPLIT.value, workdir.read_classes(directory))
+    dataset = task.open_split(SPLIT.value, published.classes if published else workdir.read_classes(directory))
     task.check_test(mesh, dataset)
-    graphdef, *arrays = workdir.restore_arrays(directory, task, mesh, best=CHECKPOINT.value == "best")
+    if published:
+        graphdef, *arrays = flat.split(published.model)
+        arrays = jax.device_put(arrays, sharding.state_shardings(mesh, arrays))
+    else:
+        graphdef, *arrays = workdir.restore_arrays(directory, task, mesh, best=CHECKPOINT.value == "best")
 
     waits = {"warn_after": task.config.input_warning, "end_after": task.config.input_timeout}
     preemption = Preemption()
@@ -84,9 +95,18 @@ def main() -> None:
         _write(directory, task, dataset, evaluation)
 
 
-def _task(directory: Place) -> Task:
-    """That of the run, with the changes that the flags make to its config."""
-    config = workdir.read_config(directory).unlock()
+def _published() -> Pretrained:
+    if DATA.value is None or OUT.value is None:
+        command_line.fail("--model has no data and no workdir of its own: give --data and --out", 2)
+    found = pretrained(MODEL.value)
+    if not found.classes:
+        command_line.fail(f"--model={MODEL.value} has no classifier: it is there to start training from", 2)
+    return found
+
+
+def _task(published: Pretrained | None, directory: Place) -> Task:
+    """That of the network, with the changes that the flags make to its config."""
+    config = (published.config if published else workdir.read_config(directory)).unlock()
     for name, option in OPTIONS.items():
         if option.value is not None:
             if name not in config.data:
@@ -94,8 +114,10 @@ def _task(directory: Place) -> Task:
             config.data[name] = option.value
     if DATA.value is not None:
         if SPLIT.value not in config.data:
-            command_line.fail(f"--data: {directory} was trained on data.name={config.data.name!r}, not on files", 2)
+            command_line.fail(f"--data: {WORKDIR.value} was trained on data.name={config.data.name!r}, not on files", 2)
         config.data[SPLIT.value] = DATA.value
+        if published:  # its owner has the training videos
+            config.data.train = DATA.value
     if BATCH_SIZE.value is not None:
         config.eval_batch_size = BATCH_SIZE.value
     return task_of(config)

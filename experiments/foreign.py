@@ -9,29 +9,53 @@ from ml_collections import ConfigDict, config_flags
 
 from nl_jax.errors import InputError
 from nl_jax.models import MaskRCNN, VideoResNet
+from nl_jax.runs.config_files import load_config
 from nl_jax.tasks import task_of
 from nl_jax.training.task import Task
 from nl_jax.weights import SOURCES, Report, detector, load
+from nl_jax.zoo import Entry, class_names
+from nl_jax.zoo.pretrained import pretrained
 
 EVERY_SOURCE = {**detector.SOURCES, **SOURCES}
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of the network", lock_config=True)
-SOURCE = flags.DEFINE_enum("source", None, EVERY_SOURCE, "whose file it is; torchvision reads timm's too")
+SOURCE = flags.DEFINE_enum("source", None, EVERY_SOURCE, "whose file it is; told by the names in it by default")
 NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "classes of the network; the config's by default", 1)
 CLASSES = flags.DEFINE_string("classes", None, "a text file of class names, one a line; 0, 1, .. by default")
 CHECK_GEOMETRY = flags.DEFINE_bool("check_geometry", True, "refuse weights that were trained with another geometry")
 INFLATE_2D = flags.DEFINE_bool("inflate_2d", False, "inflate kernels of one plane in time, as torchvision's always are")
+MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo), which needs none of the flags above")
 
 
-def import_network(path: str) -> tuple[VideoResNet | MaskRCNN, ConfigDict, tuple[str, ...], Report]:
-    """The network of --config with the weights of a file of --source, its config and its classes."""
+def import_network(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict, tuple[str, ...], Report]:
+    """The network of --config with the weights of a file, or that of --model; its config and its classes."""
+    if MODEL.value is not None:
+        return _published(path)
+    if CONFIG.value is None or path is None:
+        raise InputError("a file of weights needs --config, the network in it; a published network needs --model alone")
     config = CONFIG.value
     classes = _classes(config.num_classes)
     config.num_classes = len(classes)
-    task = task_of(config)
-    config.input.mean, config.input.std = EVERY_SOURCE[SOURCE.value].mean, EVERY_SOURCE[SOURCE.value].std
-    model, report = _load(path, task, len(classes))
+    model, report = _load(path, task_of(config), len(classes))
+    source = EVERY_SOURCE[report.source]
+    config.input.mean, config.input.std = source.mean, source.std
     return model, config, classes, report
+
+
+def _published(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict, tuple[str, ...], Report]:
+    """That of --model, from `path` or from the cache, with the whole config of its row."""
+    if CONFIG.value is not None or SOURCE.value is not None:
+        raise InputError("--model says what the network is, and whose: leave out --config and --source")
+    found = pretrained(MODEL.value, path)
+    return found.model, config_of_row(found.entry), found.classes, found.report
+
+
+def config_of_row(entry: Entry) -> ConfigDict:
+    """The config in this repository that an entry names, with its fields: that of the entry, and how it is trained."""
+    config = load_config(entry.row)
+    config.update_from_flattened_dict(dict(entry.fields))
+    config.num_classes = len(class_names(entry.classes))
+    return config
 
 
 def _load(path: str, task: Task, num_classes: int) -> tuple[VideoResNet | MaskRCNN, Report]:

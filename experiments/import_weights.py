@@ -1,10 +1,12 @@
 r"""Makes a workdir from the weights of another program: to test them, or to start a run from them.
 
-python -m experiments.import_weights --source=slowfast --path=I3D_NLN_8x8_R50.pyth --workdir=runs/i3d_nln \
+python -m experiments.import_weights --model=i3d_nln_r50_8x8 --workdir=runs/i3d_nln
+python -m experiments.import_weights --path=FILE --workdir=runs/mine \
     --config=configs/kinetics.py:nl5_i3d_r50 --config.model.geometry=slowfast
 python -m experiments.evaluate --workdir=runs/i3d_nln --data=VIDEOS
 
-The config must describe the network in the file; an error says which field to set. docs/weights.md lists the files.
+A published network (--model) is downloaded once, or is the file of --path. Of another file the config must describe the
+network; an error says which field to set. docs/weights.md lists the files.
 """
 
 import jax.numpy as jnp
@@ -19,10 +21,9 @@ from nl_jax.training import workdir
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.state import TrainState
 
-PATH = flags.DEFINE_string("path", None, "the file: .pkl, .pyth, .pth or .safetensors", required=True)
+PATH = flags.DEFINE_string("path", None, "the file: .pkl, .pyth, .pth or .safetensors")
 WORKDIR = flags.DEFINE_string("workdir", None, "a new directory, for evaluate and start.workdir", required=True)
 flags.adopt_module_key_flags(foreign)
-flags.mark_flags_as_required(["config", "source"])
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     workdir.write_workdir(directory, config, classes)
     with Checkpoints(directory) as checkpoints:
         checkpoints.save(new, {})
-    print(f"{PATH.value}: {report}")
+    print(f"{PATH.value or foreign.MODEL.value}: {report}")
     print(f"wrote {directory}: test it with experiments.evaluate, or start from it with --config.start.workdir")
 
 

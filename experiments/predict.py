@@ -1,9 +1,9 @@
 r"""What a trained network sees in videos or images: classes or objects, and on request pictures or JSON.
 
 python -m experiments.predict --workdir=runs/folder VIDEO.mp4 FOLDER 'VIDEOS/*.webm' --out=predictions
-python -m experiments.predict --checkpoint=I3D_NLN_8x8_R50.pyth --source=slowfast \
-    --config=configs/kinetics.py:nl5_i3d_r50 --config.model.geometry=slowfast --config.data.frames=8 \
-    --config.data.stride=8 --classes=kinetics_classes.txt VIDEO.mp4
+python -m experiments.predict --model=i3d_nln_r50_8x8 VIDEO.mp4
+python -m experiments.predict --checkpoint=FILE --config=configs/kinetics.py:nl5_i3d_r50 \
+    --config.model.geometry=slowfast --classes=classes.txt VIDEO.mp4
 python -m experiments.predict --workdir=runs/folder /dev/video0 --seconds=60
 
 python -m experiments.predict --workdir=runs/detector IMAGE.jpg FOLDER VIDEO.mp4 --out=found
@@ -16,9 +16,7 @@ dshow:video=NAME. Clips and crops are those of testing, and more clips for video
 1 if a video could not be read, 2 if none could.
 """
 
-import glob
 import json
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -31,9 +29,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments import command_line, foreign, pictures, predict_objects
+from experiments.named_videos import named_videos
 from nl_jax.data.failure import DecodeError
-from nl_jax.data.picture_folder import is_picture, picture_files
-from nl_jax.data.sources.folder import find_videos
 from nl_jax.data.stream import is_stream
 from nl_jax.errors import InputError
 from nl_jax.figures import attention
@@ -41,9 +38,10 @@ from nl_jax.figures.scores import draw_scores
 from nl_jax.places import make_directory, place
 from nl_jax.runs.predictor import Prediction, Predictor
 from nl_jax.training import workdir
+from nl_jax.zoo import find
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "weights of another program; with --source and --config")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "weights of another program; with --config or --model")
 BEST = flags.DEFINE_bool("best", False, "the checkpoint that was best in validation, not the newest")
 EVERY = flags.DEFINE_float(
     "every", None, "seconds from clip to clip; 10 where that is more clips than in testing, no gap in a stream", 0
@@ -60,7 +58,7 @@ flags.adopt_module_key_flags(foreign)
 
 
 def main(arguments: list[str]) -> None:
-    if WORKDIR.value is not None and workdir.read_config(place("--workdir", WORKDIR.value)).get("task") == "detection":
+    if _finds_objects():
         _objects(arguments)
         return
     position = pictures.parse_numbers("position", POSITION.value, "frame,row,column")
@@ -72,7 +70,7 @@ def main(arguments: list[str]) -> None:
     width = None if sys.stdout.isatty() else 10_000
     console = Console(highlight=False, soft_wrap=False, quiet=JSON.value, width=width)
     done, failed, stems = 0, 0, Counter()
-    for name, problem in _videos(arguments):
+    for name, _, problem in named_videos(arguments):
         if not problem:
             try:
                 found = _predict(predictor, name, console)
@@ -94,60 +92,40 @@ def main(arguments: list[str]) -> None:
         command_line.fail(f"{failed} of {done + failed} videos could not be read", 1 if done else 2)
 
 
+def _finds_objects() -> bool:
+    if WORKDIR.value is not None:
+        return workdir.read_config(place("--workdir", WORKDIR.value)).get("task") == "detection"
+    return foreign.MODEL.value is not None and CHECKPOINT.value is None and find(foreign.MODEL.value).is_detector
+
+
 def _objects(arguments: list[str]) -> None:
     if OUT.value:
         make_directory(place("--out", OUT.value))
     predict_objects.predict(
-        place("--workdir", WORKDIR.value),
+        place("--workdir", WORKDIR.value) if WORKDIR.value else None,
         arguments,
         best=BEST.value,
         min_score=MIN_SCORE.value,
         every=EVERY.value or 0.0,
         out=place("--out", OUT.value) if OUT.value else None,
         print_json=_print_json if JSON.value else None,
+        model=foreign.MODEL.value,
     )
 
 
 def _predictor() -> Predictor:
-    if (WORKDIR.value is None) == (CHECKPOINT.value is None):
-        raise InputError("give one of --workdir and --checkpoint, the network to use")
+    others = CHECKPOINT.value is not None or foreign.MODEL.value is not None
+    if (WORKDIR.value is not None) == others:
+        raise InputError("give one of --workdir, --model and --checkpoint, the network to use")
     if WORKDIR.value is not None:
         if foreign.CONFIG.value is not None or foreign.SOURCE.value is not None:
             raise InputError("--config and --source go with --checkpoint; a workdir has its own")
         return Predictor.of_workdir(place("--workdir", WORKDIR.value), best=BEST.value, multi_label=MULTI_LABEL.value)
-    if foreign.CONFIG.value is None or foreign.SOURCE.value is None:
-        raise InputError("--checkpoint needs --config, the network in the file, and --source, whose file it is")
+    if foreign.MODEL.value is not None and MULTI_LABEL.value is None:
+        return Predictor.from_pretrained(foreign.MODEL.value, CHECKPOINT.value)
     model, config, classes, report = foreign.import_network(CHECKPOINT.value)
-    print(f"{CHECKPOINT.value}: {report}", file=sys.stderr)
+    print(f"{CHECKPOINT.value or foreign.MODEL.value}: {report}", file=sys.stderr)
     return Predictor(model, config, classes, multi_label=bool(MULTI_LABEL.value))
-
-
-def _videos(arguments: list[str]):
-    """(video, "") for every one that is named, or (what is named, why it is none)."""
-    for argument in arguments:
-        if is_stream(argument) or os.path.isfile(argument):
-            yield argument, ""
-            continue
-        if os.path.isdir(argument):
-            found, others = _videos_in(Path(argument))
-            problem = "the folder has no videos"
-            if pictures := sum(is_picture(file.name) for file in others):
-                print(f"{argument}: {pictures} still pictures beside videos are left out", file=sys.stderr)
-        else:
-            found = sorted(file for file in glob.glob(argument, recursive=True) if not os.path.isdir(file))
-            problem = "nothing fits the pattern" if glob.has_magic(argument) else "there is no such file"
-        yield from ((file, "") for file in found)
-        if not found:
-            yield argument, problem
-
-
-def _videos_in(folder: Path) -> tuple[list[str], list[Path]]:
-    """Those of a folder, which may be one itself, and what else is there."""
-    if frames := picture_files(os.listdir(folder)):
-        print(f"{folder}: its {len(frames)} numbered pictures are taken for one video", file=sys.stderr)
-        return [str(folder)], []
-    found, others = find_videos(folder)
-    return [str(folder / name) for name in found], others
 
 
 def _predict(predictor: Predictor, name: str, console: Console) -> Prediction:

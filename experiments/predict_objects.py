@@ -19,7 +19,7 @@ from nl_jax.places import Place
 
 
 def predict(
-    directory: Place,
+    directory: Place | None,
     arguments: list[str],
     *,
     best: bool,
@@ -27,16 +27,19 @@ def predict(
     every: float,
     out: Place | None,
     print_json,
+    model: str | None = None,
 ) -> None:
     """Tells what is in every image, and in every frame of every video, that the arguments name.
 
     Args:
+      directory: the workdir of a run of detection; None for a published network.
       print_json: called with a dict for every image; None for words instead.
+      model: the name of the published network.
     """
     from nl_jax.figures import detections
     from nl_jax.runs.detector import Detector, frames  # pycocotools, which no video of a classifier needs
 
-    detector = Detector(directory, best=best)
+    detector = Detector.from_pretrained(model) if model else Detector(directory, best=best)
     console = Console(highlight=False, soft_wrap=True, quiet=print_json is not None)
     done, failed, stems = 0, 0, Counter()
     for name, problem in _files(arguments):

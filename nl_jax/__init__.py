@@ -8,15 +8,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nl_jax import data, evaluation, figures, models, ops, runs, tasks, training, weights
+    from nl_jax import data, evaluation, figures, models, ops, runs, tasks, training, weights, zoo
     from nl_jax.models import NonLocalBlock, ResNetConfig, VideoResNet
     from nl_jax.runs.config_files import load_config
     from nl_jax.runs.predictor import Prediction, Predictor
     from nl_jax.runs.stages import train_chain
+    from nl_jax.zoo.pretrained import from_pretrained
 
 __version__ = "0.2.0"
 
-PACKAGES = ("data", "evaluation", "figures", "models", "ops", "runs", "tasks", "training", "weights")
+PACKAGES = ("data", "evaluation", "figures", "models", "ops", "runs", "tasks", "training", "weights", "zoo")
 # Name to the module that defines it.
 NAMES = {
     "NonLocalBlock": "nl_jax.models",
@@ -24,6 +25,7 @@ NAMES = {
     "Predictor": "nl_jax.runs.predictor",
     "ResNetConfig": "nl_jax.models",
     "VideoResNet": "nl_jax.models",
+    "from_pretrained": "nl_jax.zoo.pretrained",
     "load_config": "nl_jax.runs.config_files",
     "train_chain": "nl_jax.runs.stages",
 }
@@ -37,6 +39,7 @@ __all__ = [
     "data",
     "evaluation",
     "figures",
+    "from_pretrained",
     "load_config",
     "models",
     "ops",
@@ -45,6 +48,7 @@ __all__ = [
     "train_chain",
     "training",
     "weights",
+    "zoo",
 ]
 
 

@@ -56,6 +56,7 @@ def test_rooms_import_in_one_direction():
         "evaluation",
         "training",
         "tasks",
+        "zoo",
         "runs",
         "nl_jax",
     )

@@ -124,9 +124,12 @@ def combine(view_scores: Float[np.ndarray, "*n v k"], *, several: bool) -> Float
 
 
 def scores_of_views(
-    forward: Callable[[Batch], Float[jax.Array, "b k"]], views: np.ndarray, at_once: int
-) -> Float[np.ndarray, "v k"]:
-    """Scores of all views (v,t,h,w,3) of one video, in groups of one size: the last is filled up with its last view."""
+    forward: Callable[[Batch], Float[jax.Array, "b *k"]], views: np.ndarray, at_once: int
+) -> Float[np.ndarray, "v *k"]:
+    """Scores, or features, of all views (v,t,h,w,3) of one video.
+
+    They are taken in groups of one size, and the last group is filled up with its last view.
+    """
     count = len(views)
     devices = math.gcd(at_once, jax.device_count())
     groups = -(-count // at_once)

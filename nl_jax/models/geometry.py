@@ -94,6 +94,15 @@ GEOMETRIES = {
         scale="rsqrt_d",
         init="normal",
     ),
+    # The same without the pool over time, as networks of frames alone have it; mmaction2's, too.
+    "slowfast_nopool": Geometry(
+        (1, 2, 2),
+        Pool((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        None,
+        subsample="before",
+        scale="rsqrt_d",
+        init="normal",
+    ),
     "mmaction2": Geometry(
         (2, 2, 2),
         Pool((1, 3, 3), (2, 2, 2), (0, 1, 1)),

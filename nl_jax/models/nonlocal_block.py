@@ -14,7 +14,7 @@ from nl_jax.errors import InputError
 from nl_jax.models.norm import KINDS, Norm
 from nl_jax.ops import nonlocal_op
 from nl_jax.ops.conv import conv1x1
-from nl_jax.ops.devices import by_query, merge_frames, split_frames
+from nl_jax.ops.devices import Shape, by_query, merge_frames, split_frames
 from nl_jax.ops.pool import max_pool
 from nl_jax.ops.precision import widen
 
@@ -177,7 +177,7 @@ class NonLocalBlock(nnx.Module):
             return nonlocal_op.concatenation_rows(*self._halves(theta, phi), valid)
         return nonlocal_op.gaussian_rows(theta, phi, self.scale, valid)
 
-    def key_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def key_shape(self, shape: Shape) -> Shape:
         """The axes that the m keys of an input of this shape are laid out over."""
         axes = shape[1:-1]
         if self.subsample:
@@ -186,7 +186,7 @@ class NonLocalBlock(nnx.Module):
             axes = (self.time_group, *axes[1:])
         return axes[-2:] if self.axes == "space" else axes[:1] if self.axes == "time" else axes
 
-    def _positions(self, shape: tuple[int, ...]) -> int:
+    def _positions(self, shape: Shape) -> int:
         """n: how many positions the block sums over for an input of this shape, before subsampling."""
         axes = shape[1:-1]
         if self.time_group:
@@ -231,7 +231,7 @@ class NonLocalBlock(nnx.Module):
             y = split_frames(y[None], b, y.shape[0] // b)
         return y.reshape(b, *axes, y.shape[-1])
 
-    def _pool_kernel(self, axes: tuple[int, ...]) -> tuple[int, ...]:
+    def _pool_kernel(self, axes: Shape) -> Shape:
         kernel = {1: (2,), 2: (2, 2), 3: (1, 2, 2)}[len(axes)]
         return tuple(min(k, a) for k, a in zip(kernel, axes, strict=True))  # one position is its own maximum
 
@@ -250,7 +250,7 @@ class NonLocalBlock(nnx.Module):
         kernel = self._pool_kernel(valid.shape[1:])
         return max_pool(valid[..., None].astype(jnp.float32), kernel, kernel, (0,) * len(kernel))[..., 0] > 0
 
-    def _check(self, shape: tuple[int, ...], valid: Array | None) -> None:
+    def _check(self, shape: Shape, valid: Array | None) -> None:
         if len(shape) not in (3, 4, 5):
             raise InputError(f"a non-local block takes (b,t,h,w,c), (b,h,w,c) or (b,t,c), not shape {shape}")
         if shape[-1] != self.channels:

@@ -133,7 +133,7 @@ def _merge(x: Float[Array, "b *s c"], groups: int = 1) -> Float[Array, "g n c"]:
     return merge_frames(x, groups).reshape(groups, -1, x.shape[-1])
 
 
-def _split(y: Float[Array, "g n c"], shape: tuple[int, ...]) -> Float[Array, "b *s c"]:
+def _split(y: Float[Array, "g n c"], shape: devices.Shape) -> Float[Array, "b *s c"]:
     return split_frames(y.reshape(y.shape[0], -1, *shape[2:]), *shape[:2])
 
 

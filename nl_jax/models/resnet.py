@@ -12,6 +12,8 @@ from nl_jax.models.geometry import Geometry, resolve
 from nl_jax.models.nonlocal_block import NonLocalBlock
 from nl_jax.models.norm import Norm
 from nl_jax.models.resnet_config import BLOCKS_PER_STAGE, ResNetConfig
+from nl_jax.models.variants import VARIANTS
+from nl_jax.ops.devices import Shape
 
 
 def nonlocal_preset(depth: int, count: int) -> dict[str, tuple[int, ...]]:
@@ -62,7 +64,8 @@ class VideoResNet(nnx.Module):
                 nonlocal_block = None
                 if position in config.nonlocal_blocks.get(stage, ()):
                     options = _nonlocal_options(config, geometry, stage)
-                    nonlocal_block = NonLocalBlock(4 * width * 2**index, **options, dtype=dtype, rngs=rngs)
+                    kind = VARIANTS.get(options.pop("variant", None), NonLocalBlock)
+                    nonlocal_block = kind(4 * width * 2**index, **options, dtype=dtype, rngs=rngs)
                 blocks.append(
                     Bottleneck(
                         features,
@@ -154,7 +157,7 @@ def _run(layer: nnx.Module, x: Array, *valid: Array) -> Array:
     return layer(x, *valid)
 
 
-def _valid_at(shape: tuple[int, ...], valid: Array | None) -> tuple[Array, ...]:
+def _valid_at(shape: Shape, valid: Array | None) -> tuple[Array, ...]:
     """() or (valid,) at every place of a map of this shape."""
     if valid is None:
         return ()
@@ -181,4 +184,6 @@ def _nonlocal_options(config: ResNetConfig, geometry: Geometry, stage: str) -> d
     asked |= config.nonlocal_options.get(stage, {})
     if asked.get("axes") == "time":
         defaults["subsample"] = None  # no neighbours in space to pool
+    if "variant" in asked:
+        defaults = {name: defaults[name] for name in ("norm", "group_size", "init")}
     return defaults | asked

@@ -10,14 +10,15 @@ from nl_jax.errors import InputError
 from nl_jax.models.geometry import Geometry, resolve
 from nl_jax.models.nonlocal_block import NonLocalBlock
 from nl_jax.models.norm import KINDS
+from nl_jax.models.variants import VARIANTS
 
 BLOCKS_PER_STAGE = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 INFLATE = (None, "3x1x1", "3x3x3")
 # Keywords of NonLocalBlock that are a choice; the network gives the others.
-NONLOCAL_OPTIONS = tuple(
-    name
-    for name in inspect.signature(NonLocalBlock.__init__).parameters
-    if name not in ("self", "channels", "dtype", "rngs")
+_GIVEN = ("self", "channels", "dtype", "rngs")
+NONLOCAL_OPTIONS = (
+    *(name for name in inspect.signature(NonLocalBlock.__init__).parameters if name not in _GIVEN),
+    "variant",
 )
 
 
@@ -38,7 +39,8 @@ class ResNetConfig:
       num_classes: k; None for a network without classifier, of which only `VideoResNet.features` can be called.
       nonlocal_blocks: stage to the residual blocks, counted from 0, that a non-local block follows.
       nonlocal_options: keywords of NonLocalBlock, which override the geometry's; under the name of a stage, a dict of
-        those for the blocks of that stage alone.
+        those for the blocks of that stage alone. `variant` puts a block that is not in the paper in its place, and
+        takes norm, init, scale and inner_channels beside it.
       norm: kind of every normalisation, see `Norm`.
       norm_epsilon: added to the variances of the backbone; 0 for the COCO weights of torchvision.
       group_size: clips per group of batch norm.
@@ -155,6 +157,13 @@ class ResNetConfig:
             raise InputError("non-local blocks are asked for, but nonlocal_blocks names no residual block to follow")
         if idle := [name for name in self.nonlocal_options if name in stages and not self.nonlocal_blocks.get(name)]:
             raise InputError(f"nonlocal_options are given for {idle[0]}, which has no non-local block")
+        for options in self._all_options():
+            if (variant := options.get("variant")) is None:
+                continue
+            if variant not in VARIANTS:
+                raise InputError(f"variant={variant!r} is unknown; choose one of {', '.join(VARIANTS)}")
+            if other := set(options) - {"variant", "norm", "init", "scale", "inner_channels", "group_size", *stages}:
+                raise InputError(f"the variant {variant} takes no {', '.join(sorted(other))}")
         if unknown := set().union(*self._all_options()) - {*NONLOCAL_OPTIONS, *stages}:
             raise InputError(
                 f"nonlocal_options names {', '.join(sorted(unknown))}; valid are {', '.join(NONLOCAL_OPTIONS)}"

@@ -62,6 +62,8 @@ def attention(
     platform gets that one's choice inside `devices.compiling_for`, but for cuDNN's: JAX traces that only where there is
     an NVIDIA GPU, so chunks stand in its place.
     """
+    if form is None and not devices.known(theta.shape[0], theta.shape[1], phi.shape[1]):
+        form = "chunked"  # a kernel is made for sizes that are known
     if form is None:
         shapes = (theta.shape[1], *phi.shape[1:], g.shape[2], g.dtype)
         form = attention_form(devices.target(), devices.partitioned(), *shapes)

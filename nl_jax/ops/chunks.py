@@ -1,9 +1,11 @@
 """Pairwise values of a few queries at a time, so that all n x m are never there at once."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nl_jax.ops.devices import platform
+from nl_jax.ops.devices import known, platform
 from nl_jax.ops.precision import wide
 
 # Pairwise values of one clip at once. They stay in a CPU's last-level cache, and leave a TPU's products large.
@@ -19,12 +21,14 @@ def einsum_wide(subscripts, a, b):
     return jnp.einsum(subscripts, a, b, preferred_element_type=wide(a))
 
 
-def split_queries(x: Float[Array, "b n d"], m: int) -> Float[Array, "k b q d"]:
+def split_queries(x: Float[Array, "b n d"], m: Any) -> Float[Array, "k b q d"]:
     """k chunks of queries as even as can be. Zeros fill the last: they add nothing to a gradient.
 
     Their size depends on one clip alone: b may be the batch of a whole pod, of which a device sees a part.
     """
     b, n, d = x.shape
+    if not known(n, m):  # how many chunks there are must be
+        return x[None]
     pairs = MAX_PAIRS_ON_GPUS if platform() == "gpu" else MAX_PAIRS
     chunks = -(-n // max(MIN_CHUNK, pairs // m))
     size = -(-n // chunks)
@@ -33,6 +37,6 @@ def split_queries(x: Float[Array, "b n d"], m: int) -> Float[Array, "k b q d"]:
     return padded.reshape(b, chunks, size, d).swapaxes(0, 1)
 
 
-def join_queries(x: Float[Array, "k b q d"], n: int) -> Float[Array, "b n d"]:
+def join_queries(x: Float[Array, "k b q d"], n: Any) -> Float[Array, "b n d"]:
     """Undoes `split_queries`: the first n positions, without the zeros."""
     return x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1])[:, :n]

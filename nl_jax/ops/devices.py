@@ -10,13 +10,15 @@ from gathering whole clips where axes are merged and where queries are taken in 
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Shaped
 
 TIME = "time"
+# Of an array: numbers, or symbols in a program that is exported for any of them.
+Shape = tuple[Any, ...]
 
 
 class Target(NamedTuple):
@@ -79,6 +81,11 @@ def partitioned() -> bool:
     return target().count > 1 and not jax.sharding.get_abstract_mesh().are_all_axes_manual
 
 
+def known(*sizes: object) -> bool:
+    """Whether sizes are numbers: a program that is exported for any batch is traced with a symbol in its place."""
+    return all(isinstance(size, int) for size in sizes)
+
+
 def knows_cudnn() -> bool:
     """Whether JAX can trace a kernel of cuDNN here: it asks the GPU and its cuDNN while it traces."""
     return jax.default_backend() == "gpu" and "cuda" in jax.devices()[0].client.platform_version
@@ -100,7 +107,7 @@ def merge_frames(x: Shaped[Array, "b t *s"], groups: int = 1) -> Shaped[Array, "
     return x.reshape(groups, b // groups, parts, t // parts, *s).swapaxes(1, 2).reshape(groups, -1, *s)
 
 
-def split_frames(x: Shaped[Array, "g n *s"], b: int, t: int) -> Shaped[Array, "b t *s"]:
+def split_frames(x: Shaped[Array, "g n *s"], b: Any, t: Any) -> Shaped[Array, "b t *s"]:
     """Undoes `merge_frames`."""
     (groups, _, *s), parts = x.shape, _parts_of(t)
     return x.reshape(groups, parts, b // groups, t // parts, *s).swapaxes(1, 2).reshape(b, t, *s)
@@ -122,6 +129,6 @@ def by_query(operation: Callable[..., Array]) -> Callable[..., Array]:
     return split_by_query
 
 
-def _parts_of(frames: int) -> int:
+def _parts_of(frames: Any) -> int:
     """Those of an axis; one that does not divide (of an image) is not of time."""
     return time_parts() if frames % time_parts() == 0 else 1

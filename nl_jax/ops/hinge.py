@@ -10,6 +10,7 @@ Three forms of the same function; `hinge_form` is the one place that says which 
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +29,9 @@ from nl_jax.ops.precision import wide, widen
 MIN_SORTED_KEYS = {"cpu": 512, "gpu": 2048, "tpu": 16384}
 
 
-def hinge_form(platform: str, m: int) -> str:
-    """The form for m keys on "cpu", "gpu" or "tpu"."""
-    return "sorted" if m >= MIN_SORTED_KEYS[platform] else "blockwise"
+def hinge_form(platform: str, m: Any) -> str:
+    """The form for m keys, a number or a symbol, on "cpu", "gpu" or "tpu"."""
+    return "sorted" if devices.known(m) and m >= MIN_SORTED_KEYS[platform] else "blockwise"
 
 
 def hinge(

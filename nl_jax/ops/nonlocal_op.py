@@ -16,12 +16,14 @@ All have derivatives of any order in reverse mode: `jax.jacrev(jax.grad(f))` is 
 values; JAX refuses it for the other forms, whose gradients are written by hand.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from nl_jax.ops.attention import attention
-from nl_jax.ops.devices import platform
+from nl_jax.ops.devices import Shape, known, platform
 from nl_jax.ops.hinge import hinge
 from nl_jax.ops.precision import wide, widen
 
@@ -102,7 +104,7 @@ def dot_product(
     n, d = theta.shape[1:]
     m, c = g.shape[1:]
     g = _zeroed(g, valid)
-    if n * m * (d + c) < d * c * (n + m):
+    if known(n, m) and n * m * (d + c) < d * c * (n + m):
         return _weighted_sum(dot_product_rows(theta, phi, valid), g)
     phi = _zeroed(phi, valid)
     summed = jnp.einsum("bmd,bmc->bdc", phi, g, preferred_element_type=wide(phi)) / _count(phi, valid)
@@ -134,7 +136,7 @@ def _zeroed(x: Float[Array, "b m c"], valid: Bool[Array, "b m"] | None) -> Float
     return x if valid is None else jnp.where(valid[..., None], x, 0)
 
 
-def _count(keys: Float[Array, "b m *d"], valid: Bool[Array, "b m"] | None) -> int | Float[Array, "b 1 1"]:
+def _count(keys: Float[Array, "b m *d"], valid: Bool[Array, "b m"] | None) -> Any:
     """C(x) of dot product and concatenation: the number of keys, or of valid ones, and 1 where there are none."""
     if valid is None:
         return keys.shape[1]
@@ -149,7 +151,7 @@ def _weighted_sum(rows: Float[Array, "b n m"], g: Float[Array, "b m c"]) -> Floa
     return y.astype(g.dtype)
 
 
-def _check_shapes(theta: tuple[int, ...], phi: tuple[int, ...], g: tuple[int, ...], valid: Array | None) -> None:
+def _check_shapes(theta: Shape, phi: Shape, g: Shape, valid: Array | None) -> None:
     if theta[0] != phi[0] or theta[2] != phi[2] or phi[:2] != g[:2] or not phi[1]:
         raise ValueError(f"theta {theta}, phi {phi} and g {g} must be (b,n,d), (b,m,d) and (b,m,c) with m > 0")
     if valid is not None and valid.shape != phi[:2]:

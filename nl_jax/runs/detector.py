@@ -4,9 +4,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float, UInt8
 
 from nl_jax.data.coco.annotations import Image
@@ -18,11 +21,14 @@ from nl_jax.data.decode import all_frames, to_rgb_of
 from nl_jax.data.packets import index_of
 from nl_jax.errors import InputError
 from nl_jax.evaluation.paste import paste
+from nl_jax.models import flat
+from nl_jax.models.flat import FlatParams
 from nl_jax.places import Place
 from nl_jax.tasks import task_of
 from nl_jax.tasks.detection import Detection
 from nl_jax.training import sharding, workdir
 from nl_jax.training.evaluator import Evaluator
+from nl_jax.zoo.pretrained import pretrained
 
 
 @dataclass(frozen=True)
@@ -88,11 +94,36 @@ class Detector:
         task = task_of(config)
         if not isinstance(task, Detection):
             raise InputError(f"{directory}: the run is one of {config.get('task', 'classification')}, not of detection")
-        mesh = sharding.make_mesh(1, 1, devices=jax.local_devices()[:1])  # an image at a time
-        graphdef, *arrays = workdir.restore_arrays(directory, task, mesh, best=best)
-        self.classes, self._shape = workdir.read_classes(directory), task.shape()
-        self._keypoints = read_keypoints(directory, len(self.classes)) if config.detector.get("keypoints") else None
-        self._forward = partial(Evaluator(graphdef, task.forward(), mesh).outputs, *arrays)
+        arrays = workdir.restore_arrays(directory, task, _mesh(), best=best)
+        classes = workdir.read_classes(directory)
+        keypoints = read_keypoints(directory, len(classes)) if config.detector.get("keypoints") else None
+        self._prepare(task, classes, keypoints, *arrays)
+
+    @classmethod
+    def from_pretrained(cls, name: str, path: str | Path | None = None) -> "Detector":
+        """That of a published network; see `nl_jax.from_pretrained`.
+
+        Raises:
+            InputError: as there, and for a network that finds no objects.
+        """
+        found = pretrained(name, path)
+        if not found.entry.is_detector:
+            raise InputError(f"{name} names what a video shows: nl_jax.Predictor.from_pretrained takes it")
+        detector = cls.__new__(cls)
+        keypoints = of_coco(len(found.classes)) if found.config.detector.get("keypoints") else None
+        detector._prepare(task_of(found.config), found.classes, keypoints, *flat.split(found.model))
+        return detector
+
+    def _prepare(
+        self,
+        task: Detection,
+        classes: tuple[str, ...],
+        keypoints: Keypoints | None,
+        graphdef: nnx.GraphDef,
+        *arrays: FlatParams,
+    ):
+        self.classes, self._shape, self._keypoints = classes, task.shape(), keypoints
+        self._forward = partial(Evaluator(graphdef, task.forward(), _mesh()).outputs, *arrays)
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], min_score: float = 0.5) -> Objects:
         """What is found in an image with a score of at least `min_score`."""
@@ -111,7 +142,7 @@ class Detector:
         return Objects(self.classes, labels, scores, boxes, masks, keypoints, self._keypoints)
 
 
-def read_keypoints(directory: Path, classes: int) -> Keypoints:
+def read_keypoints(directory: Place, classes: int) -> Keypoints:
     """Those of the categories that a run was trained on; COCO's in a workdir of imported weights."""
     path = directory / "keypoints.json"
     if not path.exists():
@@ -120,6 +151,10 @@ def read_keypoints(directory: Path, classes: int) -> Keypoints:
         return Keypoints([category(entry) for entry in json.loads(path.read_text(encoding="utf-8"))])
     except (ValueError, Bad) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _mesh() -> Mesh:
+    return sharding.make_mesh(1, 1, devices=jax.local_devices()[:1])  # an image at a time
 
 
 def frames(path: str, every: float = 0.0) -> Iterator[tuple[int, float, np.ndarray]]:

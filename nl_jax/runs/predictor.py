@@ -2,9 +2,11 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,7 @@ from nl_jax.tasks.classification import Classification
 from nl_jax.training import sharding, workdir
 from nl_jax.training.evaluator import Evaluator
 from nl_jax.training.normalize import make_normalize
+from nl_jax.zoo.pretrained import pretrained
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Prediction:
     crops: int
     surest: Clip
 
-    def top(self, count: int, scores: np.ndarray | None = None) -> list[dict[str, str | float | int]]:
+    def top(self, count: int = 5, scores: np.ndarray | None = None) -> list[dict[str, str | float | int]]:
         """The likeliest classes of the video, or of `scores`: class, score and label of each."""
         scores = self.scores if scores is None else scores
         order = np.argsort(-scores, kind="stable")[:count]
@@ -83,6 +86,20 @@ class Predictor:
             multi_label = results.exists() and "video_map" in json.loads(results.read_text())
         return cls(model, config, classes, multi_label=multi_label)
 
+    @classmethod
+    def from_pretrained(cls, name: str, path: str | Path | None = None) -> "Predictor":
+        """That of a published network; see `nl_jax.from_pretrained`."""
+        found = pretrained(name, path)
+        if found.entry.is_detector:
+            raise InputError(f"{name} finds objects in images: nl_jax.runs.detector.Detector.from_pretrained takes it")
+        if not found.classes:
+            raise InputError(f"{name} has no classifier: it is there to start training from")
+        return cls(found.model, found.config, found.classes, multi_label=False)
+
+    def __call__(self, path: str | Path) -> Prediction:
+        """What a video or an image shows: `file` with a clip every ten seconds at least."""
+        return self.file(str(path), every=10.0)
+
     def check_block(self, block: str | None) -> None:
         """Raises InputError for a block that the network does not have."""
         if block is not None and block not in self.blocks:
@@ -93,22 +110,7 @@ class Predictor:
 
         Raises DecodeError for a file that gives no frame.
         """
-        data = self._data
-
-        def sample(frames: int, rate: float) -> np.ndarray:
-            seconds = frames / rate if rate else 0.0
-            count = max(data.num_clips, math.ceil(seconds / every) if every else 0)
-            return test_indices(frames, data.frames, data.stride, count, data.starts, rate)
-
-        promised = None
-        while True:
-            try:
-                clips = clips_of_file(path, sample, data.test_short_side, promised)
-                return self._predict(path, clips, on_clip)
-            except ShortVideoError as error:
-                if promised is not None and error.frames >= promised:
-                    raise
-                promised = error.frames
+        return over_clips(path, self._data, every, lambda clips, _: self._predict(path, clips, on_clip))
 
     def stream(
         self, name: str, *, every: float, seconds: float, on_clip: Callable = lambda seconds, scores: None
@@ -137,8 +139,8 @@ class Predictor:
         numbers, seconds, view_scores, surest = [], [], [], None
         try:
             for clip in clips:
-                views = self._views(clip.video)
-                scores = scores_of_views(self._forward, views, self._at_once(len(views)))
+                views = views_of(clip.video, self._data)
+                scores = scores_of_views(self._forward, views, at_once(len(views)))
                 if not np.isfinite(scores).all():
                     raise DecodeError(name, "the network's scores of it are not finite")
                 of_clip = combine(scores, several=self._multi_label)
@@ -163,9 +165,39 @@ class Predictor:
             surest=Clip(*surest[1:]),
         )
 
-    def _views(self, video: np.ndarray) -> np.ndarray:
-        size = self._data.test_crop
-        return test_crops(video, size, self._data.num_crops) if size else video[None]
 
-    def _at_once(self, views: int) -> int:
-        return -(-views // jax.device_count()) * jax.device_count()
+def over_clips(path: str, data: ConfigDict, every: float, use: Callable[[Iterator[Clip], Callable], Any]) -> Any:
+    """use(the test clips of a file, what gives the numbers (v,t) of their frames); again for a file shorter than told.
+
+    Args:
+      data: `config.data` of videos.
+      every: a clip for every so many seconds where that is more than `data.num_clips`; 0 is as in testing.
+
+    Raises DecodeError for a file that gives no frame.
+    """
+    asked = []
+
+    def sample(frames: int, rate: float) -> np.ndarray:
+        seconds = frames / rate if rate else 0.0
+        count = max(data.num_clips, math.ceil(seconds / every) if every else 0)
+        asked.append(test_indices(frames, data.frames, data.stride, count, data.starts, rate))
+        return asked[-1]
+
+    promised = None
+    while True:
+        try:
+            return use(clips_of_file(path, sample, data.test_short_side, promised), lambda: asked[-1])
+        except ShortVideoError as error:
+            if promised is not None and error.frames >= promised:
+                raise
+            promised = error.frames
+
+
+def views_of(video: np.ndarray, data: ConfigDict) -> np.ndarray:
+    """The crops (v,t,h,w,3) of a clip that are tested."""
+    return test_crops(video, data.test_crop, data.num_crops) if data.test_crop else video[None]
+
+
+def at_once(views: int) -> int:
+    """So many views, filled up to a multiple of the devices."""
+    return -(-views // jax.device_count()) * jax.device_count()

@@ -15,6 +15,7 @@ from nl_jax.training.progress import make_console
 from nl_jax.training.setup import Setup, check_run
 from nl_jax.training.start import Start, check_stage
 from nl_jax.training.task import Results
+from nl_jax.zoo.start import StartFromPublished
 
 # What makes a ResNet another one than the usual, with the usual values.
 RESNEXT = {"groups": 1, "width_per_group": 64, "stride_on_1x1": False}
@@ -42,6 +43,7 @@ def check_chain(config: ConfigDict, directory: Place) -> Setup:
     Raises:
       InputError: for a config of any stage that cannot be run.
     """
+    _published(config)
     task = task_of(recipe.at_batch_size(config))
     setup = check_run(task, directory)
     if _has_stage_to_train(config, directory):
@@ -54,6 +56,8 @@ def check_chain(config: ConfigDict, directory: Place) -> Setup:
 
 
 def _train_stages(config: ConfigDict, directory: Place, profile_steps: tuple[int, int] | None) -> Results:
+    if published := _published(config):
+        return train(config, directory, published, profile_steps)
     if config.start.workdir:
         return train(config, directory, place("start.workdir", config.start.workdir), profile_steps)
     if not config.start.stage:
@@ -70,8 +74,17 @@ def _train_stages(config: ConfigDict, directory: Place, profile_steps: tuple[int
         return train(config, directory, start, profile_steps)
 
 
+def _published(config: ConfigDict) -> StartFromPublished | None:
+    """The published network that the config starts from, if it names one."""
+    if not (name := config.start.get("model")):
+        return None
+    if config.start.workdir:
+        raise InputError("start.model and start.workdir are both given; choose one")
+    return StartFromPublished(name)
+
+
 def _has_stage_to_train(config: ConfigDict, directory: Place) -> bool:
-    stage = config.start.stage and not config.start.workdir
+    stage = config.start.stage and not config.start.workdir and not config.start.get("model")
     return bool(stage) and not (directory / "start" / "results.json").exists()
 
 
@@ -84,21 +97,25 @@ def _naming(stage: str) -> Iterator[None]:
 
 
 def train(
-    config: ConfigDict, directory: Place, start_from: Place | None = None, profile_steps: tuple[int, int] | None = None
+    config: ConfigDict,
+    directory: Place,
+    start_from: Place | Start | None = None,
+    profile_steps: tuple[int, int] | None = None,
 ) -> Results:
     """Trains one config, or goes on where an earlier call stopped, and returns the test metrics; see `loop.train`.
 
     Args:
       config: as those under `configs`; `configs/common.py` explains every field.
       directory: the workdir.
-      start_from: the workdir of the network to start from.
+      start_from: the network to start from, or its workdir.
       profile_steps: the first step to trace into `directory`/profile, and the one after the last.
     """
     scaled = recipe.at_batch_size(config)
     if note := recipe.describe(config, scaled):
         make_console().print(note)
-    start = None if start_from is None else Start(start_from, task_of(workdir.read_config(start_from)))
-    return loop.train(task_of(scaled), directory, start, profile_steps)
+    if start_from is not None and not isinstance(start_from, Start | StartFromPublished):
+        start_from = Start(start_from, task_of(workdir.read_config(start_from)))
+    return loop.train(task_of(scaled), directory, start_from, profile_steps)
 
 
 def stage_of(config: ConfigDict) -> ConfigDict:

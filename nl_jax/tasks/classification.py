@@ -148,8 +148,8 @@ class Classification(Task):
         return {"video": jax.ShapeDtypeStruct(shape, jnp.uint8), "label": jax.ShapeDtypeStruct((), jnp.int32)}
 
     def resnet(self, num_classes: int) -> ResNetConfig:
-        """`config.model` as the network's own configuration."""
-        return make_resnet_config(self.config.model, num_classes)
+        """`config.model` as the network's own configuration; of 0 classes, without a classifier."""
+        return make_resnet_config(self.config.model, num_classes or None)
 
     def build(self, num_classes: int, rngs: nnx.Rngs) -> VideoResNet:
         """A C2D or I3D ResNet with non-local blocks."""

@@ -27,6 +27,14 @@ class Start:
     directory: Place
     task: Task
 
+    def classes(self) -> tuple[str, ...]:
+        """Of its network."""
+        return workdir.read_classes(self.directory)
+
+    def arrays(self, mesh: Mesh) -> list[FlatParams]:
+        """Parameters and statistics of its network, laid out over the mesh."""
+        return list(workdir.restore_arrays(self.directory, self.task, mesh)[1:])
+
 
 def take_over(
     train_state: TrainState, start: Start, task: Task, classes: tuple[str, ...], mesh: Mesh
@@ -43,10 +51,9 @@ def take_over(
     Raises:
       InputError: for arrays that do not fit, or a network that was trained on inputs normalised otherwise.
     """
-    directory = start.directory
-    _check_inputs(task.config, start.task.config, f"{directory} was trained")
-    _, *arrays = workdir.restore_arrays(directory, start.task, mesh)
-    same_classes = workdir.read_classes(directory) == classes
+    _check_inputs(task.config, start.task.config, f"{start.directory} was trained")
+    arrays = start.arrays(mesh)
+    same_classes = start.classes() == classes
     ours = train_state.params, train_state.batch_stats
     params, batch_stats, report = _fitted(*ours, arrays, task, start.task, same_classes)
     like = jax.tree.map(lambda array: array.sharding, ours)

@@ -24,6 +24,7 @@ class Report:
       left_at_init: ours that the source does not have.
       unused: names in a file that are known not to be weights.
       norms: how batch norm and affine were converted into each other, if they were.
+      source: whose file it was, where it was a file.
     """
 
     loaded: list[str] = dataclasses.field(default_factory=list)
@@ -31,6 +32,7 @@ class Report:
     left_at_init: list[str] = dataclasses.field(default_factory=list)
     unused: list[str] = dataclasses.field(default_factory=list)
     norms: str = ""
+    source: str = ""
 
     def __str__(self) -> str:
         left = sorted({name.rsplit("/", 1)[0] for name in self.left_at_init})

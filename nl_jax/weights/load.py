@@ -8,17 +8,18 @@ from nl_jax.errors import InputError
 from nl_jax.models import MaskRCNN, VideoResNet, flat
 from nl_jax.models.flat import FlatParams
 from nl_jax.models.geometry import GEOMETRIES, resolve
-from nl_jax.weights import caffe2, detector, mmaction2, norms, slowfast, torchvision
+from nl_jax.weights import caffe2, detector, mmaction2, norms, pytorchvideo, slowfast, torchvision
 from nl_jax.weights.differences import differences, nonlocal_positions
 from nl_jax.weights.inflate import Report, inflate
-from nl_jax.weights.read import arrays_of
-from nl_jax.weights.rename import fill, first, rename, shapes
+from nl_jax.weights.read import arrays_of, torch_file
+from nl_jax.weights.rename import fill, first, rename, shapes, source_of
 from nl_jax.weights.table import Source
 
 SOURCES = {
     "caffe2": caffe2.SOURCE,
     "slowfast": slowfast.SOURCE,
     "mmaction2": mmaction2.SOURCE,
+    "pytorchvideo": pytorchvideo.SOURCE,
     "torchvision": torchvision.SOURCE,
 }
 # Ours that are a matrix (in, out), where the file may have a 1x1x1 convolution.
@@ -28,7 +29,7 @@ MATRICES = ("theta", "phi", "g", "w_z", "w_f", "fc")
 def load(
     model: VideoResNet | MaskRCNN,
     path: str | Path,
-    source: str,
+    source: str | None = None,
     *,
     check_geometry: bool = True,
     inflate_2d: bool = False,
@@ -40,8 +41,8 @@ def load(
         classifier where the classes are not as many, stay as they are: the report says so. A detector takes the file of
         a detector (see `detector.load`), or that of an image network, which fills its backbone.
       path: of the file. It is read as data; nothing in it is executed.
-      source: whose names and layout: caffe2 (`.pkl`), slowfast (`.pyth`), mmaction2 (`.pth`) or torchvision (`.pth` or
-        `.safetensors`, also of timm); for a detector also detectron2 (`.pkl`) and mmdetection (`.pth`).
+      source: whose names and layout: caffe2, slowfast, mmaction2, pytorchvideo or torchvision (also of timm); for a
+        detector also detectron2 and mmdetection. None takes the one that knows the names in the file.
       check_geometry: whether the model must have the geometry that these weights were trained with.
       inflate_2d: whether kernels of one plane are inflated in time, each plane a t-th; torchvision's always are.
 
@@ -52,12 +53,14 @@ def load(
       InputError: for a file that cannot be read or is refused as unsafe; a name that the table of the source does not
         have; an array of the model that the file does not have; shapes that differ; another geometry.
     """
+    path = Path(path)
     if isinstance(model, MaskRCNN):
-        return _load_detector(model, Path(path), source)
-    if source not in SOURCES:
+        return _load_detector(model, path, source)
+    if source not in (None, *SOURCES):
         raise InputError(f"source={source!r} is unknown; choose one of {', '.join(SOURCES)}")
-    path, table = Path(path), SOURCES[source]
-    arrays = arrays_of(path, table.read)
+    arrays = arrays_of(path, SOURCES[source].read if source else torch_file)
+    source = source or source_of(path, arrays, SOURCES)
+    table = SOURCES[source]
     may_inflate = inflate_2d or table.images
     names, unused = rename(path, source, arrays, SOURCES)
     found = {ours: _layout(ours, arrays[theirs]) for ours, theirs in names.items()}
@@ -81,12 +84,13 @@ def load(
     new_stats, statistics = inflate(batch_stats, {name: value for name, value in found.items() if name in batch_stats})
     report.loaded += statistics.loaded
     report.left_at_init += statistics.left_at_init
-    report.unused, report.norms = unused, norm_report
+    report.unused, report.norms, report.source = unused, norm_report, source
     fill(model, new_params | new_stats)
     return report
 
 
-def _load_detector(model: MaskRCNN, path: Path, source: str) -> Report:
+def _load_detector(model: MaskRCNN, path: Path, source: str | None) -> Report:
+    source = source or source_of(path, arrays_of(path, torch_file), detector.SOURCES, SOURCES)
     if source not in detector.SOURCES or (source in SOURCES and not detector.is_detector(path, source)):
         if source not in SOURCES:
             valid = ", ".join({**detector.SOURCES, **SOURCES})
@@ -97,7 +101,9 @@ def _load_detector(model: MaskRCNN, path: Path, source: str) -> Report:
         report.loaded = [f"backbone/{name}" for name in report.loaded]
         report.left_at_init = [name for name in params | batch_stats if name not in report.loaded]
         return report
-    return detector.load(model, path, source)
+    report = detector.load(model, path, source)
+    report.source = source
+    return report
 
 
 def _layout(name: str, array: np.ndarray) -> np.ndarray:

@@ -36,7 +36,8 @@ SOURCE = Source(
     read=read.torch_file,
     ignored=(r".*\.num_batches_tracked",),
     geometries=("mmaction2",),
-    geometries_2d=("caffe2_8",),  # its C2D keeps 2-D kernels, and the release's 8-frame pools
+    # Its C2D keeps 2-D kernels, and has the release's 8-frame pools or none over time.
+    geometries_2d=("caffe2_8", "slowfast_nopool"),
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
 )

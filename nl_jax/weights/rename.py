@@ -1,6 +1,6 @@
 """The steps that every import shares: names to ours, shapes, filling a model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,22 @@ def rename(
             raise InputError(f"{path} has {ours} twice, the second time as {theirs}")
         result[ours] = theirs
     return result, [name for name in arrays if name not in names]
+
+
+def source_of(path: Path, names: Iterable[str], *sources: Mapping[str, Source]) -> str:
+    """The source that knows most of the names of a file.
+
+    Raises:
+      InputError: for names of which no source knows any.
+    """
+    tables = [(source, table.to_ours()) for group in sources for source, table in group.items()]
+    known = {}
+    for source, to_ours in tables:
+        known[source] = max(known.get(source, 0), sum(to_ours(name) is not None for name in names))
+    best = max(known, key=known.get)
+    if not known[best]:
+        raise InputError(f"{path}: no source knows its names ({first(list(names))}); there are {', '.join(known)}")
+    return best
 
 
 def fill(model: nnx.Module, arrays: FlatParams) -> None:

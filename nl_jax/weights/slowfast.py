@@ -26,5 +26,5 @@ SOURCE = Source(
     },
     read=read.torch_file,
     ignored=(r".*\.num_batches_tracked",),
-    geometries=("slowfast",),
+    geometries=("slowfast", "slowfast_nopool"),
 )

@@ -29,6 +29,7 @@ GEOMETRIES = {
     "slowfast": ((1, 2, 2), ((1, 3, 3), (1, 2, 2), (0, 1, 1)), ((2, 1, 1), (2, 1, 1))),
     "caffe2_32": ((2, 2, 2), ((2, 3, 3), (2, 2, 2)), ((2, 1, 1), (2, 1, 1))),
     "caffe2_8": ((1, 2, 2), ((1, 3, 3), (1, 2, 2)), ((2, 1, 1), (2, 1, 1))),
+    "slowfast_nopool": ((1, 2, 2), ((1, 3, 3), (1, 2, 2), (0, 1, 1)), None),
     "mmaction2": ((2, 2, 2), ((1, 3, 3), (2, 2, 2), (0, 1, 1)), ((2, 1, 1), (2, 1, 1))),
     "paper": ((2, 2, 2), ((3, 3, 3), (2, 2, 2), (1, 1, 1)), ((3, 1, 1), (2, 1, 1), (1, 0, 0))),
 }
@@ -120,10 +121,10 @@ class Peer:
         out[self.fc + self.linear[1]] = tensor(0.1 * rng.normal(size=classes))
         return out
 
-    def forward(self, tensors, video, geometry, *, depth="few", pairwise="embedded_gaussian", window=None):
+    def forward(self, tensors, video, geometry, *, depth="few", pairwise="embedded_gaussian", window=None, groups=0):
         """Logits, or, with a window, the softmax of every place of it averaged; and every layer's output by our name.
 
-        video (b,t,h,w,3); outputs channels last.
+        video (b,t,h,w,3); outputs channels last. Blocks of res3 sum over groups of so many frames.
         """
         out = {}
 
@@ -167,7 +168,10 @@ class Peer:
                 weights = (scores * (theta.shape[1] ** -0.5 if self.rsqrt_d else 1)).softmax(2)
             y = torch.matmul(weights, g.flatten(2).transpose(1, 2)).transpose(1, 2)
             y = y.reshape(*y.shape[:2], *x.shape[2:])
-            return x + norm(embed(y, names["out"]), self.embed_norm(stage, block))
+            y = embed(y, names["out"])
+            if self.embed_norm(stage, block) + self.parts[0] in tensors:
+                y = norm(y, self.embed_norm(stage, block))
+            return x + y
 
         x = torch.tensor(np.asarray(video)).permute(0, 4, 1, 2, 3)
         x = note("conv1", norm(conv(x, self.stem[0], conv1_stride), self.stem[1]).relu())
@@ -183,8 +187,10 @@ class Peer:
                     x = norm(conv(x, name, stride), norm_name)
                 x = note(f"res{stage + 2}_{block}", (x + y).relu())
                 if self.embed(stage, block, "g") + self.linear[0] in tensors:
-                    x = note(f"res{stage + 2}_{block}_nonlocal", nonlocal_block(x, stage, block))
-            if stage == 0:
+                    parts = x.split(groups, 2) if groups and stage == 1 else (x,)
+                    x = torch.cat([nonlocal_block(part, stage, block) for part in parts], 2)
+                    x = note(f"res{stage + 2}_{block}_nonlocal", x)
+            if stage == 0 and pool2:
                 x = note("pool2", F.max_pool3d(x, *pool2))
         fc = tensors[self.fc + self.linear[0]], tensors[self.fc + self.linear[1]]
         if window is None:
@@ -233,6 +239,18 @@ PEERS = {
         linear=("_w", "_b"),
         parts=("_s", "_b", "_rm", "_riv"),
         epsilon=1.0000001e-5,
+    ),
+    "pytorchvideo": Peer(
+        stem=("blocks.0.conv.weight", "blocks.0.norm"),
+        conv=lambda s, b, i: f"blocks.{(1, 3, 4, 5)[s]}.res_blocks.{b}.branch2.conv_{'abc'[i - 1]}.weight",
+        norm=lambda s, b, i: f"blocks.{(1, 3, 4, 5)[s]}.res_blocks.{b}.branch2.norm_{'abc'[i - 1]}",
+        shortcut=lambda s, b: (
+            f"blocks.{(1, 3, 4, 5)[s]}.res_blocks.{b}.branch1_conv.weight",
+            f"blocks.{(1, 3, 4, 5)[s]}.res_blocks.{b}.branch1_norm",
+        ),
+        embed=lambda s, b, part: "none",
+        embed_norm=lambda s, b: "none",
+        fc="blocks.6.proj",
     ),
     "torchvision": Peer(
         stem=("conv1.weight", "bn1"),
@@ -285,11 +303,12 @@ def write(tmp_path):
             path.write_bytes(python2_pickle(arrays))
             return path
         wrapped = {
+            "pytorchvideo": {"model_state": tensors},
             "slowfast": {"epoch": 118, "model_state": tensors, "optimizer_state": {"state": {}}, "cfg": "NUM_GPUS: 8"},
             "mmaction2": {"meta": {"epoch": 100, "mmaction_version": "1.0"}, "state_dict": tensors},
             "torchvision": tensors,
         }[source]
-        path = tmp_path / {"slowfast": "weights.pyth"}.get(source, "weights.pth")
+        path = tmp_path / {"slowfast": "weights.pyth", "pytorchvideo": "weights.pyth"}.get(source, "weights.pth")
         torch.save(wrapped, path)
         return path
 

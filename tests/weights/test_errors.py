@@ -76,7 +76,7 @@ OTHER_NETWORKS = {
         {},
         "slowfast",
         {"geometry": "paper"},
-        "belong to geometry slowfast, and the model has paper; set geometry='slowfast'",
+        "belong to geometry slowfast or slowfast_nopool, and the model has paper; set geometry='slowfast'",
     ),
     "geometry of mmaction2": ("mmaction2", {}, "mmaction2", {}, "set geometry='mmaction2'"),
     "geometry of mmaction2's C2D": (
@@ -180,5 +180,5 @@ def test_the_report_names_what_is_no_weight(peers, write, randomise):
 
 def test_an_unknown_source_names_the_valid_ones():
     model = nnx.eval_shape(lambda: VideoResNet(make_config(), rngs=nnx.Rngs(0)))
-    with pytest.raises(InputError, match="caffe2, slowfast, mmaction2, torchvision"):
+    with pytest.raises(InputError, match="caffe2, slowfast, mmaction2, pytorchvideo, torchvision"):
         weights.load(model, "x.pth", "keras")

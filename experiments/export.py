@@ -1,0 +1,50 @@
+r"""Writes a network with its weights as StableHLO, one file a platform, for any batch size.
+
+python -m experiments.export --workdir=runs/folder --out=exported
+python -m experiments.export --model=i3d_nln_r50_8x8 --platforms=cpu,tpu --out=exported
+
+OUT/PLATFORM.jax_export is read by `jax.export.deserialize(file.read()).call(video)`: video uint8 (b,t,h,w,3) to logits
+(b,k). OUT/PLATFORM.stablehlo is the same program as portable bytecode of MLIR, for other readers. OUT/export.json
+has the shapes and the classes. Any machine writes the programs of all platforms.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import command_line
+from nl_jax.errors import InputError
+from nl_jax.models import flat
+from nl_jax.runs.stablehlo import PLATFORMS, write_programs
+from nl_jax.tasks import restore_network
+from nl_jax.training import sharding, workdir
+from nl_jax.zoo.pretrained import pretrained
+
+WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
+MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo), in its place")
+BEST = flags.DEFINE_bool("best", False, "the checkpoint that was best in validation, not the newest")
+FORMAT = flags.DEFINE_enum("format", "stablehlo", ("stablehlo",), "of the files")
+CHOSEN = flags.DEFINE_list("platforms", list(PLATFORMS), "of the programs")
+SIZE = flags.DEFINE_integer("size", None, "side of a crop in pixels; as in testing by default", 1)
+OUT = flags.DEFINE_string("out", None, "a directory for the programs", required=True)
+
+
+def main() -> None:
+    if (WORKDIR.value is None) == (MODEL.value is None):
+        raise InputError("give one of --workdir and --model, the network to export")
+    if MODEL.value is not None:
+        found = pretrained(MODEL.value)
+        model, config, classes = found.model, found.config, found.classes
+    else:
+        directory = Path(WORKDIR.value)
+        config, classes = workdir.read_config(directory), workdir.read_classes(directory)
+        model = flat.merge(*restore_network(directory, sharding.make_mesh(-1, 1), best=BEST.value))
+    config = config.copy_and_resolve_references().unlock()
+    if SIZE.value is not None:
+        config.data["side" if config.data.name == "long_range" else "test_crop"] = SIZE.value
+    for path in write_programs(model, config, classes, CHOSEN.value, Path(OUT.value)):
+        print(f"wrote {path}: {path.stat().st_size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    command_line.run(main)

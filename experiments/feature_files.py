@@ -1,0 +1,88 @@
+"""Features of videos as files, one a video: what was written before is kept, and bad videos are listed."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from experiments.named_videos import named_videos
+from nl_jax.data.failure import DecodeError
+from nl_jax.data.stream import is_stream
+from nl_jax.errors import InputError
+from nl_jax.runs.features import Extractor, Features
+from nl_jax.training import workdir
+
+BAD = "bad_videos.csv"
+
+
+def write(extractor: Extractor, arguments: list[str], out: Path, every: float = 0.0) -> tuple[int, int]:
+    """Writes OUT/NAME.npz of every video that the arguments name, unless it is there, and OUT/bad_videos.csv.
+
+    Returns:
+      How many could not be read, and how many there are.
+
+    Raises:
+      InputError: for a folder with features of another network, layer or kind of clips, and two videos of one name.
+    """
+    workdir.make_directory(out)
+    _claim(out, extractor.settings() | {"every": every})
+    videos = _videos(arguments, out)
+    waiting = [video for video in videos if video[2] or not video[1].exists()]
+    console = Console(highlight=False)
+    console.print(f"{len(videos)} videos, {len(videos) - len(waiting)} of them done before; layer {extractor.layer}")
+    bad = []
+    with Progress(console=console) as progress:
+        for name, path, problem in progress.track(waiting, description="videos"):
+            try:
+                if problem:
+                    raise DecodeError(name, problem)
+                _write(path, extractor(name, every))
+            except DecodeError as error:
+                bad.append((name, error.reason))
+                console.print(f"passed over: {name}: {error.reason}")
+    with (out / BAD).open("w", newline="", errors="surrogateescape") as file:
+        csv.writer(file).writerows([("video", "reason"), *bad])
+    return len(bad), len(videos)
+
+
+def _claim(out: Path, settings: dict[str, object]) -> None:
+    """Writes what the features of a folder depend on. Raises InputError for a folder of others."""
+    path = out / "features.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        if differing := [
+            f"{name} was {found.get(name)!r} and is now {settings[name]!r}"
+            for name in settings
+            if found.get(name) != settings[name]
+        ]:
+            raise InputError(f"--out: {out} holds other features: {'; '.join(differing)}. Choose another folder")
+    workdir.write_json(path, settings)
+
+
+def _videos(arguments: list[str], out: Path) -> list[tuple[str, Path, str]]:
+    """(video, its file of features, why it is none or ""); InputError for two videos of one name."""
+    found: dict[Path, str] = {}
+    videos = []
+    for name, relative, problem in named_videos(arguments):
+        if is_stream(name):
+            raise InputError(f"{name}: a camera has no end; features are those of files")
+        path = out / f"{relative}.npz"
+        if not problem:
+            if path in found:
+                raise InputError(f"{found[path]} and {name} would both be {path}; give the folder above both")
+            found[path] = name
+        videos.append((name, path, problem))
+    return videos
+
+
+def _write(path: Path, features: Features) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        np.savez(file, clips=features.clips, seconds=features.seconds, features=features.features)
+    os.replace(part, path)

@@ -1,0 +1,47 @@
+r"""What a layer of a network makes of every clip of videos: one .npz a video, for retrieval and localisation.
+
+python -m experiments.features --model=i3d_nln_r50_8x8 --layer=res5 VIDEOS --out=features
+python -m experiments.features --workdir=runs/folder --layer=res4_2_nonlocal --nopooled VIDEOS --out=features
+
+OUT/NAME.npz of a video VIDEOS/NAME has `clips` (v,t), the numbers of the frames of its v clips; `seconds` (v,), the
+middle of each; and `features` (v,crops,c), or (v,crops,t,h,w,c) with --nopooled. The same command goes on where it
+stopped. Videos that cannot be decoded are in OUT/bad_videos.csv. The exit code is 0, 1 if a video could not be read, 2
+if none could.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import command_line, feature_files
+from nl_jax.errors import InputError
+from nl_jax.runs.features import Extractor
+
+WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
+MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo), in its place")
+BEST = flags.DEFINE_bool("best", False, "the checkpoint that was best in validation, not the newest")
+LAYER = flags.DEFINE_string("layer", "res5", "a stage, for its last layer, or a layer, such as res4_1_nonlocal")
+POOLED = flags.DEFINE_bool("pooled", True, "average over the frames and places of a clip")
+EVERY = flags.DEFINE_float("every", 0.0, "seconds from clip to clip, where that is more clips than in testing", 0)
+NUM_CLIPS = flags.DEFINE_integer("num_clips", None, "clips per video; as in testing by default", 1)
+NUM_CROPS = flags.DEFINE_integer("num_crops", None, "crops per clip, 1 or 3; as in testing by default", 1, 3)
+OUT = flags.DEFINE_string("out", None, "where the features go", required=True)
+
+
+def main(arguments: list[str]) -> None:
+    if (WORKDIR.value is None) == (MODEL.value is None):
+        raise InputError("give one of --workdir and --model, the network to use")
+    options = {"pooled": POOLED.value, "num_clips": NUM_CLIPS.value, "num_crops": NUM_CROPS.value}
+    if MODEL.value is not None:
+        extractor = Extractor.from_pretrained(MODEL.value, LAYER.value, **options)
+    else:
+        extractor = Extractor.of_workdir(Path(WORKDIR.value), LAYER.value, best=BEST.value, **options)
+    out = Path(OUT.value)
+    bad, total = feature_files.write(extractor, arguments, out, every=EVERY.value)
+    if bad:
+        message = f"{bad} of {total} videos could not be read: {out / feature_files.BAD}"
+        command_line.fail(message, 1 if bad < total else 2)
+
+
+if __name__ == "__main__":
+    command_line.run(main, "videos, folders or patterns")

@@ -1,0 +1,45 @@
+"""The videos that the arguments of a program name: files, folders, patterns, cameras."""
+
+import glob
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from nl_jax.data.picture_folder import is_picture, picture_files
+from nl_jax.data.sources.folder import find_videos
+from nl_jax.data.stream import is_stream
+
+
+def named_videos(arguments: list[str]) -> Iterator[tuple[str, str, str]]:
+    """(video, its name under the argument, "") for every one, or (what is named, the same, why it is none).
+
+    What is left out of a folder is told on stderr.
+    """
+    for argument in arguments:
+        if is_stream(argument) or os.path.isfile(argument):
+            yield argument, os.path.basename(argument) or argument, ""
+            continue
+        if os.path.isdir(argument):
+            found, others = _videos_in(Path(argument))
+            names = [os.path.relpath(file, argument) for file in found]
+            names = [os.path.basename(os.path.abspath(argument)) if name == "." else name for name in names]
+            problem = "the folder has no videos"
+            if pictures := sum(is_picture(file.name) for file in others):
+                print(f"{argument}: {pictures} still pictures beside videos are left out", file=sys.stderr)
+        else:
+            found = sorted(file for file in glob.glob(argument, recursive=True) if not os.path.isdir(file))
+            names = [os.path.basename(file) for file in found]
+            problem = "nothing fits the pattern" if glob.has_magic(argument) else "there is no such file"
+        yield from ((file, name, "") for file, name in zip(found, names, strict=True))
+        if not found:
+            yield argument, argument, problem
+
+
+def _videos_in(folder: Path) -> tuple[list[str], list[Path]]:
+    """Those of a folder, which may be one itself, and what else is there."""
+    if frames := picture_files(os.listdir(folder)):
+        print(f"{folder}: its {len(frames)} numbered pictures are taken for one video", file=sys.stderr)
+        return [str(folder)], []
+    found, others = find_videos(folder)
+    return [str(folder / name) for name in found], others

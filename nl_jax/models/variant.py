@@ -1,0 +1,91 @@
+"""What the blocks of `nl_jax.models.variants`, which are not in the paper, have in common."""
+
+import math
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from nl_jax.errors import InputError
+from nl_jax.models.nonlocal_block import NonLocalBlock
+from nl_jax.models.norm import KINDS, Norm
+
+
+class Variant(NonLocalBlock):
+    """z = x + last(y), with y of shape (b,n,d or c) made by `_sum` from x (b,n,c).
+
+    Args:
+      channels: c.
+      inner_channels: d; c // 2 by default.
+      norm: after the last layer, as in `NonLocalBlock`; its scale starts at zero. With "none" the last kernel does.
+      init: of the other kernels: "he" or "normal".
+      scale: of the scores where there are pairs: None is 1, "rsqrt_d" is 1/sqrt(d).
+      group_size: clips per batch norm group.
+      dtype: of the computation.
+
+    Raises:
+      InputError: for a choice that does not exist, and `valid`, which no variant takes.
+    """
+
+    name = ""
+
+    def __init__(
+        self,
+        channels: int,
+        inner_channels: int | None = None,
+        *,
+        norm: str = "batch",
+        init: str = "he",
+        scale: float | str | None = None,
+        group_size: int = 8,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        inits = {"he": nnx.initializers.he_normal(), "normal": nnx.initializers.normal(0.01)}
+        for argument, value, valid in (("norm", norm, (*KINDS, "none")), ("init", init, tuple(inits))):
+            if value not in valid:
+                raise InputError(f"{argument}={value!r} is unknown; choose one of {', '.join(valid)}")
+        if isinstance(scale, str) and scale != "rsqrt_d":
+            raise InputError(f"scale={scale!r} is unknown; choose a number, None or 'rsqrt_d'")
+        d = inner_channels or max(1, channels // 2)
+        # What a `NonLocalBlock` says of itself.
+        self.channels, self.pairwise, self.axes = channels, self.name, "spacetime"
+        self.subsample = self.time_group = None
+        self.scale = 1.0 if scale is None else 1 / math.sqrt(self._width(d)) if scale == "rsqrt_d" else float(scale)
+
+        def linear(features_in, features_out, kernel_init=inits[init], bias=True):
+            return nnx.Linear(features_in, features_out, use_bias=bias, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+
+        self._build(d, linear)
+        self.w_z = linear(self._width_of_sum(d), channels, nnx.initializers.zeros if norm == "none" else inits[init])
+        self.norm = None if norm == "none" else Norm(channels, kind=norm, scale_init=0.0, group_size=group_size)
+
+    def _width(self, d: int) -> int:
+        return d
+
+    def _width_of_sum(self, d: int) -> int:
+        return d
+
+    def __call__(self, x: Float[Array, "b *s c"], valid: Bool[Array, "b *s"] | None = None) -> Float[Array, "b *s c"]:
+        """z, for video (b,t,h,w,c), images (b,h,w,c) or sequences (b,t,c)."""
+        self._check(x.shape, None)
+        if valid is not None:
+            raise InputError(f"{self.name} sums over all positions: valid is for the paper's block alone")
+        y = self.w_z(self._sum(x.reshape(x.shape[0], -1, x.shape[-1]), x.shape[1:-1]))
+        y = jnp.broadcast_to(y, (x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])).reshape(x.shape)
+        return x + (y if self.norm is None else self.norm(y)).astype(x.dtype)
+
+    def attention_rows(
+        self, x: Float[Array, "b *s c"], positions: Int[Array, "q"], valid: Bool[Array, "b *s"] | None = None
+    ) -> Float[Array, "b q m"]:
+        """The weight of every key for the asked positions, counted in row-major order.
+
+        Raises:
+          InputError: for a block whose weights are not those of pairs of positions.
+        """
+        self._check(x.shape, None)
+        return self._rows(x.reshape(x.shape[0], -1, x.shape[-1]), positions, x.shape[1:-1])
+
+    def _rows(self, x, positions, axes):
+        raise InputError(f"{self.name} has no weight for a pair of positions")

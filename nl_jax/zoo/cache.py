@@ -1,0 +1,127 @@
+"""Files of the zoo on this machine: fetched once, checked, and kept."""
+
+import hashlib
+import http.client
+import os
+import shutil
+import tarfile
+import urllib.request
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from nl_jax.errors import InputError
+from nl_jax.zoo.entry import Entry
+
+HOME = "NL_JAX_HOME"
+CHUNK = 2**20
+
+
+def home() -> Path:
+    """The folder of the cache: $NL_JAX_HOME, or nl_jax in the user's cache (~/.cache)."""
+    if named := os.environ.get(HOME):
+        return Path(named).expanduser()
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "nl_jax"
+    try:
+        return Path.home() / ".cache" / "nl_jax"
+    except RuntimeError as error:
+        raise InputError(f"this user has no home for a cache; set {HOME} to a folder that can be written to") from error
+
+
+def place(entry: Entry) -> Path:
+    """Where the file of an entry lies, or has to be put."""
+    return home() / "zoo" / entry.name / entry.file
+
+
+def fetch(entry: Entry) -> Path:
+    """The file of an entry: the one in the cache, or else downloaded into it, with a bar on stderr.
+
+    Where the hash of the file is published, the file is checked against it.
+
+    Raises:
+      InputError: for a cache that cannot be written to, an address that cannot be reached (the message says which file
+        to put where), or a file with another hash.
+    """
+    path = place(entry)
+    if not path.is_file():
+        archive = path.with_name(entry.address.rsplit("/", 1)[-1])
+        if not archive.is_file():
+            _make(path.parent)
+            _download(entry, archive)
+        if entry.member:
+            _take_out(entry, archive, path)
+    _check(entry, path)
+    return path
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(None, "it cannot be written to")
+    except OSError as error:
+        raise InputError(
+            f"the cache {folder} cannot be made: {error.strerror}; set {HOME} to a folder that can be written to"
+        ) from error
+
+
+def _download(entry: Entry, path: Path) -> None:
+    part = path.with_name(path.name + ".part")
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    try:
+        with (
+            urllib.request.urlopen(entry.address, timeout=60) as answer,
+            part.open("wb") as file,
+            Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
+        ):
+            size = int(answer.headers.get("Content-Length") or 0)
+            bar = progress.add_task(path.name, total=size or None)
+            while chunk := answer.read(CHUNK):
+                file.write(chunk)
+                progress.advance(bar, len(chunk))
+            if size and file.tell() != size:
+                raise OSError(f"the answer ended after {file.tell()} of {size} bytes")
+    except (OSError, http.client.HTTPException) as error:
+        part.unlink(missing_ok=True)
+        raise InputError(_advice(entry, error)) from error
+    part.replace(path)
+
+
+def _advice(entry: Entry, error: Exception) -> str:
+    reason = getattr(error, "reason", None) or error
+    out = f", take {entry.member} out of it" if entry.member else ""
+    return (
+        f"{entry.name} is not in the cache, and {entry.address} cannot be had here ({reason}): "
+        f"fetch that file elsewhere{out} and put it at {place(entry)}"
+    )
+
+
+def _take_out(entry: Entry, archive: Path, path: Path) -> None:
+    """The one member that is wanted, read as data: nothing else is unpacked."""
+    try:
+        with tarfile.open(archive) as content:
+            names = content.getnames()
+            found = [name for name in names if name.rsplit("/", 1)[-1] == entry.member]
+            if not found:
+                raise InputError(f"{archive} holds no {entry.member}; it holds {', '.join(names[:10])}")
+            part = path.with_name(path.name + ".part")
+            with content.extractfile(found[0]) as source, part.open("wb") as target:
+                shutil.copyfileobj(source, target)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise InputError(f"{archive} cannot be unpacked ({error}): delete it and fetch it again") from error
+    part.replace(path)
+
+
+def _check(entry: Entry, path: Path) -> None:
+    if entry.digest is None:
+        return
+    kind, expected = entry.digest
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, kind).hexdigest()
+    if not found.startswith(expected):
+        raise InputError(
+            f"{path}: its {kind.upper()} begins with {found[: len(expected)]}, and that of {entry.name} with "
+            f"{expected}: delete it and fetch {entry.address} again"
+        )

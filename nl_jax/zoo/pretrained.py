@@ -1,0 +1,72 @@
+"""A published network with its weights, ready to be called."""
+
+import dataclasses
+from pathlib import Path
+
+from nl_jax.errors import require
+
+require("train", "ml_collections")
+
+from flax import nnx  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+
+from nl_jax import weights  # noqa: E402
+from nl_jax.errors import InputError  # noqa: E402
+from nl_jax.models import MaskRCNN, VideoResNet  # noqa: E402
+from nl_jax.tasks import task_of  # noqa: E402
+from nl_jax.zoo.cache import fetch  # noqa: E402
+from nl_jax.zoo.classes import class_names  # noqa: E402
+from nl_jax.zoo.config import config_of  # noqa: E402
+from nl_jax.zoo.entry import Entry  # noqa: E402
+from nl_jax.zoo.table import find  # noqa: E402
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A published network.
+
+    Attributes:
+      entry: of the table.
+      model: with its weights, in evaluation mode.
+      config: by which it is built and tested.
+      classes: their names by label.
+      report: what was loaded.
+    """
+
+    entry: Entry
+    model: VideoResNet | MaskRCNN
+    config: ConfigDict
+    classes: tuple[str, ...]
+    report: weights.Report
+
+
+def pretrained(name: str, path: str | Path | None = None) -> Pretrained:
+    """See `from_pretrained`; with the config and the classes of the network."""
+    entry = find(name)
+    config, classes = config_of(entry), class_names(entry.classes)
+    file = fetch(entry) if path is None else Path(path)
+    task = task_of(config)
+    model = nnx.eval_shape(lambda: task.build(len(classes), nnx.Rngs(config.seed)))
+    report = weights.load(model, file)
+    if report.left_at_init:
+        left = sorted({array.rsplit("/", 1)[0] for array in report.left_at_init})
+        raise InputError(f"{file} is not {name}: it lacks {', '.join(left)}")
+    model.eval()
+    return Pretrained(entry, model, config, classes, report)
+
+
+def from_pretrained(name: str, path: str | Path | None = None) -> VideoResNet | MaskRCNN:
+    """The published network of that name with its weights, in evaluation mode.
+
+    Its file is downloaded once, and kept under $NL_JAX_HOME or ~/.cache/nl_jax. Inputs are normalised as
+    `nl_jax.zoo.config.config_of(entry).input` says; `nl_jax.Predictor.from_pretrained` does that by itself.
+
+    Args:
+      name: of `nl_jax.zoo.ENTRIES`.
+      path: of a file that is there, in place of the published one. Its hash is not checked.
+
+    Raises:
+      InputError: for an unknown name; a file that can neither be found nor downloaded, with what to fetch and where to
+        put it; one that has another hash, or other arrays.
+    """
+    return pretrained(name, path).model

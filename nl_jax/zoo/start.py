@@ -1,0 +1,36 @@
+"""A published network as what a run starts from: `config.start.model`."""
+
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from nl_jax.models import flat
+from nl_jax.models.flat import FlatParams
+from nl_jax.tasks import task_of
+from nl_jax.training import sharding
+from nl_jax.training.start import Start
+from nl_jax.zoo.classes import class_names
+from nl_jax.zoo.config import config_of
+from nl_jax.zoo.pretrained import pretrained
+from nl_jax.zoo.table import find
+
+
+class StartFromPublished(Start):
+    """A published network in the place of a workdir. Its file is read when its arrays are asked for.
+
+    Raises:
+      InputError: for an unknown name.
+    """
+
+    def __init__(self, name: str):
+        super().__init__(Path(name), task_of(config_of(find(name))))
+
+    def classes(self) -> tuple[str, ...]:
+        """Of the network."""
+        return class_names(find(self.directory.name).classes)
+
+    def arrays(self, mesh: Mesh) -> list[FlatParams]:
+        """Parameters and statistics, laid out over the mesh; see `pretrained`."""
+        _, *arrays = flat.split(pretrained(self.directory.name).model)
+        return jax.device_put(arrays, sharding.state_shardings(mesh, arrays))

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest

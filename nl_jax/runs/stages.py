@@ -113,7 +113,7 @@ def train(
     scaled = recipe.at_batch_size(config)
     if note := recipe.describe(config, scaled):
         make_console().print(note)
-    if start_from is not None and not isinstance(start_from, Start | StartFromPublished):
+    if start_from is not None and not isinstance(start_from, Start):
         start_from = Start(start_from, task_of(workdir.read_config(start_from)))
     return loop.train(task_of(scaled), directory, start_from, profile_steps)
 

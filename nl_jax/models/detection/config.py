@@ -101,6 +101,10 @@ class DetectorConfig:
     crowd_overlap: float = 0.7
     mask_padding: bool = True
 
+    def __hash__(self) -> int:
+        # Mappings have no hash; without this a network's graphdef could not be a static argument of jit.
+        return hash((self.backbone, self.num_classes, self.keypoints, self.keypoint_blocks))
+
     def resolved_backbone(self) -> ResNetConfig:
         """The backbone without classifier, with the defaults of its blocks filled in."""
         options = {}

@@ -391,7 +391,7 @@ def test_remat_keeps_less_and_changes_nothing(dtype, randomise):
             "depth=34 is unknown; choose one of 50, 101, 152",
         ),
         ({"inflate": "1x3x3"}, "inflate='1x3x3' is unknown; choose one of None, 3x1x1, 3x3x3"),
-        ({"geometry": "papr"}, "geometry='papr' is unknown; choose one of paper, caffe2_32, caffe2_8, slowfast, mma"),
+        ({"geometry": "papr"}, "geometry='papr' is unknown; choose one of paper, caffe2_32, caffe2_8, slowfast, slow"),
         ({"dtype": "float16"}, "dtype='float16' is unknown; choose float32 or bfloat16"),
         ({"norm": "layer"}, "norm='layer' is unknown; choose one of batch, global, affine, frozen"),
         ({"nonlocal_blocks": {"res6": (0,)}}, "names 'res6', but the stages are res2, res3, res4, res5"),

@@ -24,7 +24,7 @@ ROWS = {
     "baseline": {},
     # As many parameters and multiply-adds as the block adds, by more channels: the field of view stays.
     "wider": {"model.width": 18},
-    # The baseline where the cue is beside the digits: what it cannot name is what it cannot see.
+    # The baseline where the cue is beside the digits, in its field of view.
     "near": {"data.gap": 0},
     "identity": after("res4", norm_scale="0"),
     "res2": after("res2"),

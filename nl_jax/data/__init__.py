@@ -2,4 +2,4 @@
 
 from nl_jax.errors import require
 
-require("train", "absl", "av", "grain", "sklearn", "tensorflow_datasets")
+require("train", "PIL", "absl", "av", "grain", "sklearn", "tensorflow_datasets")

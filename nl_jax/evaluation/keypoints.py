@@ -4,10 +4,14 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-from pycocotools import mask as rasters
 
 from nl_jax.data.coco.keypoints import Category, category
+from nl_jax.errors import require
 from nl_jax.evaluation.coco import Results, evaluate
+
+require("detection", "pycocotools")
+
+from pycocotools import mask as rasters  # noqa: E402
 
 # A keypoint is found at a place whose similarity with the true one (its OKS) is at least this.
 FOUND = 0.5

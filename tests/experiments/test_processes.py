@@ -175,11 +175,20 @@ def test_sigterm_of_one_process_ends_the_testing_of_all(on_eight, tmp_path, coun
     assert not (workdir / "evaluate").exists()
 
 
+# No video of the test ever comes.
+HANGING = """
+import runpy, time
+from nl_jax.data.long_range import LongRange
+LongRange.test_example = lambda *arguments: time.sleep(3600)
+runpy.run_module("experiments.evaluate", run_name="__main__", alter_sys=True)
+"""
+
+
 def test_testing_ends_where_its_input_hangs(on_eight, tmp_path):
-    workdir = changed(on_eight, tmp_path / "run", {"input_warning": 1e-3, "input_timeout": 1e-3})
-    process = start("evaluate", f"--workdir={workdir}", devices=8)
+    workdir = changed(on_eight, tmp_path / "run", {"input_warning": 0.5, "input_timeout": 1.0})
+    process = start("evaluate", f"--workdir={workdir}", devices=8, code=HANGING)
     _, error = process.communicate(timeout=400)
-    assert process.returncode == 1 and "for batch for testing 0, and input_timeout=0.001: the input" in error
+    assert process.returncode == 1 and "for batch for testing 0, and input_timeout=1: the input" in error
     assert not (workdir / "evaluate").exists()
 
 

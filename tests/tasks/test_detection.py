@@ -237,7 +237,7 @@ def test_a_folder_of_ones_own_compiles_for_each_shape_of_images_once(photographs
         ({"mesh.time": 2}, "mesh.time=2 splits frames, and an image has one"),
         ({"optimizer.bias_rate": -1.0}, "optimizer.bias_rate=-1.0 is out of range"),
         ({"detector.roi_samples": 0}, "roi_samples=0 is out of range"),
-        ({"data.name": "voc"}, "data.name='voc' is unknown; choose one of scenes, coco"),
+        ({"data.name": "voc"}, "data.name='voc' is unknown; choose one of scenes, poses, coco"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path, changes, message):

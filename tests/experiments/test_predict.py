@@ -117,7 +117,7 @@ def test_a_stream_is_told_clip_by_clip_and_what_cannot_be_used_is_one_line(run, 
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" s  ") == 3 and f"{name}  3 clips x 3 crops\n" in done.stdout and "█" in done.stdout
     for arguments, code, message in (
-        (["video.mp4"], 2, "one of --workdir and --checkpoint"),
+        (["video.mp4"], 2, "one of --workdir, --model and --checkpoint"),
         ([f"--workdir={run}", tmp_path / "none"], 2, "1 of 1 videos could not be read"),
     ):
         done = program(*arguments)

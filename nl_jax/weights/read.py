@@ -84,12 +84,12 @@ def torch_file(path: Path) -> dict[str, np.ndarray]:
     """
     if path.suffix == ".safetensors" or (path.is_file() and kind(path) == "safetensors"):
         return _safetensors(path)
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError(f"{path}: reading a torch file needs PyTorch: pip install torch") from error
     options = {"map_location": "cpu"}
     with _open(path) as file:
+        try:
+            import torch
+        except ImportError as error:
+            raise InputError(f"{path}: reading a torch file needs PyTorch: pip install torch") from error
         try:
             try:
                 content = torch.load(file, weights_only=True, **options)

@@ -1,7 +1,5 @@
 """The residual block against PyTorch's functional layers: where the stride is, and groups."""
 
-import warnings
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,15 +7,12 @@ from flax import nnx
 
 from nl_jax.models.bottleneck import Bottleneck
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import torch
-    import torch.nn.functional as F
-
 
 @pytest.mark.parametrize("stride_on_1x1", [False, True])
 @pytest.mark.parametrize("groups", [1, 4])
-def test_strides_and_groups(stride_on_1x1, groups, randomise):
+def test_strides_and_groups(stride_on_1x1, groups, randomise, torch):
+    F = torch.nn.functional
+
     def build():
         options = {"norm": {"kind": "frozen"}, "dtype": jnp.float32, "rngs": nnx.Rngs(0)}
         return Bottleneck(6, 8, 12, stride=2, stride_on_1x1=stride_on_1x1, groups=groups, **options)

@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import sys
+from importlib.util import find_spec
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +13,9 @@ import pytest
 
 from nl_jax.errors import InputError
 from nl_jax.weights import read
+
+NEEDS_TORCH = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")
+READERS = [read.caffe2_pickle, pytest.param(read.torch_file, marks=NEEDS_TORCH)]
 
 
 class CallsSystem:
@@ -22,7 +26,7 @@ class CallsSystem:
         return os.system, (f"touch {self.marker}",)
 
 
-@pytest.mark.parametrize("reader", [read.caffe2_pickle, read.torch_file])
+@pytest.mark.parametrize("reader", READERS)
 def test_a_hostile_pickle_is_refused_and_not_run(reader, tmp_path):
     marker = tmp_path / "was_run"
     path = tmp_path / "weights.pkl"
@@ -59,7 +63,7 @@ def test_a_truncated_file(source, reader, kept, peers, write):
         reader(path)
 
 
-@pytest.mark.parametrize("reader", [read.caffe2_pickle, read.torch_file])
+@pytest.mark.parametrize("reader", READERS)
 def test_what_is_no_file_of_weights(reader, tmp_path):
     path = tmp_path / "page.pth"
     with pytest.raises(InputError, match="there is no file"):
@@ -110,5 +114,6 @@ def test_safetensors_are_read_without_torch(tmp_path, monkeypatch):
 
 def test_torch_is_asked_for_where_it_is_needed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "weights.pth").write_bytes(b"")
     with pytest.raises(InputError, match="pip install torch"):
         read.torch_file(tmp_path / "weights.pth")

@@ -55,6 +55,9 @@ def main() -> None:
     position = pictures.parse_numbers("position", POSITION.value, "row,column" if is_detection else "frame,row,column")
     dataset = task.open_split(SPLIT.value, workdir.read_classes(directory))
     normalize = make_normalize(config.input)
+    if is_detection and (MEASURE.value is not None or FORMAT.value in ("gif", "mp4")):
+        flag = "measure" if MEASURE.value is not None else "format"
+        raise InputError(f"--{flag} is for videos, and {directory} is a run of detection")
     if is_detection and dataset.keypoints and BOX.value is None and position is None:
         _attend_keypoints(directory, task, dataset)
         return
@@ -85,9 +88,6 @@ def main() -> None:
 
 
 def _attend_in_image(directory: Place, dataset, task, position) -> None:
-    if MEASURE.value is not None or FORMAT.value in ("gif", "mp4"):
-        flag = "measure" if MEASURE.value is not None else "format"
-        raise InputError(f"--{flag} is for videos, and {directory} is a run of detection")
     box = pictures.parse_numbers("box", BOX.value, "x0,y0,x1,y1", kind=float)
     if box and position:
         raise InputError("--box and --position are both given; choose one")
@@ -107,22 +107,24 @@ def _attend_in_image(directory: Place, dataset, task, position) -> None:
 
 
 def _write(directory: Place, video, found: attention.Attention, stem: str, title: str) -> None:
-    out = place("--out", OUT.value) if OUT.value else directory / "attention"
-    make_directory(out)
-    for path in pictures.draw(video, found, out / stem, FORMAT.value, COUNT.value, title):
+    for path in pictures.draw(video, found, _out(directory) / stem, FORMAT.value, COUNT.value, title):
         print(f"wrote {path}")
 
 
 def _attend_keypoints(directory: Place, task, dataset) -> None:
     from experiments import attend_keypoints  # pycocotools, which no video needs
 
-    out = place("--out", OUT.value) if OUT.value else directory / "attention"
-    make_directory(out)
     asked = {"block": BLOCK.value, "keypoint": KEYPOINT.value, "number": OBJECT.value}
-    drawn = {"count": COUNT.value, "ending": FORMAT.value, "out": out}
+    drawn = {"count": COUNT.value, "ending": FORMAT.value, "out": _out(directory)}
     model, index = _load(directory), _index(dataset, "image", IMAGE.value)
     for path in attend_keypoints.draw(task, model, dataset, index, **asked, **drawn):
         print(f"wrote {path}")
+
+
+def _out(directory: Place) -> Place:
+    out = place("--out", OUT.value) if OUT.value else directory / "attention"
+    make_directory(out)
+    return out
 
 
 def _load(directory: Place):

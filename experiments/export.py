@@ -15,6 +15,7 @@ from absl import flags
 from experiments import command_line
 from nl_jax.errors import InputError
 from nl_jax.models import flat
+from nl_jax.places import check_local, place
 from nl_jax.runs.stablehlo import PLATFORMS, write_programs
 from nl_jax.tasks import restore_network
 from nl_jax.training import sharding, workdir
@@ -32,11 +33,12 @@ OUT = flags.DEFINE_string("out", None, "a directory for the programs", required=
 def main() -> None:
     if (WORKDIR.value is None) == (MODEL.value is None):
         raise InputError("give one of --workdir and --model, the network to export")
+    check_local("--out", OUT.value)
     if MODEL.value is not None:
         found = pretrained(MODEL.value)
         model, config, classes = found.model, found.config, found.classes
     else:
-        directory = Path(WORKDIR.value)
+        directory = place("--workdir", WORKDIR.value)
         config, classes = workdir.read_config(directory), workdir.read_classes(directory)
         model = flat.merge(*restore_network(directory, sharding.make_mesh(-1, 1), best=BEST.value))
     config = config.copy_and_resolve_references().unlock()

@@ -13,6 +13,7 @@ from experiments.named_videos import named_videos
 from nl_jax.data.failure import DecodeError
 from nl_jax.data.stream import is_stream
 from nl_jax.errors import InputError
+from nl_jax.places import make_directory
 from nl_jax.runs.features import Extractor, Features
 from nl_jax.training import workdir
 
@@ -28,7 +29,7 @@ def write(extractor: Extractor, arguments: list[str], out: Path, every: float = 
     Raises:
       InputError: for a folder with features of another network, layer or kind of clips, and two videos of one name.
     """
-    workdir.make_directory(out)
+    make_directory(out)
     _claim(out, extractor.settings() | {"every": every})
     videos = _videos(arguments, out)
     waiting = [video for video in videos if video[2] or not video[1].exists()]

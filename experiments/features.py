@@ -15,6 +15,7 @@ from absl import flags
 
 from experiments import command_line, feature_files
 from nl_jax.errors import InputError
+from nl_jax.places import check_local, place
 from nl_jax.runs.features import Extractor
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
@@ -31,11 +32,12 @@ OUT = flags.DEFINE_string("out", None, "where the features go", required=True)
 def main(arguments: list[str]) -> None:
     if (WORKDIR.value is None) == (MODEL.value is None):
         raise InputError("give one of --workdir and --model, the network to use")
+    check_local("--out", OUT.value)
     options = {"pooled": POOLED.value, "num_clips": NUM_CLIPS.value, "num_crops": NUM_CROPS.value}
     if MODEL.value is not None:
         extractor = Extractor.from_pretrained(MODEL.value, LAYER.value, **options)
     else:
-        extractor = Extractor.of_workdir(Path(WORKDIR.value), LAYER.value, best=BEST.value, **options)
+        extractor = Extractor.of_workdir(place("--workdir", WORKDIR.value), LAYER.value, best=BEST.value, **options)
     out = Path(OUT.value)
     bad, total = feature_files.write(extractor, arguments, out, every=EVERY.value)
     if bad:

@@ -14,6 +14,7 @@ from nl_jax.errors import InputError
 from nl_jax.evaluation.views import scores_of_views
 from nl_jax.models import VideoResNet, flat
 from nl_jax.ops.precision import widen
+from nl_jax.places import Place
 from nl_jax.runs.predictor import at_once, over_clips, views_of
 from nl_jax.tasks import restore_network
 from nl_jax.training import sharding, workdir
@@ -73,7 +74,7 @@ class Extractor:
         self._forward = partial(Evaluator(graphdef, forward, mesh).outputs, *arrays)
 
     @classmethod
-    def of_workdir(cls, directory: Path, layer: str = "res5", *, best: bool = False, **options) -> "Extractor":
+    def of_workdir(cls, directory: Place, layer: str = "res5", *, best: bool = False, **options) -> "Extractor":
         """That of a run; `options` are those of `Extractor`, and fields of its data, such as num_clips."""
         config = workdir.read_config(directory)
         if config.get("task", "classification") != "classification":

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from nl_jax.errors import InputError, require
 from nl_jax.models import MaskRCNN, VideoResNet
 from nl_jax.ops import devices
+from nl_jax.places import make_directory
 from nl_jax.training import workdir
 from nl_jax.training.normalize import make_normalize
 
@@ -58,7 +59,7 @@ def write_programs(
     """
     require("export", "flatbuffers")
     shapes = {"video": ["b", *clip_shape(config)], "logits": ["b", len(classes)]}
-    workdir.make_directory(out)
+    make_directory(out)
     written = []
     for platform in platforms:
         exported = export_network(model, config, platform)

@@ -17,13 +17,12 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from nl_jax.errors import InputError, Preempted, TrainingError
+from nl_jax.errors import PREEMPTED, InputError, Preempted, TrainingError
 from nl_jax.places import cache_directory, check_local, is_bucket
 from nl_jax.runs.config_files import load_config
 from nl_jax.training import hosts, sharding
 from nl_jax.training.workdir import flatten
 
-PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 WAY_OUT = 5.0  # seconds that the end of a program may take
 # The flags and fields that may name a place in a bucket.
 IN_BUCKETS = tuple(f"--{name}" for name in ("workdir", "data", "out", "report"))

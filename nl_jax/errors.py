@@ -18,6 +18,9 @@ class TrainingError(RuntimeError):
     """
 
 
+PREEMPTED = 75  # exit code of a run that was asked to end, EX_TEMPFAIL of sysexits.h: try again
+
+
 class Preempted(Exception):
     """A run that was asked to end has saved its state; the same command goes on from there."""
 

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 
 import jax
 
+from nl_jax.errors import PREEMPTED
 from nl_jax.training import hosts
 
 EXIT_CODE = 1  # as of every run that cannot go on
-PREEMPTED = 75  # as of every run that was asked to end
 LAST = 5.0  # seconds in which others say whom they wait for
 
 

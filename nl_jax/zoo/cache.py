@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from nl_jax.errors import InputError
+from nl_jax.places import cache_directory
 from nl_jax.zoo.entry import Entry
 
 HOME = "NL_JAX_HOME"
@@ -19,15 +20,10 @@ CHUNK = 2**20
 
 
 def home() -> Path:
-    """The folder of the cache: $NL_JAX_HOME, or nl_jax in the user's cache (~/.cache)."""
+    """The folder of the cache: $NL_JAX_HOME, or that of `nl_jax.places.cache_directory`."""
     if named := os.environ.get(HOME):
         return Path(named).expanduser()
-    if named := os.environ.get("XDG_CACHE_HOME"):
-        return Path(named) / "nl_jax"
-    try:
-        return Path.home() / ".cache" / "nl_jax"
-    except RuntimeError as error:
-        raise InputError(f"this user has no home for a cache; set {HOME} to a folder that can be written to") from error
+    return cache_directory()
 
 
 def place(entry: Entry) -> Path:

@@ -90,11 +90,9 @@ def evaluate(
         raise InputError(
             f"detections: found image_id {min(others)}, valid are those of the {len(listed)} images scored"
         )
-    if iou_type == "keypoints" and len(groups := _groups(truth, sigmas)) != 1:
-        parts = [_evaluate(truth, detections, iou_type, use_categories, *group) for group in groups]
-        return _joined(parts, len(listed))
-    group = groups[0] if iou_type == "keypoints" else (None, None)
-    return _evaluate(truth, detections, iou_type, use_categories, *group)
+    groups = _groups(truth, sigmas) if iou_type == "keypoints" else [(None, None)]
+    parts = [_evaluate(truth, detections, iou_type, use_categories, *group) for group in groups]
+    return parts[0] if len(parts) == 1 else _joined(parts, len(listed))
 
 
 def _groups(truth: dict, sigmas: Sequence[float] | None) -> list[tuple[list[int], tuple[float, ...]]]:

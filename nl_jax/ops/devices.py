@@ -91,6 +91,20 @@ def knows_cudnn() -> bool:
     return jax.default_backend() == "gpu" and "cuda" in jax.devices()[0].client.platform_version
 
 
+def options_for_memory() -> dict[str, object]:
+    """Options of `jax.jit` with which a CPU plans a program for little memory; none on other platforms.
+
+    XLA:CPU runs in parallel whatever it can, and starts with copies of donated arrays, so that much is alive at once.
+    With these options it orders the program for memory, and copies a donated array only where it must.
+    """
+    if platform() != "cpu" or jax.__version_info__ < (0, 10):  # whose XLA does not know them
+        return {}
+    return {
+        "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+        "xla_cpu_copy_insertion_use_region_analysis": True,
+    }
+
+
 def time_parts() -> int:
     """Over how many devices the frames of a clip are split."""
     mesh = jax.sharding.get_abstract_mesh()

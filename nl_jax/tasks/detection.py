@@ -21,6 +21,7 @@ from nl_jax.models import DetectorConfig, MaskRCNN, flat
 from nl_jax.models.detection import losses
 from nl_jax.models.flat import FlatParams
 from nl_jax.models.summary import Summary, detector_summary
+from nl_jax.ops import devices
 from nl_jax.tasks import splits
 from nl_jax.tasks.classification import Classification
 from nl_jax.tasks.detection_figures import CURVES, RESULT_FIGURES, TRAIN_FIGURES, VALIDATION_FIGURES, words
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from nl_jax.data.coco.example import Shape
     from nl_jax.evaluation.detections import Found
 
+LARGE = 512 * 512  # pixels of an image
 # How the names of parameters begin that depend on the classes.
 BY_CLASS = ("box_head/classes/", "box_head/deltas/", "mask_head/logits/", "keypoint_head/deconv/")
 
@@ -202,6 +204,11 @@ class Detection(Task):
         """
         total, found = losses.loss(model, batch | {"images": self.normalized(batch)}, key)
         return total, {name: found[name].astype(jnp.float32) for name in self.train_figures}
+
+    def compiler_options(self, example: Example) -> dict[str, object]:
+        """Those that save memory, where images are large; small images are faster without them."""
+        height, width, _ = example["images"].shape
+        return devices.options_for_memory() if height * width >= LARGE else {}
 
     def forward(self, dataset: DetectionImages | None = None) -> Callable[[nnx.Module, dict[str, Array]], dict]:
         """The function (model, {"images", "sizes"}) -> {boxes, scores, classes, valid, masks or keypoints}."""

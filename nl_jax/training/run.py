@@ -59,7 +59,7 @@ class Run:
         self.task, self.config, self.directory, self.setup = task, config, directory, setup
         self.is_main, self.say = jax.process_index() == 0, console.print
         # What the run is made of.
-        build = partial(task.build, len(setup.train_set.classes))
+        build, example = partial(task.build, len(setup.train_set.classes)), task.example_shapes(setup.train_set)
         schedule = make_schedule(config.optimizer, config.steps)
         optimizer = task.optimizer(schedule)
         self._graphdef, *arrays = flat.abstract(lambda: build(nnx.Rngs(0)))
@@ -75,6 +75,7 @@ class Run:
             self._state,
             config.accumulate_steps,
             skip_nonfinite=config.skip_nonfinite > 0,
+            compiler_options=task.compiler_options(example),
         )
         forward = task.forward(setup.train_set)
         self._moments = make_moments(self._graphdef, forward, setup.mesh)

@@ -1,6 +1,6 @@
 """One training step and one forward pass, each compiled once for every shape of a batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ def make_train_step(
     accumulate: int = 1,
     *,
     skip_nonfinite: bool = False,
+    compiler_options: Mapping[str, object] | None = None,
 ) -> Callable[[TrainState, dict[str, Array], Key[Array, ""]], tuple[TrainState, dict[str, Array]]]:
     """(state, batch, key) -> (state, metrics): loss, gradient, update. The given state is donated.
 
@@ -41,6 +42,7 @@ def make_train_step(
 
     Args:
       loss: of the model, in training mode, on a batch (b,..).
+      compiler_options: of `jax.jit`.
     """
 
     def gradient(params, batch_stats, batch, key):
@@ -75,6 +77,7 @@ def make_train_step(
         sharding.within(mesh, train_step),
         donate_argnums=0,
         out_shardings=(state_shardings, sharding.replicated(mesh)),
+        compiler_options=dict(compiler_options or {}),
     )
 
 

@@ -177,6 +177,10 @@ class Task(Protocol):
         """The loss of a batch (b,..) and the metrics of `train_figures`; `key` is for dropout and samples."""
         ...
 
+    def compiler_options(self, example: Example) -> Mapping[str, object]:
+        """Options of `jax.jit` for the training step on examples of these shapes; none by default."""
+        return {}
+
     def forward(self, dataset: Dataset) -> Callable[[nnx.Module, dict[str, Array]], Any]:
         """The function (model, inputs) -> outputs that tests a network on examples like those of the data set."""
         ...

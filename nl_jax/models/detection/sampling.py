@@ -74,18 +74,37 @@ def match(
     `crowd_overlap` of it or more lies in a crowd region. What is not valid is neither.
     """
     dtype = jnp.promote_types(boxes.dtype, truth.boxes.dtype)
-    boxes, true = boxes.astype(dtype), truth.boxes.astype(dtype)
-    # Kept in memory: the best overlap of an object is looked for among these very numbers.
-    overlap = materialize(jax.vmap(box_ops.iou)(true, boxes))  # (b,g,n)
-    overlap = jnp.where(truth.object[:, :, None] & valid[:, None], overlap, -1)
-    best = overlap.max(axis=1)
-    is_positive = best >= positive
-    if best_of_box:
-        of_object = overlap.max(axis=2, keepdims=True)
-        is_positive |= ((overlap == of_object) & (of_object > 0)).any(axis=1)
-    in_crowd = jnp.where(truth.crowd[:, None], jax.vmap(box_ops.covered)(boxes, true), 0).max(axis=2)
+    boxes, true = (jax.lax.stop_gradient(a.astype(dtype)) for a in (boxes, truth.boxes))
+
+    def compare(i, found):
+        """With the i-th true box of every image; all of them at once would be an array (b,g,n)."""
+        best, index, is_best, in_crowd = found
+        true_box, is_object, is_crowd = true[:, i, None], truth.object[:, i, None], truth.crowd[:, i, None]
+        # Kept in memory: the largest overlap with an object is looked for among these very numbers.
+        overlap = materialize(jax.vmap(box_ops.iou)(boxes, true_box)[..., 0])
+        overlap = jnp.where(is_object & valid, overlap, -1)
+        largest = overlap.max(axis=1, keepdims=True)
+        covered = jax.vmap(box_ops.covered)(boxes, true_box)[..., 0]
+        return (
+            jnp.maximum(best, overlap),
+            jnp.where(overlap > best, i, index),
+            is_best | ((overlap == largest) & (largest > 0)),
+            jnp.maximum(in_crowd, jnp.where(is_crowd, covered, 0)),
+        )
+
+    shape = boxes.shape[:2]
+    start = (
+        jnp.full(shape, -1, dtype),
+        jnp.zeros(shape, int),
+        jnp.zeros(shape, bool),
+        jnp.zeros(shape, dtype),
+    )
+    exists = (truth.object | truth.crowd).any(axis=0)
+    count = jnp.where(exists, 1 + jnp.arange(exists.shape[0]), 0).max()
+    best, index, is_best, in_crowd = jax.lax.fori_loop(0, count, compare, start)
+    is_positive = (best >= positive) | (is_best & best_of_box)
     is_negative = ~is_positive & (best < negative) & (in_crowd < crowd_overlap)
-    return Match(is_positive & valid, is_negative & valid, overlap.argmax(axis=1))
+    return Match(is_positive & valid, is_negative & valid, index)
 
 
 def sample(random: Float[Array, "n"], match: Match, count: int, most_positive: int) -> Sample:

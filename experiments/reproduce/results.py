@@ -1,6 +1,7 @@
-"""What is kept of a run: one small JSON file, from which every table and plot is made."""
+"""What is kept of a run: one line of JSON in the file of its table. Every table and plot is made of these lines."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from experiments.reproduce.rows import PlannedRun
 from nl_jax.errors import InputError
 from nl_jax.evaluation.metrics import in_top_k
 from nl_jax.training.logs import read_metrics
-from nl_jax.training.workdir import write_json
 
 # Of detection, beside box AP.
 FIGURES = (
@@ -91,16 +91,29 @@ def collect(run: PlannedRun, workdir: Path, *, commit: str, seconds: float, cpu_
 
 
 def save(result: Result, folder: Path) -> None:
+    """Appends the result, as one line, to the file of the table that it was run for."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{result.config}_{result.seed}.json", dataclasses.asdict(result))
+    table = Path(result.row.partition(":")[0]).stem
+    with (folder / f"{table}.jsonl").open("a") as file:
+        file.write(json.dumps(dataclasses.asdict(result)) + "\n")
 
 
 def load(run: PlannedRun, folder: Path) -> Result | None:
-    """The result of a run, if it has been run."""
-    path = folder / f"{run.name}.json"
-    if not path.exists():
-        return None
-    try:
-        return Result(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is not the result of a run: {error}") from error
+    """The newest result of a run, if it has been run, for this table or for another that has the same network."""
+    for path in sorted(folder.glob("*.jsonl")):
+        if found := _read(path, path.stat().st_mtime_ns).get((run.key, run.seed)):
+            return found
+    return None
+
+
+@functools.cache
+def _read(path: Path, changed: int) -> dict[tuple[str, int], Result]:
+    """(hash of the config, seed) to the last result of each run in a file; read anew when the file has changed."""
+    found = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            result = Result(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}, line {number}, is not the result of a run: {error}") from error
+        found[result.config, result.seed] = result
+    return found

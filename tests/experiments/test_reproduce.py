@@ -283,15 +283,32 @@ def test_a_picture_is_drawn_where_runs_are_missing(tmp_path):
 def test_what_was_right_survives_the_file(tmp_path):
     right = np.random.default_rng(0).random(13) < 0.5
     results.save(result(3, right), tmp_path)
-    saved = json.loads((tmp_path / f"{'0' * 10}_3.json").read_text())
-    assert np.array_equal(results.Result(**saved).right(), right)
+    run = rows.make_run("2a", "gaussian", 3, laptop=True)
+    results.save(dataclasses.replace(result(3, right), config=run.key), tmp_path)
+    assert np.array_equal(results.load(run, tmp_path).right(), right)
+
+
+def test_the_newest_result_of_a_run_counts_whatever_table_it_was_run_for(tmp_path):
+    run = rows.make_run("2a", "gaussian", 3, laptop=True)
+    assert results.load(run, tmp_path) is None
+    for right in ([False, True], [True, True]):
+        kept = dataclasses.replace(result(3, np.array(right)), config=run.key, row="configs/table2b.py:other,laptop")
+        results.save(kept, tmp_path)
+        assert results.load(run, tmp_path) == kept
+    assert [path.name for path in tmp_path.iterdir()] == ["table2b.jsonl"]
+
+
+def test_a_line_that_is_no_result_is_named(tmp_path):
+    (tmp_path / "table2a.jsonl").write_text('{"row": 1}\n')
+    with pytest.raises(InputError, match=r"table2a\.jsonl, line 1, is not the result of a run"):
+        results.load(rows.make_run("2a", "gaussian", 0, laptop=True), tmp_path)
 
 
 def test_results_of_before_losses_were_kept_are_read(tmp_path):
     run = rows.make_run("2a", "gaussian", 0, laptop=True)
     fields = dataclasses.asdict(result(0, np.ones(8, bool)))
     del fields["losses"]
-    (tmp_path / f"{run.name}.json").write_text(json.dumps(fields))
+    (tmp_path / "table2a.jsonl").write_text(json.dumps(fields | {"config": run.key}) + "\n")
     assert results.load(run, tmp_path).losses == {}
 
 
@@ -354,10 +371,10 @@ def test_a_table_is_run_kept_and_run_no_second_time(tmp_path, capsys):
     first = capsys.readouterr()
     assert not ended.value.code, first.err
     assert first.out.count("experiments.train --config=configs/table2a.py:") == 2
-    saved = sorted((tmp_path / "results").glob("*.json"))
+    saved = (tmp_path / "results" / "table2a.jsonl").read_text().splitlines()
     assert len(saved) == 2
-    for path in saved:
-        found = results.Result(**json.loads(path.read_text()))
+    for line in saved:
+        found = results.Result(**json.loads(line))
         assert found.videos == 16 and found.accuracy == pytest.approx(found.right().mean()) and found.cpu_seconds > 0
     assert "| dot_product | 1 |" in (tmp_path / "out" / "2a.md").read_text()
     assert "<td>dot_product</td>" in (tmp_path / "out" / "tables.html").read_text()

@@ -1,7 +1,8 @@
-"""A recipe at another batch size: the linear scaling rule (Goyal et al. 2017, arXiv 1706.02677).
+"""A recipe at another batch size, by the linear scaling rule (Goyal et al. 2017, arXiv 1706.02677).
 
-k times the clips a step take a k times higher learning rate and a k-th of the steps, so that as many clips are seen,
-and a validation comes after as many. checkpoint_every and log_every stay: on k times the devices a step takes as long.
+With k times the clips a step, the learning rate grows k times and the number of steps falls to a k-th. So the run sees
+as many clips, and validates after as many. checkpoint_every and log_every stay, because a step on k times the devices
+takes as long.
 """
 
 from operator import attrgetter
@@ -15,25 +16,25 @@ STEPS = ("steps", "optimizer.decay_every", "optimizer.warmup_steps", "eval_every
 
 
 def at_batch_size(config: ConfigDict) -> ConfigDict:
-    """`config` with rate and steps for its `batch_size` in place of its `recipe_batch_size`; the two are then equal."""
+    """Return `config` with rate and steps scaled from `recipe_batch_size` to `batch_size`, and both then equal."""
     if config.recipe_batch_size < 0:
         raise InputError(f"recipe_batch_size={config.recipe_batch_size} is out of range; choose 0 or more")
     if config.batch_size < 1 or config.recipe_batch_size in (0, config.batch_size):
         return config
     factor = config.batch_size / config.recipe_batch_size
-    scaled = ConfigDict(config.to_dict())  # of its own
+    scaled = ConfigDict(config.to_dict())  # a copy
     changes = {name: attrgetter(name)(config) * factor for name in RATES}
     changes |= {name: round(attrgetter(name)(config) / factor) for name in STEPS}
     if decay_at := config.optimizer.get("decay_at"):
         changes["optimizer.decay_at"] = tuple(round(step / factor) for step in decay_at)
-    if config.eval_every:  # 0 of them is only at the end
+    if config.eval_every:  # 0 validates only at the end
         changes["eval_every"] = max(1, changes["eval_every"])
     scaled.update_from_flattened_dict(changes | {"recipe_batch_size": config.batch_size})
     return scaled.lock()
 
 
 def describe(given: ConfigDict, scaled: ConfigDict) -> str:
-    """What `at_batch_size` changed, as a sentence; "" for nothing."""
+    """Return a sentence on the changes of `at_batch_size`, or "" if there are none."""
     if given is scaled:
         return ""
     values = ((name, attrgetter(name)(given), attrgetter(name)(scaled)) for name in (*RATES, *STEPS))

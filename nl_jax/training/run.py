@@ -1,4 +1,4 @@
-"""One training run as an object: what it holds, and one verb for everything that the loop does with it."""
+"""One training run as an object, with one method for each action of the loop."""
 
 import itertools
 import time
@@ -136,11 +136,11 @@ class Run:
     # --------------------------------------------------------------------------------------------------------- stepping
 
     def read(self) -> Batch:
-        """The next batch. Where the run is asked to end meanwhile, it does so: the batch may never come."""
+        """Return the next batch. If the run is asked to end meanwhile, it ends, because the batch may never come."""
         if self._row_began is None:
             self._row_began = time.monotonic()
         self._profile.before(self.step)
-        self._place = self._batches.get_state()  # a signal can come when a batch is counted and not yet here
+        self._place = self._batches.get_state()  # a signal can come after a batch is counted and before it is here
         try:
             waiting = self._watchdog.waiting_for(f"batch {self.step}")
             with self._times.of("input"), waiting, self._preemption.interrupting():
@@ -156,13 +156,13 @@ class Run:
         return batch
 
     def compute(self, batch: Batch) -> None:
-        """One step, which is queued: its metrics are looked at when a row is due."""
+        """Queue one step. Its metrics are read when a row is due."""
         with self._times.of("compute"):
             batch = {name: batch[name] for name in self.setup.example}
             batch = sharding.put_batch(batch, self.setup.mesh, self.config.accumulate_steps)
             self._state, metrics = self._train_step(self._state, batch, self._key)
             self._metrics.append(metrics)
-            # Steps are queued, and with each its batch on the device: one waits there while one is computed.
+            # Each queued step holds its batch on the device. So one step waits there while another is computed.
             with self._watchdog.waiting_for(f"step {self.step} of all processes"):
                 jax.block_until_ready(self._metrics[-2:-1])
         self.step += 1
@@ -170,11 +170,11 @@ class Run:
         self._progress.advance(self._bar)
 
     def asked_to_end(self) -> bool:
-        """Whether the run is to save and end now; every process asks after every step."""
+        """Return whether the run must save and end now. Every process asks after every step."""
         return self._preemption.asked()
 
     def take_row(self) -> Row:
-        """Means of the metrics since the last row, and how long the steps took; stops at what is not finite."""
+        """Return mean metrics and times of the steps since the last row, after a check that the metrics are finite."""
         config, count = self.config, len(self._metrics)
         with self._watchdog.waiting_for("the bad examples of all processes"):
             self._tell_bad(self._bad.exchange())
@@ -216,7 +216,7 @@ class Run:
             ) from None
 
     def log(self, row: Row, validation: Results | None) -> None:
-        """A row of metrics.csv, and a line for the user."""
+        """Write a row of metrics.csv, and tell the user."""
         figures = validation or {}
         row |= {f"validation_{name}": figures[name] for name in figures if name in self.task.validation_figures}
         self._log.write(self.step, row)
@@ -234,13 +234,13 @@ class Run:
             self._checkpoints.save(self._state, self._data_state(), figure)
 
     def end(self) -> None:
-        """Raises Preempted, once the last checkpoint is whole."""
+        """Raise Preempted, after the last checkpoint is whole."""
         with self._watchdog.waiting_for(f"the checkpoint of step {self.step}"):
             self._checkpoints.wait()
         raise Preempted(f"asked to end: saved at step {self.step}; the same command goes on from there")
 
     def test(self) -> Results:
-        """The final figures, on the test set, which are written down and told."""
+        """Test the network on the test set. Write the final figures, tell them to the user, and return them."""
         try:
             with self._preemption, self._watchdog, self._progress:
                 evaluation = self._evaluate(self.setup.test_set, "testing")
@@ -296,5 +296,5 @@ class Run:
 
 
 def _other_seeds(seed: int) -> tuple[jax.Array, int]:
-    """Of the key of all losses and of the batches for precise batch norm: unlike those of training, for every seed."""
+    """Return a key for all losses and a seed for precise batch norm. Their numbers differ from those of training."""
     return jax.random.fold_in(jax.random.key(seed), 1), int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])

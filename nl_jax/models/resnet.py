@@ -102,7 +102,7 @@ class VideoResNet(nnx.Module):
     ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
         """Return the logits and the dict of intermediates. Training draws its dropout from `dropout_key`."""
         if self.classifier is None:
-            raise InputError("num_classes=None: a network without classifier has features, and no logits")
+            raise InputError("num_classes=None: a network without classifier gives features and no logits")
         out = self.features(video)
         with jax.named_scope("logits"):
             out["logits"] = self.classifier(list(out.values())[-1], dropout_key)

@@ -174,12 +174,12 @@ class DetectorConfig:
         places, count = tuple(self.keypoint_blocks), self.keypoint_convolutions
         if any(not 1 <= place <= count for place in places) or len(set(places)) < len(places):
             raise InputError(
-                f"keypoint_blocks={places} must be different numbers of 1 to {count}: after which of the "
-                f"{count} convolutions blocks stand"
+                f"keypoint_blocks={places} must be different numbers of 1 to {count}: the convolutions that a "
+                "block follows"
             )
         if places and not self.keypoints:
             raise InputError(f"keypoint_blocks={places}: a detector with keypoints=0 has no keypoint head for them")
         if self.keypoint_options and not places:
-            raise InputError("keypoint_options are of blocks in the keypoint head, and keypoint_blocks has none")
+            raise InputError("keypoint_options are for blocks in the keypoint head, and keypoint_blocks is empty")
         if self.resolved_keypoint_options().get("axes") == "time":
             raise InputError("keypoint_options.axes='time': an image has no time to sum over")

@@ -233,7 +233,7 @@ def test_sides_that_32_does_not_divide():
     model = nnx.eval_shape(lambda: MaskRCNN(TINY, rngs=nnx.Rngs(0)))
     with pytest.raises(InputError, match="images of 64 x 100 pixels: both sides must be multiples of 32"):
         model.features(jnp.zeros((1, 64, 100, 3)), jnp.asarray([[64, 100]]))
-    with pytest.raises(InputError, match="has features, and no logits"):
+    with pytest.raises(InputError, match="gives features and no logits"):
         model.backbone(jnp.zeros((1, 1, 64, 96, 3)))
 
 

@@ -108,7 +108,7 @@ def save(model: MaskRCNN, path: str | Path) -> str:
     differs = {"stride_on_1x1": backbone.stride_on_1x1, "aligned": config.aligned}
     differs |= {"floor_strides": not config.floor_strides, "round_anchors": not config.round_anchors}
     if names := [f"{name}={getattr(config, name, True)}" for name, other in differs.items() if other]:
-        text += f"\nit cannot compute {', '.join(names)}: expect other figures"
+        text += f"\ntorchvision cannot compute {', '.join(names)}: expect other figures"
     return text
 
 
@@ -168,4 +168,4 @@ def _check(path: Path, found: FlatParams, wanted: FlatParams, new: tuple[str, ..
         return (is_nonlocal and place not in blocks) or name.startswith((*new, "keypoint_head/nonlocal_blocks/"))
 
     if missing := [name for name in sorted(wanted.keys() - found.keys()) if not may_be_new(name)]:
-        raise InputError(f"{path}: the model has {first(missing)}, and the file has not")
+        raise InputError(f"{path}: the model has {first(missing)}, and the file does not")

@@ -109,11 +109,11 @@ def _config(model: VideoResNet) -> str:
         fields["NONLOCAL.INSTANTIATION"] = INSTANTIATION[next(iter(blocks.values())).pairwise]
     text = "PySlowFast builds this network from\n" + "\n".join(f"  {name} {value}" for name, value in fields.items())
     if resolve(config.geometry) != GEOMETRIES["slowfast"]:
-        text += f"\nit computes geometry slowfast there, and was trained with {config.geometry}: expect other figures"
+        text += f"\nPySlowFast computes geometry slowfast; trained with {config.geometry}: expect other figures"
     for name, block in blocks.items():
         scaled = block.pairwise == "dot_product" or np.isclose(block.scale, block.g.kernel.shape[-1] ** -0.5)
         if block.subsample != "before" or not scaled:
-            text += f"\n{name}: subsample={block.subsample!r}, scale={block.scale:.3g} are not what is computed there"
+            text += f"\n{name}: PySlowFast cannot compute subsample={block.subsample!r}, scale={block.scale:.3g}"
     return text
 
 

@@ -14,7 +14,7 @@ _MAGIC = (
     (b"Rar!", "it is a RAR archive: unpack it first"),
     (b"\x89HDF\r\n\x1a\n", "it is an HDF5 file, as Keras writes; no source here reads these"),
     (b"\x93NUMPY", "it is one NumPy array (.npy), without the names of a network"),
-    (b"version https://git-lfs", "it is a pointer of Git LFS, not the file: git lfs pull brings it"),
+    (b"version https://git-lfs", "it is a Git LFS pointer, not the file itself: run git lfs pull"),
     (b"%PDF", "it is a PDF"),
     (b"TFL3", "it is a TensorFlow Lite model; no source here reads these"),
 )
@@ -54,7 +54,7 @@ def describe(path: Path) -> str:
     if b"onnx" in start[:64] or b"pytorch" in start[:64]:
         return "it is an ONNX model; no source here reads these"
     if kind(path) == "pickle":
-        return "it is a pickle; of pickles source='caffe2' reads those of NumPy arrays"
+        return "it is a pickle; source='caffe2' reads pickles of NumPy arrays"
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start[:256]):
         return "it is a text"
     return ""
@@ -63,9 +63,9 @@ def describe(path: Path) -> str:
 def _describe_zip(path: Path) -> str:
     names = _names_in_zip(path)
     if not names:
-        return "it is a zip archive, as torch files are, that is cut off"
+        return "it is a zip archive that is cut off; torch files are zip archives"
     if any(name.endswith("constants.pkl") for name in names):
-        return "it is a TorchScript program; save its state_dict() in its place"
+        return "it is a TorchScript program; save its state_dict() instead"
     if all(name.endswith(".npy") for name in names):
         return "it is an archive of NumPy arrays (.npz); no source here reads these"
     if any(name.endswith("/data.pkl") for name in names):

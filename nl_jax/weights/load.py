@@ -139,7 +139,7 @@ def _check_geometry(path: Path, source: str, model: VideoResNet, is_2d: bool) ->
         raise InputError(
             f"{path}: weights of source={source!r}{' with 2-D kernels' if is_2d else ''} belong to geometry "
             f"{' or '.join(valid)}, and the model has {geometry}; set geometry={valid[0]!r} "
-            "(check_geometry=False loads them all the same, at a loss of accuracy)"
+            "(check_geometry=False loads them anyway, at a loss of accuracy)"
         )
 
 
@@ -155,4 +155,4 @@ def _check_complete(path: Path, found: FlatParams, wanted: FlatParams) -> None:
 
     missing = [name for name in sorted(wanted.keys() - found.keys()) if not may_be_new(name)]
     if missing:
-        raise InputError(f"{path}: the model has {first(missing)}, and the file has not")
+        raise InputError(f"{path}: the model has {first(missing)}, and the file does not")

@@ -69,7 +69,7 @@ def caffe2_pickle(path: Path) -> dict[str, np.ndarray]:
         except InputError as error:
             raise InputError(f"{path} {error}") from None
         except Exception as error:  # a broken pickle can raise anything
-            raise InputError(f"{path} is cut off or no pickle: {describe(path) or _reason(error)}") from error
+            raise InputError(f"{path} is cut off or is no pickle: {describe(path) or _reason(error)}") from error
     return _arrays(path, content, ("blobs", "model"))
 
 
@@ -98,7 +98,7 @@ def torch_file(path: Path) -> dict[str, np.ndarray]:
                 pickle_module = inert.pickle_module(ADMITTED)
                 content = torch.load(file, weights_only=False, pickle_module=pickle_module, **options)
         except Exception as error:  # a broken zip or pickle can raise anything
-            raise InputError(f"{path} is cut off or no torch file: {describe(path) or _reason(error)}") from error
+            raise InputError(f"{path} is cut off or is no torch file: {describe(path) or _reason(error)}") from error
     if isinstance(content, inert.Inert):
         raise InputError(f"{path} holds an object of {content.asked}, not arrays by name; {STRIP}")
     return _arrays(path, content, ("model_state", "state_dict", "model"))
@@ -150,7 +150,7 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
             for name, entry in header.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is cut off or no safetensors file: {describe(path) or _reason(error)}") from error
+        raise InputError(f"{path} is cut off or is no safetensors file: {describe(path) or _reason(error)}") from error
 
 
 def _open(path: Path):

@@ -287,7 +287,7 @@ def test_an_image_network_starts_the_backbone(reference, tmp_path):
         ({}, "keras", {}, "source='keras' is unknown; choose one of torchvision, detectron2, mmdetection, caffe2"),
         ({}, "mmdetection", {}, "unknown to source='mmdetection'.*source='torchvision' knows some of them"),
         ({"rpn.head.extra.weight": np.ones(3)}, "torchvision", {}, "1 of .* names are unknown.*rpn.head.extra.weight"),
-        ({"rpn.head.conv.0.0.bias": None}, "torchvision", {}, "the model has rpn/conv/bias, and the file has not"),
+        ({"rpn.head.conv.0.0.bias": None}, "torchvision", {}, "the model has rpn/conv/bias, and the file does not"),
         ({}, "torchvision", {"fpn_channels": 4}, r"has shape \(.*\) in the file and \(.*\) in the model"),
         ({}, "torchvision", {"box_size": 5}, "box_head/fc1/kernel takes 147 features, and box_size=5 has 25 places"),
     ],

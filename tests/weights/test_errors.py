@@ -39,11 +39,11 @@ MISMATCHES = {
     ),
     "missing": (
         lambda t: {name: t[name] for name in t if name != CONV2},
-        "the model has res3/1/conv2/kernel, and the file has not",
+        "the model has res3/1/conv2/kernel, and the file does not",
     ),
     "missing part of a block": (
         lambda t: {name: t[name] for name in t if name != "s4.pathway0_nonlocal1.conv_out.weight"},
-        "the model has res4/1/nonlocal_block/w_z/kernel, and the file has not",
+        "the model has res4/1/nonlocal_block/w_z/kernel, and the file does not",
     ),
     "missing residual block": (
         lambda t: {name: t[name] for name in t if "s5.pathway0_res1" not in name},
@@ -51,11 +51,11 @@ MISMATCHES = {
     ),
     "no statistics": (
         lambda t: {name: t[name] for name in t if "running" not in name},
-        "the model has norm1/mean, norm1/var, .*, and the file has not|the model has .* and the file has not",
+        "the model has norm1/mean, norm1/var, .*, and the file does not|the model has .* and the file does not",
     ),
     "half a head": (
         lambda t: {name: t[name] for name in t if name != "head.projection.bias"},
-        "the model has classifier/fc/bias, and the file has not",
+        "the model has classifier/fc/bias, and the file does not",
     ),
     "numbers of another kind": (lambda t: {"model_state": "text"}, "model_state.* is a str, not numbers|not numbers"),
 }

@@ -146,13 +146,13 @@ WRONG = {
     "xz": (b"\xfd7zXZ\x00", "an xz archive"),
     "tar": (tar(), "a tar archive"),
     "zip": (archive("weights.pth"), "a zip archive: unpack it first"),
-    "cut zip": (archive("archive/data.pkl")[:1000], "a zip archive, as torch files are, that is cut off"),
+    "cut zip": (archive("archive/data.pkl")[:1000], "a zip archive that is cut off; torch files are zip archives"),
     "npz": (archive("x.npy"), r"an archive of NumPy arrays \(\.npz\)"),
     "torchscript": (archive("archive/data.pkl", "archive/constants.pkl"), "a TorchScript program; save its state_dict"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + b"\x00" * 100, "an HDF5 file, as Keras writes"),
     "npy": (b"\x93NUMPY\x01\x00", "one NumPy array"),
     "onnx": (b"\x08\x07\x12\x07pytorch\x1a\x051.9.0", "an ONNX model"),
-    "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
     "page": (b"\n<!DOCTYPE html><html>", "a web page: the download asked"),
     "text": (b"epoch,loss\n", "it is a text"),
     "empty": (b"", "it is empty"),
@@ -179,7 +179,7 @@ def test_kinds(tmp_path, write, peers):
     path = write("caffe2", peers["caffe2"].checkpoint())
     assert (kind(path), describe(path)) == (
         "pickle",
-        "it is a pickle; of pickles source='caffe2' reads those of NumPy arrays",
+        "it is a pickle; source='caffe2' reads pickles of NumPy arrays",
     )
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         path.write_bytes(pickle.dumps({"blobs": {}}, protocol=protocol))

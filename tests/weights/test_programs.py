@@ -98,7 +98,7 @@ def test_inputs_are_those_the_weights_were_trained_on(tmp_path, peers, write):
     [
         (["--config.model.geometry=paper"], "set --config.model.geometry=slowfast"),
         (["--path=/no/such.pyth"], "there is no file /no/such.pyth"),
-        (["--source=caffe2"], "is cut off or no pickle"),
+        (["--source=caffe2"], "is cut off or is no pickle"),
         (["--source=keras"], "torchvision|detectron2|mmdetection|caffe2|slowfast|mmaction2"),
     ],
 )

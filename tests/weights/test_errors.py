@@ -1,4 +1,4 @@
-"""What cannot be loaded is refused with the reason and what to change, and the network stays as it was."""
+"""Files that cannot be loaded: the error gives the reason and the change to make, and the network is unchanged."""
 
 import re
 
@@ -20,7 +20,7 @@ def make_config(**changes):
 
 
 def refusal(path, source, config, **options):
-    model = nnx.eval_shape(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))  # it has nothing to be filled
+    model = nnx.eval_shape(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))  # has no arrays to fill
     with pytest.raises(InputError) as raised:
         weights.load(model, path, source, **options)
     assert str(raised.value).startswith(str(path))
@@ -68,7 +68,7 @@ def test_a_file_that_is_not_as_it_should_be(case, peers, write):
     assert re.search(message, refusal(write("slowfast", tensors), "slowfast", make_config()))
 
 
-# Source of the file, what is special about it, source asked for, the model, the message.
+# Source of the file, its special content, the source asked for, the model, the message.
 OTHER_NETWORKS = {
     "source": ("mmaction2", {}, "slowfast", {}, "source='mmaction2' knows some of them"),
     "geometry": (

@@ -1,4 +1,4 @@
-"""Files as users have them: trained by themselves, of another format than the name says, broken."""
+"""Files as users have them: trained by themselves, in another format than the name says, or broken."""
 
 import argparse
 import bz2
@@ -23,7 +23,7 @@ CONFIG = ResNetConfig(blocks_per_stage=(1, 2, 2, 2), width=4, num_classes=5, inf
 
 
 class HistoryBuffer:
-    """As a logger keeps it: arrays, and a function by its name."""
+    """A logger's object: arrays, and a function by its name."""
 
     def __init__(self):
         self.history, self.times, self.statistic = np.ones(3), deque([1, 2], maxlen=5), max
@@ -33,7 +33,7 @@ class HistoryBuffer:
 
 
 class Options(dict):
-    """As a config: a dict of a class of its own."""
+    """A config's object: a dict of a class of its own."""
 
 
 class Levels(list):
@@ -88,7 +88,7 @@ def test_a_whole_network_is_refused_with_the_lines_that_strip_it(torch, tmp_path
 
 
 class Runs:
-    """Calls a function with a trace, beside arrays that are plain."""
+    """An object that calls a function with a trace, beside plain arrays."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments

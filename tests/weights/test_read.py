@@ -1,4 +1,4 @@
-"""Files are data: what is broken is said so, what asks for code is refused."""
+"""Files are data. The error for a broken file says so, and a file that asks for code is refused."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def test_pickled_arrays_and_scalars_are_read(protocol, module, tmp_path):
     arrays = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "big_endian": np.arange(3, dtype=">f4")}
     scalars = {"lr": np.float64(0.1), "model_iter": 7}
     data = pickle.dumps(arrays | scalars, protocol=protocol)
-    if protocol == 2:  # names are lines there, and may change their length
+    if protocol == 2:  # protocol 2 has names in lines, whose length may change
         data = data.replace(b"numpy._core.", module + b".")
     path = tmp_path / "weights.pkl"
     path.write_bytes(data)

@@ -86,6 +86,6 @@ _max_pool_axis_on_gpus.defvjp(_forward, _backward)
 
 
 def _move(x, axis, by, length):
-    """Return x[i - by] for i < length, and zero where x has no such value."""
+    """Return x[i - by] for i < length, and zero where x has no value at i - by."""
     edges = [(by, length - x.shape[axis] - by, 0) if a == axis else (0, 0, 0) for a in range(x.ndim)]
     return jax.lax.pad(x, jnp.zeros((), x.dtype), edges)

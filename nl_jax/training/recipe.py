@@ -1,8 +1,7 @@
-"""A recipe at another batch size, by the linear scaling rule (Goyal et al. 2017, arXiv 1706.02677).
+"""A recipe at another batch size: the linear scaling rule (Goyal et al. 2017, arXiv 1706.02677).
 
-With k times the clips a step, the learning rate grows k times and the number of steps falls to a k-th. So the run sees
-as many clips, and validates after as many. checkpoint_every and log_every stay, because a step on k times the devices
-takes as long.
+k times the clips a step take a k times higher learning rate and a k-th of the steps, so that as many clips are seen,
+and a validation comes after as many. checkpoint_every and log_every stay: on k times the devices a step takes as long.
 """
 
 from operator import attrgetter
@@ -16,7 +15,7 @@ STEPS = ("steps", "optimizer.decay_every", "optimizer.warmup_steps", "eval_every
 
 
 def at_batch_size(config: ConfigDict) -> ConfigDict:
-    """Return `config` with rate and steps scaled from `recipe_batch_size` to `batch_size`, and both then equal."""
+    """`config` with rate and steps for its `batch_size` in place of its `recipe_batch_size`; the two are then equal."""
     if config.recipe_batch_size < 0:
         raise InputError(f"recipe_batch_size={config.recipe_batch_size} is out of range; choose 0 or more")
     if config.batch_size < 1 or config.recipe_batch_size in (0, config.batch_size):

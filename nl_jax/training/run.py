@@ -36,15 +36,15 @@ Row = dict[str, float]
 
 
 class Run:
-    """A run of a task in a workdir; a context manager, in which it can be stepped.
+    """A run of a task in a workdir. It is a context manager, in which it can be stepped.
 
     Args:
-      setup: of `check_run`, which has let the task and the workdir pass.
-      profile_steps: the first step to trace into `directory`/profile, and the one after the last.
+      setup: the result of `check_run` for this task and workdir.
+      profile_steps: the first step to trace into `directory`/profile, and the step after the last.
 
     Attributes:
-      step: how many steps are done.
-      owed: the row of this step where the run was asked to end in the middle of its validation, else None.
+      step: number of finished steps.
+      owed: the row of this step, if the run was asked to end during its validation, else None.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Run:
         schedule = make_schedule(config.optimizer, config.steps)
         optimizer = task.optimizer(schedule)
         self._graphdef, *arrays = flat.abstract(lambda: build(nnx.Rngs(0)))
-        self._model = flat.merge(self._graphdef, *arrays)  # of shapes
+        self._model = flat.merge(self._graphdef, *arrays)  # holds shapes
         self._state = state.create(build, optimizer, setup.mesh, config.seed)
         self._batches = self._train_batches(config.seed, config.batch_size, config.accumulate_steps)
         self._train_step = make_train_step(
@@ -79,9 +79,8 @@ class Run:
         forward = task.forward(setup.train_set)
         self._moments = make_moments(self._graphdef, forward, setup.mesh)
         self._key, self._precise_seed = _other_seeds(config.seed)
-        # What looks after it.
         self._preemption, self._progress = Preemption(), make_progress(console)
-        say = self.say if jax.process_count() == 1 else say_here  # of several, each speaks for itself
+        say = self.say if jax.process_count() == 1 else say_here  # with several processes each one prints
         waits = {"warn_after": config.input_warning, "end_after": config.input_timeout}
         self._watchdog = Watchdog(say, **waits, notes=notes_of_run(), asked=self._preemption.heard)
         looks = {"watch": self._watched, "waiting": self._watchdog.waiting_for, "progress": self._progress}
@@ -100,7 +99,7 @@ class Run:
     # ---------------------------------------------------------------------------------------------------- start and end
 
     def resume_or_start(self, start: Start | None) -> None:
-        """Goes on from the newest checkpoint; where there is none, begins with a new network or that of `start`."""
+        """Continue from the newest checkpoint, or else begin with a new network or with the network of `start`."""
         newest = newest_of(self.directory, self._checkpoints)
         if newest is not None:
             self._state, data_state = newest.restore(self._state)
@@ -129,7 +128,7 @@ class Run:
         return self
 
     def __exit__(self, *error) -> bool | None:
-        """Closes the log, waits for the last checkpoint to be whole, and no longer listens to signals."""
+        """Close the log, wait for the last checkpoint to be whole, and restore the handling of signals."""
         with self._watchdog.waiting_for("the last checkpoint to be whole"):
             return self._contexts.__exit__(*error)
 
@@ -197,10 +196,10 @@ class Run:
     # -------------------------------------------------------------------------------------- validating, logging, saving
 
     def validate(self, row: Row) -> Results:
-        """The figures of the validation set, with precise statistics of batch norm, which the state then has.
+        """Return the figures of the validation set. They use precise batch norm, whose statistics the state then has.
 
         Raises:
-          Preempted: where the run is asked to end meanwhile; the state of before is saved, with the row that is owed.
+          Preempted: if the run is asked to end meanwhile. The old state is saved, with the row that is owed.
         """
         before = self._state
         try:
@@ -227,7 +226,7 @@ class Run:
         self._checkpoints.check()
 
     def save(self, validation: Results | None) -> None:
-        """A checkpoint, in the background; what has been validated may be the best."""
+        """Save a checkpoint in the background. A validated state may be the best."""
         figures = validation or {}
         figure = next(((name, figures[name]) for name in self.task.best if name in figures), None)
         with self._times.of("checkpoint"), self._watchdog.waiting_for(f"the checkpoint of step {self.step}"):

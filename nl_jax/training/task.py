@@ -76,21 +76,21 @@ class Task(Protocol):
     """One kind of run, for one config.
 
     Attributes:
-      config: of the run, as those under `configs`.
-      unit: what a batch is counted in, in the singular: "clip".
-      example: what a data set is counted in, in the singular: "video".
-      inputs: the arrays of a batch that the network reads in testing; the others are for the loss.
-      train_figures: name of every metric of `loss` to its words beside the progress bar, a format string of its mean,
-        such as "top-1 {:.1%}"; "" for a metric that is only logged. The same of the figures of a validation in
-        `validation_figures`. Both decide the columns of metrics.csv.
-      result_figures: figures of results.json that are shares to their words in the report.
-      best: figures of a validation; the highest value of the first that a validation has is the best checkpoint.
-      curves: of curves.png and of the report.
-      validated_on: "validation", or what stands for it in this run, such as "the training videos".
+      config: the config of the run, as under `configs`.
+      unit: name of one item of a batch: "clip".
+      example: name of one item of a dataset: "video".
+      inputs: the arrays of a batch that the network reads in testing. The other arrays are for the loss.
+      train_figures: from the name of every metric of `loss` to its words beside the progress bar, a format string of
+        its mean such as "top-1 {:.1%}". "" is for a metric that is only logged. `validation_figures` has the same for
+        the figures of a validation. Both decide the columns of metrics.csv.
+      result_figures: from figures of results.json that are shares to their words in the report.
+      best: names of figures. The best checkpoint has the highest value of the first one that a validation has.
+      curves: the curves of curves.png and of the report.
+      validated_on: "validation", or the data used in its place, for example "the training videos".
       paper: format string of `config.paper`, the figures that the paper reports.
-      by_class: how the names of parameters begin that depend on the classes; a network that tells other classes apart
-        does not hand them on.
-      test_options: fields of `config.data` that `experiments.evaluate` has flags for: (int or the choices, help).
+      by_class: prefixes of the names of parameters that depend on the classes. A network with other classes does
+        not hand them on.
+      test_options: fields of `config.data` that are flags of `experiments.evaluate`: (int or the choices, help).
     """
 
     config: ConfigDict
@@ -170,7 +170,7 @@ class Task(Protocol):
         ...
 
     def optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """With all that differs from parameter to parameter: decay, rates, what is frozen."""
+        """Return the optimizer with all settings that differ between parameters: decay, rates, frozen parameters."""
         ...
 
     def loss(self, model: nnx.Module, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Metrics]:

@@ -78,7 +78,7 @@ def match(
     """
     dtype = jnp.promote_types(boxes.dtype, truth.boxes.dtype)
     boxes, true = boxes.astype(dtype), truth.boxes.astype(dtype)
-    # Kept in memory, because the best overlap of an object is compared with exactly these numbers below.
+    # Kept in memory: the best overlap of an object is looked for among these very numbers.
     overlap = materialize(jax.vmap(box_ops.iou)(true, boxes))  # (b,g,n)
     overlap = jnp.where(truth.object[:, :, None] & valid[:, None], overlap, -1)
     best = overlap.max(axis=1)

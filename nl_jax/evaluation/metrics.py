@@ -19,7 +19,7 @@ def average_precision(scores: Float[np.ndarray, "n k"], labels: Shaped[np.ndarra
 
     Videos are ranked by their score for the class. Each positive video has a precision: the share of positives among
     all videos ranked as high or higher. The average is over the positive videos. Videos without any label rank below
-    all others, and so do videos whose score is not a number. Equal scores rank alike.
+    all others, and so do videos whose score is not a number. Equal scores have equal ranks.
 
     Args:
         scores: a higher score is more certain.

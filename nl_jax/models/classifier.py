@@ -11,11 +11,11 @@ from nl_jax.ops.precision import widen
 
 
 class Classifier(nnx.Module):
-    """The classifier of section 4: global average pool, dropout, fc. With `window` the same slides over the frame.
+    """The classifier of section 4: global average pool, dropout, fc. With `window`, pool and fc slide over the frame.
 
     With `window` the average runs over all of time and over a window x window patch of space, at stride 1. The softmax
     is then averaged over all places of the window. The released code tests crops larger than the training crops in
-    this way. The logits are the logarithm of this mean, so their softmax is the mean itself.
+    this way. The logits are then the logarithm of this mean, so their softmax is the mean itself.
 
     Pool, product and softmax are float32, whatever type the network computes in. Rounded logits would tie.
 

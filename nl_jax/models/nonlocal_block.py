@@ -156,7 +156,7 @@ class NonLocalBlock(nnx.Module):
     ) -> Float[Array, "b2 q m"]:
         """Return f(x_i, x_j) / C(x) for the given positions i and every j, without forming the whole n x m matrix.
 
-        Positions are counted in row-major order over the axes that the block sums over. Keys are counted likewise,
+        Positions are counted in row-major order over the axes that the block sums over. Keys are counted the same way,
         after subsampling (see `key_shape`). b2 is b times the number of frame groups for spacetime, b x t for space and
         b x h x w for time.
 

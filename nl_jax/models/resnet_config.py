@@ -36,7 +36,7 @@ class ResNetConfig:
         the 3x3 convolution takes it.
       inflate: None (C2D), "3x1x1" or "3x3x3": the kernel of every second residual block that reaches over time.
       geometry: a name in `GEOMETRIES` or a Geometry.
-      num_classes: k. None makes a network without classifier, of which only `VideoResNet.features` can be called.
+      num_classes: k. None makes a network without classifier. Then only `VideoResNet.features` can be called.
       nonlocal_blocks: for each stage, the residual blocks (counted from 0) that a non-local block follows.
       nonlocal_options: keywords of NonLocalBlock, which override those of the geometry. A stage's name holds a dict of
         keywords for the blocks of this stage alone. `variant` names a block that is not in the paper, which takes norm,

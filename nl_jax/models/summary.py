@@ -71,7 +71,7 @@ class Summary:
 def summarize(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summary:
     """Return the summary of the network that `config` gives, for clips of (t, h, w).
 
-    The multiply-adds are counted in the traced computation: those of its matrix products and convolutions. So a dot
+    The multiply-adds are counted in the traced computation, over its matrix products and convolutions. So a dot
     product that sums over its keys first is counted in this order.
 
     Raises:

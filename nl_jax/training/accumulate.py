@@ -67,6 +67,7 @@ def _together(stats: FlatParams) -> FlatParams:
     """Return the running statistics after the whole batch from those after each part, all from the same start.
 
     A running mean moves 1 - MOMENTUM of the way to the mean of its part. So the variance of the running means is
-    (1 - MOMENTUM)^2 times the variance of the parts' means. The running variance needs 1 - MOMENTUM times the latter.
+    (1 - MOMENTUM)^2 times the variance of the parts' means. The running variance needs 1 - MOMENTUM times the variance
+    of the parts' means.
     """
     return pooled(stats, weight=1 / (1 - MOMENTUM))

@@ -1,7 +1,7 @@
 """The config of a published network: the fields that a trained network needs, without the fields of training.
 
-The fields have the names and values of `configs/common.py`, so a program takes this config and the config of a run
-alike. The installed package does not contain the files under `configs`.
+The fields have the names and values of `configs/common.py`. So a program takes either this config or the config of a
+run. The installed package does not contain the files under `configs`.
 """
 
 from nl_jax.errors import require

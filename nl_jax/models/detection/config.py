@@ -40,9 +40,9 @@ class DetectorConfig:
         an image 800 pixels high this is 61 and not 64.
       pre_nms: number of best anchors of a level that NMS sees; train_pre_nms in training.
       proposals: number of proposals of an image after NMS; train_proposals in training.
-      rpn_nms: the RPN's NMS drops a proposal whose IoU with a better one is above this.
+      rpn_nms: the RPN's NMS drops a proposal if its IoU with a better one is above this.
       score_threshold: the score of a detection is above this.
-      nms: a detection is dropped whose IoU with a better one of the same class is above this.
+      nms: a detection is dropped if its IoU with a better one of the same class is above this.
       detections: the largest number of detections of an image.
       samples: values along a side of a RoIAlign bin.
       aligned: see `roi_align`.

@@ -236,7 +236,7 @@ def _binary_cross_entropy(logits, label):
 
 
 def _box_distance(deltas, targets, references, counts, weights, beta):
-    """Return the smooth L1 of deltas from those that move references onto targets, summed over all four, or 0."""
+    """Return the smooth L1 of deltas to the true deltas, summed over all four. It is 0 where `counts` is false."""
     # A box of ones replaces a missing box, so that logarithm, quotients and their gradients are finite.
     targets, references = (jnp.where(counts[..., None], a, _ones(a)) for a in (targets, references))
     apart = jnp.abs(deltas - box_ops.encode(targets.astype(deltas.dtype), references.astype(deltas.dtype), weights))

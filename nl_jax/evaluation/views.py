@@ -116,7 +116,9 @@ def predict(
 def check_views(dataset: ClipDataset) -> None:
     """Raise InputError if several processes cannot test the views of this dataset together."""
     if dataset.variable_size and jax.process_count() > 1:
-        raise InputError("whole frames (test_crop=0) differ in size, and several processes need equal ones; use one")
+        raise InputError(
+            "whole frames (test_crop=0) differ in size, and several processes need equal ones; use one process"
+        )
 
 
 def combine(view_scores: Float[np.ndarray, "*n v k"], *, several: bool) -> Float[np.ndarray, "*n k"]:

@@ -64,7 +64,7 @@ def join(
     if given and not (":" in coordinator and 0 <= process_id < num_processes):
         raise InputError(
             f"--coordinator={coordinator} --num_processes={num_processes} --process_id={process_id}: choose "
-            "HOST:PORT of process 0, 1 or more processes, and of these 0, 1, .."
+            "HOST:PORT of process 0, 1 or more processes, and a process_id from 0 to num_processes - 1"
         )
     if cluster not in CLUSTERS:
         raise InputError(f"--cluster={cluster!r} is unknown; choose one of {', '.join(CLUSTERS)}")
@@ -152,7 +152,7 @@ def _launched_as_several() -> bool:
             return True
         raise InputError(
             "JOB_COMPLETION_INDEX tells of an indexed Kubernetes Job, whose processes are joined where "
-            f"KUBERNETES_SERVICE_HOST is set and the package kubernetes is installed. {ALONE}, as of a Job of one"
+            f"KUBERNETES_SERVICE_HOST is set and the package kubernetes is installed. {ALONE}, also a Job of one"
         )
     for launcher, (size, rank) in STRANGERS.items():
         count = os.environ.get(size, "")

@@ -163,6 +163,6 @@ class BadExamples:
         if len(self._bad) > self._max_share * seen:
             first = [f"{self._dataset.names[i]}: {self._dataset.failure_reason(i)}" for i in sorted(self._bad)[:5]]
             raise InputError(
-                f"{len(self._bad)} of the first {seen} training {self._example}s cannot be decoded, max_bad_videos="
-                f"{self._max_share:g} of them are allowed. All are in {self._path}; the first: {'; '.join(first)}"
+                f"{len(self._bad)} of the first {seen} training {self._example}s cannot be decoded, more than the "
+                f"share max_bad_videos={self._max_share:g}. {self._path} lists them; the first: {'; '.join(first)}"
             )

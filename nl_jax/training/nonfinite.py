@@ -53,13 +53,12 @@ class NonFinite:
             self.skipped += 1
             path = self._write(at, index)
             if self.skipped > self._allowed:
-                limit = f" after {self._allowed} that were skipped" if self._allowed else ""
+                limit = f" after {self._allowed} skipped steps" if self._allowed else ""
                 raise TrainingError(
                     f"the {bad[0]} is {metrics[bad[0]]} at step {at}{limit}, learning rate "
                     f"{metrics['learning_rate']:.3g}, batch {at - 1}, whose {self._example}s are in {path}; "
-                    "nothing was saved since. --debug_nans goes on from the last checkpoint and stops at the "
-                    "operation; else try a lower learning_rate or more warmup_steps, in a new workdir, or "
-                    "skip_nonfinite"
+                    "no checkpoint was saved since. --debug_nans starts from the last checkpoint and stops at the "
+                    "operation. Or try a lower learning_rate or more warmup_steps in a new workdir, or skip_nonfinite"
                 )
         return result
 

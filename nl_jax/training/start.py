@@ -83,7 +83,7 @@ def _check_inputs(ours: ConfigDict, theirs: ConfigDict, whose: str) -> None:
     if theirs.input.to_dict() != ours.input.to_dict():  # the dicts are compared, because only one config may be locked
         raise InputError(
             f"{whose} with input.mean={theirs.input.mean} and input.std={theirs.input.std}, and this run has "
-            f"input.mean={ours.input.mean} and input.std={ours.input.std}; set them alike"
+            f"input.mean={ours.input.mean} and input.std={ours.input.std}; set both to the same values"
         )
 
 

@@ -142,7 +142,7 @@ class Watchdog:
                 why = late or f"{'the input pipeline' if 'batch' in what else 'it'} hangs"
                 print(
                     f"error: waited {seconds:.0f} s for {what}, and input_timeout={self._end_after:g}: {why}. "
-                    "The same command goes on from what is saved",
+                    "The same command goes on from the saved state",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -151,8 +151,8 @@ class Watchdog:
             if seconds >= self._warn_after and "checkpoint" not in what and self._is_asked():
                 late = self._late(count)
                 print(
-                    f"asked to end while it waited for {what}, for {seconds:.0f} s{late and f': {late}'}. Nothing is "
-                    "saved of what came after the last checkpoint; the same command goes on from there",
+                    f"asked to end while it waited for {what}, for {seconds:.0f} s{late and f': {late}'}. "
+                    "Nothing after the last checkpoint is saved; the same command goes on from there",
                     file=sys.stderr,
                     flush=True,
                 )

@@ -118,7 +118,7 @@ def test_processes_given_by_hand_and_kinds_of_cluster_by_name(asked):
         ({"coordinator": "localhost:1"}, "--coordinator alone do not say .*; give --num_processes, --process_id too"),
         ({"process_id": 0, "num_processes": 2}, "--num_processes and --process_id alone do not .* --coordinator too"),
         ({"coordinator": "here", "num_processes": 2, "process_id": 0}, "choose HOST:PORT of process 0"),
-        ({"coordinator": "a:1", "num_processes": 2, "process_id": 2}, "and of these 0, 1"),
+        ({"coordinator": "a:1", "num_processes": 2, "process_id": 2}, "a process_id from 0 to num_processes - 1"),
     ],
 )
 def test_flags_that_do_not_say_who_the_processes_are(asked, given, message):

@@ -48,7 +48,9 @@ def test_a_run_of_too_many_bad_videos_stops_with_the_first_errors(tmp_path):
     with pytest.raises(InputError) as error:
         bad.add(failed((10,)))
     message = str(error.value)
-    assert message.startswith("5 of the first 20 training videos cannot be decoded, max_bad_videos=0.2")
+    assert message.startswith(
+        "5 of the first 20 training videos cannot be decoded, more than the share max_bad_videos=0.2"
+    )
     assert "0.mp4: reason 0; 1.mp4: reason 1; 2.mp4: reason 2; 3.mp4: reason 3; 10.mp4: reason 10" in message
     assert "bad_videos.csv" in message
 

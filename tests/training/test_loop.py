@@ -314,7 +314,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted_if_asked(tiny, tmp_pa
     poisoned(monkeypatch, {1, 4})
     changes = {"steps": 5, "skip_nonfinite": 1, "eval_every": 0, "log_every": 2}
     for _ in range(2):  # the one before it was resumed counts
-        with pytest.raises(TrainingError, match="the loss is nan at step 5 after 1 that were skipped"):
+        with pytest.raises(TrainingError, match="the loss is nan at step 5 after 1 skipped steps"):
             train(tiny(changes=changes), tmp_path)
         poisoned(monkeypatch, {0})  # what is step 5 of a run that goes on at step 4
     rows = read_metrics(tmp_path / "metrics.csv")

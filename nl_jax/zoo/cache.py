@@ -89,8 +89,8 @@ def _advice(entry: Entry, error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
     out = f", take {entry.member} out of it" if entry.member else ""
     return (
-        f"{entry.name} is not in the cache, and {entry.address} cannot be had here ({reason}): "
-        f"fetch that file elsewhere{out} and put it at {place(entry)}"
+        f"{entry.name} is not in the cache, and {entry.address} cannot be downloaded here ({reason}): "
+        f"download that file elsewhere{out} and put it at {place(entry)}"
     )
 
 

@@ -26,7 +26,7 @@ class Evaluator:
       graphdef: structure of the network.
       forward: from (model, inputs) to outputs (b,..), see `Task.forward`.
       mesh: the devices.
-      watch: from (batches, their name) to the same batches. It measures how long each takes.
+      watch: from (batches, their name) to the same batches. It watches the wait for each.
       waiting: from the name of a wait to a context manager. This process waits for the others inside it.
       progress: shows how much of the dataset is done.
     """

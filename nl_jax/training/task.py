@@ -88,8 +88,8 @@ class Task(Protocol):
       curves: the curves of curves.png and of the report.
       validated_on: "validation", or the data used in its place, for example "the training videos".
       paper: format string of `config.paper`, the figures that the paper reports.
-      by_class: prefixes of the names of parameters that depend on the classes. A network with other classes does
-        not hand them on.
+      by_class: prefixes of the names of parameters that depend on the classes. They are
+        not taken over from a network with other classes.
       test_options: fields of `config.data` that are flags of `experiments.evaluate`: (int or the choices, help).
     """
 

@@ -43,7 +43,7 @@ def test_names_need_not_be_utf8(tmp_path):
 
 def test_a_run_of_too_many_bad_videos_stops_with_the_first_errors(tmp_path):
     bad = BadExamples(tmp_path, Videos(), "video", 0.2)
-    for index in range(4):  # of 20, which is what is counted from the start
+    for index in range(4):  # the share counts 20 examples at least
         bad.add(failed((index,)))
     with pytest.raises(InputError) as error:
         bad.add(failed((10,)))
@@ -61,7 +61,7 @@ def test_the_share_is_of_the_videos_seen(tmp_path):
     for index in range(12):
         bad.add(failed((index,)))
     for _ in range(50):
-        bad.add(failed((3,)))  # once more is not one more
+        bad.add(failed((3,)))  # a repeated index counts once
     for index in range(20, 28):
         bad.add(failed((index,)))
     with pytest.raises(InputError, match="21 of the first 100 training videos"):

@@ -38,9 +38,9 @@ def attention_form(target: devices.Target, partitioned: bool, n: int, m: int, d:
     `partitioned` says that the compiler may split the computation over devices. It cannot split a Pallas kernel.
 
     Both kernels need as many channels for keys as for values (JAX's entry to cuDNN checks this). The kernel for TPUs
-    takes whole lanes of 128 channels, and padding to its blocks pays only with many positions. The Gaussian has theta =
-    x with 512 or 1024 channels and g with half of them, so it always runs in chunks. On a GPU its products use the
-    tensor cores.
+    takes whole lanes of 128 channels, and padding to its blocks pays only with many positions. The theta of the
+    Gaussian is x with 512 or 1024 channels, and its g has half of them. So the Gaussian always runs in chunks. On a GPU
+    its products use the tensor cores.
     """
     if target.platform == "gpu" and target.capability and dtype in (jnp.bfloat16, jnp.float16):
         if d == c <= (256 if target.capability >= (9, 0) else 128) and d % 8 == 0 and target.capability >= (8, 0):
@@ -97,7 +97,7 @@ def _cudnn(theta, phi, g, valid, scale):
         lengths = jnp.maximum(valid.sum(axis=1, dtype=jnp.int32), 1)
     elif m % 2:
         lengths = jnp.full(phi.shape[0], m, jnp.int32)
-    # JAX has no gradient for an odd number of queries or keys. So one zero is added, which the lengths leave out.
+    # JAX has no gradient for an odd number of queries or keys. One of zeros is added, which the lengths leave out.
     theta, phi, g = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0))) for x in (theta, phi, g))
     theta, phi, g = (x[:, :, None] for x in (theta, phi, g))  # one head
     return jax.nn.dot_product_attention(
@@ -135,7 +135,7 @@ def _forward(theta, phi, g, valid, scale):
 def _backward(scale, residuals, dy):
     theta, phi, g, valid, y, lse = residuals
     n, m = theta.shape[1], phi.shape[1]
-    # The derivative of the softmax subtracts sum_j softmax_j (d softmax_j). This sum is y . dy.
+    # The derivative of the softmax subtracts sum_j softmax_j times the gradient of softmax_j. This sum is y . dy.
     inner = jnp.sum(widen(y) * widen(dy), axis=-1, keepdims=True)
 
     def one_chunk(sums, chunk):

@@ -1,8 +1,9 @@
 """Spacetime convolution as operations that XLA runs fast: matrix products and 2-D convolutions.
 
 XLA:CPU computes a convolution over three axes several times slower than the same sums as 2-D convolutions. The networks
-here never need three axes. Their kernels are 1 x 1 x 1, 1 x k x k with time in the batch, k x 1 x 1 with the frame as
-one axis, and t x k x k in the stem and in I3D 3x3x3. `conv_gradient` has the gradients of kernels.
+here need only 2-D convolutions. Their kernels are 1 x 1 x 1, 1 x k x k with time in the batch, and k x 1 x 1 with the
+frame as one axis. The t x k x k kernels of the stem and of I3D 3x3x3 are stacks or sums of 1 x k x k taps.
+`conv_gradient` has the gradients of kernels.
 """
 
 from functools import partial

@@ -26,7 +26,7 @@ from nl_jax.ops.precision import wide, widen
 # pairs is in products.
 # - GPU: 2048 lies between the sizes that were timed (docs/performance.md).
 # - TPU: not timed. The sorted form, compiled for a v5e, moved 34 float32 per position and channel (forward, n = 12544,
-#   m = 3136). Pairs cost 2 m operations for each. For n = m both take the same time at 33,000 keys at the published
+#   m = 3136). Pairs cost 2 m operations for each. With n = m both take the same time at 33,000 keys at the published
 #   peaks of a v5e (197 TFLOP/s, 819 GB/s), and at fewer keys where products fall short of their peak.
 MIN_SORTED_KEYS = {"cpu": 512, "gpu": 2048, "tpu": 16384}
 

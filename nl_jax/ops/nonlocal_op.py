@@ -1,8 +1,8 @@
 """The non-local operation of section 3.1: y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j).
 
 One letter per axis: b batch, n positions that ask (queries), m positions that are summed over (keys), d channels of
-theta and phi, c channels of g. Gaussian and embedded Gaussian are the same function here: for the Gaussian theta = phi
-= x.
+theta and phi, c channels of g. Gaussian and embedded Gaussian are the same function here: theta and phi of the Gaussian
+are x.
 
 Only the softmax needs the n x m pairwise values, and it takes them for a few queries at a time. The dot product is
 linear in its key, so its sum over j can come first. Concatenation is a hinge in one number per position, so a sort and

@@ -16,8 +16,8 @@ INSTANTIATION = {"embedded_gaussian": "softmax", "dot_product": "dot_product"}
 def save(model: VideoResNet | MaskRCNN, path: str | Path) -> str:
     """Write a complete {"model_state": ..} with PySlowFast's names and layout. It loads there with strict=True.
 
-    A detector is written for torchvision, see `detector.save`. Affine norms become batch norms of mean 0 and variance 1
-    - 1e-5. Missing biases and norms of non-local blocks get their neutral values.
+    A detector is written for torchvision, see `detector.save`. Affine norms become batch norms of mean 0 and variance
+    1 - 1e-5. Missing biases and norms of non-local blocks get their neutral values.
 
     Returns:
       The fields of a PySlowFast config that build this network, and the reason where PySlowFast computes

@@ -1,1 +1,1 @@
-"""Multi-view testing and its figures."""
+"""Evaluation: multi-view testing of videos, and COCO's figures of detections."""

@@ -1,7 +1,7 @@
 """Average precision of detections, as COCO defines it and pycocotools computes it.
 
 detections = []
-for index, found in ...:                     # what a network found in each image
+for index, found in ...:                     # the detections of a network in each image
     detections += results(data.annotated(index), data.category_ids, found.boxes, found.scores, found.classes,
                           scale=scale, valid=found.valid, masks=found.masks)
 write_results("detections.json", detections)
@@ -42,13 +42,13 @@ Results = list[dict]
 
 @dataclass(frozen=True)
 class Scores:
-    """What detections are worth.
+    """The figures of a list of detections.
 
     Attributes:
-        figures: by name, as `FIGURES` has them, from 0 to 1; nan where there is no true object of the size. AP is the
-            mean over IoU thresholds 0.5, 0.55 .. 0.95 and over categories; small is below 32^2 pixels, large from 96^2.
-        by_class: AP by name of the category; nan for a category without a true object. Empty without categories.
-        images: how many images were scored, also those without a detection.
+        figures: figures from 0 to 1, by the names in `FIGURES`; nan for a size that no true object has. AP is the mean
+          over IoU thresholds 0.5, 0.55 .. 0.95 and over categories. Small is below 32^2 pixels, large from 96^2 on.
+        by_class: AP by name of the category, nan for a category without a true object. Empty without categories.
+        images: number of images scored, with the images without detections.
     """
 
     figures: dict[str, float]
@@ -64,24 +64,24 @@ def evaluate(
     use_categories: bool = True,
     sigmas: Sequence[float] | None = None,
 ) -> Scores:
-    """Scores detections by pycocotools, whose figures these are.
+    """Score detections with pycocotools.
 
-    Keypoints are scored by category where the sigmas of categories differ, and figures are the means over categories,
-    as pycocotools has them. A category without keypoints has no part in that.
+    Keypoints are scored category by category where the sigmas of categories differ. The figures are then means over
+    categories, as in pycocotools. A category without keypoints has no part in them.
 
-    As pycocotools does with results that have a box and a mask, the size of a detection is that of its box, also where
-    masks are scored. It matters to AP_small, AP_medium and AP_large alone.
+    For results with a box and a mask, pycocotools takes the size of a detection from its box, even where it scores
+    masks. This affects AP_small, AP_medium and AP_large alone.
 
     Args:
         truth: in COCO's format, as `DetectionImages.coco` returns it.
-        detections: in COCO's result format, as `results` returns them; of an image in the order of their list.
-        iou_type: bbox, segm or keypoints: what is compared.
-        use_categories: else a detection may have any category. What one object was found as besides must have been left
-            out then: see `without_categories`.
-        sigmas: (k,), of every keypoint; by default those that the categories have, see `nl_jax.data.coco.keypoints`.
+        detections: in COCO's result format, as `results` returns them. The detections of an image keep their order.
+        iou_type: the compared parts: bbox, segm or keypoints.
+        use_categories: whether categories count. If not, a detection matches an object of any category, and the caller
+          must first remove other detections of the same object with `without_categories`.
+        sigmas: (k,), of every keypoint. By default the sigmas of the categories, see `nl_jax.data.coco.keypoints`.
 
     Raises:
-        InputError: `iou_type` is another, or a detection is in an image that the truth does not list.
+        InputError: for another `iou_type`, and for a detection in an image that the truth does not list.
     """
     if iou_type not in FIGURES:
         raise InputError(f"iou_type: found {iou_type!r}, valid are {', '.join(FIGURES)}")
@@ -96,7 +96,7 @@ def evaluate(
 
 
 def _groups(truth: dict, sigmas: Sequence[float] | None) -> list[tuple[list[int], tuple[float, ...]]]:
-    """[(categories, their sigmas)]: all that have keypoints at once where their sigmas are the same, else each."""
+    """Return [(categories, their sigmas)]: one group for all if they share sigmas, else one group for each."""
     found = {}
     for category in truth["categories"]:
         names = category.get("keypoints", COCO_NAMES)
@@ -110,7 +110,7 @@ def _groups(truth: dict, sigmas: Sequence[float] | None) -> list[tuple[list[int]
 
 
 def _joined(parts: list[Scores], images: int) -> Scores:
-    """The means over categories, of those that have a figure."""
+    """Return the means over the categories that have a figure."""
     figures = {}
     for name in FIGURES["keypoints"]:
         known = [part.figures[name] for part in parts if not np.isnan(part.figures[name])]
@@ -133,7 +133,7 @@ def _evaluate(truth, detections, iou_type, use_categories, categories, sigmas) -
     by_class = {}
     if use_categories:
         names = {category["id"]: category["name"] for category in truth["categories"]}
-        precision = evaluation.eval["precision"][:, :, :, 0, -1]  # of all sizes, and of the most detections
+        precision = evaluation.eval["precision"][:, :, :, 0, -1]  # all sizes, and the largest number of detections
         for place, number in enumerate(evaluation.params.catIds):
             of_class = precision[:, :, place]
             by_class[names[number]] = _known(of_class.mean() if (of_class > -1).all() else -1.0)
@@ -141,9 +141,10 @@ def _evaluate(truth, detections, iou_type, use_categories, categories, sigmas) -
 
 
 def matches(truth: dict, detections: Results, iou: float = 0.5) -> Int[np.ndarray, "n"]:
-    """For every detection the id of the true object of its class that AP at this IoU of boxes counts it for; or 0.
+    """Return, for every detection, the id of the true object that it matches for AP at this IoU of boxes, or 0.
 
-    Of several for one object the surest counts, and the others have 0.
+    The object has the class of the detection. If several detections match one object, the one with the highest score
+    counts, and the others have 0.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = _evaluation(truth, detections, "bbox")
@@ -152,7 +153,7 @@ def matches(truth: dict, detections: Results, iou: float = 0.5) -> Int[np.ndarra
         evaluation.evaluate()
     found = np.zeros(len(detections), int)
     for of_image in filter(None, evaluation.evalImgs):
-        found[np.array(of_image["dtIds"], int) - 1] = of_image["dtMatches"][0]  # pycocotools numbers them from 1
+        found[np.array(of_image["dtIds"], int) - 1] = of_image["dtMatches"][0]  # pycocotools numbers detections from 1
     return found
 
 
@@ -169,26 +170,26 @@ def results(
     keypoints: Float[np.ndarray, "d k 3"] | None = None,
     keypoints_of: Sequence[np.ndarray] | None = None,
 ) -> Results:
-    """Detections in one image in COCO's result format, in pixels of the original image.
+    """Return the detections in one image in COCO's result format, in pixels of the original image.
 
     Args:
-        image: what is known of it, with its `id`, `height` and `width`.
+        image: the image's record with `id`, `height` and `width`.
         category_ids: by label.
         boxes: x0 y0 x1 y1 in pixels of the scaled image.
-        scores: the higher, the surer.
+        scores: a higher score is more certain.
         classes: labels from 0.
-        scale: by which y and x of the original grew, as the batch has it.
-        valid: which of the d there are; all by default.
-        masks: probabilities within the boxes, which `paste` puts into the image.
-        keypoints: x, y and score in pixels of the scaled image, a pixel's centre at one half.
-        keypoints_of: by label, which of the k a category has; all by default.
+        scale: the factors that enlarged y and x of the original, as in the batch.
+        valid: which of the d detections exist. By default all do.
+        masks: probabilities within the boxes. `paste` puts them into the image.
+        keypoints: x, y and score in pixels of the scaled image, with pixel centres at one half.
+        keypoints_of: by label, the indices of the k keypoints that a category has. By default all.
     """
     y, x = np.asarray(scale, np.float64)
     original = boxes.astype(np.float64) / (x, y, x, y)
     places = np.arange(len(boxes)) if valid is None else np.flatnonzero(valid)
     pasted = {}
     if masks is not None:
-        # Without whole pixels: true masks drawn within their boxes then come back with AP_small 1.00 instead of 0.8.
+        # Without whole pixels, true masks drawn within their boxes get AP_small 1.00 and not 0.8.
         whole = paste(masks[places], original[places], (image.height, image.width), whole_pixels=False)
         pasted = dict(zip(places.tolist(), whole, strict=True))
     found = []
@@ -212,13 +213,14 @@ def results(
 
 
 def without_categories(detections: Results, iou: float = 0.5) -> Results:
-    """The detections that are left when each suppresses those of lower score, whatever the category, that overlap it.
+    """Return the detections that are left when each suppresses overlapping ones of lower score, whatever the category.
 
-    A network that is not sure of a name finds one object under several names. Where names do not count it is one find.
+    A network that is uncertain of a class finds one object under several classes. Where classes do not count, this is
+    one detection.
 
     Args:
         detections: as `results` returns them.
-        iou: of two boxes above which the one of lower score is left out.
+        iou: a detection is left out if the IoU of its box with a kept one of higher score is above this.
     """
     of_image = defaultdict(list)
     for found in detections:
@@ -236,14 +238,14 @@ def without_categories(detections: Results, iou: float = 0.5) -> Results:
 
 
 def write_results(path: str | os.PathLike, detections: Results) -> None:
-    """Writes detections as the JSON that pycocotools and COCO's server read; whole or not at all."""
+    """Write detections as the JSON that pycocotools and COCO's server read. The file is written whole or not at all."""
     partial = Path(f"{os.fspath(path)}.partial")
     partial.write_text(json.dumps(detections, separators=(",", ":")))
     partial.replace(path)
 
 
 def _evaluation(truth: dict, detections: Results, iou_type: str) -> COCOeval:
-    # Copies: pycocotools writes into what it is given. And it cannot load an empty list.
+    # Copies, because pycocotools writes into its arguments. It also cannot load an empty list.
     true = COCO()
     true.dataset = truth | {"annotations": [dict(annotation) for annotation in truth["annotations"]]}
     true.createIndex()
@@ -259,5 +261,5 @@ def _nothing(true: COCO) -> COCO:
 
 
 def _known(figure: float | int) -> float:
-    """pycocotools says -1 for a figure that does not exist."""
+    """Return nan for a figure that does not exist, which pycocotools reports as -1."""
     return float("nan") if figure == -1 else float(figure)

@@ -1,4 +1,4 @@
-"""What a detector found in every image of a data set, and what that is worth."""
+"""The detections in every image of a dataset, and their figures."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -14,21 +14,21 @@ from nl_jax.evaluation.coco import Results, Scores, evaluate, results, without_c
 from nl_jax.evaluation.keypoints import Confusions, ap_by_keypoint, confusions
 from nl_jax.places import Place, write_text, written
 
-# What is compared, and how its figures begin.
+# The compared parts, and the prefixes of their figures.
 KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 
 
 @dataclass(frozen=True)
 class Found:
-    """The detections of n images. In an image that could not be decoded nothing is found.
+    """The detections in n images. An image that could not be decoded has none.
 
     Attributes:
-        detections: in COCO's result format, image after image in the order of the data set.
+        detections: in COCO's result format, image by image in the order of the dataset.
         truth: in COCO's format.
         masks: whether detections have masks.
-        keypoints: whether they have keypoints.
+        keypoints: whether detections have keypoints.
         failed: which images could not be decoded.
-        list_hash: names the list of images and boxes; figures of the same hash were measured on the same.
+        list_hash: hash of the list of images and boxes. Figures with the same hash were measured on the same list.
     """
 
     detections: Results
@@ -40,15 +40,15 @@ class Found:
 
     @cached_property
     def scores(self) -> dict[str, Scores]:
-        """By kind, box, mask and keypoint: what pycocotools says."""
+        """The scores of pycocotools by kind: box, mask and keypoint."""
         return {name: evaluate(self.truth, self.detections, kind) for kind, name in self._kinds().items()}
 
     def metrics(self) -> dict[str, float | int | str]:
-        """The figures of COCO, box_ap, box_ap50, .., mask_ar100, from 0 to 1, and facts on what was scored.
+        """Return COCO's figures from 0 to 1, box_ap, box_ap50, .., mask_ar100, and facts on the images scored.
 
-        box_ap_agnostic and mask_ap_agnostic are AP where the class does not count: finding and outlining without
-        naming. A figure of sizes that no true object has is left out. keypoint_exchanged is the share of keypoints that
-        lie nearer to their twin of the other side, see `nl_jax.evaluation.keypoints`.
+        box_ap_agnostic and mask_ap_agnostic are AP where the class does not count. They measure finding and outlining
+        without naming. Figures of a size that no true object has are left out. keypoint_exchanged is the share of
+        keypoints that lie nearer to their left-right twin, see `nl_jax.evaluation.keypoints`.
         """
         figures = {}
         unnamed = without_categories(self.detections)
@@ -67,10 +67,10 @@ class Found:
         }
 
     def save(self, directory: Place, dataset: DetectionImages) -> Place:
-        """detections.json in COCO's result format, and ap_by_class.json: the AP of every class, null if it has none.
+        """Write detections.json in COCO's result format, and ap_by_class.json with the AP of every class, or null.
 
-        With keypoints also keypoints_by_name.json: a list with, of every keypoint of every class, its AP alone, the
-        share of left-right exchanges, and how often each keypoint was found in its place.
+        With keypoints the method also writes keypoints_by_name.json. It lists, for every keypoint of every class, its
+        AP alone, the share of left-right exchanges, and how often each keypoint was found in its place.
         """
         by_class = {
             name: {c: None if np.isnan(ap) else ap for c, ap in found.by_class.items()}
@@ -115,16 +115,20 @@ def detect(
     masks: bool,
     keypoints: bool = False,
 ) -> Found:
-    """Every image of the data set through the network, each once.
+    """Run every image of the dataset through the network, each once.
 
-    Of several processes each turns the detections in its own images into masks of the image; then all have all.
+    With several processes each process turns the detections in its own images into masks of the image. Then all
+    processes exchange them, and each has all.
 
     Args:
-        batches: of `nl_jax.data.loader.test_batches`; of this process's images, where there are several processes.
-        forward: {"images", "sizes"} -> boxes, scores, classes, valid, and as asked for masks and keypoints, of all
-            images of a batch.
+        dataset: the images.
+        batches: batches of `nl_jax.data.loader.test_batches`, with the images of this process.
+        forward: from {"images", "sizes"} to boxes, scores, classes, valid, and as needed masks and keypoints, of all
+          images of a batch.
         gather: from this process's rows of a batch to all rows.
-        together: from what this process has found to what all have.
+        together: from this process's detections to those of all processes.
+        masks: whether detections have masks.
+        keypoints: whether detections have keypoints.
     """
     of_category = dataset.keypoints.of_category if keypoints else None
     own, failed = [], np.zeros(len(dataset), bool)

@@ -1,4 +1,4 @@
-"""Which keypoints are found, and what the others are taken for: left for right, above all."""
+"""Counts of found and confused keypoints, above all left for right."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -13,24 +13,25 @@ require("detection", "pycocotools")
 
 from pycocotools import mask as rasters  # noqa: E402
 
-# A keypoint is found at a place whose similarity with the true one (its OKS) is at least this.
+# A keypoint is found at a place whose similarity with the true place (its OKS) is at least this.
 FOUND = 0.5
 ELSEWHERE = "elsewhere"
 
 
 @dataclass(frozen=True)
 class Confusions:
-    """Where the keypoints of found objects are found, by (category, keypoint).
+    """Counts of the places where the keypoints of found objects are found, by (category, keypoint).
 
-    A found object is one with a detection of its category whose box overlaps it by one half or more; of several the
-    surest. A labelled keypoint of it counts under what lies where it was found: the labelled keypoint of the object
-    that is nearest, if the similarity is at least 0.5, and else "elsewhere".
+    An object is found if a detection of its category has a box that overlaps its own by one half or more. If there are
+    several, the detection with the highest score counts. Each labelled keypoint of the object is counted under the
+    labelled keypoint that lies nearest to its found place, if the similarity is at least 0.5. Otherwise it is counted
+    under "elsewhere".
 
     Attributes:
-        counts: (category, keypoint) to how often each keypoint lies there.
-        paired: how many keypoints with a labelled twin of the other side were asked for; pairs whose places are
-            similar to 0.5 or more are left out, since nothing tells them apart.
-        exchanged: how many of them were found nearer to the twin than to their own place.
+        counts: from (category, keypoint) to the number of times that each keypoint lies at its found place.
+        paired: number of keypoints whose left-right twin is labelled too. Pairs with a similarity of 0.5 or more
+          between their places are left out, because nothing tells them apart.
+        exchanged: number of the paired keypoints that were found nearer to the twin than to their own place.
     """
 
     counts: dict[tuple[str, str], Counter]
@@ -38,12 +39,12 @@ class Confusions:
     exchanged: Counter
 
     def share(self, of: tuple[str, str] | None = None) -> float:
-        """The share of left-right exchanges, of one (category, keypoint) or of all; nan where none was asked for."""
+        """Return the share of left-right exchanges, of one (category, keypoint) or of all; nan if none is paired."""
         asked, wrong = (c.total() if of is None else c[of] for c in (self.paired, self.exchanged))
         return wrong / asked if asked else float("nan")
 
     def commonest(self, count: int) -> list[tuple[str, str, str, int, float]]:
-        """(category, keypoint, taken for, how often, share) of the mistakes that are most frequent."""
+        """Return (category, keypoint, taken for, how often, share) of the `count` most frequent mistakes."""
         mistakes = [
             (*of, other, number, number / counter.total())
             for of, counter in self.counts.items()
@@ -54,7 +55,7 @@ class Confusions:
 
 
 def confusions(truth: dict, detections: Results) -> Confusions:
-    """See `Confusions`. Both are in COCO's format, as `nl_jax.evaluation.coco.evaluate` takes them."""
+    """Count confusions. Both arguments are in COCO's format, as for `nl_jax.evaluation.coco.evaluate`."""
     categories = {one["id"]: (one["name"], category(one)) for one in truth["categories"]}
     of_place = defaultdict(list)
     for found in detections:
@@ -91,7 +92,7 @@ def _count(result: Confusions, name: str, keypoints: Category, true: dict, found
 
 
 def ap_by_keypoint(truth: dict, detections: Results) -> dict[str, dict[str, float]]:
-    """By category and keypoint: AP where this keypoint alone counts; nan where it is never labelled."""
+    """Return, by category and keypoint, the AP of this keypoint alone, and nan where it is never labelled."""
     result = {}
     for one in truth["categories"]:
         names = category(one).names

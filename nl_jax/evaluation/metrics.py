@@ -1,13 +1,13 @@
-"""Top-k accuracy of clips and of videos, and mean average precision where a video has several labels."""
+"""Top-k accuracy of clips and videos, and mean average precision for videos with several labels."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 
 def in_top_k(scores: Float[np.ndarray, "... k"], labels: Int[np.ndarray, "..."], k: int) -> Bool[np.ndarray, "..."]:
-    """Whether the label is among the k highest scores. Equal scores count against the label: a constant is no answer.
+    """Return whether the label is among the k highest scores. Non-finite scores are never right.
 
-    Non-finite scores are never right.
+    Equal scores count against the label, because a constant score is no answer.
     """
     of_label = np.take_along_axis(scores, labels[..., None], axis=-1)
     others_as_good = (scores >= of_label).sum(axis=-1) - 1
@@ -15,14 +15,14 @@ def in_top_k(scores: Float[np.ndarray, "... k"], labels: Int[np.ndarray, "..."],
 
 
 def average_precision(scores: Float[np.ndarray, "n k"], labels: Shaped[np.ndarray, "n k"]) -> Float[np.ndarray, "k"]:
-    """Average precision of every class over n videos, by the rule of Charades' evaluation; nan without a positive.
+    """Return the average precision of every class over n videos, as in Charades' evaluation; nan without a positive.
 
-    Videos are ranked by their score for the class; the average is over the positive ones, of the share of positives
-    among all videos ranked as high or higher. Videos without any label, and those whose score is not a number, rank
-    below all others. Equal scores rank alike.
+    Videos are ranked by their score for the class. Each positive video has a precision: the share of positives among
+    all videos ranked as high or higher. The average is over the positive videos. Videos without any label rank below
+    all others, and so do videos whose score is not a number. Equal scores have equal ranks.
 
     Args:
-        scores: the higher, the surer.
+        scores: a higher score is more certain.
         labels: 1 (or true) where the class is in the video, else 0.
     """
     positive = labels.astype(bool)
@@ -32,14 +32,14 @@ def average_precision(scores: Float[np.ndarray, "n k"], labels: Shaped[np.ndarra
         order = np.argsort(-scores[:, of_class], kind="stable")
         ranked = scores[order, of_class]
         hits = np.cumsum(positive[order, of_class])
-        ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # of each run of equal scores
+        ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # last of equal scores
         precision = hits[ends] / (ends + 1)
         result[of_class] = np.sum(np.diff(hits[ends], prepend=0) * precision) / hits[-1]
     return result
 
 
 def mean_average_precision(scores: Float[np.ndarray, "n k"], labels: Shaped[np.ndarray, "n k"]) -> float:
-    """The mean of `average_precision` over the classes that have a positive; nan if none has."""
+    """Return the mean of `average_precision` over the classes that have a positive, and nan if none has."""
     found = average_precision(scores, labels)
     found = found[~np.isnan(found)]
     return float(found.mean()) if found.size else float("nan")

@@ -1,4 +1,4 @@
-"""Masks of boxes as masks of the image."""
+"""Conversion of the masks of boxes to masks of the whole image."""
 
 import numpy as np
 
@@ -13,17 +13,18 @@ def paste(
     *,
     whole_pixels: bool = True,
 ) -> np.ndarray:
-    """Where each of n masks (n,s,s), stretched to its box (n,4), is above `threshold` in an image (h,w): (n,h,w).
+    """Stretch n masks (n,s,s) to their boxes (n,4) in an image (h,w). Return where they exceed `threshold`, (n,h,w).
 
-    As Detectron and torchvision do it: the mask gets a border of one cell of 0, the box grows by as much and is cut to
-    whole pixels, and values are interpolated between the centres of cells. The border lets a mask end inside its box.
+    Boxes are in pixels. The default is the rule of Detectron and torchvision. The mask gets a border of one cell of 0,
+    and the box grows by as much and is cut to whole pixels. Values are interpolated between the centres of cells. The
+    border lets a mask end inside its box.
 
-    Without `whole_pixels` the box is not cut, as in detectron2: a pixel takes the value at its centre, interpolated
-    between the centres of cells and falling to 0 outside of them. It belongs to the mask from the threshold on. A small
-    mask then comes back as it was, where whole pixels move its border by up to one.
+    Without `whole_pixels` the box is not cut, as in detectron2. A pixel takes the value at its centre. Values are
+    interpolated between the centres of cells and fall to 0 outside of them. A pixel belongs to the mask from the
+    threshold on. A small mask then keeps its shape, while whole pixels move its border by up to one pixel.
 
     Raises:
-      InputError: for arrays that do not go together.
+      InputError: for arrays whose shapes do not fit together.
     """
     if masks.ndim != 3 or masks.shape[1] != masks.shape[2] or boxes.shape != (len(masks), 4):
         raise InputError(f"masks {masks.shape} and boxes {boxes.shape} must be (n,s,s) and (n,4)")
@@ -40,7 +41,7 @@ def paste(
         return result
     padded = np.pad(masks, ((0, 0), (1, 1), (1, 1))).astype(np.float32)
     centre, half = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * ((size + 2) / size)
-    corners = np.concatenate([centre - half, centre + half], axis=1).astype(np.int64).tolist()  # towards 0
+    corners = np.concatenate([centre - half, centre + half], axis=1).astype(np.int64).tolist()  # rounds towards 0
     for mask, (x0, y0, x1, y1), image in zip(padded, corners, result, strict=True):
         (rows, top, bottom), (columns, left, right) = (
             _stretch(size + 2, start, end, limit) for start, end, limit in ((y0, y1, height), (x0, x1, width))
@@ -51,7 +52,7 @@ def paste(
 
 
 def _stretch(cells: int, start: int, end: int, limit: int) -> tuple[np.ndarray, int, int]:
-    """The weights (p,cells) of cells in the pixels from start to end, and which pixels of the image these are."""
+    """Return the weights (p,cells) of cells in the pixels from start to end, and the first and last of these pixels."""
     pixels = max(end - start + 1, 1)
     first, last = max(start, 0), min(end + 1, limit)
     at = np.clip((np.arange(first, last) - start + 0.5) * (cells / pixels) - 0.5, 0, cells - 1).astype(np.float32)
@@ -59,8 +60,8 @@ def _stretch(cells: int, start: int, end: int, limit: int) -> tuple[np.ndarray, 
 
 
 def _at_centres(low: float, high: float, limit: int, cells: int) -> tuple[np.ndarray, int]:
-    """The weights (p,cells) of cells from `low` to `high` at the centres of pixels, and the first of these pixels."""
-    reach = (high - low) / cells / 2  # of the outer cells beyond the box
+    """Return the weights (p,cells) of cells from `low` to `high` at the centres of pixels, and the first pixel."""
+    reach = (high - low) / cells / 2  # half an outer cell, by which the values reach beyond the box
     first = int(np.clip(np.floor(low - reach), 0, limit))
     last = int(np.clip(np.ceil(high + reach), first, limit))
     at = (np.arange(first, last) + 0.5 - low) / (high - low) * cells - 0.5

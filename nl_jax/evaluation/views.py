@@ -1,4 +1,4 @@
-"""Multi-view testing (section 4.1): the scores of every view of a video, averaged; of several labels, the highest.
+"""Multi-view testing (section 4.1): the mean score over the views of a video, or with several labels the highest.
 
 A view is one clip in one crop, or one clip of whole frames in the video's own size.
 """
@@ -19,16 +19,16 @@ from nl_jax.places import Place, written
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Scores of every video of a list (n): the mean over its views (v), or of several labels (n,k) the highest.
+    """The scores of n videos: the mean over the v views of a video, or with several labels (n,k) the highest.
 
-    A video that could not be decoded is counted as wrong in every figure.
+    A video that could not be decoded counts as wrong in every figure.
 
     Attributes:
-      scores: of a video, softmax or sigmoid.
-      view_scores: of every view of it.
-      labels: (n,), or (n,k) of 0 and 1 where videos have several.
-      failed: whether it could not be decoded.
-      list_hash: names the list of videos and labels; figures of the same hash were measured on the same.
+      scores: softmax or sigmoid of every video.
+      view_scores: scores of every view.
+      labels: (n,), or (n,k) of 0 and 1 for videos with several labels.
+      failed: which videos could not be decoded.
+      list_hash: hash of the list of videos and labels. Figures with the same hash were measured on the same list.
     """
 
     scores: Float[np.ndarray, "n k"]
@@ -38,9 +38,10 @@ class Predictions:
     list_hash: str
 
     def metrics(self) -> dict[str, float | int | str]:
-        """Video and clip top-1 and, of more than five classes, top-5; mean average precision of several labels (n,k).
+        """Return video and clip top-1, and top-5 for more than five classes; for several labels (n,k) video_map.
 
-        With them: the number of videos, of undecodable ones, and the hash of their list. A clip here is one view.
+        The result also has the number of videos, of views, of undecodable videos, and the hash of their list. A clip
+        here is one view.
         """
         facts = {
             "videos": len(self.labels),
@@ -54,7 +55,7 @@ class Predictions:
                 "video_map": mean_average_precision(np.where(good[:, None], self.scores, np.nan), self.labels)
             } | facts
         views = np.broadcast_to(self.labels[:, None], self.view_scores.shape[:2])
-        ranks = [k for k in (1, 5) if k == 1 or k < self.scores.shape[1]]  # of five classes each is among the five
+        ranks = [k for k in (1, 5) if k == 1 or k < self.scores.shape[1]]  # five classes are all in the top 5
         return {
             **{f"video_top{k}": float((in_top_k(self.scores, self.labels, k) & good).mean()) for k in ranks},
             **{f"clip_top{k}": float((in_top_k(self.view_scores, views, k) & good[:, None]).mean()) for k in ranks},
@@ -62,7 +63,7 @@ class Predictions:
         }
 
     def save(self, directory: Place, dataset: ClipDataset) -> Place:
-        """predictions.npz: scores, view_scores, labels, failed, and the names of classes and videos."""
+        """Write predictions.npz: scores, view_scores, labels, failed, and the names of classes and videos."""
         path = directory / "predictions.npz"
         arrays = {name: value for name, value in vars(self).items() if name != "list_hash"}
         arrays |= {"classes": np.array(dataset.classes), "names": np.array(list(dataset.names))}
@@ -79,15 +80,17 @@ def predict(
     *,
     at_once: int,
 ) -> Predictions:
-    """Every video of the data set through the network, one view of a batch of videos at a time.
+    """Run every video of the dataset through the network, one view of a batch of videos at a time.
 
-    Videos of a data set of `variable_size` come one in a batch, at most `at_once` views of it at once. Nothing is
-    padded to a common size, which would change the scores: the network is compiled once for every size there is.
+    In a dataset of `variable_size` a batch holds one video, and at most `at_once` of its views run at once. Videos are
+    not padded to a common size, because padding would change the scores. The network is compiled once for every size.
 
     Args:
-      batches: of `nl_jax.data.loader.test_batches`; of this process's videos, where there are several processes.
-      forward: {"video": uint8 (b,t,h,w,3)} -> softmax, or where videos have several labels sigmoid, (b,k).
+      dataset: the videos.
+      batches: batches of `nl_jax.data.loader.test_batches`, with the videos of this process.
+      forward: from {"video": uint8 (b,t,h,w,3)} to softmax, or with several labels sigmoid, (b,k).
       gather: from this process's rows of a batch to all rows.
+      at_once: the largest number of views in a batch of one video.
     """
     view_scores, labels, failed = [], [], []
     for batch in batches:
@@ -111,13 +114,18 @@ def predict(
 
 
 def check_views(dataset: ClipDataset) -> None:
-    """Raises InputError where several processes cannot test the views of this data set together."""
+    """Raise InputError if several processes cannot test the views of this dataset together."""
     if dataset.variable_size and jax.process_count() > 1:
-        raise InputError("whole frames (test_crop=0) differ in size, and several processes need equal ones; use one")
+        raise InputError(
+            "whole frames (test_crop=0) differ in size, and several processes need equal ones; use one process"
+        )
 
 
 def combine(view_scores: Float[np.ndarray, "*n v k"], *, several: bool) -> Float[np.ndarray, "*n k"]:
-    """The scores of a video. One label is what most of it shows; of several, each is somewhere in it."""
+    """Return the scores of a video: the mean of its views, or with `several` labels the maximum.
+
+    One label is the content of most of the video. With several labels each may appear in a single view.
+    """
     if several:
         return view_scores.max(axis=-2)
     return view_scores.mean(axis=-2, dtype=np.float64).astype(np.float32)
@@ -126,9 +134,9 @@ def combine(view_scores: Float[np.ndarray, "*n v k"], *, several: bool) -> Float
 def scores_of_views(
     forward: Callable[[Batch], Float[jax.Array, "b *k"]], views: np.ndarray, at_once: int
 ) -> Float[np.ndarray, "v *k"]:
-    """Scores, or features, of all views (v,t,h,w,3) of one video.
+    """Return the scores, or features, of all views (v,t,h,w,3) of one video.
 
-    They are taken in groups of one size, and the last group is filled up with its last view.
+    The views run in groups of one size. The last view fills up the last group.
     """
     count = len(views)
     devices = math.gcd(at_once, jax.device_count())

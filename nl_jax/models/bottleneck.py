@@ -1,4 +1,4 @@
-"""The residual block of ResNet-50 and deeper, over clips."""
+"""The residual block of ResNet-50 and deeper networks, over clips."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -10,7 +10,10 @@ from nl_jax.ops.relu import relu
 
 
 class Conv(nnx.Module):
-    """A spacetime convolution without bias, kernel (kt,kh,kw,i/groups,o), He et al. start, padded by half a kernel."""
+    """A spacetime convolution without bias, padded by half a kernel.
+
+    Its kernel is (kt,kh,kw,i/groups,o), init He et al.
+    """
 
     def __init__(
         self, features_in, features_out, kernel, strides=(1, 1, 1), *, groups=1, dtype=jnp.float32, rngs: nnx.Rngs
@@ -27,9 +30,10 @@ class Conv(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """relu(x + 1x1(3x3(1x1(x)))), the stride on the 3x3 or the first 1x1, a projection where the shape changes.
+    """The residual block relu(x + 1x1(3x3(1x1(x)))), with a projection of x where the shape changes.
 
-    `inner` are the channels of the 3x3 convolution, which has `groups`; `features` those of the result.
+    The 3x3 convolution or the first 1x1 takes the stride. The 3x3 convolution has `inner` channels and `groups`, and
+    the result has `features` channels.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class Bottleneck(nnx.Module):
             self.shortcut_norm = Norm(features, **norm)
         else:
             self.shortcut = None
-        self.nonlocal_block = nonlocal_block  # applied by VideoResNet, which names its output
+        self.nonlocal_block = nonlocal_block  # VideoResNet applies it and names its output
 
     def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b t h2 w2 o"]:
         y = self.norm1(self.conv1(x), rectified=True)

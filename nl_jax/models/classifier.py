@@ -1,4 +1,4 @@
-"""The head: pool, dropout, fully connected."""
+"""The classifier: pool, dropout, fully connected layer."""
 
 import math
 
@@ -11,19 +11,19 @@ from nl_jax.ops.precision import widen
 
 
 class Classifier(nnx.Module):
-    """Global average pool, dropout, fc (section 4), or the same slid over the frame.
+    """The classifier of section 4: global average pool, dropout, fc. With `window`, pool and fc slide over the frame.
 
-    With `window` the average runs over all of time and a window x window patch of space, at stride 1, and the softmax
-    of every place is averaged, as the released code tests crops larger than those trained on: the logits are then the
-    logarithm of that mean, so that their softmax is the average itself.
+    With `window` the average runs over all of time and over a window x window patch of space, at stride 1. The softmax
+    is then averaged over all places of the window. The released code tests crops larger than the training crops in
+    this way. The logits are then the logarithm of this mean, so their softmax is the mean itself.
+
+    Pool, product and softmax are float32, whatever type the network computes in. Rounded logits would tie.
 
     Args:
       channels: c of its input.
       num_classes: k.
       dropout: probability, after the pool.
-      window: side of the patch, in positions of res5; None pools all of space.
-
-    Pools, product and softmax are float32, whatever the network computes in: rounded logits tie.
+      window: side of the patch, in positions of res5. None pools all of space.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Classifier(nnx.Module):
         self.fc = nnx.Linear(channels, num_classes, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
 
     def __call__(self, x: Float[Array, "b t h w c"], dropout_key: Key[Array, ""] | None = None) -> Float[Array, "b k"]:
-        x = widen(x)  # rounded logits would tie, and means over cells lose their last bits
+        x = widen(x)  # rounded logits would tie, and means over cells would lose their last bits
         if self.window is None or self.window >= max(x.shape[2:4]):
             return self._fc(x.mean(axis=(1, 2, 3)), dropout_key)
         window = (min(self.window, x.shape[2]), min(self.window, x.shape[3]))
@@ -50,5 +50,5 @@ class Classifier(nnx.Module):
         return jax.nn.logsumexp(log_probabilities, axis=(1, 2)) - jnp.log(count)
 
     def _fc(self, x: Float[Array, "b *s c"], dropout_key) -> Float[Array, "b *s k"]:
-        # The loss and the averages over views are taken in float32.
+        # The loss and the averages over views are float32.
         return widen(self.fc(self.dropout(x, rngs=dropout_key)))

@@ -1,7 +1,7 @@
-"""Which pixels a feature of a network without non-local blocks can depend on: its theoretical field of view.
+"""The theoretical field of view: the pixels that a feature of a network without non-local blocks can depend on.
 
-Along one axis of an image, place i of a layer depends on pixels i s + low to i s + high, with s the pixels from one
-place to the next. A non-local block makes the field of view the whole image.
+Along one axis of an image, place i of a layer depends on pixels i s + low to i s + high, where s is the number of
+pixels from one place to the next. A non-local block makes the field of view the whole image.
 """
 
 from dataclasses import dataclass
@@ -13,27 +13,27 @@ from nl_jax.models.resnet import ResNetConfig
 
 @dataclass(frozen=True)
 class View:
-    """What place i of a layer sees along one axis: pixels i * stride + low to i * stride + high, both included."""
+    """The pixels that place i of a layer sees along one axis: i * stride + low to i * stride + high, both included."""
 
     stride: int
     low: int
     high: int
 
     def of(self, place: int) -> tuple[int, int]:
-        """The first and the last pixel that a place sees; those outside the image are padding."""
+        """Return the first and the last pixel that a place sees. Pixels outside the image are padding."""
         return place * self.stride + self.low, place * self.stride + self.high
 
     def after(self, kernel: int, stride: int, padding: int) -> "View":
-        """That of a convolution or a pool on this layer."""
+        """Return the view of a convolution or a pool on this layer."""
         low, high = self.low - padding * self.stride, self.high + (kernel - 1 - padding) * self.stride
         return View(self.stride * stride, low, high)
 
 
 def stage_views(config: ResNetConfig) -> dict[str, View]:
-    """The view of the last layer of every stage, {"res2": View, ..}, as if the network had no non-local block.
+    """Return the view of the last layer of every stage, {"res2": View, ..}. Non-local blocks are left out.
 
     Raises:
-        InputError: as `ResNetConfig.check`.
+      InputError: as `ResNetConfig.check`.
     """
     config.check()
     geometry = resolve(config.geometry)
@@ -51,34 +51,35 @@ def stage_views(config: ResNetConfig) -> dict[str, View]:
 
 
 def region_view(config: ResNetConfig, low: float | int, high: float | int, level: int = 2) -> tuple[int, int]:
-    """The first and the last pixel that the features of a region can depend on, along one axis.
+    """Return the first and the last pixel that the features of a region can depend on, along one axis.
 
-    The features come from a feature pyramid: every level adds the coarser level, enlarged twice by its nearest place,
-    to a 1x1 convolution of its stage, and then has a 3x3 convolution. RoIAlign takes them bilinearly.
+    The features come from a feature pyramid. Every level adds two maps: the coarser level, enlarged twice by
+    nearest neighbour, and a 1x1 convolution of its stage. A 3x3 convolution follows. RoIAlign interpolates the
+    features bilinearly.
 
     Args:
-        config: of the backbone; non-local blocks are left out.
-        low: where the region begins, in pixels.
-        high: where it ends.
-        level: of the pyramid that the region takes its features from; level l has a place for every 2^l pixels.
+      config: the backbone. Its non-local blocks are left out.
+      low: the pixel where the region begins.
+      high: the pixel where it ends.
+      level: the level of the pyramid that the region takes its features from. Level l has a place for every 2^l pixels.
 
     Raises:
-        InputError: the backbone has no such level.
+      InputError: for a level that the backbone does not have.
     """
     stages = list(stage_views(config).values())
     if not 2 <= level < 2 + len(stages):
         raise InputError(f"level={level} is out of range; choose 2 to {1 + len(stages)}")
     views = stages[level - 2 :]
     stride = views[0].stride
-    # Bilinear neighbours, where a place counts from its centre or from its corner, and the 3x3 convolution.
+    # The bilinear neighbours, whether a place counts from its centre or its corner, and the 3x3 convolution.
     first, last = int(low // stride) - 1 - 1, int(high // stride) + 1 + 1
     seen = [view.of(place >> coarser) for coarser, view in enumerate(views) for place in (first, last)]
     return min(pair[0] for pair in seen), max(pair[1] for pair in seen)
 
 
 def reach(config: ResNetConfig, level: int = 2) -> int:
-    """How many pixels beyond its own border a region of the pyramid can see at most, wherever it lies."""
-    period = 2 ** (1 + len(config.stages()))  # of the places of all levels
+    """Return how many pixels beyond its own border a region of the pyramid can see at most, at any place."""
+    period = 2 ** (1 + len(config.stages()))  # the period of the places of all levels
     before = max(place - region_view(config, place, place, level)[0] for place in range(period))
     after = max(region_view(config, place, place, level)[1] - place for place in range(period))
     return max(before, after)

@@ -1,7 +1,7 @@
 """A model as flat dicts of arrays with readable names, and back.
 
-"res3/1/nonlocal_block/theta/kernel" names an array the same way in a checkpoint, in a table of weights, in a sharding
-rule and in an error message.
+The name of an array, such as "res3/1/nonlocal_block/theta/kernel", is the same in a checkpoint, a table of weights, a
+sharding rule and an error message.
 """
 
 from typing import Any
@@ -9,26 +9,26 @@ from typing import Any
 import jax
 from flax import nnx
 
-# Arrays by name; in their place shapes where a model is abstract, or shardings, as in any JAX pytree.
+# Arrays by name. An abstract model has shapes in their place, or shardings, as in any JAX pytree.
 FlatParams = dict[str, Any]
 
-# Flax 0.12.0, the one for JAX 0.7, has it under its older name.
+# Flax 0.12.0, the version for JAX 0.7, has the older name.
 _as_pure = nnx.as_pure if hasattr(nnx, "as_pure") else nnx.pure
 
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
-    """The structure of a model, its parameters and its batch norm statistics."""
+    """Return the structure of a model, its parameters and its batch norm statistics."""
     graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     return graphdef, _flatten(params), _flatten(batch_stats)
 
 
 def merge(graphdef: nnx.GraphDef, params: FlatParams, batch_stats: FlatParams) -> nnx.Module:
-    """The model again; inside `jax.jit` this costs nothing at run time."""
+    """Rebuild the model. Inside `jax.jit` this costs nothing at run time."""
     return nnx.merge(graphdef, _unflatten(params), _unflatten(batch_stats))
 
 
 def abstract(build) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
-    """`split(build())` with shapes in place of arrays, whatever the size of the model."""
+    """Return `split(build())` with shapes in place of arrays. It allocates nothing, whatever the size of the model."""
     return split(nnx.eval_shape(build))
 
 

@@ -1,7 +1,7 @@
-"""What differs between the published versions of the same network: strides, pools and details of the non-local block.
+"""The differences between published versions of one network: strides, pools, details of the non-local block.
 
-A geometry belongs to the weights that were trained with it: loading weights into another one costs accuracy without
-an error. Padding is always explicit and the same on both sides.
+A geometry belongs to the weights that were trained with it. Loading weights into another geometry costs accuracy and
+raises no error. Padding is always explicit and the same on both sides.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ class Pool:
     """A max pool over (t, h, w).
 
     Attributes:
-      kernel: of its window.
-      strides: from one window to the next.
-      padding: on either side of each axis.
+      kernel: the sides of its window.
+      strides: the steps from one window to the next.
+      padding: the padding on either side of each axis.
     """
 
     kernel: tuple[int, int, int]
@@ -30,7 +30,7 @@ class Pool:
         return max_pool(x, self.kernel, self.strides, self.padding)
 
     def frames(self, frames: int) -> int:
-        """How many of so many frames it leaves."""
+        """Return how many frames the pool leaves of `frames`."""
         return (frames + 2 * self.padding[0] - self.kernel[0]) // self.strides[0] + 1
 
 
@@ -40,12 +40,12 @@ class Geometry:
 
     Attributes:
       conv1_stride: over (t, h, w).
-      pool1: after conv1.
-      pool2: after res2.
-      conv1_kernel: side in space; in time it is 5 where the network is inflated, else 1.
-      subsample: see `NonLocalBlock`, and so for the others.
+      pool1: the pool after conv1.
+      pool2: the pool after res2.
+      conv1_kernel: side of the kernel in space. In time it is 5 in an inflated network, and otherwise 1.
+      subsample: an option of the blocks, as the next three are; see `NonLocalBlock`.
       scale: of the scores.
-      out_bias: whether W_z has one.
+      out_bias: whether W_z has a bias.
       init: of the blocks' weights.
     """
 
@@ -59,7 +59,7 @@ class Geometry:
     init: str = "he"
 
     def frames(self, frames: int) -> dict[str, int]:
-        """How many of a clip's frames are left after conv1 and the pools."""
+        """Return the number of frames left after conv1 and after each pool."""
         conv1 = -(-frames // self.conv1_stride[0])
         pool1 = self.pool1.frames(conv1) if self.pool1 else conv1
         return {"conv1": conv1, "pool1": pool1, "pool2": self.pool2.frames(pool1) if self.pool2 else pool1}
@@ -68,7 +68,7 @@ class Geometry:
 GEOMETRIES = {
     # Table 1 of the paper.
     "paper": Geometry((2, 2, 2), Pool((3, 3, 3), (2, 2, 2), (1, 1, 1)), Pool((3, 1, 1), (2, 1, 1), (1, 0, 0))),
-    # The Caffe2 release: 32 frames, every other one, and 8 frames, every eighth.
+    # The Caffe2 release: 32 frames with a temporal stride of 2, and 8 frames with a temporal stride of 8.
     "caffe2_32": Geometry(
         (2, 2, 2),
         Pool((2, 3, 3), (2, 2, 2)),
@@ -94,7 +94,7 @@ GEOMETRIES = {
         scale="rsqrt_d",
         init="normal",
     ),
-    # The same without the pool over time, as networks of frames alone have it; mmaction2's, too.
+    # The same without the pool over time. Networks of single frames have this geometry, in mmaction2 too.
     "slowfast_nopool": Geometry(
         (1, 2, 2),
         Pool((1, 3, 3), (1, 2, 2), (0, 1, 1)),
@@ -110,13 +110,13 @@ GEOMETRIES = {
         out_bias=False,
         init="normal",
     ),
-    # Ours, for frames of a few dozen pixels: every frame is kept, and blocks see every position.
+    # Our own, for frames a few dozen pixels wide: every frame is kept, and the blocks see every position.
     "small": Geometry((1, 2, 2), Pool((1, 2, 2), (1, 2, 2)), None, conv1_kernel=5, subsample=None),
 }
 
 
 def resolve(geometry: str | Geometry) -> Geometry:
-    """The geometry of that name, or the one given. Raises InputError for an unknown name."""
+    """Return the geometry of this name, or `geometry` itself if it is one. Raises InputError for an unknown name."""
     if isinstance(geometry, Geometry):
         return geometry
     if geometry not in GEOMETRIES:

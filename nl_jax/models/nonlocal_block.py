@@ -1,4 +1,4 @@
-"""The non-local block of section 3.3: z = W_z y + x, with y the non-local operation on x."""
+"""The non-local block of section 3.3: z = W_z y + x, where y is the non-local operation on x."""
 
 import math
 from functools import partial
@@ -24,36 +24,38 @@ SUBSAMPLE = (None, "before", "after")
 
 
 class NonLocalBlock(nnx.Module):
-    """z_i = norm(W_z y_i) + x_i with y_i = 1/C(x) sum_j f(x_i, x_j) W_g x_j (equations 1 and 6).
+    """The non-local block z_i = norm(W_z y_i) + x_i with y_i = 1/C(x) sum_j f(x_i, x_j) W_g x_j (equations 1 and 6).
 
     Input and output are (b,t,h,w,c) video, (b,h,w,c) images or (b,t,c) sequences. A new block is the identity: the
-    scale of its norm, or W_z itself where there is no norm, starts at zero. So a trained network goes on as it was.
+    scale of its norm starts at zero, or W_z itself does where there is no norm. So inserting a block does not change a
+    trained network.
 
     Args:
       channels: c.
-      inner_channels: d of theta, phi and g; c // 2 by default (the paper's bottleneck).
-      pairwise: f; one of gaussian, embedded_gaussian, dot_product, concatenation (section 3.2).
-      axes: what the sum over j runs over: every position (spacetime), those of the same frame (space) or those of the
-        same place (time); section 4.1, table 2d.
-      subsample: 2x2 max pooling of the keys, over space or, for a sequence, over time: None, "before" phi and g (the
+      inner_channels: d of theta, phi and g. The default is c // 2, the paper's bottleneck.
+      pairwise: f. One of gaussian, embedded_gaussian, dot_product, concatenation (section 3.2).
+      axes: the positions that the sum over j runs over: every position (spacetime), the positions of the same frame
+        (space) or of the same place (time); section 4.1, table 2d.
+      subsample: 2x2 max pooling of the keys, over space or, for a sequence, over time. None, "before" phi and g (the
         released code) or "after" them (the paper). An axis of one position is not pooled.
-      time_group: sums over groups of this many frames instead of all of them, as the released code does at res3 of
-        128-frame clips to save memory. Another function than the paper's: no position sees the other groups.
-      scale: multiplies the scores of the two Gaussians; None is 1 as in the paper, "rsqrt_d" is 1/sqrt(d) as in the
+      time_group: sum over groups of this many frames instead of all frames. The released code does this at res3 of
+        128-frame clips to save memory. It is another function than the paper's: no position sees the other groups.
+      scale: multiplies the scores of the two Gaussians. None is 1 as in the paper, "rsqrt_d" is 1/sqrt(d) as in the
         released code.
-      norm: "batch" after W_z as in the paper, "affine", "global", "frozen" (see `Norm`) or "none".
-      bias: whether theta, phi and g have one.
-      out_bias: whether W_z has one.
+      norm: the norm after W_z: "batch" as in the paper, "affine", "global", "frozen" (see `Norm`) or "none".
+      bias: whether theta, phi and g have a bias.
+      out_bias: whether W_z has a bias.
       init: "he" as in the paper, or "normal" for N(0, 0.01) as in the released code.
-      norm_scale: the scale that the norm starts with. A network that is trained from nothing has nothing to keep: a
-        scale above 0 gives all layers of the block a gradient from the first step.
+      norm_scale: initial scale of the norm. A network that is trained from scratch need not start at the identity. With
+        a scale above 0 all layers of the block get a gradient from the first step.
       group_size: clips per batch norm group.
-      dtype: of the computation; parameters, statistics, softmax and sums are float32. In float16, whose largest number
-        is 65504, dot product and concatenation are float32 up to the norm: they multiply activations without a bound.
+      dtype: of the computation. Parameters, statistics, softmax and sums are float32. The largest float16 is
+        65504, and dot product and concatenation multiply activations without a bound. So with float16 they are
+        float32 up to the norm.
 
     Raises:
-      InputError: for an unknown choice, axes that the input does not have, subsampling with axes="time", or an input
-        that is empty or has another number of channels.
+      InputError: for an unknown choice, axes that the input does not have, subsampling with axes="time", an empty
+        input, or an input with another number of channels.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class NonLocalBlock(nnx.Module):
                 use_bias=use_bias,
                 kernel_init=kernel_init,
                 dtype=dtype,
-                dot_general=lambda x, kernel, *_, **__: conv1x1(x, kernel),  # for its gradient
+                dot_general=lambda x, kernel, *_, **__: conv1x1(x, kernel),  # for the gradient of conv1x1
                 rngs=rngs,
             )
 
@@ -125,17 +127,18 @@ class NonLocalBlock(nnx.Module):
         self.norm = None if norm == "none" else Norm(channels, kind=norm, scale_init=norm_scale, group_size=group_size)
 
     def __call__(self, x: Float[Array, "b *s c"], valid: Bool[Array, "b *s"] | None = None) -> Float[Array, "b *s c"]:
-        """z, for x of any of the three kinds; *s are the axes of its positions.
+        """Return z for a video, an image or a sequence x. *s are the axes of its positions.
 
-        With `valid` only the positions that are true are summed over: C(x) counts or sums them alone, and with
-        subsampling a pooled key is the maximum of its valid positions, valid where there is one. Where a sum has no
-        valid key, y is 0. z has values at the other positions too, which depend on x there; with norm="batch" or
-        "global" these have a part in the statistics.
+        With `valid` the sum runs only over the positions where it is true, and C(x) counts or sums them alone. With
+        subsampling a pooled key is the maximum of its valid positions, and it is valid where there is one. Where a sum
+        has no valid key, y is 0. Invalid positions have values of z too, which depend on x there. With norm="batch" or
+        "global" these values enter the statistics.
         """
         theta, phi, g, valid = self._embed(x, valid)
         if self.widens:
             theta, phi, g = map(widen, (theta, phi, g))
-        # Where frames are split the keys of others are gathered; those of a linear operation are summed in their place.
+        # Where frames are split over devices, the keys of other devices are gathered. A linear operation adds up sums
+        # over the devices' own keys instead.
         across = by_query if self.axes != "space" and not self.time_group else lambda operation: operation
         if self.pairwise == "dot_product":
             y = nonlocal_op.dot_product(theta, phi, g, valid)
@@ -151,14 +154,15 @@ class NonLocalBlock(nnx.Module):
     def attention_rows(
         self, x: Float[Array, "b *s c"], positions: Int[Array, "q"], valid: Bool[Array, "b *s"] | None = None
     ) -> Float[Array, "b2 q m"]:
-        """f(x_i, x_j) / C(x) for the asked positions i and every j: rows of the n x m matrix, which is never formed.
+        """Return f(x_i, x_j) / C(x) for the given positions i and every j, without forming the whole n x m matrix.
 
-        Positions and keys are counted in row-major order over the axes the block sums over (and keys after
-        subsampling, see `key_shape`). b2 is b for spacetime, times the groups of frames, b x t for space and
+        Positions are counted in row-major order over the axes that the block sums over. Keys are counted the same way,
+        after subsampling (see `key_shape`). b2 is b times the number of frame groups for spacetime, b x t for space and
         b x h x w for time.
 
         Raises:
-          InputError: for a position that does not exist. Inside `jax.jit`, which does not know them, its row is NaN.
+          InputError: for a position that does not exist. Inside `jax.jit`, which does not know the positions,
+            its row is NaN.
         """
         self._check(x.shape, valid)
         if not isinstance(positions, jax.core.Tracer):
@@ -178,7 +182,7 @@ class NonLocalBlock(nnx.Module):
         return nonlocal_op.gaussian_rows(theta, phi, self.scale, valid)
 
     def key_shape(self, shape: Shape) -> Shape:
-        """The axes that the m keys of an input of this shape are laid out over."""
+        """Return the axes over which the m keys lie, for an input of this shape."""
         axes = shape[1:-1]
         if self.subsample:
             axes = tuple(a // k for a, k in zip(axes, self._pool_kernel(axes), strict=True))
@@ -187,14 +191,17 @@ class NonLocalBlock(nnx.Module):
         return axes[-2:] if self.axes == "space" else axes[:1] if self.axes == "time" else axes
 
     def _positions(self, shape: Shape) -> int:
-        """n: how many positions the block sums over for an input of this shape, before subsampling."""
+        """Return n, the number of positions the block sums over for an input of this shape, before subsampling."""
         axes = shape[1:-1]
         if self.time_group:
             axes = (self.time_group, *axes[1:])
         return math.prod(axes[-2:] if self.axes == "space" else axes[:1] if self.axes == "time" else axes)
 
     def _embed(self, x, valid):
-        """theta (b2,n,d), phi (b2,m,d), g (b2,m,d) and valid (b2,m): the axes not summed over are folded into b2."""
+        """Return theta (b2,n,d), phi (b2,m,d), g (b2,m,d), valid (b2,m).
+
+        The axes not summed over are folded into b2.
+        """
         self._check(x.shape, valid)
         if self.subsample == "before":
             keys, valid = self._pool(x, valid), self._pool_valid(valid)
@@ -210,7 +217,7 @@ class NonLocalBlock(nnx.Module):
         return self._fold(theta), self._fold(phi), self._fold(g), valid
 
     def _halves(self, theta, phi):
-        """w_f . [theta_i, phi_j] = a_i + p_j: a (b,n) and p (b,m)."""
+        """Return a (b,n) and p (b,m) with w_f . [theta_i, phi_j] = a_i + p_j."""
         w_theta, w_phi = jnp.split(self.w_f.kernel[:, 0].astype(theta.dtype), 2)
         return theta @ w_theta, phi @ w_phi
 
@@ -233,10 +240,10 @@ class NonLocalBlock(nnx.Module):
 
     def _pool_kernel(self, axes: Shape) -> Shape:
         kernel = {1: (2,), 2: (2, 2), 3: (1, 2, 2)}[len(axes)]
-        return tuple(min(k, a) for k, a in zip(kernel, axes, strict=True))  # one position is its own maximum
+        return tuple(min(k, a) for k, a in zip(kernel, axes, strict=True))  # an axis of one position is not pooled
 
     def _pool(self, x, valid):
-        """The maximum of the valid positions of every window, and 0 where there is none."""
+        """Return the maximum over the valid positions of every window, and 0 where a window has none."""
         kernel = self._pool_kernel(x.shape[1:-1])
         if valid is None:
             return max_pool(x, kernel, kernel, (0,) * len(kernel))
@@ -244,7 +251,7 @@ class NonLocalBlock(nnx.Module):
         return jnp.where(self._pool_valid(valid)[..., None], pooled, 0)
 
     def _pool_valid(self, valid):
-        """Whether a window has a valid position."""
+        """Return whether each window has a valid position."""
         if valid is None:
             return None
         kernel = self._pool_kernel(valid.shape[1:])

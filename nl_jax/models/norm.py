@@ -1,4 +1,4 @@
-"""Normalisation: batch norm over groups of clips or the whole batch, affine, frozen."""
+"""Normalisation: batch norm over groups of clips or over the whole batch, affine, and frozen."""
 
 import jax
 import jax.numpy as jnp
@@ -13,33 +13,33 @@ from nl_jax.ops.precision import widen
 from nl_jax.ops.relu import relu
 
 KINDS = ("batch", "global", "affine", "frozen")
-MOMENTUM = 0.9  # of the running statistics
+MOMENTUM = 0.9  # momentum of the running statistics
 
 
 class Norm(nnx.Module):
-    """y = scale (x - mean) / sqrt(var + epsilon) + bias, per channel.
+    """Normalisation y = scale (x - mean) / sqrt(var + epsilon) + bias, per channel.
 
-    Where mean and variance come from depends on `kind`:
+    `kind` decides the source of mean and variance:
 
-    - batch: in training from groups of `group_size` clips, as on the paper's GPUs with 8 clips each (section 4.1),
-      whatever the number of devices; otherwise the running statistics.
+    - batch: training uses groups of `group_size` clips, like the paper's GPUs with 8 clips each (section 4.1), for any
+      number of devices. Testing uses the running statistics.
     - global: the same with the whole batch as one group.
-    - frozen: always the running statistics; scale and bias get no gradient (section 4.1, long clips).
-    - affine: no statistics, mean 0 and variance 1: what remains of a frozen norm once it is folded.
+    - frozen: always the running statistics. Scale and bias get no gradient (section 4.1, long clips).
+    - affine: no statistics, mean 0 and variance 1. A folded frozen norm has this form.
 
-    The running statistics follow mean and variance over the whole batch, groups pooled:
+    The running statistics follow the mean and variance over the whole batch, all groups pooled:
     running = momentum running + (1 - momentum) batch.
 
     Args:
       channels: c.
-      kind: one of these.
+      kind: one of the four above.
       group_size: clips per group.
-      scale_init: the scale that it starts with; 0 makes a new non-local block the identity.
+      scale_init: initial scale. 0 makes a new non-local block the identity.
       momentum: of the running statistics.
       epsilon: added to the variance.
 
     Raises:
-      InputError: for an unknown kind, or, when called, a batch that does not divide into groups.
+      InputError: for an unknown kind and, in a call, for a batch that does not divide into groups.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Norm(nnx.Module):
             self.var = nnx.BatchStat(jnp.ones(channels))
 
     def __call__(self, x: Float[Array, "b *s c"], rectified: bool = False) -> Float[Array, "b *s c"]:
-        """y, or with `rectified` max(y, 0)."""
+        """Return y, or max(y, 0) with `rectified`."""
         if devices.platform() == "gpu" and self.has_running_statistics and not self.use_running_average:
             groups = _merge(x, self._num_groups(x.shape[0]))
             y, mean, var = batch_norm(groups, self.scale[...], self.bias[...], self.epsilon, rectified)
@@ -75,7 +75,7 @@ class Norm(nnx.Module):
         y = self._apply(x)
         if not rectified:
             return y
-        # Behind a frozen norm the gradient needs the result alone: x need not be kept.
+        # After a frozen norm the gradient needs only the result, so x need not be kept.
         return relu(y) if self.kind == "frozen" else nnx.relu(y)
 
     def _apply(self, x):
@@ -96,7 +96,7 @@ class Norm(nnx.Module):
 
     @property
     def has_running_statistics(self) -> bool:
-        """Whether mean and variance come from the batches that it sees in training."""
+        """Whether the mean and variance come from the training batches."""
         return self.kind in ("batch", "global")
 
     def _num_groups(self, clips: int) -> int:
@@ -117,9 +117,10 @@ class Norm(nnx.Module):
 
 
 def pooled(stacked: dict[str, Array], weight: float = 1.0) -> dict[str, Array]:
-    """The mean of the means (k,c); for a variance the mean of the variances and `weight` x the variance of the means.
+    """Pool k sets of statistics, each array stacked as (k,c).
 
-    Taken as differences from the first, so that what is the same in all of them comes out bit for bit.
+    A mean becomes the mean of the means. A variance becomes the mean of the variances plus `weight` times the variance
+    of the means. Sums run over differences from the first set, so a value that all sets share comes out bit for bit.
     """
     apart = {name: array - array[:1] for name, array in stacked.items()}
     result = {name: stacked[name][0] + apart[name].mean(axis=0) for name in stacked}
@@ -138,14 +139,14 @@ def _split(y: Float[Array, "g n c"], shape: devices.Shape) -> Float[Array, "b *s
 
 
 def _moments(x: Float[Array, "g n c"]) -> tuple[Float[Array, "g c"], Float[Array, "g c"]]:
-    """Mean and variance over n, in float32."""
+    """Return the mean and variance over n, in float32."""
     x = widen(x)
     mean, square = x.mean(axis=1), jnp.square(x).mean(axis=1)
     return mean, jnp.maximum(square - jnp.square(mean), 0)
 
 
 def _affine(x: Float[Array, "g n c"], scale: Float[Array, "g c"], bias: Float[Array, "g c"]) -> Float[Array, "g n c"]:
-    # The broadcast is spelled out for its gradient: with one group, XLA:CPU takes the implicit one's sum over n
-    # 10 to 25 times slower.
+    # The broadcast is explicit for its gradient, a sum over n. With one group, XLA:CPU computes the gradient of an
+    # implicit broadcast 10 to 25 times slower.
     scale, bias = (jnp.broadcast_to(array[:, None], x.shape) for array in (scale, bias))
     return (x.astype(scale.dtype) * scale + bias).astype(x.dtype)

@@ -17,11 +17,17 @@ from nl_jax.ops.devices import Shape
 
 
 def nonlocal_preset(depth: int, count: int) -> dict[str, tuple[int, ...]]:
-    """The positions of 0, 1, 5 or 10 blocks in ResNet-50 or -101 (section 4.1, table 2c), for `nonlocal_blocks`.
+    """Return the positions of 0, 1, 5 or 10 blocks in ResNet-50 or -101 (section 4.1, table 2c), for `nonlocal_blocks`.
 
-    1 is before the last residual block of res4; 5 are two in res3 and three in res4, after every other block of
-    ResNet-50; 10 are four in res3 and six in res4, after every block of ResNet-50. In res4 of ResNet-101 three lie as
-    in the released code, after every seventh of 23 blocks, and six likewise after every third.
+    - 1: before the last residual block of res4.
+    - 5: two in res3 and three in res4. In ResNet-50 they follow every other residual block.
+    - 10: four in res3 and six in res4. In ResNet-50 they follow every residual block.
+
+    In res4 of ResNet-101, which has 23 residual blocks, three non-local blocks follow every seventh, as in the released
+    code. Six follow every third.
+
+    Raises:
+      InputError: for another depth or count.
     """
     if depth not in (50, 101) or count not in (0, 1, 5, 10):
         raise InputError(f"there is no preset of {count} blocks for depth {depth}; choose 0, 1, 5 or 10 for 50 or 101")
@@ -36,13 +42,14 @@ def nonlocal_preset(depth: int, count: int) -> dict[str, tuple[int, ...]]:
 
 
 class VideoResNet(nnx.Module):
-    """conv1, pool1, res2, pool2, res3 to res5 and the classifier; video (b,t,h,w,3), normalised, to logits (b,k).
+    """A C2D or I3D ResNet: conv1, pool1, res2, pool2, res3 to res5 and the classifier.
 
-    A call returns the logits and a dict that names every intermediate: conv1, pool1, res2_0, .., pool2, res3_1_nonlocal
-    (after the non-local block there), .., logits. `model.eval()` uses running statistics and no dropout.
+    The input is normalised video (b,t,h,w,3). A call returns the logits (b,k) and a dict that names every intermediate:
+    conv1, pool1, res2_0, .., pool2, res3_1_nonlocal (after this non-local block), .., logits. `model.eval()` selects
+    running statistics and turns off dropout.
 
     Raises:
-      InputError: when the configuration asks for something that does not exist.
+      InputError: for a choice in the configuration that does not exist.
     """
 
     def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs):
@@ -93,9 +100,9 @@ class VideoResNet(nnx.Module):
     def __call__(
         self, video: Float[Array, "b t h w 3"], dropout_key: Key[Array, ""] | None = None
     ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
-        """The logits and the dict of intermediates. Training draws its dropout from `dropout_key`."""
+        """Return the logits and the dict of intermediates. Training draws its dropout from `dropout_key`."""
         if self.classifier is None:
-            raise InputError("num_classes=None: a network without classifier has features, and no logits")
+            raise InputError("num_classes=None: a network without classifier gives features and no logits")
         out = self.features(video)
         with jax.named_scope("logits"):
             out["logits"] = self.classifier(list(out.values())[-1], dropout_key)
@@ -104,7 +111,7 @@ class VideoResNet(nnx.Module):
     def features(
         self, video: Float[Array, "b t h w 3"], valid: Bool[Array, "b t h w"] | None = None
     ) -> dict[str, Array]:
-        """The dict of intermediates, without logits.
+        """Return the dict of intermediates, without logits.
 
         A position that is not `valid` is no key of any non-local block. A place of a map stands for the pixel at its
         index times the stride.
@@ -112,7 +119,7 @@ class VideoResNet(nnx.Module):
         out = {}
 
         def apply(name, layer, *arguments):
-            with jax.named_scope(name):  # the name in a profile, and in the summary
+            with jax.named_scope(name):  # the name in a profile and in the summary
                 out[name] = layer(*arguments)
             if name in last_frozen:
                 out[name] = jax.lax.stop_gradient(out[name])
@@ -134,7 +141,7 @@ class VideoResNet(nnx.Module):
         return out
 
     def _last_frozen(self) -> tuple[str, ...]:
-        """The names of the intermediates behind which no gradient goes."""
+        """Return the names of the intermediates that no gradient passes."""
         if not self.config.freeze_at:
             return ()
         stage = self.config.frozen_stages()[-1]
@@ -144,7 +151,7 @@ class VideoResNet(nnx.Module):
         return (f"{stage}_{last}", f"{stage}_{last}_nonlocal")
 
     def nonlocal_blocks(self) -> dict[str, NonLocalBlock]:
-        """The inserted blocks by name, {"res3_1_nonlocal": NonLocalBlock, ..}, in the order they run."""
+        """Return the inserted blocks by name, {"res3_1_nonlocal": NonLocalBlock, ..}, in the order they run."""
         return {
             f"{stage}_{position}_nonlocal": block.nonlocal_block
             for stage in self.config.stages()
@@ -158,7 +165,7 @@ def _run(layer: nnx.Module, x: Array, *valid: Array) -> Array:
 
 
 def _valid_at(shape: Shape, valid: Array | None) -> tuple[Array, ...]:
-    """() or (valid,) at every place of a map of this shape."""
+    """Return () or (valid,), with valid at every place of a map of this shape."""
     if valid is None:
         return ()
     steps = [-(-whole // part) for whole, part in zip(valid.shape[1:], shape[1:4], strict=True)]
@@ -166,7 +173,7 @@ def _valid_at(shape: Shape, valid: Array | None) -> tuple[Array, ...]:
 
 
 def _is_inflated(stage: str, position: int) -> bool:
-    """One inflated kernel for every two residual blocks: all of res2, 0, 2, 4, .. of res3 and res4, 1 of res5."""
+    """Return whether the block is inflated: all of res2, blocks 0, 2, 4, .. of res3 and res4, block 1 of res5."""
     return stage == "res2" or position % 2 == (1 if stage == "res5" else 0)
 
 
@@ -183,7 +190,7 @@ def _nonlocal_options(config: ResNetConfig, geometry: Geometry, stage: str) -> d
     asked = {name: value for name, value in config.nonlocal_options.items() if name not in stages}
     asked |= config.nonlocal_options.get(stage, {})
     if asked.get("axes") == "time":
-        defaults["subsample"] = None  # no neighbours in space to pool
+        defaults["subsample"] = None  # there are no neighbours in space to pool
     if "variant" in asked:
         defaults = {name: defaults[name] for name in ("norm", "group_size", "init")}
     return defaults | asked

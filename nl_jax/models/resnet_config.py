@@ -1,4 +1,4 @@
-"""What a ResNet with non-local blocks is made of, as a frozen dataclass that checks itself."""
+"""The configuration of a ResNet with non-local blocks: a frozen dataclass that checks itself."""
 
 import dataclasses
 import inspect
@@ -14,7 +14,7 @@ from nl_jax.models.variants import VARIANTS
 
 BLOCKS_PER_STAGE = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 INFLATE = (None, "3x1x1", "3x3x3")
-# Keywords of NonLocalBlock that are a choice; the network gives the others.
+# The network gives these arguments of NonLocalBlock. All others are options.
 _GIVEN = ("self", "channels", "dtype", "rngs")
 NONLOCAL_OPTIONS = (
     *(name for name in inspect.signature(NonLocalBlock.__init__).parameters if name not in _GIVEN),
@@ -24,29 +24,30 @@ NONLOCAL_OPTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class ResNetConfig:
-    """One network.
+    """The configuration of one network.
 
     Attributes:
-      depth: 50, 101 or 152; sets the number of residual blocks of res2 to res5.
-      blocks_per_stage: the same given by hand, for one stage (res2) or more; overrides depth.
+      depth: 50, 101 or 152. It sets the number of residual blocks of res2 to res5.
+      blocks_per_stage: the numbers of residual blocks, for one stage (res2) or more. It overrides depth.
       width: channels of conv1; 64 in the paper.
-      groups: of every 3x3 convolution; 32 with width_per_group=8 is ResNeXt 32x8d (Xie et al. 2017).
-      width_per_group: channels of such a group in res2, where width is 64.
-      stride_on_1x1: whether the first 1x1 convolution of a stage takes its stride, as in the first ResNets, and not the
-        3x3.
-      inflate: None (C2D), "3x1x1" or "3x3x3": which kernel of every second residual block reaches over time.
+      groups: of every 3x3 convolution. 32 with width_per_group=8 is ResNeXt 32x8d (Xie et al. 2017).
+      width_per_group: channels of one group in res2, for width 64.
+      stride_on_1x1: whether the first 1x1 convolution of a stage takes its stride, as in the first ResNets. Otherwise
+        the 3x3 convolution takes it.
+      inflate: None (C2D), "3x1x1" or "3x3x3": the kernel of every second residual block that reaches over time.
       geometry: a name in `GEOMETRIES` or a Geometry.
-      num_classes: k; None for a network without classifier, of which only `VideoResNet.features` can be called.
-      nonlocal_blocks: stage to the residual blocks, counted from 0, that a non-local block follows.
-      nonlocal_options: keywords of NonLocalBlock, which override the geometry's; under the name of a stage, a dict of
-        those for the blocks of that stage alone. `variant` puts a block that is not in the paper in its place, and
-        takes norm, init, scale and inner_channels beside it.
+      num_classes: k. None makes a network without classifier. Then only `VideoResNet.features` can be called.
+      nonlocal_blocks: for each stage, the residual blocks (counted from 0) that a non-local block follows.
+      nonlocal_options: keywords of NonLocalBlock, which override those of the geometry. A stage's name holds a dict of
+        keywords for the blocks of this stage alone. `variant` names a block that is not in the paper, which takes norm,
+        init, scale and inner_channels beside it.
       norm: kind of every normalisation, see `Norm`.
       norm_epsilon: added to the variances of the backbone; 0 for the COCO weights of torchvision.
       group_size: clips per group of batch norm.
       dropout: probability, before fc.
-      head_window: see `Classifier`; 7 tests larger crops as the released code does.
-      dtype: of the computation, "float32" or "bfloat16"; "float64" to check others, where JAX is told to have it.
+      head_window: see `Classifier`. 7 tests larger crops as the released code does.
+      dtype: of the computation, "float32" or "bfloat16". "float64" serves to check the others and needs
+        JAX_ENABLE_X64=1.
       remat: stages whose blocks keep only their input for the backward pass and compute the rest again.
       freeze_at: how many of conv1, res2, res3, .. get no gradient, from the first.
     """
@@ -72,34 +73,34 @@ class ResNetConfig:
     freeze_at: int = 0
 
     def __hash__(self) -> int:
-        # Mappings have no hash; without this a network's graphdef could not be a static argument of jit.
+        # Mappings have no hash. Without this method a network's graphdef could not be a static argument of jit.
         return hash((self.depth, self.width, self.inflate, self.geometry, self.num_classes))
 
     def stages(self) -> dict[str, int]:
-        """Stage name to number of residual blocks: {"res2": 3, ...}."""
+        """Return the number of residual blocks by stage: {"res2": 3, ...}."""
         if self.blocks_per_stage is None and self.depth not in BLOCKS_PER_STAGE:
             raise InputError(f"depth={self.depth} is unknown; choose one of {', '.join(map(str, BLOCKS_PER_STAGE))}")
         blocks = self.blocks_per_stage or BLOCKS_PER_STAGE[self.depth]
         return {f"res{i}": count for i, count in enumerate(blocks, start=2)}
 
     def inner_width(self, stage: int) -> int:
-        """Channels of the 3x3 convolutions of a stage, counted from 0 (res2)."""
+        """Return the channels of the 3x3 convolutions of a stage, counted from 0 (res2)."""
         return self.width * 2**stage * self.width_per_group // 64 * self.groups
 
     def frozen_stages(self) -> tuple[str, ...]:
-        """conv1, res2, ..: those that get no gradient."""
+        """Return the stages that get no gradient: conv1, res2, .."""
         return ("conv1", *self.stages())[: self.freeze_at]
 
     def has_running_statistics(self) -> bool:
-        """Whether any norm takes its statistics from the batches it sees in training."""
+        """Return whether any norm takes its statistics from the training batches."""
         return not self.norms().isdisjoint(("batch", "global"))
 
     def norms(self) -> set[str]:
-        """The kinds of norm there are."""
+        """Return the kinds of norm in the network."""
         return {self.norm, *(options["norm"] for options in self._all_options() if "norm" in options)}
 
     def frames(self, frames: int) -> dict[str, int]:
-        """The frames of a clip by the place that changes their number, and groups of them that blocks sum over."""
+        """Return the frames of a clip after every place that changes their number, and the number of time groups."""
         counts = {"clip": frames} | resolve(self.geometry).frames(frames)
         for stage, positions in self.nonlocal_blocks.items():
             options = self.nonlocal_options | self.nonlocal_options.get(stage, {})
@@ -109,12 +110,12 @@ class ResNetConfig:
         return counts
 
     def _all_options(self) -> list[Mapping[str, object]]:
-        """The options of all blocks, and those of single stages."""
+        """Return the options of all blocks, and then the options of single stages."""
         stages = self.stages()
         return [self.nonlocal_options, *(given for name, given in self.nonlocal_options.items() if name in stages)]
 
     def check(self) -> None:
-        """Raises InputError for a choice that does not exist, or a non-local block that would not be inserted."""
+        """Raise InputError for a choice that does not exist, or for a non-local block that would not be inserted."""
         for name in ("width", "groups", "width_per_group", "group_size", "num_classes"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} is out of range; choose 1 or more")

@@ -1,4 +1,4 @@
-"""What a network is made of and what it costs, computed from the network itself without allocating it."""
+"""The layers of a network and their cost, computed from the network itself without allocating it."""
 
 import dataclasses
 import math
@@ -34,7 +34,7 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The layers of a network in the order they run, and a line on every non-local block."""
+    """The layers of a network in the order they run, and one line on every non-local block."""
 
     title: str
     layers: tuple[Layer, ...]
@@ -42,12 +42,15 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """Numbers that are learnt; running statistics are not counted, nor in a detector the scales of frozen norms."""
+        """The number of learned values. Running statistics and the frozen norm scales of a detector are not counted."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of a clip or image, pairwise products included; norms, activations, pools are not counted."""
+        """The multiply-adds of one clip or image, with pairwise products.
+
+        Norms, activations and pools are not counted.
+        """
         return sum(layer.macs for layer in self.layers)
 
     def __str__(self) -> str:
@@ -66,13 +69,13 @@ class Summary:
 
 
 def summarize(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summary:
-    """The summary of the network that `config` gives, for clips of (t, h, w).
+    """Return the summary of the network that `config` gives, for clips of (t, h, w).
 
-    Multiply-adds are those of the matrix products and convolutions that run, counted in the traced computation, so a
-    dot product summed over its keys first costs what it costs in that order.
+    The multiply-adds are counted in the traced computation, over its matrix products and convolutions. So a dot
+    product that sums over its keys first is counted in this order.
 
     Raises:
-      InputError: when the configuration asks for something that does not exist.
+      InputError: for a choice in the configuration that does not exist.
     """
     model = nnx.eval_shape(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
     layers, out = _layers(model, lambda model, video: model(video)[1], _layer_of, _shape(*video_shape, 3))
@@ -83,18 +86,18 @@ def summarize(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summar
 
 
 def detector_summary(config: DetectorConfig, image_shape: tuple[int, int], rois: int | None = None) -> Summary:
-    """The summary of the detector that `config` gives, for images of (h, w).
+    """Return the summary of the detector that `config` gives, for images of (h, w).
 
-    Multiply-adds are those of the backbone and the pyramid, and of the heads for `rois` proposals and as many masks or
-    keypoints as there are detections at most.
+    The multiply-adds are those of the backbone, the pyramid and the heads. The box head sees `rois` proposals. The mask
+    and keypoint heads see as many boxes as the largest number of detections.
 
     Args:
       config: of the detector.
-      image_shape: h, w, multiples of 32.
+      image_shape: h, w in pixels, multiples of 32.
       rois: boxes that the box head sees; config.proposals by default.
 
     Raises:
-      InputError: when the configuration asks for something that does not exist, or for the sides of the image.
+      InputError: for a choice in the configuration that does not exist, and for sides that are not multiples of 32.
     """
     rois = rois or config.proposals
     model = nnx.eval_shape(lambda: MaskRCNN(config, rngs=nnx.Rngs(0)))
@@ -111,7 +114,7 @@ def detector_summary(config: DetectorConfig, image_shape: tuple[int, int], rois:
         if model.keypoint_head is not None:
             heatmaps, between = model.locate(out, jnp.zeros((1, config.detections, 4)))
             out |= between | {"heatmaps": heatmaps}
-        # One line for the pyramid and one for the RPN: their layers run on every level.
+        # The pyramid and the RPN have one line each, though their layers run on every level.
         out["fpn"], out["rpn"] = out["P2"], out["objectness_P2"]
         names = [
             name
@@ -146,7 +149,7 @@ def _layers(
     value: jax.ShapeDtypeStruct,
     uncounted: tuple[str, ...] = (),
 ) -> tuple[tuple[Layer, ...], dict[str, jax.ShapeDtypeStruct]]:
-    """What `call(model, value)` returns by name as layers, and the shapes of it.
+    """Return one layer for each value that `call(model, value)` returns by name, and the shapes of these values.
 
     Parameters whose names start with one of `uncounted` are not counted.
     """
@@ -157,10 +160,10 @@ def _layers(
         model = flat.merge(graphdef, params, batch_stats)
         model.eval()
         out = call(model, value)
-        names.extend(out)  # in the order they run; what JAX returns is sorted
+        names.extend(out)  # in the order they run, because JAX returns a sorted dict
         return out
 
-    # The count is that of a CPU's forms everywhere. A GPU pads the stem, and a kernel of cuDNN shows no products.
+    # The count uses the CPU's forms on every platform. A GPU pads the stem, and a cuDNN kernel shows no products.
     with devices.compiling_for("cpu"):
         jaxpr, out = jax.make_jaxpr(forward, return_shape=True)(params, batch_stats, value)
     macs = dict.fromkeys(names, 0)
@@ -177,7 +180,7 @@ def _stages(config: ResNetConfig) -> str:
 
 
 def _blocks(model: VideoResNet | MaskRCNN, out: dict[str, jax.ShapeDtypeStruct]) -> tuple[str, ...]:
-    # A block in the keypoint head sees one box at a time: (b,n,s,s,c) there is n images.
+    # A block in the keypoint head sees one box at a time: (b,n,s,s,c) holds n images there.
     shapes = {name: out[name].shape[1:] if name.startswith("keypoint") else out[name].shape for name in out}
     return tuple(_describe(name, block, shapes[name]) for name, block in model.nonlocal_blocks().items())
 
@@ -192,7 +195,7 @@ def _describe(name, block, shape) -> str:
 
 
 def _layer_of(name: str) -> str:
-    """The layer that a parameter belongs to: "res3/1/nonlocal_block/theta/kernel" is in res3_1_nonlocal."""
+    """Return the layer of a parameter: "res3/1/nonlocal_block/theta/kernel" is in res3_1_nonlocal."""
     first, second, *rest = name.split("/")
     if first == "classifier":
         return "logits"
@@ -202,7 +205,7 @@ def _layer_of(name: str) -> str:
 
 
 def _detector_layer_of(config: DetectorConfig, name: str) -> str:
-    """The same in a detector: "backbone/res3/1/conv1/kernel" is in res3_1, "fpn/lateral/0/kernel" in fpn."""
+    """Return the layer of a detector's parameter: "backbone/res3/1/conv1/kernel" is in res3_1, "fpn/.." in fpn."""
     part, _, rest = name.partition("/")
     if part == "keypoint_head":
         kind, number, *_ = rest.split("/")
@@ -213,7 +216,7 @@ def _detector_layer_of(config: DetectorConfig, name: str) -> str:
 
 
 def _count_macs(jaxpr, times: int, scope: str, macs: dict[str, int]) -> None:
-    """Adds the multiply-adds of every matrix product and convolution to the layer in whose scope it stands."""
+    """Add the multiply-adds of every matrix product and convolution to the layer in whose scope it stands."""
     for equation in jaxpr.eqns:
         inner = scope or str(equation.source_info.name_stack).split("/")[0]
         operands = [variable.aval for variable in equation.invars]

@@ -1,4 +1,4 @@
-"""What the blocks of `nl_jax.models.variants`, which are not in the paper, have in common."""
+"""The common part of the blocks in `nl_jax.models.variants`, which are not in the paper."""
 
 import math
 
@@ -13,19 +13,19 @@ from nl_jax.models.norm import KINDS, Norm
 
 
 class Variant(NonLocalBlock):
-    """z = x + last(y), with y of shape (b,n,d or c) made by `_sum` from x (b,n,c).
+    """A block z = x + last(y), where `_sum` makes y of shape (b,n,d or c) from x (b,n,c).
 
     Args:
       channels: c.
       inner_channels: d; c // 2 by default.
-      norm: after the last layer, as in `NonLocalBlock`; its scale starts at zero. With "none" the last kernel does.
+      norm: after the last layer, as in `NonLocalBlock`. Its scale starts at zero. With "none" the last kernel does.
       init: of the other kernels: "he" or "normal".
-      scale: of the scores where there are pairs: None is 1, "rsqrt_d" is 1/sqrt(d).
+      scale: of the scores where the block has pairs. None is 1, "rsqrt_d" is 1/sqrt(d).
       group_size: clips per batch norm group.
       dtype: of the computation.
 
     Raises:
-      InputError: for a choice that does not exist, and `valid`, which no variant takes.
+      InputError: for a choice that does not exist, and for `valid`, which no variant takes.
     """
 
     name = ""
@@ -49,7 +49,7 @@ class Variant(NonLocalBlock):
         if isinstance(scale, str) and scale != "rsqrt_d":
             raise InputError(f"scale={scale!r} is unknown; choose a number, None or 'rsqrt_d'")
         d = inner_channels or max(1, channels // 2)
-        # What a `NonLocalBlock` says of itself.
+        # The attributes by which a `NonLocalBlock` describes itself.
         self.channels, self.pairwise, self.axes = channels, self.name, "spacetime"
         self.subsample = self.time_group = None
         self.scale = 1.0 if scale is None else 1 / math.sqrt(self._width(d)) if scale == "rsqrt_d" else float(scale)
@@ -68,7 +68,7 @@ class Variant(NonLocalBlock):
         return d
 
     def __call__(self, x: Float[Array, "b *s c"], valid: Bool[Array, "b *s"] | None = None) -> Float[Array, "b *s c"]:
-        """z, for video (b,t,h,w,c), images (b,h,w,c) or sequences (b,t,c)."""
+        """Return z, for video (b,t,h,w,c), images (b,h,w,c) or sequences (b,t,c)."""
         self._check(x.shape, None)
         if valid is not None:
             raise InputError(f"{self.name} sums over all positions: valid is for the paper's block alone")
@@ -79,10 +79,10 @@ class Variant(NonLocalBlock):
     def attention_rows(
         self, x: Float[Array, "b *s c"], positions: Int[Array, "q"], valid: Bool[Array, "b *s"] | None = None
     ) -> Float[Array, "b q m"]:
-        """The weight of every key for the asked positions, counted in row-major order.
+        """Return the weight of every key for the given positions, counted in row-major order.
 
         Raises:
-          InputError: for a block whose weights are not those of pairs of positions.
+          InputError: for a block whose weights do not belong to pairs of positions.
         """
         self._check(x.shape, None)
         return self._rows(x.reshape(x.shape[0], -1, x.shape[-1]), positions, x.shape[1:-1])

@@ -1,14 +1,15 @@
-"""softmax(scale theta phi^T) g with memory linear in the positions, forward and backward.
+"""Attention softmax(scale theta phi^T) g. Its memory is linear in the number of positions, forward and backward.
 
-Five forms of the same function; `attention_form` is the one place that says which is taken where:
+The function has five forms, and `attention_form` chooses between them:
 
-- chunked: any platform, any shape. Queries in chunks; of the forward pass only the log-sum-exp of every query is kept,
-  and the backward pass computes the chunk's scores again (the scheme of FlashAttention, Dao et al. 2022).
-- cudnn: JAX's fused kernel for NVIDIA GPUs; bfloat16 or float16, channels in multiples of 8, up to 256 on Hopper and
-  newer and up to 128 before.
+- chunked: works on any platform and for any shape. It takes the queries in chunks. The forward pass keeps only the
+  log-sum-exp of every query, and the backward pass computes the scores of a chunk again (the scheme of FlashAttention,
+  Dao et al. 2022).
+- cudnn: JAX's fused kernel for NVIDIA GPUs. It takes bfloat16 or float16 and channels in multiples of 8, up to 256 on
+  Hopper and newer GPUs and up to 128 on older ones.
 - mixed: cudnn where there is no gradient, chunked where there is one.
-- pallas: JAX's flash attention kernel for TPUs, positions padded to its blocks and masked.
-- pairs: all n x m values at once, for derivatives in forward mode; taken where it is asked for alone.
+- pallas: JAX's flash attention kernel for TPUs. Positions are padded to its blocks and masked.
+- pairs: holds all n x m values at once and has derivatives in forward mode. It is used only when `form` asks for it.
 """
 
 import dataclasses
@@ -23,20 +24,23 @@ from nl_jax.ops import devices
 from nl_jax.ops.chunks import einsum_wide, join_queries, split_queries
 from nl_jax.ops.precision import wide, widen
 
-# Positions per block of the Pallas kernel.
+# Positions in one block of the Pallas kernel.
 BLOCK = 512
-# With at most this many scores a clip, chunks take less time than cuDNN forward and backward, but not forward alone.
-# On an H200: 0.83x with 3136 x 784 scores and 256 channels, 1.2x with 12544 x 3136 (docs/performance.md).
+# With at most FEW_PAIRS scores a clip, chunks are faster than cuDNN for forward and backward together, but not for
+# forward alone.
+# Measured on an H200: 0.83x with 3136 x 784 scores and 256 channels, 1.2x with 12544 x 3136 (docs/performance.md).
 FEW_PAIRS = 2**22
 
 
 def attention_form(target: devices.Target, partitioned: bool, n: int, m: int, d: int, c: int, dtype) -> str:
-    """The form for theta (b,n,d), phi (b,m,d) and g (b,m,c) on the devices of `target`.
+    """Return the form for theta (b,n,d), phi (b,m,d) and g (b,m,c) on the devices of `target`.
 
-    `partitioned` says that the compiler may split the computation over devices, which it cannot do to a Pallas kernel.
-    Both kernels take as many channels for keys as for values (JAX's entry to cuDNN checks that); the one for TPUs takes
-    whole lanes of 128, and its padding to blocks is worth it for many positions only. So the Gaussian, with theta = x
-    of 512 or 1024 channels and g of half, is taken in chunks everywhere: on a GPU as products on its tensor cores.
+    `partitioned` says that the compiler may split the computation over devices. It cannot split a Pallas kernel.
+
+    Both kernels need as many channels for keys as for values (JAX's entry to cuDNN checks this). The kernel for TPUs
+    takes whole lanes of 128 channels, and padding to its blocks pays only with many positions. The theta of the
+    Gaussian is x with 512 or 1024 channels, and its g has half of them. So the Gaussian always runs in chunks. On a GPU
+    its products use the tensor cores.
     """
     if target.platform == "gpu" and target.capability and dtype in (jnp.bfloat16, jnp.float16):
         if d == c <= (256 if target.capability >= (9, 0) else 128) and d % 8 == 0 and target.capability >= (8, 0):
@@ -54,16 +58,20 @@ def attention(
     form: str | None = None,
     valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n c"]:
-    """y_i = sum_j softmax_j(scale theta_i . phi_j) g_j; scores and softmax in float32, the result in the type of `g`.
+    """Compute y_i = sum_j softmax_j(scale theta_i . phi_j) g_j.
 
-    With `valid` the softmax and the sum run over the valid keys only. An item without a valid key gives zeros.
+    Scores and softmax are float32, and the result has the type of `g`. With `valid` the softmax and the sum run over
+    the valid keys only. An item without a valid key gives zeros.
 
-    `form` forces one of FORMS; without it the platform and the shapes decide. A program compiled here for another
-    platform gets that one's choice inside `devices.compiling_for`, but for cuDNN's: JAX traces that only where there is
-    an NVIDIA GPU, so chunks stand in its place.
+    `form` forces one of FORMS; by default the platform and the shapes decide. Inside `devices.compiling_for` a program
+    gets the choice of the platform that it is compiled for, with one exception: JAX traces the cuDNN kernel only on a
+    machine with an NVIDIA GPU, so chunks replace it elsewhere.
+
+    Raises:
+      ValueError: for an unknown form.
     """
     if form is None and not devices.known(theta.shape[0], theta.shape[1], phi.shape[1]):
-        form = "chunked"  # a kernel is made for sizes that are known
+        form = "chunked"  # a kernel needs sizes that are known
     if form is None:
         shapes = (theta.shape[1], *phi.shape[1:], g.shape[2], g.dtype)
         form = attention_form(devices.target(), devices.partitioned(), *shapes)
@@ -73,7 +81,7 @@ def attention(
         raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
     if valid is None:
         return FORMS[form](theta, phi, g, None, scale)
-    # A key that is not valid may hold anything: zero times infinity is not a number, in the gradient too.
+    # An invalid key may hold anything. Zero times infinity is not a number, in the gradient too.
     phi, g = (jnp.where(valid[..., None], x, 0) for x in (phi, g))
     y = FORMS[form](theta, phi, g, valid, scale)
     return jnp.where(valid.any(axis=1)[:, None, None], y, 0)
@@ -82,14 +90,14 @@ def attention(
 def _cudnn(theta, phi, g, valid, scale):
     n, m, lengths = theta.shape[1], phi.shape[1], None
     if valid is not None:
-        # A sum over keys does not ask for their order, so the valid ones come first and the kernel is told how many
-        # there are. A bias would be a whole n x m matrix there.
+        # The order of the keys does not change a sum over them. So the valid keys come first, and the kernel gets their
+        # number. A bias would be a whole n x m matrix.
         order = jnp.argsort(~valid, axis=1, stable=True)[..., None]
         phi, g = (jnp.take_along_axis(x, order, axis=1) for x in (phi, g))
         lengths = jnp.maximum(valid.sum(axis=1, dtype=jnp.int32), 1)
     elif m % 2:
         lengths = jnp.full(phi.shape[0], m, jnp.int32)
-    # JAX takes no gradient of an odd number of queries or keys: one more of zeros, which the lengths leave out.
+    # JAX has no gradient for an odd number of queries or keys. One of zeros is added, which the lengths leave out.
     theta, phi, g = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0))) for x in (theta, phi, g))
     theta, phi, g = (x[:, :, None] for x in (theta, phi, g))  # one head
     return jax.nn.dot_product_attention(
@@ -104,7 +112,7 @@ def _chunked(theta, phi, g, valid, scale):
 
 def _scores(queries: Float[Array, "b q d"], phi: Float[Array, "b m d"], valid, scale) -> Float[Array, "b q m"]:
     scores = scale * einsum_wide("bqd,bmd->bqm", queries, phi)
-    # Finite, so that an item without a valid key has no infinity less infinity.
+    # A finite number, so that an item without a valid key does not compute infinity minus infinity.
     return scores if valid is None else jnp.where(valid[:, None], scores, jnp.finfo(scores.dtype).min / 2)
 
 
@@ -114,7 +122,7 @@ def _forward(theta, phi, g, valid, scale):
         largest = scores.max(axis=-1, keepdims=True)
         weights = jnp.exp(scores - largest)
         total = weights.sum(axis=-1, keepdims=True)
-        # Divided after the product: c values a query instead of m.
+        # Dividing after the product touches c values a query instead of m.
         y = einsum_wide("bqm,bmc->bqc", weights.astype(g.dtype), g) / total
         return y.astype(g.dtype), largest + jnp.log(total)
 
@@ -127,11 +135,11 @@ def _forward(theta, phi, g, valid, scale):
 def _backward(scale, residuals, dy):
     theta, phi, g, valid, y, lse = residuals
     n, m = theta.shape[1], phi.shape[1]
-    # sum_j of softmax times its gradient, which the derivative of the softmax subtracts, is y . dy.
+    # The derivative of the softmax subtracts sum_j softmax_j times the gradient of softmax_j. This sum is y . dy.
     inner = jnp.sum(widen(y) * widen(dy), axis=-1, keepdims=True)
 
     def one_chunk(sums, chunk):
-        dphi, dg = sums  # over the chunks, in float32
+        dphi, dg = sums  # sums over the chunks, in float32
         queries, dy, lse, inner = chunk
         weights = jnp.exp(_scores(queries, phi, valid, scale) - lse)
         dg = dg + einsum_wide("bqm,bqc->bmc", weights.astype(dy.dtype), dy)
@@ -159,7 +167,7 @@ _mixed.defvjp(_forward, _backward)
 def _pallas(theta, phi, g, valid, scale):
     (b, n), m = theta.shape[:2], phi.shape[1]
     theta, phi, g = (jnp.pad(x, ((0, 0), (0, -x.shape[1] % BLOCK), (0, 0))) for x in (theta, phi, g))
-    # Only positions of the same id see each other: 1 for those that exist and are valid.
+    # Only positions with the same id see each other. Positions that exist and are valid have the id 1.
     exist = jnp.ones((b, n), jnp.int32), jnp.ones((b, m), jnp.int32) if valid is None else valid.astype(jnp.int32)
     ids = (jnp.pad(e, ((0, 0), (0, x.shape[1] - e.shape[1]))) for e, x in zip(exist, (theta, phi), strict=True))
     ids = flash_attention.SegmentIds(*ids)

@@ -1,7 +1,7 @@
-"""Batch norm with its ReLU as one operation for GPUs, where it is memory that limits it: every pass is counted.
+"""Batch norm and its ReLU as one operation for GPUs. Memory limits its speed there, so every pass over x counts.
 
-The forward pass reads x twice, for the statistics and for y. The backward pass reads x and dy twice. Left to itself XLA
-may take two passes for the two sums, and keeps the gradient of the ReLU in memory between them.
+The forward pass reads x twice: for the statistics and for y. The backward pass reads x and dy twice. Without this code
+XLA may take two passes for the two sums, and it keeps the gradient of the ReLU in memory between them.
 """
 
 from functools import partial
@@ -18,9 +18,12 @@ from nl_jax.ops.precision import widen
 def batch_norm(
     x: Float[Array, "g n c"], scale: Float[Array, "c"], bias: Float[Array, "c"], epsilon: float, rectified: bool
 ) -> tuple[Float[Array, "g n c"], Float[Array, "g c"], Float[Array, "g c"]]:
-    """y = scale (x - mean) / sqrt(var + epsilon) + bias, or max(y, 0), with the mean and variance of every group.
+    """Normalize x with the mean and variance of every group: y = scale (x - mean) / sqrt(var + epsilon) + bias.
 
-    Sums are float32, y has the type of x. Returns y, mean and var.
+    With `rectified` the result is max(y, 0). Sums are float32, and y has the type of x.
+
+    Returns:
+      y (g,n,c), mean (g,c) and var (g,c).
     """
     return _forward(x, scale, bias, epsilon, rectified)[0]
 
@@ -47,11 +50,11 @@ def _backward(epsilon, rectified, residuals, gradients):
 
     def wide(x, dy):
         x, dy = widen(x), widen(dy)
-        if rectified:  # computed again: to read a mask would be one more array
+        if rectified:  # computed again, because reading a mask would be one more array to read
             dy = jnp.where(_affine(x, scale, bias, mean, var, epsilon) > 0, dy, 0)
         return x - mean[:, None], dy
 
-    # Without barriers XLA would keep the mask of the forward pass, and dz of the first pass for the second.
+    # Without barriers XLA would keep the mask of the forward pass, and would keep dz of the first pass for the second.
     if rectified:
         x, dy = jax.lax.optimization_barrier((x, dy))
     centred, dz = wide(x, dy)
@@ -60,7 +63,7 @@ def _backward(epsilon, rectified, residuals, gradients):
         x, dy, sum_dz, sum_product = jax.lax.optimization_barrier((x, dy, sum_dz, sum_product))
         centred, dz = wide(x, dy)
     outer = scale[None] * inverse
-    # dx = outer (dz - mean of dz - centred inverse^2 x mean of dz centred), and what mean and var have of their own.
+    # dx = outer (dz - mean of dz - centred inverse^2 x mean of dz centred), plus the gradients through mean and var.
     constant = (dmean - outer * sum_dz) / n
     slope = (2 * jnp.where(var > 0, dvar, 0) - outer * jnp.square(inverse) * sum_product) / n
     dx = outer[:, None] * dz + centred * slope[:, None] + constant[:, None]
@@ -71,8 +74,8 @@ batch_norm.defvjp(_forward, _backward)
 
 
 def _two_sums(x: Float[Array, "g n c"], y: Float[Array, "g n c"]) -> tuple[Float[Array, "g c"], Float[Array, "g c"]]:
-    """The sums of both over n, in one pass."""
-    if partitioned():  # the compiler splits a sum over devices, but not a pair of them
+    """Return the sums of both arrays over n, from one pass."""
+    if partitioned():  # the compiler splits one sum over devices, but not a pair of sums
         return x.sum(axis=1), y.sum(axis=1)
     zero = jnp.zeros((), x.dtype)
     return jax.lax.reduce((x, y), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), (1,))

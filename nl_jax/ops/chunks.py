@@ -1,4 +1,4 @@
-"""Pairwise values of a few queries at a time, so that all n x m are never there at once."""
+"""Chunks of queries. Taking a few queries at a time avoids holding all n x m pairwise values at once."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from nl_jax.ops.devices import known, platform
 from nl_jax.ops.precision import wide
 
-# Pairwise values of one clip at once. They stay in a CPU's last-level cache, and leave a TPU's products large.
+# Pairwise values of one clip in one chunk. They fit a CPU's last-level cache and keep the products of a TPU large.
 MAX_PAIRS = 2**20
 # A GPU starts every kernel of a loop anew, so its chunks are larger: 64 MiB of float32 scores a clip.
 MAX_PAIRS_ON_GPUS = 2**24
@@ -17,17 +17,18 @@ CHUNK_MULTIPLE = 16  # rows of a bfloat16 tile on a TPU
 
 
 def einsum_wide(subscripts, a, b):
-    """The einsum of a and b, in the type of sums (see `precision.wide`)."""
+    """Compute the einsum of a and b in the type of sums (see `precision.wide`)."""
     return jnp.einsum(subscripts, a, b, preferred_element_type=wide(a))
 
 
 def split_queries(x: Float[Array, "b n d"], m: Any) -> Float[Array, "k b q d"]:
-    """k chunks of queries as even as can be. Zeros fill the last: they add nothing to a gradient.
+    """Split the queries into k chunks of nearly equal size. Zeros fill the last chunk and add nothing to a gradient.
 
-    Their size depends on one clip alone: b may be the batch of a whole pod, of which a device sees a part.
+    The size of a chunk depends on one clip alone, because b may be the batch of a whole pod and a device sees only a
+    part of it.
     """
     b, n, d = x.shape
-    if not known(n, m):  # how many chunks there are must be
+    if not known(n, m):  # the number of chunks must be a known number
         return x[None]
     pairs = MAX_PAIRS_ON_GPUS if platform() == "gpu" else MAX_PAIRS
     chunks = -(-n // max(MIN_CHUNK, pairs // m))
@@ -38,5 +39,5 @@ def split_queries(x: Float[Array, "b n d"], m: Any) -> Float[Array, "k b q d"]:
 
 
 def join_queries(x: Float[Array, "k b q d"], n: Any) -> Float[Array, "b n d"]:
-    """Undoes `split_queries`: the first n positions, without the zeros."""
+    """Undo `split_queries` and return the first n positions, without the zeros."""
     return x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1])[:, :n]

@@ -1,8 +1,9 @@
-"""Spacetime convolution, written as what XLA does fast: matrix products and 2-D convolutions.
+"""Spacetime convolution as operations that XLA runs fast: matrix products and 2-D convolutions.
 
-On XLA:CPU a convolution over three axes is several times slower than the same sums as 2-D convolutions, and the
-networks here never need it: a kernel is 1 x 1 x 1, 1 x k x k with time in the batch, k x 1 x 1 with the frame as one
-axis or, in the stem and I3D 3x3x3, t x k x k. For the gradients of kernels see `conv_gradient`.
+XLA:CPU computes a convolution over three axes several times slower than the same sums as 2-D convolutions. The networks
+here need only 2-D convolutions. Their kernels are 1 x 1 x 1, 1 x k x k with time in the batch, and k x 1 x 1 with the
+frame as one axis. The t x k x k kernels of the stem and of I3D 3x3x3 are stacks or sums of 1 x k x k taps.
+`conv_gradient` has the gradients of kernels.
 """
 
 from functools import partial
@@ -14,10 +15,10 @@ from jaxtyping import Array, Float
 from nl_jax.ops.conv_gradient import kernel_gradient
 from nl_jax.ops.devices import merge_frames, platform, split_frames
 
-# With at most this many channels the temporal taps are stacked into one 2-D convolution (the stem); with more, the
-# stacked copies would cost more memory traffic than one convolution per tap.
+# With at most this many channels (the stem) the temporal taps are stacked into one 2-D convolution. With more channels
+# the stacked copies would cost more memory traffic than one convolution per tap.
 MAX_STACKED_CHANNELS = 16
-# Channels in 16 bits that the tensor cores of NVIDIA GPUs take without padding.
+# The tensor cores of NVIDIA GPUs take 16-bit channels in multiples of this number without padding.
 ALIGNED_CHANNELS = 8
 
 
@@ -28,10 +29,13 @@ def conv3d(
     padding: tuple[int, int, int] = (0, 0, 0),
     groups: int = 1,
 ) -> Float[Array, "b t2 h2 w2 o"]:
-    """Cross-correlation over time, height and width; `padding` zeros are added on both sides of each axis.
+    """Compute the cross-correlation over time, height and width, with `padding` zeros on both sides of each axis.
 
     The padding is always explicit: "SAME" pads a stride-2 kernel on one side only, unlike every published ResNet. With
-    `groups` the o / groups outputs of a group see the i inputs of that group alone.
+    `groups`, the o / groups outputs of a group see only the i inputs of the same group.
+
+    Raises:
+      ValueError: for channels that do not fit the kernel, and for fewer frames than the kernel has taps.
     """
     kt, kh, kw, i, o = kernel.shape
     if x.shape[-1] != i * groups or o % groups:
@@ -50,14 +54,14 @@ def conv3d(
 
 
 def conv1x1(x: Float[Array, "*s i"], kernel: Float[Array, "i o"]) -> Float[Array, "*s o"]:
-    """x @ kernel, a 1 x 1 convolution over any axes."""
+    """Return x @ kernel, a 1 x 1 convolution over any axes."""
     y = _conv(x.reshape(x.shape[0], -1, 1, 1, x.shape[-1]), kernel[None, None, None], (1, 1, 1), (0, 0, 0))
     return y.reshape(*x.shape[:-1], -1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x, kernel, strides, padding):
-    """conv3d as one product or one 2-D convolution, of kernels of which that can be made."""
+    """Compute conv3d as one product or one 2-D convolution, for the kernels that allow it."""
     b, t, _, _, i = x.shape
     kt, kh, kw, _, o = kernel.shape
     if (kh, kw) == (1, 1) and padding[1:] == (0, 0):
@@ -90,14 +94,15 @@ _conv.defvjp(_conv_forward, _conv_backward)
 
 
 def _conv_by_cells(x, kernel, strides, padding):
-    """The same over cells of s x s pixels with s s i channels, at stride 1: a stem for tensor cores.
+    """Convolve cells of s x s pixels with s s i channels at stride 1. This runs a stem on tensor cores.
 
-    These take channels in multiples of 8. With 3, or 15 of five frames, cuDNN copies all into padded arrays.
+    Tensor cores take channels in multiples of 8. With 3 channels, or 15 from five frames, cuDNN copies all of them into
+    padded arrays.
     """
     b, _, *size, i = x.shape
     kt, *window, _, o = kernel.shape
     s = strides[1]
-    # A window starts `first` cells before its own, and there with `lead` pixels that the kernel does not reach.
+    # A window starts `first` cells before its own cell. Its first `lead` pixels there lie outside the kernel.
     first = [-(-p // s) for p in padding[1:]]
     lead = [f * s - p for f, p in zip(first, padding[1:], strict=True)]
     cells = [-(-(k + a) // s) for k, a in zip(window, lead, strict=True)]
@@ -120,7 +125,7 @@ def _conv_by_cells(x, kernel, strides, padding):
 
 
 def _grouped(x, kernel, strides, padding, groups):
-    """One 2-D convolution for every tap in time; its gradients are the compiler's."""
+    """Run one 2-D convolution for every tap in time. The compiler derives its gradients."""
     taps = _taps(x, kernel.shape[0], strides[0], padding[0])
     y = sum(
         _conv2d(merge_frames(tap)[0], k, strides[1:], padding[1:], groups) for tap, k in zip(taps, kernel, strict=True)
@@ -137,7 +142,7 @@ def _conv2d(x: Float[Array, "n h w i"], kernel: Float[Array, "kh kw i2 o"], stri
 
 
 def _taps(x, kt, stride, padding):
-    """The frames that each tap of a kernel meets in time."""
+    """Return, for each temporal tap of a kernel, the frames that the tap meets."""
     x = jnp.pad(x, ((0, 0), (padding,) * 2, (0, 0), (0, 0), (0, 0)))
     frames = (x.shape[1] - kt) // stride + 1
     return [x[:, k : k + (frames - 1) * stride + 1 : stride] for k in range(kt)]

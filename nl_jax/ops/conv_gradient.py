@@ -1,7 +1,7 @@
 """The gradient of a convolution's kernel: a sum over many positions with few channels, where XLA:CPU is slowest.
 
-On GPUs it stays the gradient that JAX derives. On a CPU it is written as matrix products. Each is over one frame, over
-a strip of a large frame or over several small ones, so that the numbers laid out for it stay in the cache.
+On GPUs it is the gradient that JAX derives. On a CPU it is a series of matrix products. Each product covers one frame,
+a strip of a large frame, or several small frames, so that its operands stay in the cache.
 """
 
 import jax
@@ -11,13 +11,13 @@ from jaxtyping import Array, Float
 from nl_jax.ops.devices import merge_frames, partitioned, platform
 from nl_jax.ops.precision import wide
 
-# A kernel over time is taken frame by frame when a frame has this many positions.
+# A kernel over time is taken frame by frame where a frame has at least this many positions.
 MIN_POSITIONS = 512
-# A product over fewer positions than this takes several frames.
+# A product takes several frames where one frame has fewer positions than this.
 POSITIONS = 1024
-# With more input channels than this, the windows of a strided kernel are too many copies.
+# With more input channels than this, copying the windows of a strided kernel costs too much.
 MAX_STRIDED_CHANNELS = 16
-# A larger frame (of an image) is taken a strip of rows at a time: so many numbers are laid out for one product.
+# A product copies at most this many numbers. A larger frame (of an image) is taken in strips of rows.
 MAX_LAID_OUT = 2**22
 
 
@@ -29,7 +29,7 @@ def kernel_gradient(
     strides: tuple[int, int, int],
     padding: tuple[int, int, int],
 ) -> Float[Array, "kt kh kw i o"]:
-    """The gradient of conv(x, kernel), which convolves with `strides` and `padding`, where that of its result is dy."""
+    """Return the gradient of the kernel, given the gradient dy of conv(x, kernel) with `strides` and `padding`."""
     kt, kh, kw, i, _ = kernel.shape
 
     def by_convolution():
@@ -38,7 +38,7 @@ def kernel_gradient(
     where = platform()
     if where == "gpu":
         return by_convolution()
-    looped = not partitioned()  # a loop over frames cannot be split
+    looped = not partitioned()  # the compiler cannot split a loop over frames
     large = looped and dy.shape[2] * dy.shape[3] >= MIN_POSITIONS
     if (kh, kw) == (1, 1) and strides[0] == 1 and padding[1:] == (0, 0):
         if kt > 1 and large:
@@ -52,17 +52,17 @@ def kernel_gradient(
 
 
 def _at_once(x, dy, kt, padding):
-    """Of a kernel k x 1 x 1: one product, dy shifted by each tap side by side."""
+    """Compute the gradient of a k x 1 x 1 kernel as one product, with dy shifted by each tap side by side."""
     dy = jnp.concatenate([_shift(dy, padding - k, x.shape[1]) for k in range(kt)], axis=-1)
     total = _sum_of_products(*(merge_frames(array).reshape(-1, array.shape[-1]) for array in (x, dy)))
     return total.reshape(x.shape[-1], kt, -1).swapaxes(0, 1)[:, None, None]
 
 
 def _over_time(x, dy, kt, padding):
-    """Of a kernel k x 1 x 1: a product for every frame, with the k frames that meet it side by side.
+    """Compute the gradient of a k x 1 x 1 kernel with one product for every frame, its k neighbours side by side.
 
-    Those are frames of x or of dy, whichever has fewer channels. A tap k of x's frame t + k - padding meets dy's frame
-    t, so a tap kt - 1 - k of dy's frame u + (kt - 1 - k) - (kt - 1 - padding) meets x's frame u.
+    The neighbours are frames of x or of dy, whichever has fewer channels. A tap k of x's frame t + k - padding meets
+    dy's frame t, so a tap kt - 1 - k of dy's frame u + (kt - 1 - k) - (kt - 1 - padding) meets x's frame u.
     """
     if dy.shape[-1] < x.shape[-1]:
         return jnp.flip(_over_time(dy, x, kt, kt - 1 - padding), 0).swapaxes(-1, -2)
@@ -80,11 +80,11 @@ def _over_time(x, dy, kt, padding):
 
 
 def _over_frames(x, dy, shape, strides, padding):
-    """One matrix product for every row of the kernel and every turn; the taps in time become channels of x.
+    """Compute one matrix product for every row of the kernel and every turn. The taps in time become channels of x.
 
-    A turn is a frame of dy, a strip of its rows or several frames. A stride of s makes cells of s x s pixels with s s i
-    channels, so that a window is made of whole cells. The cells of a kernel's row are put side by side; its rows are
-    then slices of that.
+    A turn is a frame of dy, a strip of its rows, or several frames. A stride of s makes cells of s x s pixels with s s
+    i channels, so a window is made of whole cells. The cells of one row of the kernel are put side by side, and the
+    rows are slices of the result.
     """
     kt, kh, kw, i, o = shape
     h, w, (b, t2, h2, w2, _) = *x.shape[2:4], dy.shape
@@ -93,13 +93,13 @@ def _over_frames(x, dy, shape, strides, padding):
         for k, s, p, size, size2 in zip((kh, kw), strides[1:], padding[1:], (h, w), (h2, w2), strict=True)
     )
     margins = ((0, 0, 0), (padding[0],) * 2 + (0,), (padding[1], after_h, 0), (padding[2], after_w, 0), (0, 0, 0))
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), margins)  # a negative margin cuts off what no window reaches
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), margins)  # a negative margin cuts off pixels that no window reaches
     x = x.reshape(*x.shape[:2], h2 + ch - 1, sh, w2 + cw - 1, sw * i).swapaxes(3, 4)
     x = x.reshape(*x.shape[:4], sh * sw * i)
     taps = [x[:, k : k + (t2 - 1) * strides[0] + 1 : strides[0]] for k in range(kt)]
     x = jnp.concatenate(taps, axis=-1).reshape(b * t2, *x.shape[2:4], -1)
 
-    # A loop of one turn is none: XLA lays out its strip as soon as x is known, and keeps the copies until dy is.
+    # XLA removes a loop of one turn. It would then copy the strip as soon as x is known, and keep it until dy is known.
     least = max(-(-h2 * w2 * cw * x.shape[-1] // MAX_LAID_OUT), 2 if b * t2 == 1 else 1)
     strips = next(n for n in range(least, h2 + 1) if h2 % n == 0) if least < h2 else h2
     high = h2 // strips  # rows of dy in a strip
@@ -122,10 +122,10 @@ def _over_frames(x, dy, shape, strides, padding):
 
 
 def _sum_of_products(x, y):
-    """x^T y of (p,i) and (p,o), over many positions p.
+    """Return x^T y of (p,i) and (p,o), a sum over many positions p.
 
-    XLA:CPU transposes the left operand in memory first, which costs more than the product when that is the wider one.
-    Without the barrier it would undo the exchange.
+    XLA:CPU first transposes the left operand in memory. This costs more than the product where the left operand is the
+    wider one, so the two are exchanged. Without the barrier XLA would undo the exchange.
     """
     if x.shape[1] <= y.shape[1]:
         return jnp.matmul(x.T, y, preferred_element_type=wide(x))
@@ -133,7 +133,7 @@ def _sum_of_products(x, y):
 
 
 def _shift(x: Float[Array, "b t h w c"], start: int, frames: int) -> Float[Array, "b t2 h w c"]:
-    """Frames start, start + 1, .., start + frames - 1; those that do not exist are zero."""
+    """Return the frames start, start + 1, .., start + frames - 1. Frames that do not exist are zero."""
     before = min(frames, max(0, -start))
     x = x[:, max(0, start) : max(0, start + frames)]
     return jnp.pad(x, ((0, 0), (before, frames - before - x.shape[1]), (0, 0), (0, 0), (0, 0)))

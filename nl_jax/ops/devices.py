@@ -1,11 +1,11 @@
-"""What an operation may know of where it runs: the platform, the chip, whether arrays are split, the frames of a clip.
+"""Facts about where an operation runs: the platform, the chip, whether arrays are split, and the frames of a clip.
 
-Every operation asks here, while it is traced, and here alone. So a program traced for another platform, inside
-`compiling_for`, has that platform's forms everywhere.
+Every operation asks here, and only here, while it is traced. So a program traced for another platform, inside
+`compiling_for`, uses the forms of that platform everywhere.
 
-An axis `time` of the mesh in whose context a program is traced splits the frames (and so the positions) of a clip. The
-compiler exchanges what a convolution needs from its neighbours and reduces sums by itself; the functions here keep it
-from gathering whole clips where axes are merged and where queries are taken in chunks.
+A program may be traced in the context of a mesh with an axis `time`. This axis splits the frames (and so the positions)
+of a clip. The compiler exchanges the neighbouring frames that a convolution needs, and it reduces sums by itself. The
+functions here stop it from gathering whole clips where axes are merged and where queries are taken in chunks.
 """
 
 from collections.abc import Callable
@@ -17,17 +17,17 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Shaped
 
 TIME = "time"
-# Of an array: numbers, or symbols in a program that is exported for any of them.
+# The shape of an array: numbers, or symbols in a program that is exported for any size.
 Shape = tuple[Any, ...]
 
 
 class Target(NamedTuple):
-    """What a program is traced for.
+    """The devices that a program is traced for.
 
     Attributes:
       platform: "cpu", "gpu" or "tpu".
-      count: of its devices.
-      capability: the compute capability of an NVIDIA GPU, (9, 0) for Hopper; None where it is not known.
+      count: the number of devices.
+      capability: the compute capability of an NVIDIA GPU, (9, 0) for Hopper. None where it is not known.
     """
 
     platform: str
@@ -35,27 +35,27 @@ class Target(NamedTuple):
     capability: tuple[int, int] | None = None
 
 
-# Part of the key under which JAX caches what it has traced: the same function is traced anew for another target.
+# JAX adds this value to the key of its trace cache: the same function is traced anew for another target.
 _target = jax.make_user_context()
 
 
 def compiling_for(
     platform: str, count: int = 1, capability: tuple[int, int] | None = None
 ) -> AbstractContextManager[None]:
-    """Within it operations choose what they would on `count` devices of a platform, whatever this machine has.
+    """Return a context in which operations make the choices for another platform, whatever devices this machine has.
 
     Args:
       platform: "cpu", "gpu" or "tpu".
-      count: of devices.
-      capability: the compute capability of an NVIDIA GPU, (9, 0) for Hopper. Without it the oldest is assumed.
+      count: the number of devices.
+      capability: the compute capability of an NVIDIA GPU, (9, 0) for Hopper. None stands for the oldest GPU.
     """
     return _target(Target(platform, count, capability))
 
 
 def target() -> Target:
-    """What is traced for: the devices of this machine, or what `compiling_for` names.
+    """Return the target of the trace: the devices of this machine, or the target that `compiling_for` names.
 
-    Within `jax.default_device` it is that device's platform.
+    Within `jax.default_device` it is the platform of this device.
     """
     if (named := _target.value) is not None:
         return named
@@ -63,31 +63,31 @@ def target() -> Target:
     device = jax.devices(default)[0] if isinstance(default, str) else default or jax.devices()[0]
     capability = None
     if device.platform == "gpu":
-        major, _, minor = str(device.compute_capability).partition(".")  # an AMD GPU has a name in its place
+        major, _, minor = str(device.compute_capability).partition(".")  # an AMD GPU has a name here instead
         capability = (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
     return Target(device.platform, jax.device_count(), capability)
 
 
 def platform() -> str:
-    """The platform of `target`: "cpu", "gpu" or "tpu"."""
+    """Return the platform of `target`: "cpu", "gpu" or "tpu"."""
     return target().platform
 
 
 def partitioned() -> bool:
-    """Whether the compiler may split what is being traced over devices.
+    """Return whether the compiler may split the traced computation over devices.
 
-    Inside `jax.shard_map` the axes of the mesh are manual: a function there sees the arrays of one device.
+    Inside `jax.shard_map` the axes of the mesh are manual: the function there sees the arrays of one device.
     """
     return target().count > 1 and not jax.sharding.get_abstract_mesh().are_all_axes_manual
 
 
 def known(*sizes: object) -> bool:
-    """Whether sizes are numbers: a program that is exported for any batch is traced with a symbol in its place."""
+    """Return whether sizes are numbers. A program exported for any batch is traced with a symbol as its size."""
     return all(isinstance(size, int) for size in sizes)
 
 
 def knows_cudnn() -> bool:
-    """Whether JAX can trace a kernel of cuDNN here: it asks the GPU and its cuDNN while it traces."""
+    """Return whether JAX can trace a cuDNN kernel here. JAX asks the GPU and its cuDNN while it traces."""
     return jax.default_backend() == "gpu" and "cuda" in jax.devices()[0].client.platform_version
 
 
@@ -106,31 +106,32 @@ def options_for_memory() -> dict[str, object]:
 
 
 def time_parts() -> int:
-    """Over how many devices the frames of a clip are split."""
+    """Return the number of devices that the frames of a clip are split over."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if TIME in mesh.manual_axes else mesh.shape.get(TIME, 1)
 
 
 def merge_frames(x: Shaped[Array, "b t *s"], groups: int = 1) -> Shaped[Array, "g n *s"]:
-    """The frames of every group of clips as one axis of n = b / groups * t, for what is done to each by itself.
+    """Merge the frames of every group of clips into one axis of n = b / groups * t, for operations on single frames.
 
-    Merged clip by clip, they could be split over devices only where each holds one clip. So the part of the time axis
-    that a device holds comes before the clips; on one device that is the plain order.
+    A plain merge, clip by clip, could be split over devices only where each device holds one clip. So the part of the
+    time axis that a device holds comes before the clips. On one device this is the plain order.
     """
     (b, t, *s), parts = x.shape, _parts_of(x.shape[1])
     return x.reshape(groups, b // groups, parts, t // parts, *s).swapaxes(1, 2).reshape(groups, -1, *s)
 
 
 def split_frames(x: Shaped[Array, "g n *s"], b: Any, t: Any) -> Shaped[Array, "b t *s"]:
-    """Undoes `merge_frames`."""
+    """Undo `merge_frames`."""
     (groups, _, *s), parts = x.shape, _parts_of(t)
     return x.reshape(groups, parts, b // groups, t // parts, *s).swapaxes(1, 2).reshape(b, t, *s)
 
 
 def by_query(operation: Callable[..., Array]) -> Callable[..., Array]:
-    """`operation(queries (b,n,..), *keys (b,m,..)) -> (b,n,..)` with queries split as the frames are, and whole keys.
+    """Split the queries of `operation(queries (b,n,..), *keys (b,m,..)) -> (b,n,..)` over devices, as the frames are.
 
-    Left to the compiler, a loop over chunks of queries would gather them all, or add up over devices in every turn.
+    Keys stay whole. Without this the compiler would gather all queries for a loop over chunks, or would add up over
+    devices in every turn.
     """
     if time_parts() == 1:
         return operation
@@ -144,5 +145,5 @@ def by_query(operation: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _parts_of(frames: Any) -> int:
-    """Those of an axis; one that does not divide (of an image) is not of time."""
+    """Return the parts of an axis of `frames`. An axis that does not divide (of an image) is not split over time."""
     return time_parts() if frames % time_parts() == 0 else 1

@@ -1,4 +1,4 @@
-"""A limit to what XLA fuses."""
+"""A limit on fusion by XLA."""
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +8,15 @@ from nl_jax.ops.devices import partitioned, platform
 
 
 def materialize(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """x, as something that is computed once and kept.
+    """Return x as an array that is computed once and kept.
 
-    XLA:CPU fuses a cheap producer into each of its consumers, which then compute it again, or read what it reads in an
-    order of their own. No optimisation barrier stops that. A loop of no rounds does, as long as the compiler cannot
-    know that it ends at once: it is entered where the first element is not a number, for one round without effect.
+    XLA:CPU fuses a cheap producer into each of its consumers. Each consumer then computes the producer again, or reads
+    its inputs in another order. An optimisation barrier does not stop this fusion. A loop of no rounds stops it, as
+    long as the compiler cannot know that the loop ends at once: the loop is entered where the first element is not a
+    number, and its one round has no effect.
 
-    On a GPU a barrier does. Without one XLA reads what x is made of instead of x wherever it thinks that cheaper.
+    On a GPU a barrier is enough. Without one XLA reads the inputs of x instead of x wherever it takes this to be
+    cheaper.
     """
     if platform() == "gpu":
         return jax.lax.optimization_barrier(x)

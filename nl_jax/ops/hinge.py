@@ -1,12 +1,13 @@
-"""1/m sum_j relu(a_i + p_j) g_j, the sum of concatenation, with memory linear in the positions, forward and backward.
+"""The sum of concatenation, 1/m sum_j relu(a_i + p_j) g_j. Its memory is linear in the number of positions.
 
-Three forms of the same function; `hinge_form` is the one place that says which is taken where:
+The function has three forms, and `hinge_form` chooses between them:
 
-  sorted:    with the keys sorted by p, those with a_i + p_j > 0 are a prefix that ends where a_i falls among them, so
-             two prefix sums, of g_j and of p_j g_j, give every y_i: cost m log m + n log n. The gradients are sums of
-             the same kind with a and p in each other's place.
-  blockwise: the pairs of a few queries at a time, computed again in the backward pass: two products of cost n m c.
-  pairs:     all of them at once, for derivatives in forward mode; taken where it is asked for alone.
+- sorted: sorts the keys by p. The keys with a_i + p_j > 0 are then a prefix, which ends where a_i falls among them. Two
+  prefix sums, of g_j and of p_j g_j, give every y_i, at a cost of m log m + n log n. The gradients are sums of the same
+  kind with a and p exchanged.
+- blockwise: takes the pairs of a few queries at a time and computes them again in the backward pass, as two products of
+  cost n m c.
+- pairs: holds all pairs at once and has derivatives in forward mode. It is used only when `form` asks for it.
 """
 
 from functools import partial
@@ -21,16 +22,17 @@ from nl_jax.ops.chunks import einsum_wide, join_queries, split_queries
 from nl_jax.ops.fusion import materialize
 from nl_jax.ops.precision import wide, widen
 
-# Keys from which on the sorted form is taken, by platform. It pays sorts and gathers; the pairs pay products.
-# - A GPU: 2048 lies between the sizes that were timed (docs/performance.md).
-# - A TPU: nothing has been timed there. Compiled for a v5e, the sorted form moved 34 float32 per position and channel
-#   (forward, n = 12544, m = 3136); pairs cost 2 m operations each. For n = m these take the same time at 33,000 keys at
-#   the published peaks of a v5e (197 TFLOP/s, 819 GB/s), and at fewer where products fall short of their peak.
+# The sorted form is taken from this number of keys on, by platform. Its cost is in sorts and gathers; the cost of the
+# pairs is in products.
+# - GPU: 2048 lies between the sizes that were timed (docs/performance.md).
+# - TPU: not timed. The sorted form, compiled for a v5e, moved 34 float32 per position and channel (forward, n = 12544,
+#   m = 3136). Pairs cost 2 m operations for each. With n = m both take the same time at 33,000 keys at the published
+#   peaks of a v5e (197 TFLOP/s, 819 GB/s), and at fewer keys where products fall short of their peak.
 MIN_SORTED_KEYS = {"cpu": 512, "gpu": 2048, "tpu": 16384}
 
 
 def hinge_form(platform: str, m: Any) -> str:
-    """The form for m keys, a number or a symbol, on "cpu", "gpu" or "tpu"."""
+    """Return the form for m keys, a number or a symbol, on "cpu", "gpu" or "tpu"."""
     return "sorted" if devices.known(m) and m >= MIN_SORTED_KEYS[platform] else "blockwise"
 
 
@@ -41,19 +43,20 @@ def hinge(
     form: str | None = None,
     valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n c"]:
-    """y_i = 1/m sum_j relu(a_i + p_j) g_j; sums in float32, the result in the type of `g`.
+    """Compute y_i = 1/m sum_j relu(a_i + p_j) g_j. Sums are float32, and the result has the type of `g`.
 
-    With `valid` the sum runs over the valid keys, and their number takes the place of m. An item without a valid key
-    gives zeros.
+    With `valid` the sum runs over the valid keys, and their number replaces m. An item without a valid key gives zeros.
+    `form` forces one of FORMS; by default the platform and the number of keys decide.
 
-    `form` forces one of FORMS; without it the platform and the number of keys decide.
+    Raises:
+      ValueError: for an unknown form.
     """
     form = form or hinge_form(devices.platform(), p.shape[1])
     if form not in FORMS:
         raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
     if valid is None:
         return FORMS[form](a, p, g).astype(g.dtype)
-    # A value of zero adds nothing. The key is zeroed too: it may hold what is not a number.
+    # A zero value adds nothing. The key is zeroed too, because it may hold a value that is not a number.
     y = FORMS[form](a, jnp.where(valid, p, 0), jnp.where(valid[..., None], g, 0))
     count = jnp.maximum(valid.sum(axis=1, dtype=y.dtype), 1)[:, None, None]
     return (y * (p.shape[1] / count)).astype(g.dtype)
@@ -65,7 +68,7 @@ def _sorted(a, p, g):
 
 @jax.custom_vjp
 def _sum_sorted(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
-    """sum_j relu(a_i + p_j) g_j."""
+    """Return sum_j relu(a_i + p_j) g_j."""
     return _sorted_forward(a, p, g)[0]
 
 
@@ -90,22 +93,22 @@ _sum_sorted.defvjp(_sorted_forward, _sorted_backward)
 
 
 def _once(x):
-    """x computed before it is read in random order: a CPU would gather what x is made of. A GPU does that faster."""
+    """Compute x before it is read in random order. A CPU would gather the inputs of x, which on a GPU is faster."""
     return materialize(x) if devices.platform() == "cpu" else x
 
 
 def _prefix_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]):
-    """sum_j [a_i + p_j > 0] g_j and sum_j relu(a_i + p_j) g_j, both (b, n, c); p must fall with j.
+    """Return sum_j [a_i + p_j > 0] g_j and sum_j relu(a_i + p_j) g_j, both (b,n,c). The values p must fall with j.
 
-    a_i sum g_j + sum p_j g_j would be a small difference of large sums wherever a and p are large. Instead, with
-    G_k = g_1 + .. + g_k over the keys from the largest p down, the hinge at key k, H_k = sum_{j<k} (p_j - p_k) g_j,
-    grows from key to key by a gap times G: H_k = H_{k-1} + (p_{k-1} - p_k) G_{k-1}. Nothing cancels that would not in
-    the sum over pairs itself.
+    The form a_i sum g_j + sum p_j g_j would be a small difference of large sums wherever a and p are large. So the sum
+    at key k is built up from the key with the largest p. With G_k = g_1 + .. + g_k, the hinge at key k is H_k =
+    sum_{j<k} (p_j - p_k) g_j. It grows from key to key by a gap times G: H_k = H_{k-1} + (p_{k-1} - p_k) G_{k-1}. No
+    term cancels here that does not cancel in the sum over pairs.
     """
     sum_g = jnp.cumsum(g, axis=1)
     gaps = p[:, :-1] - p[:, 1:]
     hinge = jnp.pad(jnp.cumsum(gaps[..., None] * sum_g[:, :-1], axis=1), ((0, 0), (1, 0), (0, 0)))
-    # The number of keys with -p_j < a_i, that is a_i + p_j > 0.
+    # The number of keys with -p_j < a_i, which means a_i + p_j > 0.
     count = jax.vmap(partial(jnp.searchsorted, side="left"))(-p, a)
     last = jnp.maximum(count - 1, 0)
     beyond = jnp.where(count > 0, a + _take(p, last), 0)
@@ -115,7 +118,7 @@ def _prefix_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array,
 
 
 def _take(x, order):
-    """Rows `order` (b,k) of every x (b,n) or (b,n,c)."""
+    """Return the rows `order` (b,k) of every x (b,n) or (b,n,c)."""
     order = order.reshape(*order.shape, *(1,) * (x.ndim - 2))
     return jnp.take_along_axis(x, order, axis=1, mode="promise_in_bounds")
 
@@ -142,12 +145,12 @@ def _blockwise_backward(residuals, dy):
     dy = dy.astype(g.dtype)
 
     def one_chunk(sums, chunk):
-        dp, dg = sums  # over the chunks, in float32
+        dp, dg = sums  # sums over the chunks, in float32
         queries, dy = chunk
         pairs = widen(queries) + widen(p)[:, None]
         dg = dg + einsum_wide("bqm,bqc->bmc", (jax.nn.relu(pairs) / m).astype(dy.dtype), dy)
         dpairs = jnp.where(pairs > 0, einsum_wide("bqc,bmc->bqm", dy, g), 0) / m
-        if devices.platform() == "cpu":  # as products, which XLA:CPU sums faster than over a last axis
+        if devices.platform() == "cpu":  # XLA:CPU computes these products faster than a sum over the last axis
             da = einsum_wide("bqm,mo->bqo", dpairs, jnp.ones((m, 1), dpairs.dtype))
         else:  # a product would round to TF32 or bfloat16 first
             da = dpairs.sum(axis=2, keepdims=True)

@@ -1,9 +1,10 @@
-"""Non-maximum suppression that is exactly the greedy choice, with static shapes.
+"""Non-maximum suppression with static shapes. Its result is exactly the greedy choice.
 
-The greedy choice takes boxes from the highest score down and drops each that overlaps one taken before. As an equation:
-keep_j = no i before j is kept and overlaps it. Applied again and again from all true, the equation gets the first box
-right at once, and with every round at least the next. So its only fixpoint is the greedy choice. A round is one pass
-over an n x n matrix, and 2 to 9 rounds are typical.
+The greedy choice takes boxes from the highest score down and drops each box that overlaps one taken before. As an
+equation: keep_j holds where no box i before j is both kept and overlaps j. The equation is applied again and again,
+from all true. The first round gets the first box right, and every further round gets at least the next one right. So
+the only fixpoint of the equation is the greedy choice. A round is one pass over an n x n matrix, and 2 to 9 rounds are
+typical.
 """
 
 import jax
@@ -21,10 +22,10 @@ def nms(
     threshold: float,
     classes: Int[Array, "n"] | None = None,
 ) -> Bool[Array, "n"]:
-    """Which boxes are kept: none with a kept one of higher score whose IoU with it is above `threshold`.
+    """Return the boxes that are kept. No kept box has an IoU above `threshold` with a kept box of higher score.
 
-    Boxes that are not valid are neither kept nor drop others. Of equal scores the first counts as the higher one. With
-    `classes` only boxes of the same class drop each other.
+    Invalid boxes are not kept and drop no others. Of equal scores the first counts as the higher one. With `classes`
+    only boxes of the same class drop each other. Boxes are in pixels.
     """
     order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
     keep = _greedy(boxes[order], valid[order], threshold, None if classes is None else classes[order])
@@ -39,10 +40,10 @@ def best_by_class(
     count: int,
     chunk: int = 1000,
 ) -> tuple[Int[Array, "k"], Bool[Array, "k"]]:
-    """The k = `count` highest scores that `nms` by class keeps: their indices, highest first, and which of them exist.
+    """Return the indices of the k = `count` highest scores that `nms` by class keeps, highest first, and which exist.
 
-    Scores must fall; one of -inf is no box. Boxes after the k-th that is kept cannot change the result. So boxes are
-    taken a chunk at a time until there are enough, and there never is a matrix of all pairs.
+    Scores must fall, and a score of -inf stands for no box. Boxes after the k-th kept box cannot change the result. So
+    boxes are taken one chunk at a time until there are enough, and no matrix of all pairs is ever held.
     """
     n = scores.shape[0]
     chunk = min(chunk, n)
@@ -62,7 +63,7 @@ def best_by_class(
         before = kept >= 0
         dropped = _overlaps(found, box, threshold, (classes[jnp.maximum(kept, 0)], label)) & before[:, None]
         keep = _greedy(box, there & ~dropped.any(0), threshold, label)
-        # Behind those of earlier chunks; what exceeds k falls off the end.
+        # New boxes go behind the boxes of earlier chunks. Boxes beyond k fall off the end.
         place = jnp.where(keep, before.sum() + jnp.cumsum(keep) - 1, count)
         found = found.at[place].set(box, mode="drop")
         kept = kept.at[place].set(start + jnp.arange(chunk, dtype=kept.dtype), mode="drop")
@@ -74,7 +75,7 @@ def best_by_class(
 
 
 def _greedy(boxes, valid, threshold, classes):
-    """`nms` of boxes in the order of their scores."""
+    """Apply `nms` to boxes in the order of their scores."""
     both = None if classes is None else (classes, classes)
     earlier = jnp.triu(jnp.ones((boxes.shape[0],) * 2, bool), k=1)
     drops = _overlaps(boxes, boxes, threshold, both) & earlier & valid[:, None]
@@ -88,8 +89,8 @@ def _greedy(boxes, valid, threshold, classes):
 
 
 def _overlaps(a, b, threshold, classes=None):
-    """Whether the IoU of every pair is above the threshold, and their classes are the same."""
-    # A float32 is above a number between two of them where it is above the lower one.
+    """Return whether the IoU of every pair is above the threshold and their classes are the same."""
+    # A threshold may lie between two float32. A float32 is above it where it is above the lower of the two.
     threshold = _rounded_down(threshold, box_ops.area(a).dtype)
     overlaps = box_ops.iou(a, b) > threshold
     return overlaps if classes is None else overlaps & (classes[0][:, None] == classes[1][None])

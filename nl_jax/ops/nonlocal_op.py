@@ -1,19 +1,20 @@
 """The non-local operation of section 3.1: y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j).
 
-Arrays in, arrays out. One letter per axis: b batch, n positions that ask (queries), m positions that are summed over
-(keys), d channels of theta and phi, c channels of g. Gaussian and embedded Gaussian are the same function here: the
-first is called with theta = phi = x.
+One letter per axis: b batch, n positions that ask (queries), m positions that are summed over (keys), d channels of
+theta and phi, c channels of g. Gaussian and embedded Gaussian are the same function here: theta and phi of the Gaussian
+are x.
 
-Only the softmax needs the n x m pairwise values, and it is taken over a few queries at a time. The dot product is
-linear in its key, so its sum over j can be done first; concatenation is a hinge in one number per position, so a sort
-and prefix sums replace the pairs. All forms are exact.
+Only the softmax needs the n x m pairwise values, and it takes them for a few queries at a time. The dot product is
+linear in its key, so its sum over j can come first. Concatenation is a hinge in one number per position, so a sort and
+prefix sums replace the pairs. All forms are exact.
 
-`valid` (b,m) says which keys are summed over, all of them where it is None: C(x) then counts or sums the valid keys
-alone, and an item without a valid key gives zeros. What an invalid key holds has no part in values or gradients.
+`valid` (b,m) names the keys that are summed over, and None stands for all of them. C(x) counts or sums the valid keys
+alone. An item without a valid key gives zeros. The content of an invalid key has no part in values or gradients.
 
-All have derivatives of any order in reverse mode: `jax.jacrev(jax.grad(f))` is a Hessian. Forward mode (`jax.jvp`,
-`jax.jacfwd`, `jax.hessian`) is there for the dot product, and for the others with `form="pairs"`, which holds all n x m
-values; JAX refuses it for the other forms, whose gradients are written by hand.
+All operations have derivatives of any order in reverse mode: `jax.jacrev(jax.grad(f))` is a Hessian. The dot product
+also has derivatives in forward mode (`jax.jvp`, `jax.jacfwd`, `jax.hessian`). The other operations have them with
+`form="pairs"`, which holds all n x m values. JAX refuses forward mode for the other forms, because their gradients are
+written by hand.
 """
 
 from typing import Any
@@ -34,11 +35,11 @@ def gaussian_rows(
     scale: float = 1.0,
     valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n m"]:
-    """softmax_j(scale theta_i . phi_j), in float32: equation 2 or 3 divided by its C(x). 0 at invalid keys."""
+    """Return softmax_j(scale theta_i . phi_j) in float32: equation 2 or 3 divided by its C(x). Invalid keys give 0."""
     scores = jnp.einsum("bnd,bmd->bnm", theta, _zeroed(phi, valid), preferred_element_type=wide(theta)) * scale
     if valid is None:
         return jax.nn.softmax(scores, axis=-1)
-    # The row of an item without a valid key would be the softmax of nothing.
+    # The row of an item without a valid key would be a softmax over nothing.
     rows = jax.nn.softmax(scores, axis=-1, where=valid[:, None] | ~valid.any(axis=1)[:, None, None])
     return jnp.where(valid[:, None], rows, 0)
 
@@ -46,7 +47,7 @@ def gaussian_rows(
 def dot_product_rows(
     theta: Float[Array, "b n d"], phi: Float[Array, "b m d"], valid: Bool[Array, "b m"] | None = None
 ) -> Float[Array, "b n m"]:
-    """theta_i . phi_j / m, in float32: equation 4 divided by its C(x). 0 at invalid keys."""
+    """Return theta_i . phi_j / m in float32: equation 4 divided by its C(x). Invalid keys give 0."""
     scores = jnp.einsum("bnd,bmd->bnm", theta, _zeroed(phi, valid), preferred_element_type=wide(theta))
     return scores / _count(phi, valid)
 
@@ -54,7 +55,7 @@ def dot_product_rows(
 def concatenation_rows(
     a: Float[Array, "b n"], p: Float[Array, "b m"], valid: Bool[Array, "b m"] | None = None
 ) -> Float[Array, "b n m"]:
-    """relu(a_i + p_j) / m, in float32: equation 5 divided by its C(x). 0 at invalid keys."""
+    """Return relu(a_i + p_j) / m in float32: equation 5 divided by its C(x). Invalid keys give 0."""
     a, p = widen(a), widen(p)
     rows = jax.nn.relu(a[:, :, None] + p[:, None, :]) / _count(p, valid)
     return rows if valid is None else jnp.where(valid[:, None], rows, 0)
@@ -68,22 +69,22 @@ def gaussian(
     form: str | None = None,
     valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n c"]:
-    """y_i = sum_j softmax_j(scale theta_i . phi_j) g_j (equations 2 and 3).
+    """Compute y_i = sum_j softmax_j(scale theta_i . phi_j) g_j (equations 2 and 3).
 
-    Memory is linear in n + m, backward too: see `attention`, which has several forms of this and takes the one that
-    suits the platform unless `form` names another. Scores and softmax are float32 whatever the inputs are; the result
-    has the type of `g`.
+    Memory is linear in n + m, forward and backward. `attention` has several forms of this function and takes the one
+    that suits the platform, unless `form` names another. Scores and softmax are float32 for every input type. The
+    result has the type of `g`.
 
     Args:
-      theta: theta(x) of the positions that ask; x itself for the Gaussian.
-      phi: phi(x) of the positions that are summed over; x itself for the Gaussian.
-      g: g(x) of these.
+      theta: theta(x) of the queries. For the Gaussian it is x itself.
+      phi: phi(x) of the keys. For the Gaussian it is x itself.
+      g: g(x) of the keys.
       scale: 1 in the paper; 1/sqrt(d) in the released code.
       form: one of `nl_jax.ops.attention.FORMS`.
       valid: the keys that are summed over.
 
     Raises:
-      ValueError: for shapes that do not go together, or m = 0; so do the other two.
+      ValueError: for shapes that do not fit together, or m = 0.
     """
     _check_shapes(theta.shape, phi.shape, g.shape, valid)
     return attention(theta, phi, g, scale, form, valid)
@@ -95,10 +96,14 @@ def dot_product(
     g: Float[Array, "b m c"],
     valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n c"]:
-    """y_i = 1/m sum_j (theta_i . phi_j) g_j (equation 4).
+    """Compute y_i = 1/m sum_j (theta_i . phi_j) g_j (equation 4).
 
-    Taken as theta_i (sum_j phi_j g_j^T) / m wherever that is cheaper. Sums are float32 whatever the inputs are; the
-    result has the type of `g`. On a GPU the sum over j is rounded for the second product where theta is bfloat16.
+    The function computes theta_i (sum_j phi_j g_j^T) / m wherever this is cheaper. Sums are float32 for every input
+    type, and the result has the type of `g`. On a GPU with bfloat16 theta, the sum over j is rounded to bfloat16 for
+    the second product.
+
+    Raises:
+      ValueError: for shapes that do not fit together, or m = 0.
     """
     _check_shapes(theta.shape, phi.shape, g.shape, valid)
     n, d = theta.shape[1:]
@@ -108,7 +113,7 @@ def dot_product(
         return _weighted_sum(dot_product_rows(theta, phi, valid), g)
     phi = _zeroed(phi, valid)
     summed = jnp.einsum("bmd,bmc->bdc", phi, g, preferred_element_type=wide(phi)) / _count(phi, valid)
-    # A product of float32 would read every number twice as wide, for 3 bits more. (In float16 the sum may not fit.)
+    # A float32 product would read every number twice as wide, for 3 bits more. (In float16 the sum may not fit.)
     if platform() == "gpu" and theta.dtype == jnp.bfloat16:
         return jnp.einsum("bnd,bdc->bnc", theta, summed.astype(theta.dtype)).astype(g.dtype)
     return jnp.einsum("bnd,bdc->bnc", widen(theta), summed).astype(g.dtype)
@@ -121,30 +126,33 @@ def concatenation(
     form: str | None = None,
     valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n c"]:
-    """y_i = 1/m sum_j relu(a_i + p_j) g_j (equation 5).
+    """Compute y_i = 1/m sum_j relu(a_i + p_j) g_j (equation 5).
 
-    The two halves of w_f are applied outside: w_f . [theta_i, phi_j] = a_i + p_j. Memory is linear in n + m, backward
-    too, and on a CPU so is the cost, but for sorting: see `hinge`, which takes the form that suits the platform unless
-    `form` names another.
+    The caller applies the two halves of w_f: w_f . [theta_i, phi_j] = a_i + p_j. Memory is linear in n + m, forward and
+    backward. On a CPU the cost is linear too, except for sorting. `hinge` takes the form that suits the platform,
+    unless `form` names another.
+
+    Raises:
+      ValueError: for shapes that do not fit together, or m = 0.
     """
     _check_shapes((*a.shape, 1), (*p.shape, 1), g.shape, valid)
     return hinge(a, p, g, form, valid)
 
 
 def _zeroed(x: Float[Array, "b m c"], valid: Bool[Array, "b m"] | None) -> Float[Array, "b m c"]:
-    """x with zeros for the keys that are not valid: they may hold anything, and zero times infinity is not a number."""
+    """Return x with zeros for the invalid keys: they may hold anything, and zero times infinity is not a number."""
     return x if valid is None else jnp.where(valid[..., None], x, 0)
 
 
 def _count(keys: Float[Array, "b m *d"], valid: Bool[Array, "b m"] | None) -> Any:
-    """C(x) of dot product and concatenation: the number of keys, or of valid ones, and 1 where there are none."""
+    """Return C(x) of dot product and concatenation: the number of (valid) keys, and 1 where there are none."""
     if valid is None:
         return keys.shape[1]
     return jnp.maximum(valid.sum(axis=1, dtype=wide(keys)), 1)[:, None, None]
 
 
 def _weighted_sum(rows: Float[Array, "b n m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
-    if g.dtype == jnp.float16:  # the rows of a dot product may be larger than its largest number, 65504
+    if g.dtype == jnp.float16:  # a row of a dot product may exceed 65504, the largest float16
         g, rows = widen(g), widen(rows)
         return jnp.einsum("bnm,bmc->bnc", rows, g).astype(jnp.float16)
     y = jnp.einsum("bnm,bmc->bnc", rows.astype(g.dtype), g, preferred_element_type=wide(g))

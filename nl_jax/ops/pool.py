@@ -13,11 +13,14 @@ from nl_jax.ops.fusion import materialize
 def max_pool(
     x: Float[Array, "b *s c"], kernel: tuple[int, ...], strides: tuple[int, ...], padding: tuple[int, ...]
 ) -> Float[Array, "b *s2 c"]:
-    """The maximum over windows of the axes between batch and channels, padded with -inf on both sides.
+    """Compute the maximum over windows of the axes between batch and channels, padded with -inf on both sides.
 
-    A maximum over a box is one over each axis in turn, and over an axis it is the maximum of shifted slices, whose
-    gradient is far cheaper on CPU than that of a window reduction. Where several values are the largest, they share
-    the gradient. Incomplete windows at the end are left out.
+    The maximum over a box is a maximum over each axis in turn. Over one axis it is the maximum of shifted slices. Their
+    gradient is far cheaper on a CPU than the gradient of a window reduction. Where several values are the largest, they
+    share the gradient. Incomplete windows at the end are left out.
+
+    Raises:
+      ValueError: for a number of axes that does not fit, and for an axis shorter than its kernel.
     """
     if not x.ndim - 2 == len(kernel) == len(strides) == len(padding):
         raise ValueError(f"an input of shape {x.shape} does not fit kernel {kernel}, strides {strides}, {padding}")
@@ -32,7 +35,7 @@ def _max_pool_axis(x, axis, kernel, stride, padding):
 
 
 def _taps(x, axis, kernel, stride, padding):
-    """The first, second, .. value of every window."""
+    """Return the first, second, .. values of all windows, one array for each place in the kernel."""
     if padding:
         x = jnp.pad(x, [(padding,) * 2 if a == axis else (0, 0) for a in range(x.ndim)], constant_values=-jnp.inf)
     size = (x.shape[axis] - kernel) // stride + 1
@@ -45,7 +48,7 @@ def _taps(x, axis, kernel, stride, padding):
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def _max_pool_axis_on_gpus(x, axis, kernel, stride, padding):
-    """The same function with the same gradient. JAX's own would be a sum of arrays with gaps, one for every tap."""
+    """Compute the same function with the same gradient. JAX's own would sum arrays with gaps, one for every tap."""
     return _max_pool_axis(x, axis, kernel, stride, padding)
 
 
@@ -55,9 +58,9 @@ def _forward(x, axis, kernel, stride, padding):
 
 
 def _backward(axis, kernel, stride, padding, x, dy):
-    x = materialize(x)  # or XLA would keep every tap of the forward pass
+    x = materialize(x)  # without this XLA would keep every tap of the forward pass
     taps = _taps(x, axis, kernel, stride, padding)
-    largest = [taps[0]]  # of the taps so far
+    largest = [taps[0]]  # the maximum of the taps so far
     for tap in taps[1:]:
         largest.append(jnp.maximum(largest[-1], tap))
     shares = []
@@ -66,7 +69,7 @@ def _backward(axis, kernel, stride, padding, x, dy):
         shares.insert(0, share)
         dy = dy - share
     shares.insert(0, dy)
-    # A position s i + r is tap k of window i - (k - padding - r) / s, where that is a whole number.
+    # A position s i + r is tap k of window i - (k - padding - r) / s, where this is a whole number.
     length = -(-x.shape[axis] // stride)
     sums = []
     for r in range(stride):
@@ -83,6 +86,6 @@ _max_pool_axis_on_gpus.defvjp(_forward, _backward)
 
 
 def _move(x, axis, by, length):
-    """x[i - by] for i < length, and zero where there is none."""
+    """Return x[i - by] for i < length, and zero where x has no value at i - by."""
     edges = [(by, length - x.shape[axis] - by, 0) if a == axis else (0, 0, 0) for a in range(x.ndim)]
     return jax.lax.pad(x, jnp.zeros((), x.dtype), edges)

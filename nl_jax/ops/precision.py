@@ -1,8 +1,8 @@
-"""Sums, softmax and statistics are taken in float32, whatever type the arrays have; in float64 where they have that.
+"""The type of sums, softmax and statistics: float32 for every array type, except float64 for float64 arrays.
 
-A product of float32 arrays is taken at JAX's default precision: exact products on a CPU, TF32 (10 bits of each factor)
-on NVIDIA GPUs from Ampere on, bfloat16 on TPUs, sums in float32 everywhere. `jax.default_matmul_precision("highest")`
-around a program, or JAX_DEFAULT_MATMUL_PRECISION=highest, has float32 products.
+A product of float32 arrays has JAX's default precision. Products are exact on a CPU, TF32 (10 bits of each factor) on
+NVIDIA GPUs from Ampere on, and bfloat16 on TPUs. Sums are float32 everywhere. `jax.default_matmul_precision("highest")`
+around a program, or JAX_DEFAULT_MATMUL_PRECISION=highest, gives float32 products.
 """
 
 import jax
@@ -11,10 +11,10 @@ from jax.typing import ArrayLike
 
 
 def wide(x: ArrayLike) -> jnp.dtype:
-    """float32 for an array of bfloat16, float16 or float32, float64 for one of float64."""
+    """Return float32 for an array of bfloat16, float16 or float32, and float64 for an array of float64."""
     return jnp.dtype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
 
 
 def widen(x: ArrayLike) -> jax.Array:
-    """x in that type."""
+    """Return x in the type that `wide` gives for it."""
     return jnp.asarray(x, wide(x))

@@ -9,10 +9,10 @@ from nl_jax.ops.fusion import materialize
 
 @jax.custom_vjp
 def relu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """max(x, 0). Where that is 0 so is the gradient, which needs the result and not x.
+    """Return max(x, 0). The gradient is 0 where the result is 0, so it needs the result and not x.
 
-    For the result of a residual block, which has several consumers: on a CPU each of them would otherwise add up the
-    residuals of the whole stage again.
+    This is for the result of a residual block, which several operations read. On a CPU each of them would otherwise add
+    up the residuals of the whole stage again.
     """
     return materialize(jax.nn.relu(x))
 

@@ -1,12 +1,12 @@
 """RoIAlign: the features of a box as a grid of fixed size (He et al. 2017, section 3), from one map or from a pyramid.
 
-Every bin of the grid is the mean of samples x samples values. Each value is interpolated between the four places of the
-map around it. Two forms of the same function; `choose` is the one place that says which is taken where:
+Every bin of the grid is the mean of samples x samples values. Each value is interpolated from the four nearest places
+of the map. The function has two forms, and `choose` chooses between them:
 
-- gather: a bin reads at most (2 samples)^2 places, with a weight each. A few boxes at a time, those rows of the map are
-  read and added up; backward they are added to. Suits a CPU and a GPU.
-- einsum: the weights over height and those over width are two matrices a box, so the grid is a product of three. It
-  costs a product over every place of the map. Suits a TPU, which is fast at products and slow at gathers.
+- gather: a bin reads at most (2 samples)^2 places, each with a weight. It takes a few boxes at a time, reads their rows
+  of the map and adds them up; the backward pass adds to the same rows. This form suits a CPU and a GPU.
+- einsum: each box has two matrices, the weights over height and over width, so its grid is a product of three arrays.
+  The product runs over every place of the map. This form suits a TPU, where products are fast and gathers are slow.
 
 Boxes get no gradient.
 """
@@ -23,14 +23,14 @@ from nl_jax.ops import devices
 from nl_jax.ops.boxes import area
 from nl_jax.ops.precision import wide
 
-# Boxes at once. What they read and write stays in a CPU's cache; a GPU wants more to do in a turn of the loop.
+# Boxes in one chunk. On a CPU the data of a chunk stays in the cache. A GPU needs more work in a turn of the loop.
 CHUNK = {"cpu": 8, "gpu": 256, "tpu": 64}
 # A box with the square root of its area at 224 pixels is read from level 4, of stride 16 (Lin et al. 2017, equation 1).
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4
 
 
 def choose(platform: str) -> str:
-    """The form on "cpu", "gpu" or "tpu"."""
+    """Return the form for "cpu", "gpu" or "tpu"."""
     return "einsum" if platform == "tpu" else "gather"
 
 
@@ -43,21 +43,24 @@ def roi_align(
     aligned: bool = False,
     form: str | None = None,
 ) -> Float[Array, "n s s c"]:
-    """The features of n boxes, each as s x s bins (s = `size`).
+    """Return the features of n boxes, each as s x s bins (s = `size`).
 
     Args:
-      features: a map; the value at index i belongs to the coordinate i.
+      features: a map whose value at index i belongs to the coordinate i.
       boxes: in pixels of the image.
-      scale: places of the map a pixel, 1/stride.
+      scale: places of the map per pixel, 1/stride.
       size: bins along a side.
-      samples: values a bin along a side.
-      aligned: whether the coordinate of a pixel's centre is half a pixel more than its index: then half a place is
-        subtracted from the scaled box. Otherwise (the form of 2017) a box has at least one place a side.
-      form: one of FORMS; without it the platform decides.
+      samples: values along a side of a bin.
+      aligned: whether the centre of a pixel has a coordinate half a pixel above its index. If true, half a place is
+        subtracted from the scaled box. If false (the form of 2017), a box is at least one place wide and high.
+      form: one of FORMS. By default the platform decides.
 
     Returns:
-      The bins, row by row, in the type of `features`; sums are float32. A value more than one place outside the map
+      The bins, row by row, in the type of `features`. Sums are float32. A value more than one place outside the map
       is 0.
+
+    Raises:
+      ValueError: for an unknown form.
     """
     return roi_align_pyramid([features[None]], boxes[None], (scale,), size, samples, aligned, form)[0]
 
@@ -72,9 +75,13 @@ def roi_align_pyramid(
     form: str | None = None,
     image_sizes: Int[Array, "b 2"] | None = None,
 ) -> Float[Array, "b n s s c"]:
-    """`roi_align` of every box on the one map of the pyramid that suits its size, see `levels`.
+    """Apply `roi_align` to every box, on the one map of the pyramid that suits the size of the box (see `levels`).
 
-    With `image_sizes`, the h and w of images that are padded below and on the right, a map ends where its image does.
+    `image_sizes` holds the heights and widths in pixels of images that are padded below and on the right. With it a map
+    ends where its image ends.
+
+    Raises:
+      ValueError: for an unknown form, and for a number of maps other than the number of scales.
     """
     form = form or choose(devices.platform())
     if form not in FORMS:
@@ -105,7 +112,7 @@ def roi_align_pyramid(
     taps, weights = (a.reshape(*a.shape[:4], -1) for a in (taps, weights))  # (b,n,s,s,t*t)
     if devices.partitioned():  # images may lie on different devices
         return jax.vmap(_gather)(rows, taps, weights)
-    # As one map of all images: more boxes for the loop over a few at a time.
+    # All images become one map, which gives the loop over chunks more boxes.
     b, p, c = rows.shape
     taps = taps + p * jnp.arange(b, dtype=taps.dtype)[:, None, None, None, None]
     result = _gather(rows.reshape(b * p, c), *(a.reshape(-1, *a.shape[2:]) for a in (taps, weights)))
@@ -113,9 +120,10 @@ def roi_align_pyramid(
 
 
 def levels(boxes: Num[Array, "*n 4"], scales: tuple[float, ...]) -> Int[Array, "*n"]:
-    """Which of the maps each box is read from: floor(4 + log2(sqrt(area) / 224)), as an index of `scales`.
+    """Return the map that each box is read from: floor(4 + log2(sqrt(area) / 224)), as an index of `scales`.
 
-    The stride of level k is 2^k. A box too small or too large for them is read from the first or the last.
+    The stride of level k is 2^k. A box that is too small for these maps is read from the first map, and a box that is
+    too large from the last.
     """
     first, last = (round(-np.log2(scale)) for scale in (scales[0], scales[-1]))
     exact = CANONICAL_LEVEL + jnp.log2(jnp.sqrt(area(boxes)) / CANONICAL_SIDE)
@@ -123,10 +131,10 @@ def levels(boxes: Num[Array, "*n 4"], scales: tuple[float, ...]) -> Int[Array, "
 
 
 def _axis(low, high, length, size, samples, aligned):
-    """Along one axis, the places that a bin reads and their weights, both (b,n,s,t) with t = 2 samples.
+    """Return, along one axis, the places that a bin reads and their weights, both (b,n,s,t) with t = 2 samples.
 
     Args:
-      low, high, length: (b,n); the box in places of the map, and how many there are.
+      low, high, length: (b,n). The two ends of the box and the number of places in the map, both in places of the map.
     """
     if aligned:
         low, high = low - 0.5, high - 0.5
@@ -135,7 +143,7 @@ def _axis(low, high, length, size, samples, aligned):
     bins, inside = np.arange(size)[:, None], (np.arange(samples)[None] + 0.5)
     bins, inside = (jnp.asarray(a, low.dtype)[None, None] for a in (bins, inside))
     at, length = low[..., None, None] + bins * bin_side + inside * bin_side / samples, length[..., None, None]
-    counts = (at >= -1) & (at <= length)  # not for what is not a number either
+    counts = (at >= -1) & (at <= length)  # false for a value that is not a number
     at = jnp.clip(jnp.where(counts, at, 0), 0, length - 1)
     before = jnp.floor(at)
     part = at - before
@@ -146,11 +154,11 @@ def _axis(low, high, length, size, samples, aligned):
 
 @jax.custom_vjp
 def _gather(rows: Float[Array, "p c"], taps: Int[Array, "n s s t"], weights: Float[Array, "n s s t"]):
-    """sum_t weights_t rows[taps_t]: (n,s,s,c)."""
+    """Return sum_t weights_t rows[taps_t]: (n,s,s,c)."""
 
     def one_chunk(chunk):
         taps, weights = chunk
-        # Term by term, so that the rows are added up where they are read.
+        # Adding term by term lets XLA add up the rows where it reads them.
         terms = (
             rows.at[taps[..., t]].get(mode="promise_in_bounds").astype(weights.dtype) * weights[..., t, None]
             for t in range(taps.shape[-1])
@@ -163,7 +171,7 @@ def _gather(rows: Float[Array, "p c"], taps: Int[Array, "n s s t"], weights: Flo
 
 
 def _gather_forward(rows, taps, weights):
-    # Of the rows only their shape and type are needed.
+    # The backward pass needs only the shape and type of the rows.
     return _gather(rows, taps, weights), (jnp.zeros((0, *rows.shape), rows.dtype), taps, weights)
 
 
@@ -176,7 +184,7 @@ def _gather_backward(residuals, dy):
         updates = weights[..., None] * dy[..., None, :].astype(weights.dtype)
         return total.at[taps.ravel()].add(updates.reshape(-1, c), mode="promise_in_bounds"), None
 
-    # Zeros that depend on dy: XLA makes constants when a step begins, and would keep these through all of it.
+    # Zeros that depend on dy. XLA makes constants when a step begins and would keep them through all of it.
     zero = jnp.minimum(jnp.abs(dy.ravel()[0].astype(weights.dtype)), 0)
     total, _ = jax.lax.scan(add_chunk, jnp.full((p, c), zero), _chunks(taps, weights, dy))
     return total.astype(shape.dtype), None, None
@@ -186,7 +194,7 @@ _gather.defvjp(_gather_forward, _gather_backward)
 
 
 def _einsum(features, level, y_axis, x_axis):
-    """Of one image: features [(h,w,c)], level (n,), axes of places and weights (n,s,t). The result is (n,s,s,c)."""
+    """Return the grids (n,s,s,c) of one image: features [(h,w,c)], level (n,), axes of places and weights (n,s,t)."""
     size, dtype = y_axis[0].shape[1], y_axis[1].dtype
 
     @partial(jax.checkpoint, policy=jax.checkpoint_policies.nothing_saveable)
@@ -207,13 +215,16 @@ def _einsum(features, level, y_axis, x_axis):
 
 
 def _matrix(places, weights, length):
-    """(n,s,t) places and weights as a matrix (n,s,length)."""
+    """Return places and weights (n,s,t) as a matrix (n,s,length)."""
     hits = places[..., None] == jnp.arange(length, dtype=places.dtype)[None, None, None]
     return jnp.sum(jnp.where(hits, weights[..., None], 0), axis=-2)
 
 
 def _chunks(*arrays):
-    """(n,..) as (k, n / k, ..); zeros fill the last chunk. A box of zeros has weights of zero and adds nothing."""
+    """Split (n,..) into (k, n / k, ..).
+
+    Zeros fill the last chunk: a box of zeros has weights of zero and adds nothing.
+    """
     n = arrays[0].shape[0]
     size = min(n, CHUNK[devices.platform()])
     padded = (jnp.pad(a, ((0, -n % size), *((0, 0),) * (a.ndim - 1))) for a in arrays)

@@ -1,4 +1,4 @@
-"""The training run and its parts."""
+"""Training: the run and its parts."""
 
 from nl_jax.errors import require
 

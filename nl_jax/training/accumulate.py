@@ -1,6 +1,6 @@
-"""A step of the whole batch on less memory: the gradient of its parts one after another, added up.
+"""Gradient accumulation: a step of the whole batch on less memory. It adds up the gradients of the batch's parts.
 
-Every part holds whole groups of batch norm, so the gradient and the statistics are those of the batch in one piece.
+Every part holds whole groups of batch norm, so the gradient and the statistics are those of the whole batch.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from nl_jax.models.norm import MOMENTUM, pooled
 
 
 def check_parts(batch_size: int, parts: int, resnet: ResNetConfig) -> None:
-    """Raises InputError where the parts of a batch would not give what the whole does."""
+    """Raise InputError if the parts of a batch would give another result than the whole batch."""
     if parts == 1:
         return
     if batch_size % parts:
@@ -34,12 +34,14 @@ def check_parts(batch_size: int, parts: int, resnet: ResNetConfig) -> None:
 
 
 def over_parts(gradient: Callable, parts: int, shardings) -> Callable:
-    """`gradient(params, batch_stats, batch, key) -> (grads, metrics, batch_stats)` of a batch (k,b/k,..) in k parts.
+    """Return `gradient(params, batch_stats, batch, key) -> (grads, metrics, batch_stats)` for k parts (k,b/k,..).
 
-    Every part draws dropout of its own.
+    Every part draws its own dropout.
 
     Args:
-      shardings: of the gradient's sum, by name.
+      gradient: the same function for one part, a batch (b/k,..).
+      parts: k.
+      shardings: shardings of the gradient's sum, by name.
     """
     if parts == 1:
         return gradient
@@ -62,9 +64,10 @@ def over_parts(gradient: Callable, parts: int, shardings) -> Callable:
 
 
 def _together(stats: FlatParams) -> FlatParams:
-    """The running statistics after the whole batch from those after each part, all from the same ones before.
+    """Return the running statistics after the whole batch from those after each part, all from the same start.
 
-    A running mean has moved by 1 - MOMENTUM of the way to its part's, so their variance is that squared times the one
-    of the parts' means, of which the batch's variance has 1 - MOMENTUM.
+    A running mean moves 1 - MOMENTUM of the way to the mean of its part. So the variance of the running means is
+    (1 - MOMENTUM)^2 times the variance of the parts' means. The running variance needs 1 - MOMENTUM times the variance
+    of the parts' means.
     """
     return pooled(stats, weight=1 / (1 - MOMENTUM))

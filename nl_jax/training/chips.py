@@ -1,4 +1,4 @@
-"""What accelerators can do at most, as their makers publish it: what a measured or planned step is held to."""
+"""Published peaks of accelerators, to which a measured or planned step is compared."""
 
 import dataclasses
 
@@ -9,16 +9,17 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Peaks of one chip (one `jax.Device`).
+    """The peaks of one chip (one `jax.Device`).
 
     Attributes:
       memory: bytes.
-      flops: operations a second of a matrix product of bfloat16, multiply and add counted apart.
-      flops32: of a float32 one at JAX's default precision: bfloat16 passes on a TPU, TF32 on a GPU.
+      flops: operations a second of a bfloat16 matrix product. A multiply-add counts as two operations.
+      flops32: operations a second of a float32 product at JAX's default precision: bfloat16 passes on a TPU,
+        TF32 on a GPU.
       bandwidth: bytes a second to and from its memory.
-      links: bytes a second that it can send to other chips of the slice or machine while it receives as many.
-      kinds: what `jax.Device.device_kind` calls it.
-      source: of the figures.
+      links: bytes a second that it sends to other chips of the slice or machine while it receives as many.
+      kinds: its names in `jax.Device.device_kind`.
+      source: source of the figures.
     """
 
     memory: int
@@ -42,7 +43,7 @@ CHIPS = {
 
 
 def peak_flops(dtype: str) -> float | None:
-    """Of all devices of this run together; None where a device is not in the table, as no CPU is."""
+    """Return the peak in operations a second of all devices of this run, or None if one is not in the table."""
     devices = jax.devices()
     for chip in CHIPS.values():
         if devices[0].device_kind in chip.kinds:

@@ -1,4 +1,4 @@
-"""A whole data set through a network: for a validation, a test, or a prediction."""
+"""One pass of a whole dataset through a network, for a validation, a test, or a prediction."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -20,13 +20,15 @@ from nl_jax.training.task import Evaluation, Task
 
 
 class Evaluator:
-    """A network in evaluation mode over a mesh; compiled once for every shape of a batch.
+    """A network in evaluation mode over a mesh. It is compiled once for every shape of a batch.
 
     Args:
-      forward: (model, inputs) -> outputs (b,..), see `Task.forward`.
-      watch: (batches, what they are) -> the same batches, for what looks at how long they take.
-      waiting: (what for) -> a context manager, in which this process waits for the others.
-      progress: shows how far a data set is.
+      graphdef: structure of the network.
+      forward: from (model, inputs) to outputs (b,..), see `Task.forward`.
+      mesh: the devices.
+      watch: from (batches, their name) to the same batches. It watches the wait for each.
+      waiting: from the name of a wait to a context manager. This process waits for the others inside it.
+      progress: shows how much of the dataset is done.
     """
 
     def __init__(
@@ -42,10 +44,10 @@ class Evaluator:
         self._waiting = waiting
         self._forward = make_forward(graphdef, forward, mesh)
         self._mesh, self._watch, self._progress = mesh, watch, progress
-        self._running = None  # the outputs that were asked for last
+        self._running = None  # the outputs of the last call
 
     def outputs(self, params: FlatParams, batch_stats: FlatParams, inputs: Batch) -> Any:
-        """Of this process's rows of a batch of inputs, those of all rows, on the devices of every process."""
+        """Return the outputs of all rows of a batch on every process, from the `inputs` of this process's rows."""
         inputs = sharding.put_batch(inputs, self._mesh)
         jax.block_until_ready(self._running)  # one at a time, as in `precise_batch_stats`
         self._running = self._forward(params, batch_stats, inputs)
@@ -57,13 +59,17 @@ class Evaluator:
     def __call__(
         self, task: Task, params: FlatParams, batch_stats: FlatParams, dataset: Dataset, title: str = "testing"
     ) -> Evaluation:
-        """Every example of the data set through the network.
+        """Run every example of the dataset through the network and return its evaluation.
 
         Args:
-          title: what is done, for progress and messages.
+          task: decides the batches and the figures.
+          params: parameters by name.
+          batch_stats: batch norm statistics by name.
+          dataset: the examples.
+          title: name of this pass, for progress and messages.
 
         Raises:
-          InputError: for a data set without examples.
+          InputError: for a dataset without examples.
         """
         if not len(dataset):
             raise InputError(f"there are no {task.example}s to evaluate")
@@ -83,7 +89,7 @@ class Evaluator:
             return gather_rows(arrays, rows)
 
     def _shown(self, batches: Iterable[Batch], title: str, total: int, of_all: float) -> Iterator[Batch]:
-        """The same batches; a batch is done when the next one is asked for."""
+        """Yield the same batches. A batch is done when the next one is asked for."""
         if self._progress is None:
             yield from batches
             return
@@ -97,10 +103,11 @@ class Evaluator:
 
 
 def gather_rows(arrays: Batch, rows: Sequence[int]) -> Batch:
-    """The arrays of all processes, in the order of the rows, of which several processes may have the same.
+    """Return the arrays of all processes in the order of the rows. Several processes may have the same rows.
 
     Args:
-      rows: the places in a batch that this process has.
+      arrays: this process's arrays, with one entry for each row.
+      rows: the rows of a batch that this process has.
     """
     if jax.process_count() == 1:
         return arrays

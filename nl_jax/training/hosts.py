@@ -1,4 +1,4 @@
-"""Several processes as one run: who they are, and what becomes of the others when one is lost."""
+"""Several processes as one run: how they join, and how the others end when one is lost."""
 
 import importlib.util
 import json
@@ -13,12 +13,13 @@ from jax.experimental import multihost_utils
 
 from nl_jax.errors import InputError
 
-# A process that was killed is noticed after this long, and the others end: well within a minute.
+# A killed process is noticed after this time, and the others end. This is well within a minute.
 LOST_SECONDS = 30
 CLUSTERS = ("auto", "none", "slurm", "ompi", "mpi4py", "k8s", "gcetpu", "gketpu")
-# Set by launchers of several processes, with the number of processes or their list.
+# Launchers of several processes set these variables to the number of processes or to their list.
 LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
-# Without all of these JAX cannot join the processes of a launcher, and would wait or fail in words of its own.
+# JAX joins the processes of a launcher only with all of these variables. Without them it waits, or fails with its
+# own message.
 NEEDED = {
     "SLURM_STEP_NUM_TASKS": (
         "SLURM_JOB_ID",
@@ -29,7 +30,7 @@ NEEDED = {
     ),
     "OMPI_COMM_WORLD_SIZE": ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
 }
-# Launchers that leave no address at which their processes could meet: number of processes, which one this is.
+# Launchers that give no address at which processes can meet: variables for the number and for the index of a process.
 STRANGERS = {
     "torchrun": ("WORLD_SIZE", "RANK"),
     "MPICH": ("PMI_SIZE", "PMI_RANK"),
@@ -42,16 +43,18 @@ TELL_AFTER = 5.0  # seconds of waiting for the others
 def join(
     cluster: str = "auto", coordinator: str = "", num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Makes this process one of several; to be called before anything else asks JAX for its devices.
+    """Make this process one of several. Call it before anything else asks JAX for its devices.
 
     Args:
-      cluster: "auto" asks the environment, in which Slurm, Open MPI, GKE and an indexed Kubernetes Job leave traces;
-        "none" is a run of one process; the others of CLUSTERS are JAX's names, for where no trace is left, as on the
-        hosts of a TPU pod slice (gcetpu).
-      coordinator: HOST:PORT of process 0, with the number of processes and this one's, where all are given by hand.
+      cluster: "auto" asks the environment, where Slurm, Open MPI, GKE and an indexed Kubernetes Job set variables.
+        "none" is a run of one process. The others of CLUSTERS are JAX's names, for an environment without such
+        variables, as on the hosts of a TPU pod slice (gcetpu).
+      coordinator: HOST:PORT of process 0. It is given by hand, together with the next two.
+      num_processes: the number of processes.
+      process_id: the index of this process.
 
     Raises:
-      InputError: where these do not go together, or the others cannot be found.
+      InputError: for arguments that do not fit together, and if the other processes cannot be found.
     """
     by_hand = {"coordinator": coordinator or None, "num_processes": num_processes, "process_id": process_id}
     given = {name: value for name, value in by_hand.items() if value is not None}
@@ -61,7 +64,7 @@ def join(
     if given and not (":" in coordinator and 0 <= process_id < num_processes):
         raise InputError(
             f"--coordinator={coordinator} --num_processes={num_processes} --process_id={process_id}: choose "
-            "HOST:PORT of process 0, 1 or more processes, and of these 0, 1, .."
+            "HOST:PORT of process 0, 1 or more processes, and a process_id from 0 to num_processes - 1"
         )
     if cluster not in CLUSTERS:
         raise InputError(f"--cluster={cluster!r} is unknown; choose one of {', '.join(CLUSTERS)}")
@@ -91,10 +94,11 @@ def join(
 
 
 def end(code: int, *, at_once: bool = False) -> None:
-    """Ends this process, where the others may be in the middle of something that waits for it.
+    """End this process while the others may be waiting for it.
 
-    Python's way out would wait for them. They hear of it from their broken connections, or after LOST_SECONDS. The
-    first process, which the others look to, leaves them time to say the same thing for themselves, unless `at_once`.
+    Python's normal exit would wait for the others. They learn of the end from broken connections, or after
+    LOST_SECONDS. The other processes depend on the first one, so it gives them time to print the same message,
+    unless `at_once`.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -104,17 +108,20 @@ def end(code: int, *, at_once: bool = False) -> None:
 
 
 def several() -> bool:
-    """Whether `join` made this process one of several."""
+    """Return whether `join` made this process one of several."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def gather(array: np.ndarray) -> np.ndarray:
-    """The arrays (n,..) of all processes one after another; every process has to ask, with one of the same shape."""
+    """Return the arrays (n,..) of all processes in one array.
+
+    Every process must call it, with an array of the same shape.
+    """
     return multihost_utils.process_allgather(array, tiled=True) if jax.process_count() > 1 else array
 
 
 def gather_json(content: list) -> list:
-    """The lists of all processes as one; every process has to ask."""
+    """Return the lists of all processes as one list. Every process must call it."""
     if jax.process_count() == 1:
         return content
     text = np.frombuffer(json.dumps(content).encode(), np.uint8)
@@ -126,12 +133,12 @@ def gather_json(content: list) -> list:
 
 
 def _launched_as_several() -> bool:
-    """Whether the environment tells of several processes, which can be joined.
+    """Return whether the environment describes several processes that can be joined.
 
     Raises:
-      InputError: where it tells of several and not enough to join them.
+      InputError: if it describes several processes but does not tell enough to join them.
     """
-    if "SLURM_PTY_PORT" in os.environ:  # a shell in which a person types, whose other tasks run nothing
+    if "SLURM_PTY_PORT" in os.environ:  # an interactive shell, whose other tasks run nothing
         return False
     counts = {name: _count(os.environ.get(name, "")) for name in LAUNCHERS}
     for name, needed in NEEDED.items():
@@ -145,7 +152,7 @@ def _launched_as_several() -> bool:
             return True
         raise InputError(
             "JOB_COMPLETION_INDEX tells of an indexed Kubernetes Job, whose processes are joined where "
-            f"KUBERNETES_SERVICE_HOST is set and the package kubernetes is installed. {ALONE}, as of a Job of one"
+            f"KUBERNETES_SERVICE_HOST is set and the package kubernetes is installed. {ALONE}, also a Job of one"
         )
     for launcher, (size, rank) in STRANGERS.items():
         count = os.environ.get(size, "")
@@ -158,14 +165,14 @@ def _launched_as_several() -> bool:
 
 
 def _count(value: str) -> int:
-    """How many processes a launcher's variable tells of."""
-    if not value or " " in value:  # where libtpu finds no other hosts, it leaves a sentence in place of their names
+    """Return the number of processes that a launcher's variable describes."""
+    if not value or " " in value:  # without other hosts libtpu sets a sentence in place of their names
         return 0
     return int(value) if value.isdigit() else len(value.split(","))
 
 
 def _by_launcher() -> str:
-    """Which process this is of how many, as the launcher has it."""
+    """Return the index of this process and the number of processes, as the launcher has set them."""
     for size, rank in (("SLURM_NTASKS", "SLURM_PROCID"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")):
         if size in os.environ and rank in os.environ:
             return f" (it is {os.environ[rank]} of {os.environ[size]}, by {size})"

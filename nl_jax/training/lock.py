@@ -1,4 +1,4 @@
-"""One run at a time in a workdir: the second one is told who is there, and a dead one is in nobody's way."""
+"""A lock that allows one run at a time in a workdir. A second run is told who holds it. A dead run blocks nobody."""
 
 import fcntl
 import json
@@ -19,21 +19,21 @@ from nl_jax.errors import InputError
 from nl_jax.places import Place, absolute, is_bucket
 
 NAME = ".lock"
-PATIENCE = 3.0  # seconds that a process which was killed may take to be gone
-# The file system's own locks end with their process. Where they are not seen by other machines, or do not exist, the
-# holder shows that it is alive by writing a new number this often, and another one watches for three times as long.
-# Two that begin at once find no holder: both write, and after half of this time the one that wrote last has it.
+PATIENCE = 3.0  # seconds that a killed process may take to disappear
+# The file system's locks end with their process. Other machines may not see these locks, or the file system may have
+# none. So the holder shows that it is alive: it writes a new number this often, and another process watches for three
+# times as long. If two begin at once, both find no holder and both write. After half of this time the last writer wins.
 BEAT = 5.0
 
-_held: set[Place] = set()  # by this process, which may ask again
+_held: set[Place] = set()  # locks of this process, which may ask again
 
 
 @contextmanager
 def only_run(directory: Place) -> Iterator[None]:
-    """Within it this run has the workdir, which must exist, for itself; all processes of one run ask together.
+    """Hold the workdir for this run. The workdir must exist, and all processes of a run must call this together.
 
     Raises:
-      InputError: on every process, where another run has it.
+      InputError: on every process, if another run holds the workdir.
     """
     path = absolute(directory) / NAME
     if path in _held:
@@ -59,13 +59,13 @@ def only_run(directory: Place) -> Iterator[None]:
 
 
 class _File:
-    """The note of who has the workdir, under a lock of POSIX, which a process that is forked does not inherit."""
+    """A file that names the holder of the workdir, under a POSIX lock, which a forked process does not inherit."""
 
     def __init__(self, path: Path):
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def lock(self) -> bool:
-        """Whether the file system has locks; this process then has this one. BlockingIOError where another has it."""
+        """Take the lock. Return whether the file system has locks. Raise BlockingIOError if another process has it."""
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except PermissionError as error:
@@ -107,7 +107,7 @@ class _Object:
 
 
 class _Lock:
-    """Of a workdir, with a beat for other machines."""
+    """The lock of a workdir, with a beat that other machines can see."""
 
     def __init__(self, path: Place):
         self._path, self._over, self._number = path, threading.Event(), 0
@@ -128,8 +128,8 @@ class _Lock:
 
     def release(self) -> None:
         self._over.set()
-        self._thread.join(BEAT)  # which may be in the middle of a beat
-        with suppress(Exception):  # then the next run sees that it no longer beats
+        self._thread.join(BEAT)  # the thread may be in the middle of a beat
+        with suppress(Exception):  # the next run sees that the beat has ended
             self._note.write(b"")
         self._note.close()
 
@@ -144,7 +144,7 @@ class _Lock:
                     raise InputError(self._in_use(self._read())) from None
                 time.sleep(0.1)
         holder = self._read()
-        # Of this machine, whose processes all see the lock, a holder without it is dead.
+        # All processes of this machine see the lock. So a holder on this machine without the lock is dead.
         if holder and not (locked and holder.get("host") == socket.gethostname()):
             self._watch(holder)
         self._write()
@@ -154,7 +154,7 @@ class _Lock:
                 raise InputError(self._in_use(now))
 
     def _watch(self, holder: dict) -> None:
-        """Returns when the holder is dead or has ended. Raises InputError where it beats."""
+        """Return when the holder is dead or has ended. Raise InputError if it beats."""
         for _ in range(30):
             time.sleep(BEAT / 10)
             if (now := self._read()) != holder:
@@ -169,7 +169,7 @@ class _Lock:
     def _read(self) -> dict:
         try:
             found = json.loads(self._note.read())
-        except ValueError:  # nothing, or half of it
+        except ValueError:  # the file is empty or half written
             return {}
         return found if isinstance(found, dict) and {"pid", "host", "since"} <= found.keys() else {}
 
@@ -181,5 +181,5 @@ class _Lock:
         while not self._over.wait(BEAT):
             try:
                 self._write()
-            except Exception:  # a full disk, or what a bucket's client raises: the next beat tries again
+            except Exception:  # a full disk, or an error of a bucket's client: the next beat tries again
                 continue

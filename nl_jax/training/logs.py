@@ -1,4 +1,4 @@
-"""What a run leaves in its workdir while it goes on: metrics.csv, TensorBoard events, curves.png, the bad examples."""
+"""The files that a run writes while it goes on: metrics.csv, TensorBoard events, curves.png, the bad examples."""
 
 import csv
 import io
@@ -14,22 +14,22 @@ from nl_jax.places import Growing, Place, read_text
 from nl_jax.training import hosts
 from nl_jax.training.task import Task
 
-# Of the machine, not of the network: means of a step, and the share of the peak of devices whose peak is known.
+# Columns about the machine, not the network: mean seconds of a step, and the share of the devices' peak if it is known.
 SECONDS = ("input_seconds", "compute_seconds", "checkpoint_seconds", "flops_utilisation")
 
 
 def rate_of(unit: str) -> str:
-    """The column of the speed of training: "clips_per_second", the median of which no pause spoils."""
+    """Return the column of the throughput: "clips_per_second". Take its median, which pauses do not change."""
     return f"{unit}s_per_second"
 
 
 def timing(unit: str) -> tuple[str, ...]:
-    """The columns that tell of the machine."""
+    """Return the columns about the machine."""
     return (rate_of(unit), *SECONDS)
 
 
 def columns(task: Task) -> tuple[str, ...]:
-    """The columns of a task's metrics.csv."""
+    """Return the columns of a task's metrics.csv."""
     metrics = [f"train_{name}" for name in task.train_figures]
     figures = [f"validation_{name}" for name in task.validation_figures]
     fixed = ["step", "learning_rate", "train_loss", *metrics, "grad_norm", "skipped_steps"]
@@ -37,9 +37,9 @@ def columns(task: Task) -> tuple[str, ...]:
 
 
 class MetricsLog:
-    """One row for every step that is logged; a context manager, which draws curves.png at its end.
+    """The log of the metrics, one row for every logged step. It is a context manager and draws curves.png at its end.
 
-    Rows after `step`, left by a run that was killed, are dropped on resuming. Only the main process writes.
+    When a killed run is resumed, rows after `step` are dropped. Only the main process writes.
     """
 
     def __init__(self, workdir: Place, step: int, task: Task, *, enabled: bool = True):
@@ -52,12 +52,12 @@ class MetricsLog:
         rows = [row for row in read_metrics(self._path) if int(row["step"]) <= step]
         self._columns = columns(task)
         self._file = Growing(self._path, csv_lines(self._columns, rows, header=True))
-        from tensorboardX import SummaryWriter  # imports PyTorch wherever that is installed
+        from tensorboardX import SummaryWriter  # tensorboardX imports PyTorch where it is installed
 
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """A row of metrics.csv, and the same for TensorBoard; names are those of `columns`."""
+        """Write a row of metrics.csv, and the same to TensorBoard. The names are those of `columns`."""
         if self._enabled:
             self._file.write(csv_lines(self._columns, [{"step": step, **values}]))
             for name, value in values.items():
@@ -75,7 +75,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Place) -> list[dict[str, str]]:
-    """The rows of a metrics.csv; a last line cut short by a kill is left out."""
+    """Return the rows of a metrics.csv, without a last line that a kill cut short."""
     if not path.exists():
         return []
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
@@ -83,7 +83,7 @@ def read_metrics(path: Place) -> list[dict[str, str]]:
 
 
 def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]], *, header: bool = False) -> str:
-    """The rows as lines of a CSV file with these columns."""
+    """Return the rows as lines of a CSV file with these columns."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)
     if header:
@@ -93,15 +93,18 @@ def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]], *, h
 
 
 class BadExamples:
-    """bad_videos.csv: every training example that could not be decoded, once, with the reason.
+    """The log of undecodable training examples, bad_videos.csv: each example once, with the reason.
 
     Args:
-      example: what an example is called: "video".
-      max_share: of the examples seen since the start or the resumption; with more of them undecodable the run stops.
-      rows: the places in a batch whose examples this process sees, where there are several.
+      workdir: folder of the file.
+      dataset: the training examples.
+      example: name of an example: "video".
+      max_share: the run stops if more than this share of the examples seen since its start or resumption
+        is undecodable.
+      rows: the rows of a batch that this process sees, if there are several processes.
 
-    Of several processes each sees its own, which may be another's too where they share them: they are put together,
-    and written by the first, in `exchange`.
+    Each process sees the examples of its own rows, and several processes may share a row. `exchange` joins the indices
+    of all processes, and the first process writes them.
     """
 
     def __init__(
@@ -111,16 +114,16 @@ class BadExamples:
         self._dataset, self._example = dataset, example
         self._max_share = max_share
         self._rows = rows
-        self._seen, self._bad = 0, set()  # seen since then
-        self._own = []  # not yet put together with those of other processes
+        self._seen, self._bad = 0, set()  # since the start or resumption
+        self._own = []  # indices not yet joined with those of other processes
         self.indices: set[int] = set()
         if self._path.exists():
             self.indices = {int(row["index"]) for row in csv.DictReader(io.StringIO(read_text(self._path), newline=""))}
 
     def add(self, failed) -> list[str]:
-        """Notes the indices (b,f) of a batch (-1 is none); returns a line for each that is new.
+        """Note the indices (b,f) of a batch (-1 is none). Return a line for each new one.
 
-        Raises InputError when too many of the examples seen, which count as 20 at least, are bad.
+        Raises InputError if too many of the examples seen are bad. Fewer than 20 seen examples count as 20.
         """
         if jax.process_count() > 1:
             self._own.append(failed)
@@ -128,9 +131,9 @@ class BadExamples:
         return self._note(failed)
 
     def exchange(self) -> list[str]:
-        """`add` for what all processes have seen since the last time; to be called by all of them after the same step.
+        """Apply `add` to the indices of all processes since the last call. All processes call it after the same step.
 
-        Not after every step: it waits for the devices.
+        Do not call it after every step, because it waits for the devices.
         """
         own, self._own = self._own, []
         if not own:
@@ -160,6 +163,6 @@ class BadExamples:
         if len(self._bad) > self._max_share * seen:
             first = [f"{self._dataset.names[i]}: {self._dataset.failure_reason(i)}" for i in sorted(self._bad)[:5]]
             raise InputError(
-                f"{len(self._bad)} of the first {seen} training {self._example}s cannot be decoded, max_bad_videos="
-                f"{self._max_share:g} of them are allowed. All are in {self._path}; the first: {'; '.join(first)}"
+                f"{len(self._bad)} of the first {seen} training {self._example}s cannot be decoded, more than the "
+                f"share max_bad_videos={self._max_share:g}. {self._path} lists them; the first: {'; '.join(first)}"
             )

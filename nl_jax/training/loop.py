@@ -1,4 +1,4 @@
-"""A training run, top to bottom: check, start or resume, train, test."""
+"""A training run from top to bottom: check, start or resume, train, test."""
 
 from collections.abc import Callable
 
@@ -17,19 +17,20 @@ from nl_jax.training.task import Results, Task
 def train(
     task: Task, directory: Place, start: Start | None = None, profile_steps: tuple[int, int] | None = None
 ) -> Results:
-    """Trains `task.config` in `directory`, or goes on where an earlier call stopped, and returns the test metrics.
+    """Train `task.config` in `directory`, or continue an earlier call, and return the test metrics.
 
     `nl_jax.runs.stages.train` calls it with the task of a config.
 
     Args:
+      task: the kind of run, with its config.
       directory: the workdir.
-      start: the run whose network this one starts from, inflated in time where this one has temporal kernels.
-      profile_steps: the first step to trace into `directory`/profile, and the one after the last.
+      start: the run whose network this one starts from. Its kernels are inflated in time where this network needs it.
+      profile_steps: the first step to trace into `directory`/profile, and the step after the last.
 
     Raises:
       InputError: for a config that cannot be run.
-      TrainingError: when the loss is not finite or a checkpoint cannot be saved.
-      Preempted: on SIGTERM or Ctrl-C, once the state is saved.
+      TrainingError: if the loss is not finite or a checkpoint cannot be saved.
+      Preempted: on SIGTERM or Ctrl-C, after the state is saved.
     """
     console = make_console()
     say = console.print
@@ -49,7 +50,7 @@ def train(
 
 
 def _tell(task: Task, directory: Place, setup: Setup, say: Callable[[str], None]) -> None:
-    """What is trained, on what."""
+    """Tell the user the network, the data and the devices of the run."""
     config = task.config
     if ignored := setup.train_set.ignored:
         say(f"{len(ignored)} files under {config.data.train} are not {task.example}s: {', '.join(ignored[:10])}")
@@ -65,7 +66,7 @@ def _train(run: Run) -> Results:
     config = run.config
     # ------------------------------------------------------------------------------------------------------- train
     with run:
-        if run.owed:  # the validation of this step, in which the run was asked to end
+        if run.owed:  # the run was asked to end during the validation of this step
             validation = run.validate(run.owed)
             run.log(run.owed, validation)
             run.save(validation)
@@ -76,7 +77,7 @@ def _train(run: Run) -> Results:
             last = run.step == config.steps
             stop = run.asked_to_end() and not last
             validate = last or (config.eval_every and run.step % config.eval_every == 0)
-            # What has been validated is saved, so that the best can be kept.
+            # A validated state is saved, so that the best checkpoint can be kept.
             save = stop or validate or run.step % config.checkpoint_every == 0
             if not (save or run.step % config.log_every == 0):
                 continue

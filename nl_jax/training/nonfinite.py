@@ -1,4 +1,4 @@
-"""When a loss or a gradient is not finite the run stops, or skips the step; the batch is written down."""
+"""A check for losses and gradients that are not finite. The run stops or skips the step, and the batch is recorded."""
 
 import numpy as np
 
@@ -9,13 +9,15 @@ from nl_jax.training.logs import csv_lines
 
 
 class NonFinite:
-    """Looks at the metrics of steps once they are on the host, so nothing waits for it.
+    """A check of the metrics of steps. It reads them once they are on the host, so no step waits for it.
 
     Args:
-      example: what an example is called: "video".
-      allowed: steps of the run that may be skipped (by `make_train_step`); with one more it stops.
-      skipped: those before this process's life.
-      process: number of this process among those that each read a part of a batch; None if there is one.
+      directory: folder for the list of the batch's examples.
+      dataset: the training examples.
+      example: name of an example: "video".
+      allowed: number of steps of the run that `make_train_step` may skip. The run stops at the next one.
+      process: number of this process, if several processes each read a part of a batch; else None.
+      skipped: number of steps skipped before this process started.
     """
 
     def __init__(
@@ -32,14 +34,15 @@ class NonFinite:
         self.skipped = skipped
 
     def finite(self, steps: list[dict[str, np.ndarray]], indices: list[np.ndarray], last: int) -> list[dict]:
-        """The metrics of the steps whose loss and gradient are finite.
+        """Return the metrics of the steps whose loss and gradient are finite.
 
         Args:
           steps: metrics of every step up to `last`.
-          indices: of the examples (b,) in the batch of each.
+          indices: for each step, the indices (b,) of the examples in its batch.
+          last: number of the last step.
 
         Raises:
-          TrainingError: for the first step that was not to be skipped, with its batch.
+          TrainingError: for the first step that may not be skipped. The message names its batch.
         """
         result = []
         for at, (metrics, index) in enumerate(zip(steps, indices, strict=True), start=last - len(steps) + 1):
@@ -50,13 +53,12 @@ class NonFinite:
             self.skipped += 1
             path = self._write(at, index)
             if self.skipped > self._allowed:
-                limit = f" after {self._allowed} that were skipped" if self._allowed else ""
+                limit = f" after {self._allowed} skipped steps" if self._allowed else ""
                 raise TrainingError(
                     f"the {bad[0]} is {metrics[bad[0]]} at step {at}{limit}, learning rate "
                     f"{metrics['learning_rate']:.3g}, batch {at - 1}, whose {self._example}s are in {path}; "
-                    "nothing was saved since. --debug_nans goes on from the last checkpoint and stops at the "
-                    "operation; else try a lower learning_rate or more warmup_steps, in a new workdir, or "
-                    "skip_nonfinite"
+                    "no checkpoint was saved since. --debug_nans starts from the last checkpoint and stops at the "
+                    "operation. Or try a lower learning_rate or more warmup_steps in a new workdir, or skip_nonfinite"
                 )
         return result
 

@@ -1,4 +1,4 @@
-"""From bytes to what a network sees."""
+"""Conversion of the bytes of videos and images to normalised network inputs."""
 
 from collections.abc import Callable
 
@@ -12,10 +12,15 @@ Normalize = Callable[[UInt8[Array, "*s 3"]], Float[Array, "*s 3"]]
 
 
 def make_normalize(config) -> Normalize:
-    """(x / 255 - mean) / std by channel, on the device: a quarter of the bytes travel.
+    """Return a function (x / 255 - mean) / std by channel.
+
+    It runs on the device, because bytes are a quarter of the data that float32 would send there.
 
     Args:
-      config: fields mean and std, three numbers each.
+      config: fields mean and std, three numbers each, for RGB in [0, 1].
+
+    Raises:
+      InputError: for a mean or std of another length, or a std that is not above 0.
     """
     for name, values in (("mean", config.mean), ("std", config.std)):
         if len(values) != 3 or (name == "std" and min(values) <= 0):

@@ -1,7 +1,7 @@
-"""Precise batch norm: the statistics a network is tested with, measured at its present weights.
+"""Precise batch norm: the statistics for testing a network, measured at its present weights.
 
-Running averages lag behind the weights and remember a few dozen batches. The released code instead passes 200 batches
-of training clips through the network before every evaluation and pools their moments; so do we.
+Running averages lag behind the weights and cover only a few dozen batches. The released code instead passes 200 batches
+of training clips through the network before every evaluation, and pools their moments. This module does the same.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,17 +19,19 @@ from nl_jax.training import sharding
 
 
 def has_running_statistics(model: nnx.Module) -> bool:
-    """Whether any norm of it takes its statistics from the batches that it sees in training."""
+    """Return whether any norm of the network takes its statistics from the training batches."""
     return any(isinstance(module, Norm) and module.has_running_statistics for _, module in nnx.iter_modules(model))
 
 
 def make_moments(
     graphdef: nnx.GraphDef, forward: Callable[[nnx.Module, dict[str, Array]], Any], mesh: Mesh
 ) -> Callable[[flat.FlatParams, flat.FlatParams, dict[str, Array]], flat.FlatParams]:
-    """(params, batch_stats, inputs (b,..)) -> mean and variance of this batch under every norm's name.
+    """Return a function (params, batch_stats, inputs (b,..)) -> mean and variance of this batch by norm.
 
     Args:
-      forward: (model, inputs) -> anything: the network is run for its statistics alone.
+      graphdef: structure of the network.
+      forward: (model, inputs) -> any result. The network runs only for its statistics.
+      mesh: the devices.
     """
 
     def moments(params, batch_stats, inputs):
@@ -46,13 +48,13 @@ def make_moments(
 def precise_batch_stats(
     moments, params: flat.FlatParams, batch_stats: flat.FlatParams, batches: Iterable[dict[str, jax.Array]]
 ) -> flat.FlatParams:
-    """The moments of all batches together, laid out as the statistics given."""
+    """Return the moments of all batches together, laid out as `batch_stats`."""
     if not batch_stats:
         return batch_stats
     found = []
-    for inputs in batches:  # made while the batch before it is computed
-        # One at a time: inputs would wait on the device, and programs that run at once on CPUs of several processes may
-        # exchange their sums in another order on each, and wait for one another for ever.
+    for inputs in batches:  # each batch is made while the one before it is computed
+        # One batch at a time, for two reasons. Inputs would wait on the device. On CPUs of several processes, programs
+        # that run at once may exchange their sums in different orders, and then wait for one another for ever.
         jax.block_until_ready(found[-1:])
         found.append(moments(params, batch_stats, inputs))
     stacked = {name: jnp.stack([batch[name] for batch in found]) for name in batch_stats}

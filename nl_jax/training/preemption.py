@@ -1,4 +1,4 @@
-"""Being told to stop: a run asked to end saves first, on all hosts after the same step."""
+"""Preemption: a run that is asked to end first saves its state, on all hosts after the same step."""
 
 import contextlib
 import itertools
@@ -12,15 +12,15 @@ from jax.experimental import multihost_utils
 
 from nl_jax.errors import Preempted
 
-# Moments at which this process has asked, in all runs of its life: the service of several hosts knows one row of them.
+# The number of calls of `asked` in all runs of this process. The service of several hosts counts them in one sequence.
 _MOMENTS = itertools.count(1)
 
 
 class Preemption:
-    """A context manager inside which SIGTERM and Ctrl-C are noted instead of ending the program at once.
+    """A context manager in which SIGTERM and Ctrl-C set a flag instead of ending the program at once.
 
-    A second signal acts as it would have. On several hosts JAX's own service hears SIGTERM on any of them, and names
-    one moment to all. What has been asked for once stays asked for.
+    A second signal has its usual effect. On several hosts JAX's service hears SIGTERM on any of them, and names one
+    moment to all. A request to end stays set.
     """
 
     def __init__(self):
@@ -28,13 +28,13 @@ class Preemption:
         self._before, self._pipe = {}, ()
 
     def asked(self) -> bool:
-        """Whether the run is to save and end now. Every host has to ask at the same moments: after every step, say."""
+        """Return whether the run must save and end now. Every host must ask at the same moments, say each step."""
         if jax.process_count() > 1:
             self._asked |= multihost_utils.reached_preemption_sync_point(next(_MOMENTS))
         return self._asked
 
     def heard(self) -> bool:
-        """Whether a signal has come to this process; for another thread, where the main one hangs in a system call."""
+        """Return whether a signal has come. Another thread asks, because the main one may hang in a system call."""
         if self._pipe and not self._heard:
             with contextlib.suppress(BlockingIOError):
                 self._heard = bool(os.read(self._pipe[0], 1))
@@ -42,9 +42,9 @@ class Preemption:
 
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
-        """A signal ends what happens within it, which waits for input that may never come, and Preempted is raised.
+        """Return a context for waiting for input that may never come. A signal ends the wait and raises Preempted.
 
-        Of several processes none can end alone: there it does nothing.
+        With several processes it does nothing, because no process can end alone.
         """
         self._interrupts = True
         try:
@@ -55,7 +55,7 @@ class Preemption:
             self._interrupts = False
 
     def over(self, batches: Iterable) -> Iterator:
-        """The same batches, as many on every host. Raises Preempted in place of the next where it is asked for."""
+        """Yield the batches, the same number on every host. Raise Preempted for the next after a request to end."""
         batches = iter(batches)
         while True:
             with self.interrupting():
@@ -85,7 +85,7 @@ class Preemption:
             self._active = False
 
     def __del__(self) -> None:
-        for end in self._pipe:  # not before, since another thread may look
+        for end in self._pipe:  # not earlier, because another thread may read
             os.close(end)
 
     def _restore(self) -> None:

@@ -1,4 +1,4 @@
-"""What a user sees of a run while it goes on."""
+"""The output of a run in the terminal."""
 
 from collections.abc import Mapping
 
@@ -11,15 +11,15 @@ from nl_jax.training.task import Task
 
 
 def make_console() -> Console:
-    """What tells the user of a run; of several processes only the first does."""
+    """Return the console that informs the user. With several processes only the first one prints."""
     return Console(quiet=jax.process_index() != 0, highlight=False, markup=False, soft_wrap=True)
 
 
 def make_progress(console: Console) -> Progress:
-    """Bars with the time left, in a line that fits a terminal of 80 columns; nothing where there is no terminal."""
+    """Return progress bars with the time left, for a terminal of 80 columns. Without a terminal they show nothing."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=14),  # the line fits a terminal of 80 columns
+        BarColumn(bar_width=14),  # so that the line fits 80 columns
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[status]}"),
@@ -31,10 +31,15 @@ def make_progress(console: Console) -> Progress:
 def show_step(
     progress: Progress, bar: TaskID, task: Task, step: int, row: dict[str, float], minutes_left: float | None
 ) -> None:
-    """Of a step that was logged: in the bar where there is a terminal, else, and of every validation, as a line.
+    """Show a logged step: in the bar, or without a terminal as a line. A validation is always a line.
 
     Args:
-      row: of metrics.csv.
+      progress: the bars.
+      bar: the bar of the training.
+      task: its kind of run.
+      step: number of finished steps.
+      row: the row of metrics.csv.
+      minutes_left: estimated time left in minutes, or None.
     """
     training = _words(task.train_figures, "train_", row)
     status = "  ".join([f"loss {row['train_loss']:.3f}", *training, f"{row[rate_of(task.unit)]:.0f} {task.unit}s/s"])

@@ -21,19 +21,19 @@ def at_batch_size(config: ConfigDict) -> ConfigDict:
     if config.batch_size < 1 or config.recipe_batch_size in (0, config.batch_size):
         return config
     factor = config.batch_size / config.recipe_batch_size
-    scaled = ConfigDict(config.to_dict())  # of its own
+    scaled = ConfigDict(config.to_dict())  # a copy
     changes = {name: attrgetter(name)(config) * factor for name in RATES}
     changes |= {name: round(attrgetter(name)(config) / factor) for name in STEPS}
     if decay_at := config.optimizer.get("decay_at"):
         changes["optimizer.decay_at"] = tuple(round(step / factor) for step in decay_at)
-    if config.eval_every:  # 0 of them is only at the end
+    if config.eval_every:  # 0 validates only at the end
         changes["eval_every"] = max(1, changes["eval_every"])
     scaled.update_from_flattened_dict(changes | {"recipe_batch_size": config.batch_size})
     return scaled.lock()
 
 
 def describe(given: ConfigDict, scaled: ConfigDict) -> str:
-    """What `at_batch_size` changed, as a sentence; "" for nothing."""
+    """Return a sentence on the changes of `at_batch_size`, or "" if there are none."""
     if given is scaled:
         return ""
     values = ((name, attrgetter(name)(given), attrgetter(name)(scaled)) for name in (*RATES, *STEPS))

@@ -1,4 +1,4 @@
-"""One training run as an object: what it holds, and one verb for everything that the loop does with it."""
+"""One training run as an object, with one method for each action of the loop."""
 
 import itertools
 import time
@@ -36,15 +36,15 @@ Row = dict[str, float]
 
 
 class Run:
-    """A run of a task in a workdir; a context manager, in which it can be stepped.
+    """A run of a task in a workdir. It is a context manager, in which it can be stepped.
 
     Args:
-      setup: of `check_run`, which has let the task and the workdir pass.
-      profile_steps: the first step to trace into `directory`/profile, and the one after the last.
+      setup: the result of `check_run` for this task and workdir.
+      profile_steps: the first step to trace into `directory`/profile, and the step after the last.
 
     Attributes:
-      step: how many steps are done.
-      owed: the row of this step where the run was asked to end in the middle of its validation, else None.
+      step: number of finished steps.
+      owed: the row of this step, if the run was asked to end during its validation, else None.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Run:
         schedule = make_schedule(config.optimizer, config.steps)
         optimizer = task.optimizer(schedule)
         self._graphdef, *arrays = flat.abstract(lambda: build(nnx.Rngs(0)))
-        self._model = flat.merge(self._graphdef, *arrays)  # of shapes
+        self._model = flat.merge(self._graphdef, *arrays)  # holds shapes
         self._state = state.create(build, optimizer, setup.mesh, config.seed)
         self._batches = self._train_batches(config.seed, config.batch_size, config.accumulate_steps)
         self._train_step = make_train_step(
@@ -80,9 +80,8 @@ class Run:
         forward = task.forward(setup.train_set)
         self._moments = make_moments(self._graphdef, forward, setup.mesh)
         self._key, self._precise_seed = _other_seeds(config.seed)
-        # What looks after it.
         self._preemption, self._progress = Preemption(), make_progress(console)
-        say = self.say if jax.process_count() == 1 else say_here  # of several, each speaks for itself
+        say = self.say if jax.process_count() == 1 else say_here  # with several processes each one prints
         waits = {"warn_after": config.input_warning, "end_after": config.input_timeout}
         self._watchdog = Watchdog(say, **waits, notes=notes_of_run(), asked=self._preemption.heard)
         looks = {"watch": self._watched, "waiting": self._watchdog.waiting_for, "progress": self._progress}
@@ -101,7 +100,7 @@ class Run:
     # ---------------------------------------------------------------------------------------------------- start and end
 
     def resume_or_start(self, start: Start | None) -> None:
-        """Goes on from the newest checkpoint; where there is none, begins with a new network or that of `start`."""
+        """Continue from the newest checkpoint, or else begin with a new network or with the network of `start`."""
         newest = newest_of(self.directory, self._checkpoints)
         if newest is not None:
             self._state, data_state = newest.restore(self._state)
@@ -130,18 +129,18 @@ class Run:
         return self
 
     def __exit__(self, *error) -> bool | None:
-        """Closes the log, waits for the last checkpoint to be whole, and no longer listens to signals."""
+        """Close the log, wait for the last checkpoint to be whole, and restore the handling of signals."""
         with self._watchdog.waiting_for("the last checkpoint to be whole"):
             return self._contexts.__exit__(*error)
 
     # --------------------------------------------------------------------------------------------------------- stepping
 
     def read(self) -> Batch:
-        """The next batch. Where the run is asked to end meanwhile, it does so: the batch may never come."""
+        """Return the next batch. If the run is asked to end meanwhile, it ends, because the batch may never come."""
         if self._row_began is None:
             self._row_began = time.monotonic()
         self._profile.before(self.step)
-        self._place = self._batches.get_state()  # a signal can come when a batch is counted and not yet here
+        self._place = self._batches.get_state()  # a signal can come after a batch is counted and before it is here
         try:
             waiting = self._watchdog.waiting_for(f"batch {self.step}")
             with self._times.of("input"), waiting, self._preemption.interrupting():
@@ -157,13 +156,13 @@ class Run:
         return batch
 
     def compute(self, batch: Batch) -> None:
-        """One step, which is queued: its metrics are looked at when a row is due."""
+        """Queue one step. Its metrics are read when a row is due."""
         with self._times.of("compute"):
             batch = {name: batch[name] for name in self.setup.example}
             batch = sharding.put_batch(batch, self.setup.mesh, self.config.accumulate_steps)
             self._state, metrics = self._train_step(self._state, batch, self._key)
             self._metrics.append(metrics)
-            # Steps are queued, and with each its batch on the device: one waits there while one is computed.
+            # Each queued step holds its batch on the device. So one step waits there while another is computed.
             with self._watchdog.waiting_for(f"step {self.step} of all processes"):
                 jax.block_until_ready(self._metrics[-2:-1])
         self.step += 1
@@ -171,11 +170,11 @@ class Run:
         self._progress.advance(self._bar)
 
     def asked_to_end(self) -> bool:
-        """Whether the run is to save and end now; every process asks after every step."""
+        """Return whether the run must save and end now. Every process asks after every step."""
         return self._preemption.asked()
 
     def take_row(self) -> Row:
-        """Means of the metrics since the last row, and how long the steps took; stops at what is not finite."""
+        """Return mean metrics and times of the steps since the last row, after a check that the metrics are finite."""
         config, count = self.config, len(self._metrics)
         with self._watchdog.waiting_for("the bad examples of all processes"):
             self._tell_bad(self._bad.exchange())
@@ -198,10 +197,10 @@ class Run:
     # -------------------------------------------------------------------------------------- validating, logging, saving
 
     def validate(self, row: Row) -> Results:
-        """The figures of the validation set, with precise statistics of batch norm, which the state then has.
+        """Return the figures of the validation set. They use precise batch norm, whose statistics the state then has.
 
         Raises:
-          Preempted: where the run is asked to end meanwhile; the state of before is saved, with the row that is owed.
+          Preempted: if the run is asked to end meanwhile. The old state is saved, with the row that is owed.
         """
         before = self._state
         try:
@@ -217,7 +216,7 @@ class Run:
             ) from None
 
     def log(self, row: Row, validation: Results | None) -> None:
-        """A row of metrics.csv, and a line for the user."""
+        """Write a row of metrics.csv, and tell the user."""
         figures = validation or {}
         row |= {f"validation_{name}": figures[name] for name in figures if name in self.task.validation_figures}
         self._log.write(self.step, row)
@@ -228,20 +227,20 @@ class Run:
         self._checkpoints.check()
 
     def save(self, validation: Results | None) -> None:
-        """A checkpoint, in the background; what has been validated may be the best."""
+        """Save a checkpoint in the background. A validated state may be the best."""
         figures = validation or {}
         figure = next(((name, figures[name]) for name in self.task.best if name in figures), None)
         with self._times.of("checkpoint"), self._watchdog.waiting_for(f"the checkpoint of step {self.step}"):
             self._checkpoints.save(self._state, self._data_state(), figure)
 
     def end(self) -> None:
-        """Raises Preempted, once the last checkpoint is whole."""
+        """Raise Preempted, after the last checkpoint is whole."""
         with self._watchdog.waiting_for(f"the checkpoint of step {self.step}"):
             self._checkpoints.wait()
         raise Preempted(f"asked to end: saved at step {self.step}; the same command goes on from there")
 
     def test(self) -> Results:
-        """The final figures, on the test set, which are written down and told."""
+        """Test the network on the test set. Write the final figures, tell them to the user, and return them."""
         try:
             with self._preemption, self._watchdog, self._progress:
                 evaluation = self._evaluate(self.setup.test_set, "testing")
@@ -297,5 +296,5 @@ class Run:
 
 
 def _other_seeds(seed: int) -> tuple[jax.Array, int]:
-    """Of the key of all losses and of the batches for precise batch norm: unlike those of training, for every seed."""
+    """Return a key for all losses and a seed for precise batch norm. Their numbers differ from those of training."""
     return jax.random.fold_in(jax.random.key(seed), 1), int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])

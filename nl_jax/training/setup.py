@@ -1,4 +1,4 @@
-"""Whether a run can be carried out, before anything is written or trained."""
+"""Checks that a run can be carried out, before anything is written or trained."""
 
 import dataclasses
 from operator import attrgetter
@@ -55,10 +55,14 @@ NUMBERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What a run that can be carried out is made of.
+    """The parts of a run that has passed its checks.
 
     Attributes:
-      example: what the loss sees of a training example; the other arrays of a batch stay where they were made.
+      mesh: the devices.
+      train_set, validation_set, test_set: the datasets.
+      example: shapes of the arrays of a training example that the loss needs. The other arrays of a batch
+        stay on the host.
+      summary: layers and cost of the network.
     """
 
     mesh: Mesh
@@ -70,9 +74,9 @@ class Setup:
 
 
 def check_run(task: Task, directory: Place) -> Setup:
-    """What the run is made of, or InputError for what cannot be run.
+    """Return the parts of the run, or raise InputError for a run that is not possible.
 
-    Nothing is written, and nothing trained: of a chain every stage is checked before the first one begins.
+    Nothing is written or trained. In a chain, all stages are checked before the first one begins.
     """
     config = task.config
     check_ranges(config, NUMBERS)
@@ -96,7 +100,7 @@ def check_run(task: Task, directory: Place) -> Setup:
 
 
 def check_ranges(config: ConfigDict, numbers: dict[str, str]) -> None:
-    """Raises InputError for a field, {"optimizer.momentum": one of RANGES, ..}, that is out of its range."""
+    """Raise InputError for a field out of its range. `numbers` is {"optimizer.momentum": one of RANGES, ..}."""
     for name, valid in numbers.items():
         if not RANGES[valid](value := attrgetter(name)(config)):
             raise InputError(f"{name}={value} is out of range; choose {valid}")

@@ -1,10 +1,10 @@
-"""Every rule of what lives where.
+"""All rules of which device holds which part of an array.
 
 Axes of the mesh: `data` splits the batch, `fsdp` the batch and the state, `time` the frames of every clip.
 
-An array of the state is split over `fsdp` along its largest axis that divides, and gathered by XLA where it is used;
-small ones are kept whole, since gathering them costs more than they weigh. Of a clip each device of `time` has its
-frames, and so its part of every activation; `ops.devices` says what crosses.
+An array of the state is split over `fsdp`, along its largest axis that `fsdp` divides. XLA gathers it for its use.
+Small arrays stay whole, because gathering them costs more than the memory saved. Each device of `time` has its frames
+of a clip, and so its part of every activation. `ops.devices` describes the exchanges between them.
 """
 
 import functools
@@ -24,9 +24,10 @@ MIN_SHARDED_SIZE = 2**14
 
 
 def make_mesh(data: int, fsdp: int, time: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh over all devices, or those given; data=-1 takes what the others leave.
+    """Return a mesh over all devices, or over the given ones. With data=-1, `data` takes the devices that are left.
 
-    Raises InputError where it does not fit.
+    Raises:
+      InputError: for sizes that do not fit the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
@@ -45,7 +46,7 @@ def make_mesh(data: int, fsdp: int, time: int = 1, devices: Sequence[jax.Device]
 
 
 def check_batch(name: str, batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
-    """Raises InputError unless the batch divides over the mesh, in each of the parts that a step takes it in."""
+    """Raise InputError unless the batch divides over the mesh, in each of the `accumulate` parts of a step."""
     unit = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
     if batch_size < 1 or batch_size % unit:
         below = batch_size // unit * unit
@@ -58,7 +59,7 @@ def check_batch(name: str, batch_size: int, mesh: Mesh, accumulate: int = 1) -> 
 
 
 def check_frames(frames: Mapping[str, int], mesh: Mesh) -> None:
-    """Raises InputError unless `time` divides the number of frames, by place in the network, everywhere."""
+    """Raise InputError unless `time` divides the number of frames at every place in the network."""
     time = mesh.shape["time"]
     if any(count % time for count in frames.values()):
         fitting = [d for d in _divisors(math.gcd(*frames.values())) if mesh.size % d == 0]
@@ -67,23 +68,23 @@ def check_frames(frames: Mapping[str, int], mesh: Mesh) -> None:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """Return the sharding of an array that is whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh, ndim: int = 1, accumulate: int = 1) -> NamedSharding:
-    """Of an array (b,..), of five axes where these are clips (b,t,h,w,c); with `accumulate` (k,b/k,..)."""
+    """Return the sharding of an array (b,..), or with `accumulate` (k,b/k,..). Five axes are clips (b,t,h,w,c)."""
     parts = (None,) if accumulate > 1 else ()
     return NamedSharding(mesh, PartitionSpec(*parts, BATCH, *(("time",) if ndim == 5 else ())))
 
 
 def state_shardings(mesh: Mesh, state: PyTree) -> PyTree[NamedSharding]:
-    """Of every array of a state, or of its shapes, by the rule above."""
+    """Return the shardings of all arrays of a state, or of its shapes, by the rules above."""
     return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape["fsdp"])), state)
 
 
 def within(mesh: Mesh, function: Callable) -> Callable:
-    """`function`, which knows the axes of the mesh while it is traced: `ops.devices` asks for them."""
+    """Return `function`, traced inside the mesh so that `ops.devices` can ask for its axes."""
 
     @functools.wraps(function)
     def traced(*arguments):
@@ -95,9 +96,9 @@ def within(mesh: Mesh, function: Callable) -> Callable:
 
 @functools.lru_cache
 def local_rows(mesh: Mesh, batch_size: int, accumulate: int = 1) -> tuple[int, ...]:
-    """The places in a batch of the clips of which this process's devices hold frames, in order.
+    """Return the rows of a batch whose clips have frames on this process's devices, in order.
 
-    A batch taken in `accumulate` parts is split part by part, so that every device has its share of each.
+    A batch taken in `accumulate` parts is split part by part, so that every device has its share of each part.
     """
     rows = np.arange(batch_size).reshape(accumulate, -1)
     held = NamedSharding(mesh, PartitionSpec(None, BATCH)).addressable_devices_indices_map(rows.shape)
@@ -105,9 +106,9 @@ def local_rows(mesh: Mesh, batch_size: int, accumulate: int = 1) -> tuple[int, .
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, accumulate: int = 1) -> dict[str, jax.Array]:
-    """This process's `local_rows` of a batch as one array (b,..) over all devices of all processes.
+    """Put this process's `local_rows` of a batch on the devices, as one array (b,..) over all devices of all processes.
 
-    With `accumulate` above 1 it is (k,b/k,..): the parts of a step one after another.
+    With `accumulate` above 1 the array is (k,b/k,..), the parts of a step one after another.
     """
     return {name: _put(array, mesh, accumulate) for name, array in batch.items()}
 

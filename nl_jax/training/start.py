@@ -1,4 +1,4 @@
-"""Where a run starts: the weights of another workdir, inflated, folded and laid out as this run needs them."""
+"""The start of a run: the weights of another workdir, inflated, folded and laid out for this run."""
 
 import dataclasses
 from collections.abc import Callable
@@ -28,28 +28,31 @@ class Start:
     task: Task
 
     def classes(self) -> tuple[str, ...]:
-        """Of its network."""
+        """Return the classes of its network."""
         return workdir.read_classes(self.directory)
 
     def arrays(self, mesh: Mesh) -> list[FlatParams]:
-        """Parameters and statistics of its network, laid out over the mesh."""
+        """Return parameters and statistics of its network, laid out over the mesh."""
         return list(workdir.restore_arrays(self.directory, self.task, mesh)[1:])
 
 
 def take_over(
     train_state: TrainState, start: Start, task: Task, classes: tuple[str, ...], mesh: Mesh
 ) -> tuple[TrainState, Report]:
-    """The state with parameters and statistics of the network in a workdir wherever this one has them.
+    """Return the state with the parameters and statistics of another network, wherever both have them.
 
-    Kernels are inflated in time, batch norm is folded where this network has affine layers, and the classifier is taken
-    over if it tells the same classes apart.
+    Kernels are inflated in time. Batch norm is folded where this network has affine layers. The classifier is taken
+    over if both networks have the same classes.
 
     Args:
-      task: of the state.
-      classes: that its network tells apart.
+      train_state: the state of this run.
+      start: the run that has the other network.
+      task: the task of this run.
+      classes: the classes of this run.
+      mesh: the devices.
 
     Raises:
-      InputError: for arrays that do not fit, or a network that was trained on inputs normalised otherwise.
+      InputError: for arrays that do not fit, or a network whose training inputs were normalised in another way.
     """
     _check_inputs(task.config, start.task.config, f"{start.directory} was trained")
     arrays = start.arrays(mesh)
@@ -62,30 +65,30 @@ def take_over(
 
 
 def check_stage(task: Task, num_classes: int, source: Task, num_source_classes: int) -> None:
-    """Whether the network of a stage, which is not trained yet, will be one that this run can start from.
+    """Check that this run can start from the network of a stage that is not trained yet.
 
     Raises:
-      InputError: as `take_over` and `check_blocks_can_learn` would, hours later.
+      InputError: for an error that `take_over` and `check_blocks_can_learn` would raise hours later.
     """
     _check_inputs(task.config, source.config, f"{task.config.start.stage} is trained")
     graphdef, *ours = flat.abstract(lambda: task.build(num_classes, nnx.Rngs(0)))
     _, *theirs = flat.abstract(lambda: source.build(num_source_classes, nnx.Rngs(0)))
-    # Zeros that take no memory: shapes and names are what counts.
+    # Zeros that take no memory. Only shapes and names count here.
     theirs = [{name: np.broadcast_to(np.float32(0), a.shape) for name, a in part.items()} for part in theirs]
     jax.eval_shape(lambda: _fitted(*ours, theirs, task, source, False)[:2])
     _check_blocks(flat.merge(graphdef, *ours), theirs[0].__contains__)
 
 
 def _check_inputs(ours: ConfigDict, theirs: ConfigDict, whose: str) -> None:
-    if theirs.input.to_dict() != ours.input.to_dict():  # whether or not they are locked
+    if theirs.input.to_dict() != ours.input.to_dict():  # the dicts are compared, because only one config may be locked
         raise InputError(
             f"{whose} with input.mean={theirs.input.mean} and input.std={theirs.input.std}, and this run has "
-            f"input.mean={ours.input.mean} and input.std={ours.input.std}; set them alike"
+            f"input.mean={ours.input.mean} and input.std={ours.input.std}; set both to the same values"
         )
 
 
 def _fitted(params, batch_stats, arrays, task: Task, source_task: Task, same_classes: bool):
-    """Parameters and statistics with those of `arrays` wherever these have them, and the report."""
+    """Return parameters and statistics, replaced by those of `arrays` where these have them, and the report."""
     arrays = [task.start_arrays(source_task, part) for part in arrays]
     source, folded = norms.fold(arrays[0] | arrays[1], {*params, *batch_stats}, norms.OUR_EPSILON)
     new, old = ({name: source[name] for name in part if name in source} for part in arrays)
@@ -96,19 +99,20 @@ def _fitted(params, batch_stats, arrays, task: Task, source_task: Task, same_cla
 
 
 def check_planes(planes: str) -> None:
-    """Raises InputError for a way to inflate that does not exist."""
+    """Raise InputError for an unknown way to inflate."""
     if planes not in PLANES:
         raise InputError(f"start.planes={planes!r} is unknown; choose one of {', '.join(PLANES)}")
 
 
 def check_blocks_can_learn(model: nnx.Module, params: FlatParams) -> None:
-    """A new block is the identity by a scale of zero, which a frozen norm would keep for ever.
+    """Check that no new block is frozen as the identity. Its scale is zero, and a frozen norm would keep it so.
 
     Args:
       model: the network, whose arrays may be shapes.
+      params: parameters by name.
 
     Raises:
-      InputError: for a block that would stay so.
+      InputError: for a block that would stay the identity.
     """
     _check_blocks(model, lambda name: np.asarray(params[name]).any())
 

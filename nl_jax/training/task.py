@@ -1,4 +1,4 @@
-"""What a kind of run decides: the loop, the checks and the programs ask it, and nothing else knows.
+"""The protocol of a task, which is a kind of run. The loop, the checks and the programs ask it for all that differs.
 
 A task is written in one file under `nl_jax/tasks` and chosen in `nl_jax/tasks/__init__.py`.
 """
@@ -25,49 +25,49 @@ SPLITS = ("train", "validation", "test")
 Example = dict[str, jax.ShapeDtypeStruct]
 Metrics = dict[str, Float[Array, ""]]
 Results = dict[str, float | int | str]
-# (inputs) -> outputs of the network: one row for every example of the batch, on every process.
+# From inputs to outputs of the network: one row for every example of the batch, on every process.
 Forward = Callable[[Batch], Any]
-# (arrays of this process's rows of a batch) -> those of all rows, on every process.
+# From the arrays of this process's rows of a batch to the arrays of all rows, on every process.
 Gather = Callable[[Batch], Batch]
 
 
 @runtime_checkable
 class TrainBatches(Protocol):
-    """Endless batches, which can be taken up again anywhere."""
+    """Endless batches that can continue from any place."""
 
     def __iter__(self) -> Iterator[Batch]: ...
 
     def __next__(self) -> Batch: ...
 
     def close(self) -> None:
-        """Ends the worker processes."""
+        """End the worker processes."""
         ...
 
     def get_state(self) -> dict[str, int]:
-        """What a checkpoint keeps of the place."""
+        """Return the place in the batches, for a checkpoint."""
         ...
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes to the place where `get_state` was asked."""
+        """Go to the place that `get_state` returned."""
         ...
 
 
 @runtime_checkable
 class Evaluation(Protocol):
-    """What a network gave for every example of a data set.
+    """The outputs of a network for every example of a dataset.
 
     Attributes:
-      failed: which examples could not be decoded; they count as wrong.
+      failed: which examples could not be decoded. They count as wrong.
     """
 
     failed: Bool[np.ndarray, "n"]
 
     def metrics(self) -> Results:
-        """The figures, the number of examples and the hash of their list."""
+        """Return the figures, the number of examples and the hash of their list."""
         ...
 
     def save(self, directory: Path, dataset: Dataset) -> Path:
-        """Writes what was found of every example, and returns the file."""
+        """Write the results of every example, and return the file."""
         ...
 
 
@@ -76,21 +76,21 @@ class Task(Protocol):
     """One kind of run, for one config.
 
     Attributes:
-      config: of the run, as those under `configs`.
-      unit: what a batch is counted in, in the singular: "clip".
-      example: what a data set is counted in, in the singular: "video".
-      inputs: the arrays of a batch that the network reads in testing; the others are for the loss.
-      train_figures: name of every metric of `loss` to its words beside the progress bar, a format string of its mean,
-        such as "top-1 {:.1%}"; "" for a metric that is only logged. The same of the figures of a validation in
-        `validation_figures`. Both decide the columns of metrics.csv.
-      result_figures: figures of results.json that are shares to their words in the report.
-      best: figures of a validation; the highest value of the first that a validation has is the best checkpoint.
-      curves: of curves.png and of the report.
-      validated_on: "validation", or what stands for it in this run, such as "the training videos".
+      config: the config of the run, as under `configs`.
+      unit: name of one item of a batch: "clip".
+      example: name of one item of a dataset: "video".
+      inputs: the arrays of a batch that the network reads in testing. The other arrays are for the loss.
+      train_figures: from the name of every metric of `loss` to its words beside the progress bar, a format string of
+        its mean such as "top-1 {:.1%}". "" is for a metric that is only logged. `validation_figures` has the same for
+        the figures of a validation. Both decide the columns of metrics.csv.
+      result_figures: from figures of results.json that are shares to their words in the report.
+      best: names of figures. The best checkpoint has the highest value of the first one that a validation has.
+      curves: the curves of curves.png and of the report.
+      validated_on: "validation", or the data used in its place, for example "the training videos".
       paper: format string of `config.paper`, the figures that the paper reports.
-      by_class: how the names of parameters begin that depend on the classes; a network that tells other classes apart
-        does not hand them on.
-      test_options: fields of `config.data` that `experiments.evaluate` has flags for: (int or the choices, help).
+      by_class: prefixes of the names of parameters that depend on the classes. They are
+        not taken over from a network with other classes.
+      test_options: fields of `config.data` that are flags of `experiments.evaluate`: (int or the choices, help).
     """
 
     config: ConfigDict
@@ -110,59 +110,59 @@ class Task(Protocol):
     # ------------------------------------------------------------------------------------------------------- the config
 
     def check(self) -> None:
-        """Raises InputError for a value of the config that no data and no devices could make right."""
+        """Raise InputError for a value of the config that is wrong for any data and any devices."""
         ...
 
     def check_mesh(self, mesh: Mesh, num_classes: int, example: Example) -> None:
-        """Raises InputError where the mesh cannot divide a batch of examples of these shapes as the network needs."""
+        """Raise InputError if the mesh cannot divide a batch of examples of these shapes as the network needs."""
         ...
 
     def check_test(self, mesh: Mesh, dataset: Dataset) -> None:
-        """Raises InputError where the mesh cannot divide the examples of a data set that is to be tested."""
+        """Raise InputError if the mesh cannot divide the examples of a dataset in a test."""
         ...
 
     # --------------------------------------------------------------------------------------------------------- the data
 
     def open_split(self, split: str, classes: tuple[str, ...] | None = None) -> Dataset:
-        """A split of `config.data`, one of SPLITS; `classes` fixes the order of the labels."""
+        """Open a split of `config.data`, one of SPLITS. `classes` fixes the order of the labels."""
         ...
 
     def measured_on(self, split: str) -> str:
-        """What a figure of this split is measured on, in words."""
+        """Return, in words, the data on which a figure of this split is measured."""
         ...
 
     def notes(self, dataset: Dataset) -> Sequence[str]:
-        """What the user should know of the training data: what is left out, say. A line each; none by default."""
+        """Return notes for the user on the training data, for example on files left out. By default there are none."""
         return ()
 
     def describes(self, dataset: Dataset) -> Mapping[str, object]:
-        """File name to content of what a workdir keeps of the training data, as JSON, beside the classes."""
+        """Return {file name: content for JSON}: facts on the training data that a workdir keeps beside the classes."""
         return {}
 
     def train_batches(self, dataset: Dataset, *, batch_size: int, seed: int, rows: Sequence[int]) -> TrainBatches:
-        """This process's `rows` of every batch. Batch k depends on the seed and on k alone."""
+        """Return this process's `rows` of every batch. Batch k depends only on the seed and on k."""
         ...
 
     def test_batches(self, dataset: Dataset, rows: Sequence[int]) -> Iterator[Batch]:
-        """This process's `rows` of batches of `config.eval_batch_size`, every example once and in order."""
+        """Yield this process's `rows` of batches of `config.eval_batch_size`, every example once and in order."""
         ...
 
     def example_shapes(self, dataset: Dataset | None = None) -> Example:
-        """What `loss` sees of one training example, without its batch axis.
+        """Return the shapes of the arrays of one training example that `loss` needs, without batch axis.
 
         Raises:
-          InputError: where the config does not say it and there is no data set.
+          InputError: if the config does not give them and there is no dataset.
         """
         ...
 
     # ------------------------------------------------------------------------------------------------------ the network
 
     def build(self, num_classes: int, rngs: nnx.Rngs) -> nnx.Module:
-        """A new network."""
+        """Build a new network."""
         ...
 
     def summary(self, num_classes: int, example: Example) -> Summary:
-        """What the network is made of and costs for one example.
+        """Return the layers of the network and its cost for one example.
 
         Raises:
           InputError: for a network that cannot be built, or that does not fit the example.
@@ -170,11 +170,11 @@ class Task(Protocol):
         ...
 
     def optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """With all that differs from parameter to parameter: decay, rates, what is frozen."""
+        """Return the optimizer with all settings that differ between parameters: decay, rates, frozen parameters."""
         ...
 
     def loss(self, model: nnx.Module, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Metrics]:
-        """The loss of a batch (b,..) and the metrics of `train_figures`; `key` is for dropout and samples."""
+        """Return the loss of a batch (b,..) and the metrics of `train_figures`. `key` is for dropout and samples."""
         ...
 
     def compiler_options(self, example: Example) -> Mapping[str, object]:
@@ -182,27 +182,30 @@ class Task(Protocol):
         return {}
 
     def forward(self, dataset: Dataset) -> Callable[[nnx.Module, dict[str, Array]], Any]:
-        """The function (model, inputs) -> outputs that tests a network on examples like those of the data set."""
+        """Return the function (model, inputs) -> outputs that tests a network on examples like those of the dataset."""
         ...
 
     def start_arrays(self, source: "Task", arrays: FlatParams) -> FlatParams:
-        """The arrays of the network of another run under the names that they have in this one's."""
+        """Return the arrays of another run's network under the names that they have in this run's network."""
         ...
 
     # ------------------------------------------------------------------------------------------------------ the figures
 
     def evaluate(self, dataset: Dataset, batches: Iterable[Batch], forward: Forward, gather: Gather) -> Evaluation:
-        """Every example through the network.
+        """Run every example through the network.
 
         Args:
-          batches: those of `test_batches`, as this process has them.
+          dataset: the examples.
+          batches: this process's batches of `test_batches`.
+          forward: runs the network on a batch.
+          gather: joins the rows of all processes.
         """
         ...
 
     def results(self, evaluation: Evaluation, dataset: Dataset, measured_on: str) -> Results:
-        """What results.json says of a test."""
+        """Return the content of results.json for a test."""
         ...
 
     def describe(self, results: Results) -> str:
-        """The results as sentences that say what they were measured on."""
+        """Return the results as sentences, with the data they were measured on."""
         ...

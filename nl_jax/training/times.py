@@ -1,4 +1,4 @@
-"""Where the time of a step goes, and traces of it."""
+"""The time of a step by its parts, and traces of steps."""
 
 import time
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ PARTS = ("input", "compute", "checkpoint")
 
 
 class Times:
-    """Seconds that the loop has waited for its input, for the device, and for checkpoints to be handed over."""
+    """The seconds that the loop has spent on input, on the device, and on handing over checkpoints."""
 
     def __init__(self):
         self._seconds = dict.fromkeys(PARTS, 0.0)
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
-        """Counts what happens within it as time of that one of PARTS."""
+        """Count the time inside the context for `part`, one of PARTS."""
         began = time.perf_counter()
         try:
             yield
@@ -28,17 +28,18 @@ class Times:
             self._seconds[part] += time.perf_counter() - began
 
     def take(self, steps: int) -> dict[str, float]:
-        """{"input_seconds", ..}: means of the steps since the last call."""
+        """Return {"input_seconds", ..}: means over the steps since the last call."""
         means = {f"{part}_seconds": seconds / steps for part, seconds in self._seconds.items()}
         self._seconds = dict.fromkeys(PARTS, 0.0)
         return means
 
 
 class Profile:
-    """A trace of some steps, for TensorBoard or Perfetto; outside of them it costs nothing.
+    """A trace of some steps, for TensorBoard or Perfetto. Other steps are not slowed down.
 
     Args:
-      steps: the first, and the one after the last, counted as the loop counts finished steps; None traces nothing.
+      directory: folder of the trace, in a file system.
+      steps: the first step and the step after the last, as numbers of finished steps. None traces nothing.
     """
 
     def __init__(self, directory: Place, steps: tuple[int, int] | None):
@@ -49,26 +50,26 @@ class Profile:
         self._running = False
 
     def before(self, step: int) -> None:
-        """To be called before every step, with the number of those that are done."""
+        """Call this before every step, with the number of finished steps."""
         if self._first <= step < self._end and not self._running:
             jax.profiler.start_trace(self._directory)
             self._running = True
 
     def after(self, step: int, result) -> None:
-        """To be called after every step; waits for `result` where the trace ends."""
+        """Call this after every step. It waits for `result` where the trace ends."""
         if self._running and step >= self._end:
             jax.block_until_ready(result)
             self.close()
 
     def close(self) -> None:
-        """Ends a trace that is still going on."""
+        """End a trace that is still running."""
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
 
 
 def parse_steps(flag: str | None) -> tuple[int, int] | None:
-    """FIRST:END of --profile_steps, which traces steps FIRST up to, not including, END."""
+    """Parse FIRST:END of --profile_steps. It traces the steps from FIRST up to, not including, END."""
     if not flag:
         return None
     first, _, end = flag.partition(":")

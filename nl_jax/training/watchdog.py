@@ -1,7 +1,7 @@
-"""Tells of a run that waits for something that does not come, and of which process; ends it when that takes too long.
+"""A watchdog that reports a run that waits too long, and the process it waits for. In the end it ends the run.
 
-Every process watches itself. Of several each also leaves a note of where it is with the service that joins them, and so
-can say which of the others has not come. All processes wait for the same things in the same order.
+Every process watches itself. With several processes, each also leaves a note of its place with the service that joins
+them. So each can name the process that is late. All processes wait for the same things in the same order.
 """
 
 import itertools
@@ -16,25 +16,25 @@ import jax
 from nl_jax.errors import PREEMPTED
 from nl_jax.training import hosts
 
-EXIT_CODE = 1  # as of every run that cannot go on
-LAST = 5.0  # seconds in which others say whom they wait for
+EXIT_CODE = 1  # the code of every run that cannot continue
+LAST = 5.0  # seconds for the others to say whom they wait for
 
 
 class Notes:
-    """What every process of a run is at, by JAX's service of several processes."""
+    """Notes of the place of every process of a run, kept by JAX's service of several processes."""
 
     _FOLDER = "nl_jax/at/"
-    _PREEMPTED = "RECEIVED_PREEMPTION_NOTICE"  # XLA's own, in coordination/preemption
+    _PREEMPTED = "RECEIVED_PREEMPTION_NOTICE"  # XLA's name, in coordination/preemption
 
     def __init__(self, client, process: int, count: int):
         self._client, self._process, self._processes = client, process, count
 
     def leave(self, count: int, what: str) -> None:
-        """This process has waited `count` times, the last time for `what`."""
+        """Note that this process has waited `count` times, the last time for `what`."""
         self._client.key_value_set(f"{self._FOLDER}{self._process}", f"{count} {what}", allow_overwrite=True)
 
     def behind(self, count: int) -> list[str]:
-        """A line for every other process that has waited less often."""
+        """Return a line for every other process that has waited less often."""
         found = dict(self._client.key_value_dir_get(self._FOLDER))
         lines = []
         for process in range(self._processes):
@@ -45,7 +45,7 @@ class Notes:
         return lines
 
     def asked_to_end(self) -> bool:
-        """Whether any process has been: JAX's service tells all of them of a SIGTERM."""
+        """Return whether any process was asked to end. JAX's service tells all processes of a SIGTERM."""
         try:
             return bool(self._client.key_value_try_get(self._PREEMPTED))
         except Exception:  # there is no such note
@@ -53,30 +53,31 @@ class Notes:
 
 
 def notes_of_run() -> Notes | None:
-    """Those of the processes that JAX has joined; None of one process."""
+    """Return the notes of the processes that JAX has joined, or None for one process."""
     if jax.process_count() == 1:
         return None
-    from jax._src import distributed  # JAX has no public way to its service's notes
+    from jax._src import distributed  # JAX has no public access to the notes of its service
 
     return Notes(distributed.global_state.client, jax.process_index(), jax.process_count())
 
 
 def say_here(text: str) -> None:
-    """A line of this process, whose output may stand among those of others."""
+    """Print a line of this process. It names the process, because several may print to one place."""
     where = f"process {jax.process_index()} of {jax.process_count()}: " if jax.process_count() > 1 else ""
     print(f"{where}{text}", file=sys.stderr, flush=True)
 
 
 class Watchdog:
-    """A context manager, in which a thread looks at what is being waited for.
+    """A context manager in which a thread watches the waits of the run.
 
     Args:
-      warn_after: seconds of one wait after which, and after every doubling of which, a line is printed.
-      end_after: seconds after which the process ends: what hangs in a system call hears no exception. What has been
-        saved is whole, so the same command goes on from there. 0 waits for ever.
-      end: what ends it.
-      asked: whether this process has been asked to end. A wait that is longer than `warn_after` then ends it.
-      notes: where the processes of this run leave notes; None of one process.
+      say: prints a line.
+      warn_after: seconds of one wait before a line is printed. Further lines follow whenever the time has doubled.
+      end_after: seconds of one wait before the process ends, because code that hangs in a system call hears no
+        exception. Saved files are whole, so the same command continues from them. 0 waits for ever.
+      end: ends the process.
+      asked: whether this process was asked to end. Then a wait longer than `warn_after` ends it.
+      notes: the notes of this run's processes, or None for one process.
     """
 
     def __init__(
@@ -91,12 +92,12 @@ class Watchdog:
     ):
         self._say, self._warn_after, self._end_after, self._end = say, warn_after, end_after, end
         self._notes, self._count, self._asked = notes, 0, asked
-        self._wait: tuple[str, float] | None = None  # what for, since when; one reference, so no lock is needed
+        self._wait: tuple[str, float] | None = None  # what for, since when; as one reference it needs no lock
         self._over = threading.Event()
 
     @contextmanager
     def waiting_for(self, what: str) -> Iterator[None]:
-        """What happens within it is a wait; messages name it so."""
+        """Mark the time inside the context as a wait for `what`, the name in messages."""
         before, self._wait = self._wait, (what, time.monotonic())
         self._count += 1
         try:
@@ -105,7 +106,7 @@ class Watchdog:
             self._wait = before
 
     def over(self, batches: Iterable, what: str) -> Iterator:
-        """The same batches, each waited for under the watchdog's eyes."""
+        """Yield the same batches, with a watch on the wait for each."""
         batches = iter(batches)
         for number in itertools.count():
             with self.waiting_for(f"{what} {number}"):
@@ -141,17 +142,17 @@ class Watchdog:
                 why = late or f"{'the input pipeline' if 'batch' in what else 'it'} hangs"
                 print(
                     f"error: waited {seconds:.0f} s for {what}, and input_timeout={self._end_after:g}: {why}. "
-                    "The same command goes on from what is saved",
+                    "The same command goes on from the saved state",
                     file=sys.stderr,
                     flush=True,
                 )
                 return self._end_after_others(EXIT_CODE, late)
-            # A checkpoint takes as long as it takes, and is what the run was to do when asked.
+            # Saving a checkpoint may take long, and it is the task of a run that was asked to end.
             if seconds >= self._warn_after and "checkpoint" not in what and self._is_asked():
                 late = self._late(count)
                 print(
-                    f"asked to end while it waited for {what}, for {seconds:.0f} s{late and f': {late}'}. Nothing is "
-                    "saved of what came after the last checkpoint; the same command goes on from there",
+                    f"asked to end while it waited for {what}, for {seconds:.0f} s{late and f': {late}'}. "
+                    "Nothing after the last checkpoint is saved; the same command goes on from there",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -162,7 +163,7 @@ class Watchdog:
                 next_line *= 2
 
     def _end_after_others(self, code: int, late: str) -> None:
-        """The process that the others wait for ends last: when it is gone they cannot say so."""
+        """End this process, and if others wait for it, after them: they cannot report it once it is gone."""
         if self._notes and not late:
             time.sleep(LAST)
         self._end(code)
@@ -171,5 +172,5 @@ class Watchdog:
         return self._asked() or bool(self._notes and self._notes.asked_to_end())
 
     def _late(self, count: int) -> str:
-        """Which of the other processes are behind this one, and at what."""
+        """Return which other processes are behind this one, and their places."""
         return "; ".join(self._notes.behind(count)) if self._notes else ""

@@ -1,4 +1,4 @@
-"""What a workdir says of the run it holds: the resolved config, the classes, the versions."""
+"""The files by which a workdir describes its run: the resolved config, the classes, the versions."""
 
 import importlib.metadata
 import json
@@ -17,7 +17,7 @@ from nl_jax.training import sharding
 from nl_jax.training.checkpoint import Checkpoints, check_can_hold
 from nl_jax.training.task import Task
 
-# How a run is carried out, not what it computes: a chain of stages has one way.
+# Fields that change how a run is carried out, not its result. All stages of a chain share them.
 CARRIED_OUT = (
     "mesh",
     "accumulate_steps",
@@ -33,13 +33,13 @@ CARRIED_OUT = (
 )
 DESCRIPTION = ("recipe_batch_size", "expect", "paper")
 PATHS = ("data.train", "data.validation", "data.test", "images.train", "images.validation")
-# These may differ when a run is resumed. A data set may move: its list of examples is compared instead.
+# These fields may differ when a run is resumed. A dataset may move, because its list of examples is compared instead.
 FREE_FIELDS = CARRIED_OUT + DESCRIPTION + PATHS
 PACKAGES = ("nl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml_collections")
 
 
 def check_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
-    """Refuses a workdir that holds another run: InputError, naming every field that differs, with both values."""
+    """Raise InputError for a workdir of another run. The message gives all fields that differ, with both values."""
     check_can_hold(workdir)
     path = workdir / "config.json"
     if not path.exists():
@@ -73,7 +73,7 @@ def check_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
 
 
 def claim_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
-    """Writes what the run is and what it is trained on, over a workdir that `check_workdir` has let pass."""
+    """Write the config and the training data of the run. `check_workdir` must have passed the workdir."""
     make_directory(workdir)
     for name, content in task.describes(train_set).items():
         write_json(workdir / name, content)
@@ -83,7 +83,7 @@ def claim_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
 def write_workdir(
     workdir: Place, config: ConfigDict, classes: tuple[str, ...], *, train_list: dict | None = None
 ) -> None:
-    """The files that say so. config.json is the last, since it makes a directory a workdir."""
+    """Write the files that describe a run. config.json is the last, because it makes a folder a workdir."""
     make_directory(workdir)
     write_json(workdir / "classes.json", classes)
     write_json(workdir / "versions.json", versions())
@@ -96,8 +96,8 @@ def _list_of(task: Task, train_set: Dataset) -> dict[str, int | str]:
 
 
 def write_json(path: Place, content) -> None:
-    """Whole or not at all: a run that is killed here leaves what was there before."""
-    # A file name need not be text: what is no UTF-8 in it is kept as it is.
+    """Write a JSON file whole or not at all. If the run is killed here, the old file stays."""
+    # A file name may hold bytes that are not UTF-8. They are kept.
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -109,7 +109,7 @@ def _read_json(path: Place):
 
 
 def read_config(workdir: Place) -> ConfigDict:
-    """The resolved config of a run, locked. Raises InputError where there is none."""
+    """Return the resolved config of a run, locked. Raises InputError if there is none."""
     path = workdir / "config.json"
     if not path.exists():
         raise InputError(f"{workdir} holds no config.json: it is not the workdir of a run")
@@ -117,17 +117,20 @@ def read_config(workdir: Place) -> ConfigDict:
 
 
 def read_classes(workdir: Place) -> tuple[str, ...]:
-    """The classes of a run in label order. Raises InputError where they cannot be read."""
+    """Return the classes of a run in label order. Raises InputError if they cannot be read."""
     return tuple(_read_json(workdir / "classes.json"))
 
 
 def restore_arrays(
     workdir: Place, task: Task, mesh: Mesh, *, best: bool = False
 ) -> tuple[nnx.GraphDef, flat.FlatParams, flat.FlatParams]:
-    """The network of the newest checkpoint, or of the best by validation, laid out over the mesh.
+    """Return the network of the newest checkpoint, or of the best by validation, laid out over the mesh.
 
     Args:
-      task: that of the workdir's config.
+      workdir: of the run.
+      task: the task of the workdir's config.
+      mesh: the devices.
+      best: whether to take the best checkpoint.
     """
     graphdef, *arrays = flat.abstract(lambda: task.build(len(read_classes(workdir)), nnx.Rngs(0)))
     shardings = sharding.state_shardings(mesh, arrays)
@@ -136,7 +139,7 @@ def restore_arrays(
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide what a run computes, and the devices it runs on."""
+    """Return the versions of Python and of the packages that decide a run's result, and the devices it runs on."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for package in PACKAGES:
         try:
@@ -148,14 +151,14 @@ def versions() -> dict[str, str]:
 
 
 def _with_tuples(value):
-    """JSON has lists only; configs have tuples only."""
+    """Convert lists to tuples. JSON has only lists, and configs have only tuples."""
     if isinstance(value, dict):
         return {key: _with_tuples(item) for key, item in value.items()}
     return tuple(_with_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, object]:
-    """{"optimizer.learning_rate": 0.1, ..} of a config as a tree."""
+    """Return a config, given as a tree, as {"optimizer.learning_rate": 0.1, ..}."""
     result = {}
     for key, value in tree.items():
         result |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

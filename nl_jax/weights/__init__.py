@@ -1,4 +1,4 @@
-"""Weights from elsewhere, and back: inflation, importers of other programs' files, an exporter."""
+"""Weights: inflation of image networks, import of other programs' files, and export."""
 
 from nl_jax.weights.export import save
 from nl_jax.weights.inflate import Report

@@ -1,4 +1,4 @@
-"""Caffe2 pickles: the paper's own release, PySlowFast's zoo and long-term feature banks, with batch norm or affine."""
+"""Caffe2 pickles of the paper's release, PySlowFast's zoo and long-term feature banks, with batch norm or affine."""
 
 from nl_jax.weights import read
 from nl_jax.weights.table import Source
@@ -23,7 +23,7 @@ SOURCE = Source(
     },
     read=read.caffe2_pickle,
     ignored=("lr", "model_iter", ".*_momentum"),
-    # The last two are those of PySlowFast's zoo and of long-term feature banks.
+    # PySlowFast's zoo and long-term feature banks have the last two.
     geometries=("caffe2_32", "caffe2_8", "slowfast", "slowfast_nopool"),
     epsilon=1.0000001e-5,
     affine=True,

@@ -1,4 +1,4 @@
-"""Weights of other programs' detectors into ours, and ours into torchvision's."""
+"""Import of other programs' detectors, and export to torchvision."""
 
 import os
 from pathlib import Path
@@ -21,24 +21,25 @@ SOURCES = {
     "detectron2": detectron2.SOURCE,
     "mmdetection": mmdetection.SOURCE,
 }
-# What depends on the number of classes, and on the number of keypoints.
+# The layers whose size depends on the number of classes, and on the number of keypoints.
 BY_CLASS = ("box_head/classes/", "box_head/deltas/", "mask_head/logits/")
 BY_KEYPOINT = ("keypoint_head/deconv/",)
-# What stands beside the box head.
+# The heads beside the box head.
 HEADS = ("mask_head", "keypoint_head")
 
 
 def is_detector(path: Path, source: str) -> bool:
-    """Whether the file has a name of the table, and so is no image network."""
+    """Return whether the file has a name of the table. Then it holds a detector and not an image network."""
     to_ours = SOURCES[source].to_ours()
     return any(map(to_ours, arrays_of(path, SOURCES[source].read)))
 
 
 def load(model: MaskRCNN, path: Path, source: str) -> Report:
-    """Fills `model` with the weights of a detector, or leaves it as it was and raises.
+    """Fill `model` with the weights of a detector. If an error is raised, the model is unchanged.
 
-    Blocks that only the model has, and layers by class or by keypoint where these are not as many, stay as they are:
-    the report says so. Weights of a mask or keypoint head are not used by a model without one.
+    Three kinds of parts keep their values, and the report names them: non-local blocks that only the model has, and the
+    layers by class or by keypoint if the file has another number of classes or keypoints. A model without mask or
+    keypoint head does not use the weights of this head.
 
     Raises:
       InputError: see `nl_jax.weights.load`.
@@ -65,13 +66,14 @@ def load(model: MaskRCNN, path: Path, source: str) -> Report:
 
 
 def save(model: MaskRCNN, path: str | Path) -> str:
-    """Writes the state of a torchvision `MaskRCNN` or `KeypointRCNN` of the same layers: it loads with strict=True.
+    """Write the state of a torchvision `MaskRCNN` or `KeypointRCNN` with the same layers. It loads with strict=True.
 
     Returns:
-      The arguments that differ from those of torchvision, to compute the same there.
+      The arguments with which torchvision builds this network, and the options that it cannot compute.
 
     Raises:
-      InputError: for a network with non-local blocks, or without masks and keypoints, or where PyTorch is not there.
+      InputError: for a network with non-local blocks, or without masks and keypoints, or where PyTorch is
+        not installed.
     """
     if blocks := list(model.nonlocal_blocks()):
         raise InputError(f"torchvision has no non-local blocks, and this network has {', '.join(blocks)}")
@@ -86,7 +88,7 @@ def save(model: MaskRCNN, path: str | Path) -> str:
     means = {name.removesuffix("scale") + "mean" for name in arrays if name.endswith("/scale")}
     arrays, _ = norms.unfold(arrays, means)
     to_theirs = torchvision_detection.SOURCE.to_theirs()
-    # NumPy's copies, for torch does not take arrays that may not be written to.
+    # NumPy makes copies, because torch takes no read-only arrays.
     state = {to_theirs(n): torch.from_numpy(np.array(_to_torch(n, a, model.config))) for n, a in arrays.items()}
     if model.backbone.config.norm in ("batch", "global"):
         counters = [name.replace("running_mean", "num_batches_tracked") for name in state if "running_mean" in name]
@@ -106,12 +108,12 @@ def save(model: MaskRCNN, path: str | Path) -> str:
     differs = {"stride_on_1x1": backbone.stride_on_1x1, "aligned": config.aligned}
     differs |= {"floor_strides": not config.floor_strides, "round_anchors": not config.round_anchors}
     if names := [f"{name}={getattr(config, name, True)}" for name, other in differs.items() if other]:
-        text += f"\nit cannot compute {', '.join(names)}: expect other figures"
+        text += f"\ntorchvision cannot compute {', '.join(names)}: expect other figures"
     return text
 
 
 def _to_ours(name: str, array: np.ndarray, config: DetectorConfig, table: Source) -> np.ndarray:
-    """Their layout of kernels to ours, (*k,i,o), and the background to the front of the classes."""
+    """Convert their layout of kernels to ours, (*k,i,o), and move the background to the front of the classes."""
     array = array.astype(np.result_type(array.dtype, np.float32))
     layer, kind = name.rsplit("/", 1)
     if kind == "kernel":
@@ -119,7 +121,7 @@ def _to_ours(name: str, array: np.ndarray, config: DetectorConfig, table: Source
             array = np.moveaxis(array, (0, 1), (-2, -1))
         elif array.ndim == 4:  # (o, i, *k)
             array = np.moveaxis(array, (0, 1), (-1, -2))
-        elif layer == "box_head/fc1":  # features of a box channel by channel; ours are place by place
+        elif layer == "box_head/fc1":  # the features of a box: theirs go channel by channel, ours place by place
             size = config.box_size
             if array.shape[1] % size**2:
                 raise InputError(f"{name} takes {array.shape[1]} features, and box_size={size} has {size**2} places")
@@ -139,7 +141,7 @@ def _to_ours(name: str, array: np.ndarray, config: DetectorConfig, table: Source
 
 
 def _to_torch(name: str, array: np.ndarray, config: DetectorConfig) -> np.ndarray:
-    """Undoes `_to_ours` for torchvision."""
+    """Undo `_to_ours` for torchvision."""
     layer, kind = name.rsplit("/", 1)
     if kind != "kernel":
         return array
@@ -166,4 +168,4 @@ def _check(path: Path, found: FlatParams, wanted: FlatParams, new: tuple[str, ..
         return (is_nonlocal and place not in blocks) or name.startswith((*new, "keypoint_head/nonlocal_blocks/"))
 
     if missing := [name for name in sorted(wanted.keys() - found.keys()) if not may_be_new(name)]:
-        raise InputError(f"{path}: the model has {first(missing)}, and the file has not")
+        raise InputError(f"{path}: the model has {first(missing)}, and the file does not")

@@ -1,4 +1,4 @@
-"""Two networks compared by the names and shapes of their arrays, and what to ask for where they differ, in words."""
+"""Comparison of two networks by the names and shapes of their arrays, with the setting that removes each difference."""
 
 import re
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def differences(file: Shapes, model: Shapes, may_inflate: bool) -> Iterator[str]:
-    """Why the arrays of a file are not those of a model, the most telling reason first.
+    """Yield the reasons why the arrays of a file do not fit a model, the most telling reason first.
 
-    The names are ours and so is the layout. Non-local blocks that only the model has are new, and no difference; nor
-    are classes, nor, where `may_inflate`, kernels of one plane in time.
+    Names and layout are ours. These are no differences: non-local blocks that only the model has, another number of
+    classes, and with `may_inflate` kernels of one plane in time.
     """
     yield from _blocks(file, model)
     yield from _positions(file, model)
@@ -24,12 +24,12 @@ def differences(file: Shapes, model: Shapes, may_inflate: bool) -> Iterator[str]
 
 
 def nonlocal_positions(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """{"res3": (1, 3), ..}: the residual blocks that a non-local block follows."""
+    """Return the residual blocks that a non-local block follows: {"res3": (1, 3), ..}."""
     return _places(shapes, r"(res\d)/(\d+)/nonlocal_block/g/kernel")
 
 
 def inflation(shapes: Shapes) -> str | None:
-    """None (C2D), "3x1x1" or "3x3x3"."""
+    """Return the kind of inflation: None (C2D), "3x1x1" or "3x3x3"."""
     for name, kind in (("conv1", "3x1x1"), ("conv2", "3x3x3")):
         if any(shape[0] > 1 for key, shape in shapes.items() if re.fullmatch(rf"res\d/\d+/{name}/kernel", key)):
             return kind
@@ -69,7 +69,7 @@ def _inflation(file, model, may_inflate):
 
 
 def _kinds(file, model):
-    """What can be told of the non-local blocks that both have: which f, which biases, which norm."""
+    """Yield the differences of the non-local blocks that both networks have: pairwise function, biases and norm."""
     for prefix in [f"{stage}/{at}/nonlocal_block" for stage, ats in nonlocal_positions(file).items() for at in ats]:
         found, wanted = (_pairwise(shapes, prefix) for shapes in (file, model))
         if found != wanted:
@@ -92,7 +92,7 @@ def _pairwise(shapes, prefix):
 
 def _fits(name, file, model, may_inflate):
     if name.startswith("classifier/"):
-        return file[:-1] == model[:-1]  # the number of classes may differ: a new head
+        return file[:-1] == model[:-1]  # the number of classes may differ: the head is then new
     return file == model or (may_inflate and len(model) == 5 and file == (1, *model[1:]))
 
 

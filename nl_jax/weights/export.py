@@ -1,4 +1,4 @@
-"""A network of ours as a PySlowFast file: nobody who trains here is kept here."""
+"""Export of our networks to PySlowFast files, so that a network trained here can be used elsewhere."""
 
 import os
 from pathlib import Path
@@ -14,15 +14,14 @@ INSTANTIATION = {"embedded_gaussian": "softmax", "dot_product": "dot_product"}
 
 
 def save(model: VideoResNet | MaskRCNN, path: str | Path) -> str:
-    """Writes {"model_state": ..} with PySlowFast's names and layout, complete: it loads there with strict=True.
+    """Write a complete {"model_state": ..} with PySlowFast's names and layout. It loads there with strict=True.
 
-    A detector is written as torchvision has it, see `detector.save`.
-
-    Affine norms become batch norms of mean 0 and variance 1 - 1e-5, absent biases and norms of non-local blocks their
-    neutral values.
+    A detector is written for torchvision, see `detector.save`. Affine norms become batch norms of mean 0 and variance
+    1 - 1e-5. Missing biases and norms of non-local blocks get their neutral values.
 
     Returns:
-      The fields of a PySlowFast config that build this network, and, where it would not compute the same there, why.
+      The fields of a PySlowFast config that build this network, and the reason where PySlowFast computes
+      another result.
 
     Raises:
       InputError: for a network that PySlowFast cannot build, or where PyTorch is not installed.
@@ -36,7 +35,7 @@ def save(model: VideoResNet | MaskRCNN, path: str | Path) -> str:
         raise InputError("writing a torch file needs PyTorch: pip install torch") from error
     rename = slowfast.SOURCE.to_theirs()
     arrays = _complete(model)
-    # NumPy's copies, for torch does not take arrays that may not be written to.
+    # NumPy makes copies, because torch takes no read-only arrays.
     state = {rename(name): torch.from_numpy(np.array(_layout(name, value))) for name, value in arrays.items()}
     counters = [name.replace("running_mean", "num_batches_tracked") for name in state if name.endswith("running_mean")]
     state |= {name: torch.tensor(0) for name in counters}
@@ -72,7 +71,7 @@ def _check(model: VideoResNet) -> None:
 
 
 def _complete(model: VideoResNet) -> flat.FlatParams:
-    """Every array that PySlowFast has, by our name."""
+    """Return every array that PySlowFast has, by our name."""
     _, params, batch_stats = flat.split(model)
     arrays = {name: np.asarray(value) for name, value in (params | batch_stats).items()}
     for name, block in model.nonlocal_blocks().items():
@@ -88,7 +87,7 @@ def _complete(model: VideoResNet) -> flat.FlatParams:
 
 
 def _layout(name: str, array: np.ndarray) -> np.ndarray:
-    """(*k, i, o) to (o, i, *k); a matrix of a non-local block becomes a 1x1x1 convolution."""
+    """Convert (*k,i,o) to (o,i,*k). A matrix of a non-local block becomes a 1x1x1 convolution."""
     if not name.endswith("/kernel"):
         return array
     array = np.moveaxis(array, (-1, -2), (0, 1))
@@ -110,11 +109,11 @@ def _config(model: VideoResNet) -> str:
         fields["NONLOCAL.INSTANTIATION"] = INSTANTIATION[next(iter(blocks.values())).pairwise]
     text = "PySlowFast builds this network from\n" + "\n".join(f"  {name} {value}" for name, value in fields.items())
     if resolve(config.geometry) != GEOMETRIES["slowfast"]:
-        text += f"\nit computes geometry slowfast there, and was trained with {config.geometry}: expect other figures"
+        text += f"\nPySlowFast computes geometry slowfast; trained with {config.geometry}: expect other figures"
     for name, block in blocks.items():
         scaled = block.pairwise == "dot_product" or np.isclose(block.scale, block.g.kernel.shape[-1] ** -0.5)
         if block.subsample != "before" or not scaled:
-            text += f"\n{name}: subsample={block.subsample!r}, scale={block.scale:.3g} are not what is computed there"
+            text += f"\n{name}: PySlowFast cannot compute subsample={block.subsample!r}, scale={block.scale:.3g}"
     return text
 
 

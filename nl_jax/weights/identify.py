@@ -1,10 +1,10 @@
-"""What a file is by its first bytes, whatever its name says: for the choice of a reader, and for messages."""
+"""The kind of a file by its first bytes, whatever its name: for the choice of a reader, and for messages."""
 
 import json
 import zipfile
 from pathlib import Path
 
-# Of archives and of formats that other programs keep weights in: first bytes to what the user is told.
+# The first bytes of archives and of other programs' formats, each with a message for the user.
 _MAGIC = (
     (b"\x1f\x8b", "it is a gzip archive: unpack it first (gunzip, or tar xf)"),
     (b"BZh", "it is a bzip2 archive: unpack it first"),
@@ -14,17 +14,17 @@ _MAGIC = (
     (b"Rar!", "it is a RAR archive: unpack it first"),
     (b"\x89HDF\r\n\x1a\n", "it is an HDF5 file, as Keras writes; no source here reads these"),
     (b"\x93NUMPY", "it is one NumPy array (.npy), without the names of a network"),
-    (b"version https://git-lfs", "it is a pointer of Git LFS, not the file: git lfs pull brings it"),
+    (b"version https://git-lfs", "it is a Git LFS pointer, not the file itself: run git lfs pull"),
     (b"%PDF", "it is a PDF"),
     (b"TFL3", "it is a TensorFlow Lite model; no source here reads these"),
 )
-# How the pickles begin that torch wrote until version 1.6: its magic number, as a long of ten bytes.
+# The start of pickles that torch wrote until version 1.6: its magic number, as a long of ten bytes.
 _OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _TAR = slice(257, 262)
 
 
 def kind(path: Path) -> str:
-    """ "torch", "safetensors" or "pickle", which can be read, or "other"."""
+    """Return "torch", "safetensors" or "pickle" for a file that can be read, and "other" for any other file."""
     start = _start(path)
     if start.startswith(b"PK"):
         return "torch" if any(name.endswith("/data.pkl") for name in _names_in_zip(path)) else "other"
@@ -32,12 +32,12 @@ def kind(path: Path) -> str:
         return "torch"
     if _is_safetensors(start, path):
         return "safetensors"
-    # Protocol 2 and later say so; protocols 0 and 1, which Python 2 wrote, begin with a dict.
+    # Protocol 2 and later begin with this byte. Protocols 0 and 1, which Python 2 wrote, begin with a dict.
     return "pickle" if start[:1] == b"\x80" or start[:2] in (b"}q", b"(d") else "other"
 
 
 def describe(path: Path) -> str:
-    """What a file that cannot be read is, in words, and what to do; "" where it is not known."""
+    """Return, in words, the kind of a file that cannot be read and the remedy. An unknown kind gives ""."""
     start = _start(path)
     if not start:
         return "it is empty"
@@ -54,7 +54,7 @@ def describe(path: Path) -> str:
     if b"onnx" in start[:64] or b"pytorch" in start[:64]:
         return "it is an ONNX model; no source here reads these"
     if kind(path) == "pickle":
-        return "it is a pickle; of pickles source='caffe2' reads those of NumPy arrays"
+        return "it is a pickle; source='caffe2' reads pickles of NumPy arrays"
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start[:256]):
         return "it is a text"
     return ""
@@ -63,9 +63,9 @@ def describe(path: Path) -> str:
 def _describe_zip(path: Path) -> str:
     names = _names_in_zip(path)
     if not names:
-        return "it is a zip archive, as torch files are, that is cut off"
+        return "it is a zip archive that is cut off; torch files are zip archives"
     if any(name.endswith("constants.pkl") for name in names):
-        return "it is a TorchScript program; save its state_dict() in its place"
+        return "it is a TorchScript program; save its state_dict() instead"
     if all(name.endswith(".npy") for name in names):
         return "it is an archive of NumPy arrays (.npz); no source here reads these"
     if any(name.endswith("/data.pkl") for name in names):
@@ -82,7 +82,7 @@ def _names_in_zip(path: Path) -> list[str]:
 
 
 def _is_safetensors(start: bytes, path: Path) -> bool:
-    """Whether a length and then a JSON object of that length begin the file."""
+    """Return whether the file begins with a length and a JSON object of this length."""
     length = int.from_bytes(start[:8], "little")
     if start[8:9] != b"{" or length > path.stat().st_size:
         return False

@@ -1,8 +1,8 @@
-"""Torch checkpoints that hold more than arrays, read without running anything that they name.
+"""A reader of torch checkpoints that hold more than arrays. It runs nothing that a file names.
 
-Programs that train keep their flags, logs and configs beside the weights, as objects of their own classes. A pickle
-names the class of each object and what to call to make it. Here only what makes tensors, arrays and plain containers is
-called; everything else becomes an `Inert` in its place, whatever the file asks for.
+Training programs keep their flags, logs and configs beside the weights, as objects of their own classes. A pickle names
+the class of each object and a function that makes it. This reader calls only functions that make tensors, arrays and
+plain containers. An `Inert` replaces every other object, whatever the file asks for.
 """
 
 import pickle
@@ -12,10 +12,10 @@ from types import ModuleType
 
 
 class Inert:
-    """Stands for an object that was not made. Whatever the pickle does to it has no effect.
+    """A stand-in for an object that was not made. Nothing that the pickle does to it has an effect.
 
     Attributes:
-        asked: "module.name" of what the file asked for.
+      asked: "module.name" of the object that the file asked for.
     """
 
     asked = ""
@@ -36,16 +36,16 @@ class Inert:
         return self
 
     def append(self, value):
-        """Of a list."""
+        """Stand in for the method of a list."""
 
     def extend(self, values):
-        """Of a list."""
+        """Stand in for the method of a list."""
 
     add = append
 
 
 def pickle_module(admitted: dict) -> ModuleType:
-    """What torch.load takes as its `pickle_module`; `admitted` may be called by (module, name), beside torch's own."""
+    """Return a `pickle_module` for torch.load. It may call `admitted`, by (module, name), and torch's own functions."""
     import torch
 
     makes_tensors = {

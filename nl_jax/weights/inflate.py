@@ -1,7 +1,7 @@
-"""From a 2-D network to a 3-D one: the start of every video network in the paper (section 4.1).
+"""Inflation of a 2-D network to a 3-D one. Every video network of the paper starts like this (section 4.1).
 
-A k x k kernel becomes t x k x k, each of its t planes the k x k kernel divided by t, so that a video of one repeated
-image gives what the image gave.
+A k x k kernel becomes t x k x k. Each of its t planes is the k x k kernel divided by t. So a video of one repeated
+image gives the same result as the image.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ PLANES = ("mean", "center")
 
 @dataclasses.dataclass
 class Report:
-    """What a start from another network did, by array name.
+    """A report on a start from another network, by array name.
 
     Attributes:
-      loaded: ours that were taken over.
-      inflated: those of them that were inflated in time.
-      left_at_init: ours that the source does not have.
+      loaded: our arrays that were taken from the source.
+      inflated: the loaded arrays that were inflated in time.
+      left_at_init: our arrays that the source does not have.
       unused: names in a file that are known not to be weights.
-      norms: how batch norm and affine were converted into each other, if they were.
-      source: whose file it was, where it was a file.
+      norms: how batch norm and affine layers were converted into each other, if they were.
+      source: the source of the file, if there was a file.
     """
 
     loaded: list[str] = dataclasses.field(default_factory=list)
@@ -54,18 +54,23 @@ def inflate(
     head: bool = True,
     by_class: tuple[str, ...] = ("classifier/",),
 ) -> tuple[FlatParams, Report]:
-    """`target` with every array that `source` has under the same name.
+    """Return `target` with every array that `source` has under the same name, and a report.
 
-    Kernels (1,h,w,i,o) become (t,h,w,i,o): "mean" gives each plane a t-th, "center" all to the middle plane (a new
-    network is then the image network applied to each frame). Parts that only the target has (non-local blocks) stay as
-    they are, and so does what depends on the classes, unless `head` says otherwise and the classes are as many.
+    Kernels (1,h,w,i,o) become (t,h,w,i,o). With "mean" each plane gets a t-th of the kernel. With "center" the middle
+    plane gets all of it, and a new network is then the image network applied to each frame. Parts that only the target
+    has (non-local blocks) keep their values. The layers that depend on the classes keep them too, unless `head` is true
+    and both networks have the same number of classes.
 
     Args:
+      target: our arrays by name.
+      source: arrays of the other network by name.
+      planes: "mean" or "center".
       head: whether both networks tell the same classes apart.
-      by_class: how the names of arrays begin that depend on the classes.
+      by_class: prefixes of the names of arrays that depend on the classes.
 
     Raises:
-      InputError: for an array of the source that the target lacks or whose shape does not fit, with both shapes.
+      InputError: for unknown `planes`, and for an array of the source that the target lacks or whose
+        shape does not fit.
     """
     if planes not in PLANES:
         raise InputError(f"start.planes={planes!r} is unknown; choose one of {', '.join(PLANES)}")

@@ -1,4 +1,4 @@
-"""Weights of other programs into a network of ours: read, rename, compare, fill; nothing is left unexplained."""
+"""Import of other programs' weights in four steps: read, rename, compare, fill. Nothing is left unexplained."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ SOURCES = {
     "pytorchvideo": pytorchvideo.SOURCE,
     "torchvision": torchvision.SOURCE,
 }
-# Ours that are a matrix (in, out), where the file may have a 1x1x1 convolution.
+# Our matrices (in, out). The file may have a 1x1x1 convolution in their place.
 MATRICES = ("theta", "phi", "g", "w_z", "w_f", "fc")
 
 
@@ -34,20 +34,21 @@ def load(
     check_geometry: bool = True,
     inflate_2d: bool = False,
 ) -> Report:
-    """Fills `model` with the weights of a file, or leaves it as it was and raises.
+    """Fill `model` with the weights of a file. If an error is raised, the model is unchanged.
 
     Args:
-      model: of the same layers as the network in the file. Non-local blocks that only the model has, and the
-        classifier where the classes are not as many, stay as they are: the report says so. A detector takes the file of
-        a detector (see `detector.load`), or that of an image network, which fills its backbone.
-      path: of the file. It is read as data; nothing in it is executed.
-      source: whose names and layout: caffe2, slowfast, mmaction2, pytorchvideo or torchvision (also of timm); for a
-        detector also detectron2 and mmdetection. None takes the one that knows the names in the file.
+      model: a network with the same layers as the network in the file. Non-local blocks that only the model has keep
+        their values, and so does the classifier if the number of classes differs; the report names them. A detector
+        takes the file of a detector (see `detector.load`), or the file of an image network, which fills its backbone.
+      path: path of the file. It is read as data; nothing in it is executed.
+      source: the program that wrote the file: caffe2, slowfast, mmaction2, pytorchvideo or torchvision (also for timm);
+        for a detector also detectron2 and mmdetection. None takes the source that knows the names in the file.
       check_geometry: whether the model must have the geometry that these weights were trained with.
-      inflate_2d: whether kernels of one plane are inflated in time, each plane a t-th; torchvision's always are.
+      inflate_2d: whether kernels of one plane are inflated in time, each plane a t-th. Kernels of
+        torchvision always are.
 
     Returns:
-      What was loaded, inflated and left, and which entries of the file are no weights.
+      A report: the arrays that were loaded, inflated and left, and the entries of the file that are no weights.
 
     Raises:
       InputError: for a file that cannot be read or is refused as unsafe; a name that the table of the source does not
@@ -95,7 +96,7 @@ def _load_detector(model: MaskRCNN, path: Path, source: str | None) -> Report:
         if source not in SOURCES:
             valid = ", ".join({**detector.SOURCES, **SOURCES})
             raise InputError(f"source={source!r} is unknown; choose one of {valid}")
-        # The strides of image networks are the same in every geometry, but for the pool of the Caffe2 release.
+        # Image networks have the same strides in every geometry, except for the pool of the Caffe2 release.
         report = load(model.backbone, path, source, check_geometry=False)
         _, params, batch_stats = flat.split(model)
         report.loaded = [f"backbone/{name}" for name in report.loaded]
@@ -107,7 +108,10 @@ def _load_detector(model: MaskRCNN, path: Path, source: str | None) -> Report:
 
 
 def _layout(name: str, array: np.ndarray) -> np.ndarray:
-    """(o, i, *k) to (*k, i, o); a 2-D kernel gets one plane of time, a 1x1x1 one becomes a matrix where ours is."""
+    """Convert (o,i,*k) to (*k,i,o).
+
+    A 2-D kernel gets one plane of time. A 1x1x1 kernel becomes a matrix where ours is.
+    """
     array = array.astype(np.result_type(array.dtype, np.float32))
     part, kind = name.split("/")[-2:]
     if kind != "kernel" or array.ndim < 2:
@@ -130,12 +134,12 @@ def _check_geometry(path: Path, source: str, model: VideoResNet, is_2d: bool) ->
     valid = SOURCES[source].geometries_2d if is_2d else SOURCES[source].geometries
     geometry = model.config.geometry
     if is_2d and model.config.inflate:
-        return  # whether that may be is another question, and the first to answer
+        return  # `differences` tells later whether 2-D kernels fit an inflated model
     if valid and resolve(geometry) not in [GEOMETRIES[name] for name in valid]:
         raise InputError(
             f"{path}: weights of source={source!r}{' with 2-D kernels' if is_2d else ''} belong to geometry "
             f"{' or '.join(valid)}, and the model has {geometry}; set geometry={valid[0]!r} "
-            "(check_geometry=False loads them all the same, at a loss of accuracy)"
+            "(check_geometry=False loads them anyway, at a loss of accuracy)"
         )
 
 
@@ -151,4 +155,4 @@ def _check_complete(path: Path, found: FlatParams, wanted: FlatParams) -> None:
 
     missing = [name for name in sorted(wanted.keys() - found.keys()) if not may_be_new(name)]
     if missing:
-        raise InputError(f"{path}: the model has {first(missing)}, and the file has not")
+        raise InputError(f"{path}: the model has {first(missing)}, and the file does not")

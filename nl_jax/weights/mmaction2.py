@@ -21,7 +21,7 @@ SOURCE = Source(
     words={
         "stage": {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"},
         "stat": TORCH_NORM,
-        # phi and g are followed by a pool, and then numbered, where keys are subsampled.
+        # Where keys are subsampled a pool follows phi and g, and they are numbered.
         "embed": {
             "theta": "theta",
             "phi": "phi",
@@ -36,7 +36,7 @@ SOURCE = Source(
     read=read.torch_file,
     ignored=(r".*\.num_batches_tracked",),
     geometries=("mmaction2",),
-    # Its C2D keeps 2-D kernels, and has the release's 8-frame pools or none over time.
+    # mmaction2's C2D keeps 2-D kernels. Its pools over time are those of the release for 8 frames, or it has none.
     geometries_2d=("caffe2_8", "slowfast_nopool"),
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,

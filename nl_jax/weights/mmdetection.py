@@ -1,7 +1,7 @@
-"""Mask R-CNN with a feature pyramid of mmdetection 3, `.pth`.
+"""Mask R-CNN with a feature pyramid from mmdetection 3, `.pth`.
 
-What a file does not tell: anchors with corners that are no whole pixels (round_anchors=False) and RoIAlign with
-aligned=True. There the number of samples of a bin depends on the box; here it is `samples`.
+A file does not tell these facts. The corners of anchors are not whole pixels (round_anchors=False), and RoIAlign has
+aligned=True. In mmdetection the number of samples of a bin depends on the box; here it is `samples`.
 """
 
 from nl_jax.weights import read, torchvision

@@ -1,8 +1,8 @@
-"""Batch norm into affine and back, where a file has the one and a network the other.
+"""Conversion of batch norm to affine and back, where the file has one of them and the network the other.
 
-y = scale (x - mean) / sqrt(var + eps) + bias is y = s x + b with s = scale / sqrt(var + eps), b = bias - mean s: what
-the long clips of section 4.1 are trained with. An affine layer is in turn the batch norm of mean 0 and variance
-1 - eps, which divides by exactly 1.
+The batch norm y = scale (x - mean) / sqrt(var + eps) + bias is y = s x + b with s = scale / sqrt(var + eps) and b =
+bias - mean s. Long clips are trained with this affine form (section 4.1). In turn an affine layer is the batch norm of
+mean 0 and variance 1 - eps, which divides by exactly 1.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,16 @@ import numpy as np
 
 from nl_jax.models.flat import FlatParams
 
-OUR_EPSILON = 1e-5  # of `models.norm.Norm`
+OUR_EPSILON = 1e-5  # epsilon of `models.norm.Norm`
 
 
 def fold(found: FlatParams, wanted: set[str], epsilon: float) -> tuple[FlatParams, int]:
-    """`found` with the statistics of every norm that in `wanted` is affine folded into it, and how many those are.
+    """Fold the statistics of every norm that is affine in `wanted`. Return the arrays and the number of folded norms.
 
     Args:
-      epsilon: of the batch norms in `found`.
+      found: arrays by name.
+      wanted: names of the arrays of the model.
+      epsilon: epsilon of the batch norms in `found`.
     """
     result = dict(found)
     folded = [name for name in _norms(found) if f"{name}/mean" in found and _is_affine(name, wanted.__contains__)]
@@ -31,12 +33,15 @@ def fold(found: FlatParams, wanted: set[str], epsilon: float) -> tuple[FlatParam
 
 
 def folded(count: int) -> str:
-    """What a report says of `fold`."""
+    """Return the report's words on `fold`."""
     return f"{count} batch norms were folded into affine layers" if count else ""
 
 
 def unfold(found: FlatParams, wanted: set[str]) -> tuple[FlatParams, int]:
-    """`found` with statistics for every affine norm that in `wanted` has some, and how many those are."""
+    """Add statistics to every affine norm that has some in `wanted`.
+
+    Return the arrays and the number of these norms.
+    """
     result = dict(found)
     affine = [name for name in _norms(found) if _is_affine(name, found.__contains__) and f"{name}/mean" in wanted]
     for name in affine:

@@ -1,4 +1,4 @@
-"""Any network under its own names, as safetensors: a header in JSON, and the numbers."""
+"""Export of any network under its own names to safetensors: a JSON header, then the numbers."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ _TYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF1
 
 
 def save_own(model: nnx.Module, path: str | Path, classes: tuple[str, ...] = ()) -> None:
-    """Writes parameters and running statistics by the names and in the layout that `nl_jax.models.flat.split` has.
+    """Write parameters and running statistics with the names and layout of `nl_jax.models.flat.split`.
 
     The header's metadata hold the class names and the configuration of the network, as JSON.
     """
@@ -28,7 +28,7 @@ def save_own(model: nnx.Module, path: str | Path, classes: tuple[str, ...] = ())
         start, end = end, end + array.nbytes
         header[name] = {"dtype": _TYPES[array.dtype.name], "shape": array.shape, "data_offsets": (start, end)}
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of eight
+    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of eight bytes
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")

@@ -1,4 +1,4 @@
-"""PyTorchVideo `.pyth` files of C2D and I3D, and those of PySlowFast that hold one of its networks."""
+"""PyTorchVideo `.pyth` files of C2D and I3D, and PySlowFast files that hold a PyTorchVideo network."""
 
 from nl_jax.weights import read
 from nl_jax.weights.table import TORCH_LINEAR, TORCH_NORM, Source
@@ -13,7 +13,7 @@ ROWS = (
     ("blocks.6.proj.{linear}", "classifier/fc/{linear}"),
 )
 SOURCE = Source(
-    # PySlowFast wraps the network, and puts one more name before all others.
+    # PySlowFast wraps the network and puts one more prefix before its names.
     rows=(*ROWS, *((f"model.{theirs}", ours) for theirs, ours in ROWS)),
     words={
         # Block 2 is the pool between the first two stages.

@@ -1,4 +1,4 @@
-"""Files of other programs as arrays by name. Nothing in a file is ever executed."""
+"""Readers that turn files of other programs into arrays by name. Nothing in a file is ever executed."""
 
 import codecs
 import json
@@ -16,7 +16,7 @@ from nl_jax.errors import InputError
 from nl_jax.weights import inert
 from nl_jax.weights.identify import describe, kind
 
-# What pickled NumPy arrays are made of, under the names of NumPy 1 and 2.
+# The functions and classes that pickled NumPy arrays need, under the names of NumPy 1 and 2.
 ADMITTED = {("_codecs", "encode"): codecs.encode, ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
 for _core in ("numpy.core", "numpy._core"):
     ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
@@ -35,7 +35,7 @@ SAFETENSORS_TYPES = {
 }
 
 
-# What a user can do with a file that holds a whole network of a class of its own.
+# The remedy for a file that holds a whole network of a class of its own.
 STRIP = (
     "save the arrays alone, where that program is installed: "
     "content = torch.load(FILE, weights_only=False); torch.save(content.state_dict(), NEW_FILE)"
@@ -43,13 +43,13 @@ STRIP = (
 
 
 def arrays_of(path: Path, usual: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays of a file, read by what it is and not by its name; by `usual` where that is not known."""
+    """Read the arrays of a file by its content, not its name. `usual` reads files of unknown kind."""
     readers = {"torch": torch_file, "safetensors": torch_file, "pickle": caffe2_pickle}
     return readers.get(kind(path) if path.is_file() else "", usual)(path)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Admits NumPy arrays and nothing else: a pickle can otherwise name any function, and have it called."""
+    """An unpickler that admits NumPy arrays and nothing else. A plain one calls any function that a pickle names."""
 
     def find_class(self, module, name):
         if (module, name) not in ADMITTED:
@@ -58,7 +58,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def caffe2_pickle(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a pickle, {'blobs': {name: array}}, {'model': {name: array}} or {name: array}.
+    """Read the arrays of a pickle {'blobs': {name: array}}, {'model': {name: array}} or {name: array}.
 
     Raises:
       InputError: for a file that is absent, cut off or no pickle, or that asks for anything but arrays.
@@ -69,18 +69,18 @@ def caffe2_pickle(path: Path) -> dict[str, np.ndarray]:
         except InputError as error:
             raise InputError(f"{path} {error}") from None
         except Exception as error:  # a broken pickle can raise anything
-            raise InputError(f"{path} is cut off or no pickle: {describe(path) or _reason(error)}") from error
+            raise InputError(f"{path} is cut off or is no pickle: {describe(path) or _reason(error)}") from error
     return _arrays(path, content, ("blobs", "model"))
 
 
 def torch_file(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a torch checkpoint, or of a safetensors file.
+    """Read the arrays of a torch checkpoint or of a safetensors file.
 
-    Whatever else a checkpoint holds beside them (flags, logs, configs of the program that trained) is left unmade.
+    A checkpoint may hold more than arrays: flags, logs and configs of the training program. These are not made.
 
     Raises:
-      InputError: for a file that is absent, cut off or of another format, where an object stands in the place of an
-        array, or where PyTorch is not installed.
+      InputError: for a file that is absent, cut off or of another format, for an object in the place of an array, or
+        where PyTorch is not installed.
     """
     if path.suffix == ".safetensors" or (path.is_file() and kind(path) == "safetensors"):
         return _safetensors(path)
@@ -93,19 +93,19 @@ def torch_file(path: Path) -> dict[str, np.ndarray]:
         try:
             try:
                 content = torch.load(file, weights_only=True, **options)
-            except pickle.UnpicklingError:  # torch's own message advises to execute the file
+            except pickle.UnpicklingError:  # torch's own message advises the user to execute the file
                 file.seek(0)
                 pickle_module = inert.pickle_module(ADMITTED)
                 content = torch.load(file, weights_only=False, pickle_module=pickle_module, **options)
         except Exception as error:  # a broken zip or pickle can raise anything
-            raise InputError(f"{path} is cut off or no torch file: {describe(path) or _reason(error)}") from error
+            raise InputError(f"{path} is cut off or is no torch file: {describe(path) or _reason(error)}") from error
     if isinstance(content, inert.Inert):
         raise InputError(f"{path} holds an object of {content.asked}, not arrays by name; {STRIP}")
     return _arrays(path, content, ("model_state", "state_dict", "model"))
 
 
 def _arrays(path: Path, content, wrappers: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The dict of arrays in what was read, which may be one entry of a larger dict."""
+    """Return the dict of arrays in `content`, which may be one entry of a larger dict."""
     for wrapper in wrappers:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -114,7 +114,7 @@ def _arrays(path: Path, content, wrappers: tuple[str, ...]) -> dict[str, np.ndar
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"{path} holds a {type(content).__name__}, not arrays by name")
     arrays = {str(name): _array(path, name, value) for name, value in content.items()}
-    # What torch's DataParallel puts before every name.
+    # torch's DataParallel puts this prefix before every name.
     if all(name.startswith("module.") for name in arrays):
         arrays = {name.removeprefix("module."): value for name, value in arrays.items()}
     return arrays
@@ -133,7 +133,7 @@ def _array(path: Path, name, value) -> np.ndarray:
 
 
 def _safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The format is a length, a JSON header {name: type, shape, place} and the numbers."""
+    """Read a safetensors file: a length, a JSON header {name: type, shape, place} and the numbers."""
     with _open(path) as file:
         data = file.read()
     try:
@@ -150,7 +150,7 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
             for name, entry in header.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is cut off or no safetensors file: {describe(path) or _reason(error)}") from error
+        raise InputError(f"{path} is cut off or is no safetensors file: {describe(path) or _reason(error)}") from error
 
 
 def _open(path: Path):

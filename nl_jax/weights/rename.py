@@ -1,4 +1,4 @@
-"""The steps that every import shares: names to ours, shapes, filling a model."""
+"""Steps that all imports share: renaming to our names, listing shapes, filling a model."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,10 +14,10 @@ from nl_jax.weights.table import Source
 def rename(
     path: Path, source: str, arrays: Mapping[str, np.ndarray], sources: Mapping[str, Source]
 ) -> tuple[dict[str, str], list[str]]:
-    """Our names to theirs, and which of theirs are known not to be weights.
+    """Return a dict from our names to theirs, and the names of theirs that are known not to be weights.
 
     Raises:
-      InputError: for a name that the table of `source` does not have, or two that mean the same.
+      InputError: for a name that the table of `source` does not have, or two names that mean the same.
     """
     table = sources[source]
     to_ours = table.to_ours()
@@ -38,10 +38,10 @@ def rename(
 
 
 def source_of(path: Path, names: Iterable[str], *sources: Mapping[str, Source]) -> str:
-    """The source that knows most of the names of a file.
+    """Return the source that knows most of the names of a file.
 
     Raises:
-      InputError: for names of which no source knows any.
+      InputError: if no source knows any of the names.
     """
     tables = [(source, table.to_ours()) for group in sources for source, table in group.items()]
     known = {}
@@ -54,16 +54,16 @@ def source_of(path: Path, names: Iterable[str], *sources: Mapping[str, Source]) 
 
 
 def fill(model: nnx.Module, arrays: FlatParams) -> None:
-    """Gives every array of `model` the value of its name."""
+    """Set every array of `model` to the value under its name."""
     for place, variable in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))):
         variable.set_value(arrays["/".join(map(str, place))])
 
 
 def shapes(arrays: FlatParams) -> dict[str, tuple[int, ...]]:
-    """The shape of every array."""
+    """Return the shape of every array."""
     return {name: tuple(array.shape) for name, array in arrays.items()}
 
 
 def first(names: list[str], count: int = 3) -> str:
-    """The first names, and how many there are more."""
+    """Return the first `count` names, and the number of the others, as text."""
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

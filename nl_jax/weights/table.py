@@ -1,4 +1,4 @@
-"""What one source of weights says of itself: its names, its geometry, how its files are read."""
+"""The description of one source of weights: its names, its geometry, and the reader of its files."""
 
 import dataclasses
 import re
@@ -8,30 +8,31 @@ from pathlib import Path
 import numpy as np
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Torch's words for what a norm and a linear layer hold, in ours.
+# Torch's names for the arrays of a norm and of a linear layer, and ours.
 TORCH_NORM = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
 TORCH_LINEAR = {"weight": "kernel", "bias": "bias"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One table from their names to those of `models.flat`, which can be read in both directions.
+    """A table from their names to the names of `models.flat`. It can be read in both directions.
 
     Attributes:
       rows: (their template, our template). A placeholder `{stage}` stands for one of the words in `words["stage"]`, or
         for a number where `words` has no such entry.
       words: placeholder to {their word: our word}.
-      read: the arrays of a file by their name.
+      read: a function that reads the arrays of a file by name.
       ignored: regular expressions of names that are known not to be weights.
-      geometries: those whose weights these files hold; () says nothing, as an image network does not.
+      geometries: the geometries whose weights these files hold. () says nothing, as for image networks.
       geometries_2d: the same for files with 2-D kernels.
       images: whether these are image networks, whose kernels are inflated.
-      mean: of the inputs they were trained on, by channel of RGB in [0, 1].
-      std: the same.
+      mean: mean of the training inputs, by channel of RGB in [0, 1].
+      std: their standard deviation, by channel.
       epsilon: of the batch norms.
       affine: whether a file may have norms without statistics.
-      bgr: whether the channels of the images are B, G, R. An import turns the first kernel around.
-      background_last: whether the background is the last class and not the first, and has no box or mask of its own.
+      bgr: whether the channels of the images are B, G, R. Then an import reverses the first kernel.
+      background_last: whether the background is the last class and not the first. Then it has no box or
+        mask of its own.
     """
 
     rows: tuple[tuple[str, str], ...]
@@ -49,16 +50,16 @@ class Source:
     background_last: bool = False
 
     def to_ours(self) -> Callable[[str], str | None]:
-        """Their name to ours, None where no row fits."""
+        """Return a function from their name to ours. It gives None where no row fits."""
         return _renamer([(theirs, ours) for theirs, ours in self.rows], self.words)
 
     def to_theirs(self) -> Callable[[str], str | None]:
-        """Our name to theirs, None where no row fits."""
+        """Return a function from our name to theirs. It gives None where no row fits."""
         words = {name: {ours: theirs for theirs, ours in pairs.items()} for name, pairs in self.words.items()}
         return _renamer([(ours, theirs) for theirs, ours in self.rows], words)
 
     def is_ignored(self, name: str) -> bool:
-        """Whether a name of theirs is known not to be a weight."""
+        """Return whether a name of theirs is known not to be a weight."""
         return any(re.fullmatch(pattern, name) for pattern in self.ignored)
 
 
@@ -76,7 +77,7 @@ def _renamer(rows, words):
 
 
 def _pattern(template: str, words) -> str:
-    """A template as a regular expression: literal text and placeholders take turns."""
+    """Return a template as a regular expression. Literal text and placeholders alternate."""
     parts = re.split(r"\{(\w+)\}", template)
     for i in range(0, len(parts), 2):
         parts[i] = re.escape(parts[i])

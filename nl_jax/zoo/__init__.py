@@ -1,4 +1,4 @@
-"""Published networks by name: where their files are, what they need, what their owners report."""
+"""Published networks by name: the addresses of their files, their settings, and their owners' figures."""
 
 from nl_jax.zoo.cache import fetch, home
 from nl_jax.zoo.classes import class_names

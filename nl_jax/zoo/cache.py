@@ -1,4 +1,4 @@
-"""Files of the zoo on this machine: fetched once, checked, and kept."""
+"""The zoo's files on this machine. Each is fetched once, checked, and kept."""
 
 import hashlib
 import http.client
@@ -20,21 +20,21 @@ CHUNK = 2**20
 
 
 def home() -> Path:
-    """The folder of the cache: $NL_JAX_HOME, or that of `nl_jax.places.cache_directory`."""
+    """Return the folder of the cache: $NL_JAX_HOME, or the folder that `nl_jax.places.cache_directory` names."""
     if named := os.environ.get(HOME):
         return Path(named).expanduser()
     return cache_directory()
 
 
 def place(entry: Entry) -> Path:
-    """Where the file of an entry lies, or has to be put."""
+    """Return the path of an entry's file, whether the file exists or not."""
     return home() / "zoo" / entry.name / entry.file
 
 
 def fetch(entry: Entry) -> Path:
-    """The file of an entry: the one in the cache, or else downloaded into it, with a bar on stderr.
+    """Return the file of an entry. If it is not in the cache, it is downloaded, with a progress bar on stderr.
 
-    Where the hash of the file is published, the file is checked against it.
+    If the hash of the file is published, the file is checked against it.
 
     Raises:
       InputError: for a cache that cannot be written to, an address that cannot be reached (the message says which file
@@ -89,13 +89,13 @@ def _advice(entry: Entry, error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
     out = f", take {entry.member} out of it" if entry.member else ""
     return (
-        f"{entry.name} is not in the cache, and {entry.address} cannot be had here ({reason}): "
-        f"fetch that file elsewhere{out} and put it at {place(entry)}"
+        f"{entry.name} is not in the cache, and {entry.address} cannot be downloaded here ({reason}): "
+        f"download that file elsewhere{out} and put it at {place(entry)}"
     )
 
 
 def _take_out(entry: Entry, archive: Path, path: Path) -> None:
-    """The one member that is wanted, read as data: nothing else is unpacked."""
+    """Copy the one member of the archive that is needed, read as data. Nothing else is unpacked."""
     try:
         with tarfile.open(archive) as content:
             names = content.getnames()

@@ -1,4 +1,4 @@
-"""The names of the classes of Kinetics-400 and COCO, which come with the package."""
+"""The names of the classes of Kinetics-400 and COCO, which are part of the package."""
 
 from importlib.resources import files
 
@@ -8,12 +8,15 @@ KINDS = ("kinetics400", "imagenet1k", "coco80", "coco90", "")
 
 
 def class_names(kind: str) -> tuple[str, ...]:
-    """The names by label.
+    """Return the class names by label.
 
     Args:
-      kind: "kinetics400", in the order of the alphabet; "coco80", those that there are; "coco90", where label i is the
-        class that COCO numbers i + 1, and numbers that COCO does not use are "unused 12", ..; "imagenet1k", whose names
-        are the numbers 0 to 999; "" of a network without classifier.
+      kind: one of
+        "kinetics400": 400 names in alphabetical order.
+        "coco80": the 80 classes that COCO uses.
+        "coco90": label i is the class that COCO numbers i + 1. Numbers that COCO does not use are "unused 12", ..
+        "imagenet1k": the numbers 0 to 999 as names.
+        "": no names, for a network without classifier.
 
     Raises:
       InputError: for another kind.

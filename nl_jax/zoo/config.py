@@ -1,7 +1,7 @@
-"""The config of a published network: the fields that a network in use has, without those of training.
+"""The config of a published network: the fields that a trained network needs, without the fields of training.
 
-They have the names and values that `configs/common.py` gives them, so a program takes this config and one of a run
-alike. The files under `configs` are no part of the installed package.
+The fields have the names and values of `configs/common.py`. So a program takes either this config or the config of a
+run. The installed package does not contain the files under `configs`.
 """
 
 from nl_jax.errors import require
@@ -27,7 +27,7 @@ MODEL = {
     "dtype": "float32",
     "remat": (),
 }
-# How a run of any kind is carried out.
+# The fields that every kind of run has.
 COMMON = {"seed": 0, "batch_size": 64, "eval_batch_size": 8, "num_workers": 0, "accumulate_steps": 1}
 COMMON |= {"input_warning": 60.0, "input_timeout": 1800.0, "max_bad_videos": 0.2}
 VIDEOS = {
@@ -66,7 +66,7 @@ DETECTOR = {"masks": True, "aligned": False, "round_anchors": True, "floor_strid
 
 
 def config_of(entry: Entry) -> ConfigDict:
-    """The config that builds and tests the network of an entry. Locked."""
+    """Return the config that builds and tests the network of an entry, locked."""
     row = entry.row.rpartition(":")[2]
     config = ConfigDict(COMMON | {"num_classes": _classes(entry)})
     config.task = "detection" if entry.is_detector else "classification"

@@ -1,4 +1,4 @@
-"""What is known of one published network: where its file is, how it is built and tested, and its owner's figures."""
+"""The facts about one published network: its file, how it is built and tested, and its owner's figures."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,22 +6,23 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A file of weights that its owner publishes. Everything here is what the owner's page or configuration says.
+    """A file of weights that its owner publishes. All facts come from the owner's page or configuration.
 
     Attributes:
-      name: by which `nl_jax.from_pretrained` finds it.
-      source: whose names the arrays have, a key of `nl_jax.weights.SOURCES` or of those of detectors.
-      address: of the file, or of the archive that holds it.
-      member: the file in the archive; "" where the address is that of the file itself.
+      name: the name for `nl_jax.from_pretrained`.
+      source: the source that knows the names of the arrays, a key of `nl_jax.weights.SOURCES` or of the
+        detectors' sources.
+      address: URL of the file, or of the archive that holds it.
+      member: the file in the archive, or "" if the address is the file itself.
       row: the config in this repository that describes the network, FILE.py:ROW.
-      fields: what differs from the row, {"model.geometry": "slowfast", ..}.
-      classes: "kinetics400", "imagenet1k", "coco80" (80 classes in a row) or "coco90" (labels are COCO's own numbers);
-        "" where the page does not say that the file has a classifier, and then it is left out.
-      figures: in percent as the owner reports them: top1 and top5, or box_ap and mask_ap.
-      views: (clips, crops) that the figures are the average of; None for images.
-      digest: the kind and the first digits of a hash of the file, where it is published.
-      licence: of the weights; None where the page does not state one for them.
-      page: where all of this is written.
+      fields: the fields that differ from the row, {"model.geometry": "slowfast", ..}.
+      classes: "kinetics400", "imagenet1k", "coco80" (80 classes in a row) or "coco90" (labels are COCO's own numbers).
+        "" if the page does not mention a classifier, which is then left out.
+      figures: top1 and top5, or box_ap and mask_ap, in percent as the owner reports them.
+      views: (clips, crops) that the figures are averaged over. None for images.
+      digest: the kind and the first digits of the file's hash, if it is published.
+      licence: of the weights. None if the page does not state a licence for them.
+      page: URL of the page with these facts.
     """
 
     name: str
@@ -44,5 +45,5 @@ class Entry:
 
     @property
     def is_detector(self) -> bool:
-        """Whether it finds objects in images, and does not name classes."""
+        """Whether the network detects objects in images, and is no classifier."""
         return self.classes.startswith("coco")

@@ -1,4 +1,4 @@
-"""Published networks of images: ImageNet ResNets to start from, and detectors of COCO."""
+"""Published networks of images: ImageNet ResNets as starting points, and COCO detectors."""
 
 from nl_jax.zoo.entry import Entry
 
@@ -9,7 +9,7 @@ IMAGENET = {"input.mean": (0.485, 0.456, 0.406), "input.std": (0.229, 0.224, 0.2
 
 
 def _torchvision(depth: int, version: int, digest: str, top1: float, top5: float) -> Entry:
-    """A ResNet of torchvision, tested on a crop of 224 of an image with a short side of 256, or 232."""
+    """Return a ResNet of torchvision, tested on a 224 crop of an image with a short side of 256 or 232 pixels."""
     fields = {"data.test_short_side": 232} if version == 2 else {}
     if depth == 152:
         fields["model.depth"] = 152
@@ -27,7 +27,7 @@ def _torchvision(depth: int, version: int, digest: str, top1: float, top5: float
 
 
 def _release(depth: int) -> Entry:
-    """What the release started from. Its page gives no figure, and does not say that the file has a classifier."""
+    """Return a starting network of the release. Its page gives no figure and does not mention a classifier."""
     return Entry(
         name=f"release_imagenet_r{depth}",
         source="caffe2",
@@ -35,7 +35,7 @@ def _release(depth: int) -> Entry:
         member=f"r{depth}_pretrain_c2_model_iter450450_clean.pkl",
         row=f"configs/kinetics.py:imagenet_r{depth}",
         page=RELEASE,
-        fields={"model.geometry": "slowfast_nopool"},  # that of an image network; the page does not say
+        fields={"model.geometry": "slowfast_nopool"},  # the geometry of an image network; the page does not say
         classes="",
         licence="CC BY-NC 4.0",
     )
@@ -44,9 +44,10 @@ def _release(depth: int) -> Entry:
 def _detectron2(
     model: str, number: int, digest: str, box_ap: float, mask_ap: float | None = None, **fields: object
 ) -> Entry:
-    """A detector of detectron2's zoo; a file's name has the start of its MD5.
+    """Return a detector of detectron2's zoo. The name of its file holds the start of its MD5.
 
-    The first ResNets, which most of them start from, have their stride on the 1x1, and pixels of a deviation of 1.
+    Most of these detectors start from the first ResNets, whose stride is on the 1x1 and whose pixels have a deviation
+    of 1.
     """
     folder = "COCO-InstanceSegmentation" if mask_ap else "COCO-Detection"
     usual = {
@@ -94,7 +95,7 @@ ENTRIES = (
         address="https://download.pytorch.org/models/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth",
         row="configs/table5.py:r50",
         page=TORCHVISION,
-        # Norms without an epsilon, and anchors as far apart as the map is smaller than the image, rounded down.
+        # Norms without an epsilon. Anchors are floor(side of the image / places of the map) apart.
         fields={"model.norm_epsilon": 0.0, "detector.floor_strides": True} | IMAGENET,
         classes="coco90",
         figures={"box_ap": 37.9, "mask_ap": 34.6},

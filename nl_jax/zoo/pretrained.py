@@ -1,4 +1,4 @@
-"""A published network with its weights, ready to be called."""
+"""Published networks with their weights, ready to be called."""
 
 import dataclasses
 from pathlib import Path
@@ -26,11 +26,11 @@ class Pretrained:
     """A published network.
 
     Attributes:
-      entry: of the table.
-      model: with its weights, in evaluation mode.
-      config: by which it is built and tested.
-      classes: their names by label.
-      report: what was loaded.
+      entry: its entry in the table.
+      model: the network with its weights, in evaluation mode.
+      config: the config that builds and tests it.
+      classes: class names by label.
+      report: a report on the loaded arrays.
     """
 
     entry: Entry
@@ -41,7 +41,7 @@ class Pretrained:
 
 
 def pretrained(name: str, path: str | Path | None = None) -> Pretrained:
-    """See `from_pretrained`; with the config and the classes of the network."""
+    """Return the network as `from_pretrained` does, with its config and classes."""
     entry = find(name)
     config, classes = config_of(entry), class_names(entry.classes)
     file = fetch(entry) if path is None else Path(path)
@@ -56,17 +56,17 @@ def pretrained(name: str, path: str | Path | None = None) -> Pretrained:
 
 
 def from_pretrained(name: str, path: str | Path | None = None) -> VideoResNet | MaskRCNN:
-    """The published network of that name with its weights, in evaluation mode.
+    """Return the published network of this name with its weights, in evaluation mode.
 
-    Its file is downloaded once, and kept under $NL_JAX_HOME or ~/.cache/nl_jax. Inputs are normalised as
-    `nl_jax.zoo.config.config_of(entry).input` says; `nl_jax.Predictor.from_pretrained` does that by itself.
+    Its file is downloaded once and kept under $NL_JAX_HOME or ~/.cache/nl_jax. The caller normalises inputs with
+    `nl_jax.zoo.config.config_of(entry).input`; `nl_jax.Predictor.from_pretrained` does this by itself.
 
     Args:
-      name: of `nl_jax.zoo.ENTRIES`.
-      path: of a file that is there, in place of the published one. Its hash is not checked.
+      name: a name in `nl_jax.zoo.ENTRIES`.
+      path: path of a file to read in place of the published one. Its hash is not checked.
 
     Raises:
-      InputError: for an unknown name; a file that can neither be found nor downloaded, with what to fetch and where to
-        put it; one that has another hash, or other arrays.
+      InputError: for an unknown name; for a file that can neither be found nor downloaded (the message says which file
+        to put where); for a file with another hash or other arrays.
     """
     return pretrained(name, path).model

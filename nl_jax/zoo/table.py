@@ -10,10 +10,10 @@ ENTRIES = {entry.name: entry for entry in (*videos.ENTRIES, *images.ENTRIES)}
 
 
 def find(name: str) -> Entry:
-    """The entry of a name.
+    """Return the entry of a name.
 
     Raises:
-      InputError: for an unknown name, with those that are like it.
+      InputError: for an unknown name. The message lists similar names.
     """
     if name not in ENTRIES:
         near = difflib.get_close_matches(name, ENTRIES, 3) or list(ENTRIES)
@@ -22,7 +22,7 @@ def find(name: str) -> Entry:
 
 
 def markdown() -> str:
-    """The table of all networks, as docs/zoo.md has it. A figure or licence that the page does not give is empty."""
+    """Return the table of all networks for docs/zoo.md. A figure or licence that the page does not give is empty."""
     lines = [
         "| name | owner's figures, % | views | licence of the weights | hash known |",
         "| --- | --- | --- | --- | --- |",

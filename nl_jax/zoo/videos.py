@@ -1,4 +1,4 @@
-"""Published networks that name what a video shows: the paper's release, PySlowFast, mmaction2, PyTorchVideo."""
+"""Published video classifiers: the paper's release, PySlowFast, mmaction2 and PyTorchVideo."""
 
 from nl_jax.zoo.entry import Entry
 
@@ -8,7 +8,7 @@ SPARSE = {"data.frames": 8, "data.stride": 8}
 
 
 def _release(name: str, row: str, geometry: str, file: str, top1: float, top5: float, **fields: object) -> Entry:
-    """One of the release in Caffe2. It is tested by a 7x7 window that slides over crops of 256."""
+    """Return a network of the Caffe2 release. Its test slides a 7x7 window over crops of 256 pixels."""
     return Entry(
         name=f"release_{name}",
         source="caffe2",
@@ -27,7 +27,10 @@ def _sparse(name: str, row: str, file: str, top1: float, top5: float) -> Entry:
 
 
 def _long(name: str, row: str, geometry: str, file: str, figures: tuple[float, float], clip: dict) -> Entry:
-    """Affine layers; blocks without a norm, and those of res3 sum over groups of four frames."""
+    """Return a network with affine layers.
+
+    Its blocks have no norm, and those of res3 sum over groups of four frames.
+    """
     fields = {"model.norm": "affine"} | clip
     if row.startswith("nl5"):
         fields |= {"model.nonlocal_options.norm": "none", "model.nonlocal_time_group.res3": 4}
@@ -82,7 +85,7 @@ RELEASE = (
 
 
 def _slowfast(file: str, row: str, geometry: str, top1: float, top5: float) -> Entry:
-    """One of PySlowFast's zoo: Caffe2 pickles in its own geometry."""
+    """Return a network of PySlowFast's zoo: a Caffe2 pickle in PySlowFast's geometry."""
     return Entry(
         name={"C2D_NOPOOL_8x8_R50": "c2d_nopool_r50_8x8", "I3D_8x8_R50": "i3d_r50_8x8"}.get(file, "i3d_nln_r50_8x8"),
         source="caffe2",
@@ -103,11 +106,11 @@ SLOWFAST = (
 
 
 def _mmaction2(name: str, model: str, row: str, figures: tuple[float, float], file: str, **fields: object) -> Entry:
-    """One of mmaction2's zoo, whose files are named after their config, a date and the start of a SHA-256.
+    """Return a network of mmaction2's zoo. The name of a file is its config, a date and the start of a SHA-256.
 
     Args:
       model: "i3d" or "c2d", the folder of its config.
-      file: the config's name without the ending that all have, then the date and the hash.
+      file: the config's name without the common ending, then the date and the hash.
     """
     config, stamp = file.rsplit("_", 1)
     config, digest = f"{config}-100e_kinetics400-rgb", stamp.rsplit("-", 1)[-1]
@@ -132,7 +135,7 @@ def _mmaction2_i3d(name: str, figures: tuple[float, float], file: str, pairwise:
 
 
 def _mmaction2_c2d(name: str, row: str, geometry: str, figures: tuple[float, float], file: str, clip: dict) -> Entry:
-    """Its C2D networks are tested on crops of 224 of frames with a short side of 224."""
+    """Return a C2D network, tested on 224 crops of frames with a short side of 224 pixels."""
     fields = {"model.geometry": geometry, "data.test_short_side": 224, "data.test_crop": 224} | clip
     return _mmaction2(name, "c2d", row, figures, f"c2d_{file}", **fields)
 
@@ -182,7 +185,7 @@ MMACTION2 = (
 
 
 def _pytorchvideo(model: str, top1: float, top5: float) -> Entry:
-    """One of PyTorchVideo's hub, measured by PySlowFast's test."""
+    """Return a network of PyTorchVideo's hub. Its figures were measured by PySlowFast's test."""
     return Entry(
         name=f"pytorchvideo_{model}_r50_8x8",
         source="pytorchvideo",

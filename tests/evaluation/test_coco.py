@@ -26,7 +26,7 @@ def block(x, y, w, h):
 
 @pytest.fixture
 def truth():
-    """Six images: small, medium and large objects of two categories, one crowd, and one image without anything."""
+    """Return six images: small, medium and large objects of two categories, one crowd, and one image without any."""
     rng = np.random.default_rng(0)
     annotations = []
     for number in range(5):
@@ -58,7 +58,7 @@ def perfect(truth):
 
 
 def noisy(truth, seed=1):
-    """Boxes and masks that are off by a few pixels, some twice, some of another name, and some that are not there."""
+    """Return boxes and masks: off by a few pixels, some twice, some of another category, and some false ones."""
     rng, found = np.random.default_rng(seed), []
     for one in truth["annotations"]:
         for _ in range(rng.integers(3)):
@@ -106,7 +106,7 @@ def test_the_written_file_gives_pycocotools_alone_the_same_figures(truth, tmp_pa
     found = noisy(truth)
     before = json.dumps([truth, found])
     scores = evaluate(truth, found, iou_type)
-    assert json.dumps([truth, found]) == before  # nothing is written into what is given
+    assert json.dumps([truth, found]) == before  # the arguments are not changed
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     write_results(tmp_path / "detections.json", found)
     assert [file.name for file in tmp_path.glob("*.partial")] == []
@@ -155,7 +155,7 @@ def test_a_detection_is_matched_to_one_object_of_its_class():
     }
     found = [
         (2, [12, 10, 20, 20], 0.6),
-        (2, [10, 10, 20, 20], 0.9),  # the surer of two
+        (2, [10, 10, 20, 20], 0.9),  # the higher score of two
         (2, [60, 10, 20, 20], 0.8),  # another class
         (7, [60, 22, 20, 20], 0.7),  # IoU 0.25
         (7, [62, 10, 20, 20], 0.1),
@@ -178,7 +178,7 @@ def test_keypoints_are_scored():
     }
     image = SimpleNamespace(id=5, height=HEIGHT, width=WIDTH)
     boxes, scale = np.array([[5, 5, 95, 95]], np.float32) * 2, np.full(2, 2, np.float32)
-    seen = (points + np.array([0.5, 0.5, 0])) * (2, 2, 1)  # in pixels of an image of twice the size, from the corner
+    seen = (points + np.array([0.5, 0.5, 0])) * (2, 2, 1)  # pixels of an image of twice the size, from the corner
 
     def score(shift):
         found = results(
@@ -197,7 +197,7 @@ def test_keypoints_are_scored():
 
 
 def people(rng, count, names):
-    """Images with an annotated object each, whose k keypoints are at random places of its box."""
+    """Return images with one annotated object each. Its k keypoints are at random places of its box."""
     annotations = []
     for number in range(count):
         points = np.concatenate([rng.uniform(10, 90, (len(names), 2)), np.full((len(names), 1), 2.0)], 1)
@@ -208,7 +208,7 @@ def people(rng, count, names):
 
 
 def moved(truth, by, rng):
-    """Detections of all objects, their keypoints moved by up to so many pixels."""
+    """Return detections of all objects, with keypoints moved by at most this many pixels."""
     found = []
     for one in truth["annotations"]:
         points = np.array(one["keypoints"]).reshape(-1, 3)
@@ -219,7 +219,7 @@ def moved(truth, by, rng):
 
 
 def test_categories_are_scored_with_sigmas_of_their_own():
-    """As pycocotools scores each by itself; a category without keypoints has no part."""
+    """pycocotools scores each category by itself. A category without keypoints has no part."""
     rng = np.random.default_rng(0)
     truth = people(rng, 8, ["wrist", "thumb", "ring"])
     found = moved(truth, 6, rng)
@@ -279,7 +279,7 @@ def test_confusions_are_counted_by_the_keypoint_that_lies_there():
     truth["annotations"][0]["keypoints"] = points
     found = {"image_id": 0, "category_id": 1, "bbox": [5, 5, 90, 90], "score": 0.9}
     swapped = found | {"keypoints": [59, 20, 1, 61, 20, 1, 5, 50, 1]}  # both at the right eye, and a tail at no place
-    surer = found | {"score": 0.99, "bbox": [5, 5, 20, 20], "keypoints": points}  # of another object
+    surer = found | {"score": 0.99, "bbox": [5, 5, 20, 20], "keypoints": points}  # a detection of another object
     result = confusions(truth, [swapped, surer])
     assert result.counts == {
         ("hand", "left_eye"): {"right_eye": 1},

@@ -6,7 +6,7 @@ from nl_jax.evaluation.metrics import average_precision, mean_average_precision
 
 
 def by_the_rule(scores, labels):
-    """Average precision as Charades' evaluation has it, one video after the other; scores without ties."""
+    """Compute average precision as in Charades' evaluation, one video after the other, for scores without ties."""
     scores = scores.copy()
     for i, of_video in enumerate(labels):
         if not of_video.any():
@@ -40,7 +40,7 @@ def test_average_precision_of_scikit_learn_with_ties(seed):
     rng = np.random.default_rng(seed)
     scores = rng.integers(5, size=(50, 4)) / 5
     labels = rng.random((50, 4)) < 0.3
-    labels[~labels.any(axis=1), 0] = True  # scikit-learn knows no rule for videos without labels
+    labels[~labels.any(axis=1), 0] = True  # scikit-learn has no rule for videos without labels
     expected = [average_precision_score(labels[:, k], scores[:, k]) for k in range(4)]
     np.testing.assert_allclose(average_precision(scores, labels), expected, rtol=1e-12)
 

@@ -1,4 +1,4 @@
-"""Pasting against a loop over pixels, and against torchvision where that is installed."""
+"""Pasting against a loop over pixels, and against torchvision where it is installed."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def some(size=28):
 
 
 def naive(mask, box, shape):
-    """The value at every pixel, from the formulas of Detectron."""
+    """Return the value at every pixel, from Detectron's formulas."""
     cells = len(mask) + 2
     mask, image = np.pad(mask, 1), np.zeros(shape)
     centre, half = (box[2:] + box[:2]) / 2, (box[2:] - box[:2]) / 2 * cells / (cells - 2)

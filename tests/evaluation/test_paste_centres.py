@@ -1,4 +1,4 @@
-"""Pasting at the centres of pixels: against PyTorch's sampling, and true masks back out of their boxes."""
+"""Pasting at the centres of pixels against PyTorch's sampling. True masks also come back out of their boxes."""
 
 import numpy as np
 import pytest

@@ -10,7 +10,7 @@ from nl_jax.evaluation.views import Predictions, predict
 
 
 class Videos(ClipDataset):
-    """Five videos of three views; every pixel of view v of video i is 10 i + v. The last cannot be decoded."""
+    """Five videos of three views. Every pixel of view v of video i is 10 i + v. The last video cannot be decoded."""
 
     classes = tuple("abcdefg")
     names = tuple(f"video{i}" for i in range(5))
@@ -29,7 +29,7 @@ class Videos(ClipDataset):
 
 
 def scores_of(value):
-    """What the pretended network gives for a view: a softmax that depends on its pixels."""
+    """Return the output of the fake network for a view: a softmax that depends on its pixels."""
     logits = np.sin(np.arange(7) * (1 + value))
     return np.exp(logits) / np.exp(logits).sum()
 
@@ -40,7 +40,7 @@ def forward(inputs):
 
 
 def predictions_of(dataset, batch_size, forward=forward):
-    """Those of `predict` on the batches of a data set."""
+    """Return the result of `predict` for the batches of a dataset."""
     batches = test_batches(dataset, batch_size=1 if dataset.variable_size else batch_size)
     return predict(dataset, batches, forward, at_once=batch_size)
 
@@ -81,7 +81,7 @@ def test_equal_or_broken_scores_are_never_right():
 
 
 def test_clips_and_videos_are_told_apart():
-    """Two views that are wrong on their own and right together."""
+    """Two views are wrong alone and right together."""
     views = np.array([[[0.3, 0.0, 0.7], [0.4, 0.6, 0.0]]])
     predictions = Predictions(views.mean(1), views, np.array([0]), np.array([False]), "x")
     metrics = predictions.metrics()
@@ -92,7 +92,7 @@ def test_clips_and_videos_are_told_apart():
 
 
 class WholeFrames(Videos):
-    """Three videos of five whole-frame views; every view has its own width and value. The second is not decoded."""
+    """Three videos of five whole-frame views. Every view has its own width and value. The second cannot be decoded."""
 
     variable_size = True
     sizes = ((4, 5), (4, 4), (4, 7))
@@ -131,7 +131,7 @@ def test_whole_frames_go_through_in_their_own_size(batch_size, devices, monkeypa
 
 
 class Actions(Videos):
-    """The five videos, each with labels of its own."""
+    """The five videos, each with several labels."""
 
     def test_example(self, index):
         label = np.isin(np.arange(7), (index, 6 - index)).astype(np.float32)
@@ -143,7 +143,7 @@ def test_of_several_labels_the_highest_score_counts():
     expected = np.array([[scores_of(10 * i + v) for v in range(3)] for i in range(5)])
     np.testing.assert_allclose(predictions.scores, expected.max(1), rtol=1e-6)
     assert predictions.labels.shape == (5, 7)
-    last = np.where(np.arange(5)[:, None] == 4, -1.0, expected.max(1))  # the one that does not decode
+    last = np.where(np.arange(5)[:, None] == 4, -1.0, expected.max(1))  # the video that cannot be decoded
     precision = [average_precision_score(predictions.labels[:, k], last[:, k]) for k in range(7)]
     metrics = predictions.metrics()
     assert metrics["video_map"] == pytest.approx(np.mean(precision))

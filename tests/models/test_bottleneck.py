@@ -1,4 +1,4 @@
-"""The residual block against PyTorch's functional layers: where the stride is, and groups."""
+"""The residual block against PyTorch's functional layers, with the stride on each convolution and with groups."""
 
 import jax.numpy as jnp
 import numpy as np

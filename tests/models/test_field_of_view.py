@@ -12,7 +12,7 @@ from nl_jax.models.field_of_view import reach, region_view, stage_views
 
 
 def seen(gradient):
-    """The first and last column whose pixels matter."""
+    """Return the first and last column whose pixels have a gradient."""
     columns = np.flatnonzero(np.abs(np.asarray(gradient)).sum((0, 1, 2, 4)))
     return int(columns[0]), int(columns[-1])
 
@@ -24,7 +24,7 @@ def test_a_place_of_a_stage_sees_what_its_gradient_touches(geometry, randomise):
     model.eval()
     video = jnp.asarray(np.random.default_rng(0).uniform(1, 2, size=(1, 2, 16, 256, 3)), jnp.float32)
     graph, state = nnx.split(model)
-    state = jax.tree.map(jnp.abs, state)  # no ReLU is ever shut
+    state = jax.tree.map(jnp.abs, state)  # no ReLU is ever closed
     names = {"res2": "res2_1", "res3": "res3_0", "res4": "res4_1"}
 
     views = stage_views(config)
@@ -42,16 +42,16 @@ def test_a_place_of_a_stage_sees_what_its_gradient_touches(geometry, randomise):
         first, last = view.of(128 // view.stride)
         assert 0 < first and last < 255  # nothing is cut off at the border
         found = seen(gradient)
-        # A max pool can leave out pixels at the rim, never let one in.
+        # A max pool can leave out pixels at the rim, but never adds pixels.
         assert first <= found[0] <= first + 4 and last - 4 <= found[1] <= last, name
 
 
 def pyramid_sees(config, place, level, width=1024):
-    """Which pixels matter to the features of a pyramid, by a network in one dimension whose weights are all 1."""
+    """Return the pixels that the features of a pyramid depend on, from a 1-D network with all weights 1."""
     geometry = config.geometry
     assert geometry == "small"
 
-    def conv(x, kernel, stride):  # x (pixels, places): which pixels a place depends on
+    def conv(x, kernel, stride):  # x (pixels, places): the pixels that a place depends on
         wide = np.pad(x, ((0, 0), (kernel // 2, kernel // 2)))
         return sum(wide[:, k : k + x.shape[1] : 1] for k in range(kernel))[:, ::stride] > 0
 
@@ -66,7 +66,7 @@ def pyramid_sees(config, place, level, width=1024):
     for stage in stages[-2::-1][: len(stages) - 1 - (level - 2)]:
         top = stage | np.repeat(top, 2, axis=1)
     features = conv(top, 3, 1)
-    at = place / 2**level  # RoIAlign between the two places beside it
+    at = place / 2**level  # RoIAlign interpolates between the two nearest places
     low, high = int(np.floor(at - 0.5)), int(np.floor(at)) + 1
     pixels = np.flatnonzero(features[:, low : high + 1].any(1))
     return int(pixels[0]), int(pixels[-1])
@@ -80,9 +80,9 @@ def test_a_region_of_the_pyramid_sees_what_its_convolutions_reach(blocks, level)
     for place in range(512, 544):
         found = pyramid_sees(config, place, level)
         first, last = region_view(config, place, place, level)
-        assert first <= found[0] and found[1] <= last  # never too narrow
+        assert first <= found[0] and found[1] <= last  # the view is never too narrow
         farthest = max(farthest, place - found[0], found[1] - place)
-    assert farthest <= reach(config, level) <= farthest + 2**level  # and at most by one place too wide
+    assert farthest <= reach(config, level) <= farthest + 2**level  # it is at most one place too wide
 
 
 def test_the_full_network_sees_what_is_known_of_it():
@@ -98,13 +98,13 @@ def test_a_level_that_there_is_not_is_refused():
 
 
 def test_the_pyramid_of_the_detector_sees_no_farther(randomise):
-    """The gradient of what RoIAlign pools, by the image: what a digit of `nl_jax.data.scenes` could know of its cue."""
+    """The gradient of RoIAlign's features by the image: how far a digit of `nl_jax.data.scenes` can see its cue."""
     backbone = ResNetConfig(blocks_per_stage=(1, 1, 1, 1), width=2, geometry="small", norm="affine")
     config = DetectorConfig(backbone=backbone, num_classes=2, masks=False, fpn_channels=4, box_channels=4)
     model = randomise(lambda: MaskRCNN(config, rngs=nnx.Rngs(0)))
     model.eval()
     graph, state = nnx.split(model)
-    state = jax.tree.map(jnp.abs, state)  # no ReLU is ever shut
+    state = jax.tree.map(jnp.abs, state)  # no ReLU is ever closed
     images = jnp.asarray(np.random.default_rng(0).uniform(1, 2, size=(1, 32, 384, 3)), jnp.float32)
 
     @jax.jit

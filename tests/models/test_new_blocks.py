@@ -1,4 +1,4 @@
-"""New blocks in a trained network, at the rate of that network: what docs/finetune.md recommends stays finite."""
+"""New blocks in a trained network, at its learning rate: the settings that docs/finetune.md recommends stay finite."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ CHANNELS, CLASSES, RATE = 64, 10, 0.1  # the rate of a ResNet's recipe, with mom
 
 
 class Head(nnx.Module):
-    """A block after rectified features, and the classifier of their mean."""
+    """A block after rectified features, and a classifier of their mean."""
 
     def __init__(self, pairwise: str, norm: str, rngs: nnx.Rngs):
         self.block = NonLocalBlock(CHANNELS, pairwise=pairwise, norm=norm, rngs=rngs)
@@ -25,7 +25,7 @@ class Head(nnx.Module):
 
 
 def losses(pairwise: str, norm: str, steps: int) -> np.ndarray:
-    """Of SGD on 64 feature maps of ten kinds, 16 a step."""
+    """Return the losses of SGD on 64 feature maps of ten kinds, 16 a step."""
     rng = np.random.default_rng(0)
     labels = rng.integers(CLASSES, size=64)
     kinds = 0.5 * rng.normal(size=(CLASSES, CHANNELS))
@@ -59,5 +59,5 @@ def test_batch_norm_is_safe_at_the_rate_of_the_network(pairwise):
 
 @pytest.mark.parametrize("norm", ["none", "affine"])
 def test_a_dot_product_without_statistics_is_not(norm):
-    """What docs/finetune.md warns of: the block multiplies three activations, and nothing bounds their product."""
+    """docs/finetune.md warns of this block. It multiplies three activations, and nothing bounds their product."""
     assert not np.isfinite(losses("dot_product", norm, 40)).all()

@@ -16,7 +16,7 @@ from nl_jax.models import NonLocalBlock
 from nl_jax.models.nonlocal_block import PAIRWISE
 
 CHANNELS = 6
-SHAPE = (2, 3, 5, 4, CHANNELS)  # an odd height: the last row has no partner to pool with
+SHAPE = (2, 3, 5, 4, CHANNELS)  # the height is odd, so pooling leaves the last row out
 AXES_AND_SUBSAMPLE = [(axes, how) for axes in ("spacetime", "space") for how in (None, "before", "after")]
 AXES_AND_SUBSAMPLE += [("time", None)]
 
@@ -30,14 +30,14 @@ def run(block, x):
 
 
 def jitted(block, method="__call__"):
-    """One program, in place of the compilation of every small operation by itself."""
+    """Compile the block as one program, because compiling every small operation by itself takes longer."""
     graph, state = nnx.split(block)
     apply = jax.jit(lambda state, x, *args: getattr(nnx.merge(graph, state), method)(x, *args))
     return partial(apply, state)
 
 
 class Reference:
-    """The block of one clip (t,h,w,c) in float64, with every pair written out."""
+    """The block for one clip (t,h,w,c) in float64, with every pair written out."""
 
     def __init__(self, block, pairwise, axes, subsample, scale):
         self.block, self.pairwise, self.axes, self.subsample, self.scale = block, pairwise, axes, subsample, scale
@@ -53,7 +53,7 @@ class Reference:
         return x[:, : h // 2 * 2, : w // 2 * 2].reshape(t, h // 2, 2, w // 2, 2, c).max((2, 4))
 
     def groups(self, x):
-        """The sets of positions that are summed over, each (n,c)."""
+        """Return the sets of positions that are summed over, each (n,c)."""
         if self.axes == "spacetime":
             return [x.reshape(-1, x.shape[-1])]
         if self.axes == "space":
@@ -61,7 +61,7 @@ class Reference:
         return [x[:, i, j] for i in range(x.shape[1]) for j in range(x.shape[2])]
 
     def matrix(self, theta, phi):
-        """f(x_i, x_j) / C(x) for every pair: (n,m)."""
+        """Return f(x_i, x_j) / C(x) for every pair: (n,m)."""
         if self.pairwise == "concatenation":
             w_f = np.asarray(self.block.w_f.kernel[:, 0], np.float64)
             return np.array([[max(w_f @ np.concatenate([a, b]), 0) for b in phi] for a in theta]) / len(phi)
@@ -71,7 +71,7 @@ class Reference:
         return f / f.sum(1, keepdims=True)
 
     def __call__(self, x):
-        """The rows of every group and the output."""
+        """Return the rows of every group and the output."""
         x = np.asarray(x, np.float64)
         keys = self.pool(x) if self.subsample == "before" else x
         theta, phi = (x, keys) if self.pairwise == "gaussian" else (self.linear("theta", x), self.linear("phi", keys))
@@ -157,7 +157,7 @@ def test_positions_that_are_not_valid_are_not_summed_over(pairwise, axes, subsam
 
     if axes != "spacetime":
         return
-    # Nothing that a position holds that is not valid changes the others, nor gets a gradient from them.
+    # The content of an invalid position does not change the others, and gets no gradient from them.
     changed, _ = run(jnp.where(valid[..., None], x, 7.0))
     np.testing.assert_allclose(jnp.where(valid[..., None], changed - found, 0), 0, atol=1e-6)
     loss = lambda x: (jnp.where(valid[..., None], run(x)[0], 0) ** 2).sum()  # noqa: E731
@@ -229,7 +229,7 @@ def test_rows_of_a_position_that_does_not_exist(randomise):
 
 @pytest.mark.parametrize("pairwise", PAIRWISE)
 def test_float16_holds_activations_of_100(pairwise, randomise):
-    """The products of dot product and concatenation are beyond its largest number; the block's output is not."""
+    """The products of dot product and concatenation are above the largest float16. The block's output is not."""
     build = partial(NonLocalBlock, 64, pairwise=pairwise, norm="batch")
     blocks = [
         randomise(lambda dtype=dtype: build(dtype=dtype, rngs=nnx.Rngs(0))) for dtype in (jnp.float32, jnp.float16)
@@ -270,7 +270,7 @@ def bricks(torch):
 @pytest.mark.parametrize(
     "mode, use_scale",
     [
-        ("gaussian", True),  # which mmcv does not scale
+        ("gaussian", True),  # mmcv does not scale the Gaussian
         ("embedded_gaussian", True),
         ("embedded_gaussian", False),
         ("dot_product", False),
@@ -325,7 +325,7 @@ def test_parity_with_mmcv(mode, use_scale, axes, sub_sample, torch, bricks):
 
 
 def started(**options):
-    """What a new block gives for x, x, and which of its parameters have a gradient."""
+    """Return z of a new block for x, x itself, and the parameters of the block that have a gradient."""
     block = NonLocalBlock(CHANNELS, **options, rngs=nnx.Rngs(0))
     graph, params, rest = nnx.split(block, nnx.Param, ...)
     x, weights = video(), video(seed=1)
@@ -347,7 +347,7 @@ def started(**options):
 def test_a_new_block_is_the_identity_and_learns(norm, first):
     z, x, moves = started(norm=norm)
     np.testing.assert_array_equal(z, x)
-    # What holds the zeros learns first; everything behind it gets its gradient once they have moved.
+    # The array of zeros learns first. The arrays behind it get a gradient once the zeros have moved.
     zeros = "kernel" if first == "w_z" else "scale"
     assert moves == {(first, zeros), (first, "bias")}
 

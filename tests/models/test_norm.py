@@ -1,4 +1,4 @@
-"""Normalisation: where its statistics come from, and what they do to the running ones."""
+"""Normalisation: the source of its statistics, and its update of the running statistics."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ CHANNELS = 3
 
 
 def clips(count=4, offset=2.0):
-    """(b,t,h,w,c) whose clips differ in mean and spread."""
+    """Return clips (b,t,h,w,c) with different means and spreads."""
     rng = np.random.default_rng(0)
     spread = 1 + np.arange(count).reshape(-1, 1, 1, 1, 1)
     return jnp.asarray(offset + spread * rng.normal(size=(count, 2, 3, 4, CHANNELS)) + spread, jnp.float32)
@@ -38,7 +38,7 @@ def test_training_statistics(kind, group_size, groups, randomise):
     for group in groups:
         expected = normalised(x[group], norm, np.mean(x[group], axes), np.var(x[group], axes))
         np.testing.assert_allclose(y[group], expected, atol=2e-5)
-    # The running statistics follow the whole batch, whatever the groups: momentum 0.9.
+    # The running statistics follow the whole batch, whatever the groups, with momentum 0.9.
     np.testing.assert_allclose(norm.mean[...], 0.9 * before["mean"] + 0.1 * np.mean(x, axes), rtol=1e-5)
     np.testing.assert_allclose(norm.var[...], 0.9 * before["var"] + 0.1 * np.var(x, axes), rtol=1e-4)
 
@@ -58,7 +58,7 @@ def test_evaluation_uses_the_running_statistics(kind, randomise):
     norm = randomise(lambda: Norm(CHANNELS, kind=kind, group_size=4))
     norm.eval()
     mean, var = np.array(norm.mean[...]), np.array(norm.var[...])
-    x = clips(6)  # does not divide into groups of 4, which only matters in training
+    x = clips(6)  # does not divide into groups of 4, which matters only in training
     np.testing.assert_allclose(norm(x), normalised(x, norm, mean, var), rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(norm.mean[...], mean)
     np.testing.assert_array_equal(norm.var[...], var)
@@ -106,7 +106,7 @@ def test_bfloat16_takes_statistics_in_float32(randomise):
     y = norm(x)
     assert y.dtype == jnp.bfloat16
     assert norm.mean[...].dtype == norm.var[...].dtype == norm.scale[...].dtype == jnp.float32
-    # bfloat16 knows 8 bits: sums over 192 values of it would be off by percents.
+    # bfloat16 has 8 bits. Its sums over 192 values would be wrong by percents.
     exact = np.asarray(x.astype(jnp.float32), np.float64)
     np.testing.assert_allclose(norm.mean[...], 0.1 * exact.mean((0, 1, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(norm.var[...], 0.1 * exact.var((0, 1, 2, 3)), rtol=1e-3)
@@ -123,7 +123,7 @@ def test_any_number_of_axes(shape):
 
 
 def test_constant_channels_stay_finite():
-    # The variance is a difference of two sums, which rounds to less than nothing in some of these channels.
+    # The variance is a difference of two sums. Rounding makes it negative in some of these channels.
     values = jnp.asarray(np.random.default_rng(0).uniform(0, 1000, 64), jnp.float32)
     y = Norm(64)(jnp.broadcast_to(values, (8, 3, 5, 5, 64)))
     assert np.all(np.isfinite(y))

@@ -19,12 +19,12 @@ FIVE_101 = {"res3": (1, 3), "res4": (6, 13, 20)}
 
 
 def abstract(config):
-    """The model without its numbers: nothing is allocated."""
+    """Build the model without allocating its arrays."""
     return nnx.eval_shape(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
 
 
 def shapes(config, video):
-    """Output name to (t,h,w,c), or (k,) for the logits."""
+    """Return the shape of every output by name: (t,h,w,c), or (k,) for the logits."""
     model = abstract(config)
     model.eval()
     graph, state = nnx.split(model)
@@ -35,13 +35,13 @@ def shapes(config, video):
 
 
 def laptop(**changes):
-    """A network that runs in milliseconds and still has every kind of layer."""
+    """Return a network that runs in milliseconds and still has every kind of layer."""
     defaults = {"blocks_per_stage": (1, 2, 2, 2), "width": 4, "num_classes": 5, "nonlocal_blocks": {"res3": (0,)}}
     return ResNetConfig(**defaults | changes)
 
 
 def jitted(model):
-    """Video, and the dropout key in training, to every output and the BN statistics afterwards."""
+    """Compile a function from video (and in training the dropout key) to every output and the new BN statistics."""
     graph, state = nnx.split(model)
 
     @jax.jit
@@ -96,7 +96,7 @@ def test_layer_shapes_of_table_1():
     assert found == expected
 
 
-# Frames in, then frames and size after conv1, pool1 and pool2, then the size of res3, at 224 x 224.
+# Number of frames, then frames and size after conv1, pool1 and pool2, then the size of res3, at 224 x 224.
 GEOMETRY_SHAPES = {
     "paper": (32, (16, 112), (8, 56), (4, 56), 28),
     "caffe2_32": (32, (16, 112), (8, 55), (4, 55), 28),
@@ -117,7 +117,7 @@ def test_shapes_of_every_geometry(geometry):
     assert {name: found[name][:2] if name in found else None for name in expected} == expected
 
 
-# Strides and pools (kernel, strides, padding) as published, for the forward pass below.
+# Published strides and pools (kernel, strides, padding), for the forward pass below.
 TORCH_GEOMETRY = {
     "paper": ((2, 2, 2), ((3, 3, 3), (2, 2, 2), (1, 1, 1)), ((3, 1, 1), (2, 1, 1), (1, 0, 0))),
     "caffe2_32": ((2, 2, 2), ((2, 3, 3), (2, 2, 2), 0), ((2, 1, 1), (2, 1, 1), 0)),
@@ -149,7 +149,7 @@ class TorchForward:
         return self.F.batch_norm(x, mean, var, scale, bias, eps=1e-5)
 
     def linear(self, x, name):
-        """1x1x1 convolution."""
+        """Apply a 1x1x1 convolution."""
         weight = self.tensors[f"{name}/kernel"].T[..., None, None, None]
         return self.F.conv3d(x, weight, self.tensors.get(f"{name}/bias"))
 
@@ -355,7 +355,7 @@ def test_bfloat16_computes_and_float32_remains(randomise):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_remat_keeps_less_and_changes_nothing(dtype, randomise):
-    """The same loss, gradients and batch norm statistics, which move though the forward pass runs twice."""
+    """The loss, gradients and batch norm statistics are the same. The statistics move, though forward runs twice."""
     video = clips((2, 8, 32, 32))
 
     def build(remat):

@@ -8,9 +8,9 @@ from nl_jax.models.summary import summarize
 
 NL5 = {50: {"res3": (1, 3), "res4": (1, 3, 5)}, 101: {"res3": (1, 3), "res4": (6, 13, 20)}}
 
-# Parameters in M, and multiply-adds in G for 32 x 224 x 224 clips of the paper's geometry, 8 x 224 x 224 of the
-# release's and 8 x 256 x 256 of PySlowFast's. Multiply-adds are those of blocks whose keys are pooled before phi and
-# g, as the formula of section 3.3 has it; pooled after them, as its figure has it, phi and g cost four times as much.
+# Parameters in M and multiply-adds in G, for clips of 32 x 224 x 224 (the paper's geometry), 8 x 224 x 224 (the
+# release) and 8 x 256 x 256 (PySlowFast). The blocks pool keys before phi and g, as the formula of section 3.3 does.
+# Pooling after them, as in its figure, makes phi and g cost four times as much.
 COUNTS = {
     (50, None, False): (24.33, 20.44, 19.29, 25.46),
     (50, None, True): (31.69, 28.57, 27.42, 37.27),
@@ -44,7 +44,7 @@ def test_the_larger_inflation():
 
 
 def test_ratios_of_table_2e():
-    """R101 against C2D: parameters and FLOPs, as the paper rounds them."""
+    """Compare R101 with C2D in parameters and FLOPs, rounded as in the paper."""
     rows = {"C2D": (None, False), "I3D 3x3x3": ("3x3x3", False), "I3D 3x1x1": ("3x1x1", False), "NL": (None, True)}
     found = {name: summarize(network(101, *row), CLIPS["paper"]) for name, row in rows.items()}
     base = found["C2D"]
@@ -56,7 +56,8 @@ def test_keys_pooled_after_phi_and_g_cost_more():
     before = network(50, None, True)
     after = dataclasses.replace(before, nonlocal_options={"subsample": "after"})
     difference = summarize(after, CLIPS["paper"]).macs - summarize(before, CLIPS["paper"]).macs
-    # phi and g of two blocks on 4 x 28 x 28 x 512 and three on 4 x 14 x 14 x 1024, three quarters of the places each.
+    # phi and g of two blocks on 4 x 28 x 28 x 512 and three blocks on 4 x 14 x 14 x 1024, three quarters of the
+    # places each.
     expected = 2 * 3 / 4 * (2 * 3136 * 512 * 256 + 3 * 784 * 1024 * 512)
     assert difference == expected
 

@@ -1,4 +1,4 @@
-"""What came after the paper: every block against a loop over positions in NumPy, and the identity when it is new."""
+"""Later blocks than the paper's against loops over positions in NumPy. A new block is the identity."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def softmax(scores):
 
 
 class Loops:
-    """The formulas of the papers, a position after another, for one item x (n,c)."""
+    """The formulas of the papers, one position after another, for one item x (n,c)."""
 
     def __init__(self, block):
         self.block = block
@@ -167,7 +167,7 @@ def test_a_network_has_them_in_the_place_of_its_blocks():
         blocks_per_stage=(1, 1),
         width=4,
         num_classes=3,
-        geometry="caffe2_8",  # whose keys are pooled; no variant's are
+        geometry="caffe2_8",  # pools the keys of the paper's block, but not those of a variant
         nonlocal_blocks={"res3": (0,)},
         nonlocal_options={"variant": "global_context"},
     )

@@ -1,4 +1,4 @@
-"""The forms of the softmax: what is chosen where, what each keeps in memory, and that fused kernels mean the same."""
+"""The forms of the softmax: the choice of a form, the memory it keeps, and equal results of the fused kernels."""
 
 import inspect
 import re
@@ -19,7 +19,7 @@ def arguments(n, m, d, c=None, b=2, dtype=jnp.float32):
 
 
 def reference(theta, phi, g, scale):
-    """Softmax through the whole matrix, in NumPy's float64 for values."""
+    """Compute the softmax over the whole matrix, with NumPy's float64 for values."""
     theta, phi, g = (np.asarray(x, np.float64) for x in (theta, phi, g))
     weights = np.exp(scale * theta @ phi.swapaxes(1, 2))
     return weights / weights.sum(-1, keepdims=True) @ g
@@ -42,7 +42,7 @@ TURING, AMPERE, ADA, HOPPER = (Target("gpu", 1, capability) for capability in ((
     ("chunked", HOPPER, False, (12544, 3136, 512, 256, jnp.bfloat16)),
     ("chunked", AMPERE, False, (12544, 3136, 256, 256, jnp.bfloat16)),
     ("chunked", TURING, False, (12544, 3136, 64, 64, jnp.float16)),
-    ("chunked", Target("gpu", 1), False, (12544, 3136, 64, 64, jnp.bfloat16)),  # not of NVIDIA, or not known
+    ("chunked", Target("gpu", 1), False, (12544, 3136, 64, 64, jnp.bfloat16)),  # no NVIDIA GPU, or not known
     ("pallas", TPU, False, (12544, 3136, 256, 256, jnp.bfloat16)),
     ("chunked", TPU, True, (12544, 3136, 256, 256, jnp.bfloat16)),
     ("chunked", TPU, False, (12544, 196, 256, 256, jnp.bfloat16)),
@@ -54,7 +54,10 @@ def test_choice(expected, target, partitioned, sizes):
 
 
 def test_choice_is_made_for_this_machine(monkeypatch):
-    """Eight devices may share the batch, so no Pallas kernel; a function under shard_map is on one of them."""
+    """Eight devices may share the batch, so no Pallas kernel is chosen.
+
+    A function under shard_map runs on one device.
+    """
     asked = []
     monkeypatch.setattr(attention, "attention_form", lambda *args: asked.append(args) or "chunked")
     args = arguments(5, 6, 4, 3, b=8)
@@ -67,12 +70,12 @@ def test_choice_is_made_for_this_machine(monkeypatch):
 
 
 def test_chunks_stand_in_for_a_kernel_that_cannot_be_traced_here(monkeypatch):
-    """For a GPU, without one; their size is a GPU's."""
+    """Chunks for a GPU, traced without one, have the size of a GPU's chunks."""
     sizes = [jax.ShapeDtypeStruct((1, s, 64), jnp.bfloat16) for s in (12544, 3136, 3136)]
     with devices.compiling_for("gpu", 1, (9, 0)):
         jaxpr = str(jax.make_jaxpr(attention.attention)(*sizes))
         (chunk,) = {int(q) for q in re.findall(r"f32\[1,(\d+),3136\]", jaxpr)}
-        assert chunk == 4192  # of 2^24 // 3136 = 5349 at most: 12544 in three
+        assert chunk == 4192  # at most 2^24 // 3136 = 5349, so 12544 queries make three chunks
         monkeypatch.setattr(devices, "knows_cudnn", lambda: True)
         asked = []
         monkeypatch.setitem(
@@ -89,7 +92,7 @@ def test_unknown_form():
 
 @pytest.mark.parametrize("b", [1, 1024])
 def test_chunks_depend_on_one_clip_alone(b):
-    """The batch of a step is that of all devices: it must not make the chunks small."""
+    """A step has the batch of all devices. This must not make the chunks small."""
     sizes = [jax.ShapeDtypeStruct((b, s, 256), jnp.float32) for s in (12544, 3136, 3136)]
     jaxpr = str(jax.make_jaxpr(attention.attention)(*sizes))
     (chunk,) = {int(q) for q in re.findall(rf"f32\[{b},(\d+),3136\]", jaxpr)}
@@ -97,7 +100,7 @@ def test_chunks_depend_on_one_clip_alone(b):
 
 
 def test_backward_keeps_no_pairs(monkeypatch):
-    """What is kept for the backward pass, and what lives at once in both, next to the n x m matrix."""
+    """Compare the memory of the backward pass, kept and temporary, with the n x m matrix."""
     n = m = 2048
     args = arguments(n, m, 8, b=1)
     kept = jax.eval_shape(lambda *a: jax.vjp(attention.attention, *a)[1], *args)
@@ -125,7 +128,7 @@ def value_and_gradients(f, args):
 
 
 def test_pallas_equals_chunked(monkeypatch):
-    """JAX's TPU kernel, interpreted: positions that are no multiple of its block are padded and masked."""
+    """Run JAX's TPU kernel in interpret mode. Positions that are no multiple of its block are padded and masked."""
     monkeypatch.setattr(attention, "BLOCK", 128)
     args = arguments(150, 200, 128)
     with pltpu.force_tpu_interpret_mode():
@@ -144,11 +147,11 @@ def test_pallas_lowers_for_tpu(n, m, d, dtype):
 
     sizes = [jax.ShapeDtypeStruct((2, s, d), dtype) for s in (n, m, m)]
     module = jax.jit(step).trace(*sizes).lower(lowering_platforms=("tpu",)).as_text()
-    assert module.count("tpu_custom_call") == 3  # forward; backward of keys and values, of queries
+    assert module.count("tpu_custom_call") == 3  # forward, backward for keys and values, backward for queries
 
 
 def test_cudnn_is_asked_for_the_same_function(monkeypatch):
-    """cuDNN itself needs a GPU; its entry in JAX has a reference implementation that takes the same arguments."""
+    """cuDNN needs a GPU. Its entry in JAX has a reference implementation that takes the same arguments."""
     entry = jax.nn.dot_product_attention
     asked = []
 
@@ -184,7 +187,10 @@ def lowered_for_hopper(function, *sizes):
 
 @pytest.mark.parametrize("masked, n, m", [(False, 600, 150), (True, 600, 150), (False, 599, 149), (True, 600, 149)])
 def test_cudnn_lowers_for_a_gpu_that_is_not_here(cudnn_of_hopper, monkeypatch, masked, n, m):
-    """JAX's own conditions hold for what is chosen on Hopper: it would raise where they do not, as for odd lengths."""
+    """JAX checks its conditions for the choice on Hopper.
+
+    It would raise an error where they fail, as for odd lengths.
+    """
     monkeypatch.setattr(attention, "FEW_PAIRS", 0)
 
     def step(valid, *args):

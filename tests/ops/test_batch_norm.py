@@ -1,4 +1,4 @@
-"""Batch norm as GPUs take it, against float64 in NumPy and against the norm of the other platforms."""
+"""The batch norm for GPUs against float64 in NumPy and against the norm of the other platforms."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ EPSILON = 1e-5
 
 
 def reference(x, scale, bias, dy, rectified):
-    """y, mean, var and the gradients of x, scale and bias, in float64."""
+    """Compute y, mean, var and the gradients of x, scale and bias in float64."""
     x, scale, bias, dy = (np.asarray(a, np.float64) for a in (x, scale, bias, dy))
     mean, var = x.mean(1), x.var(1)
     deviation = np.sqrt(var + EPSILON)[:, None]
@@ -36,7 +36,7 @@ def arguments(dtype=np.float32):
 @pytest.mark.parametrize("rectified", [False, True])
 @pytest.mark.parametrize("one_device", [False, True])
 def test_values_and_gradients(rectified, one_device):
-    """One pass of two sums on one device; where arrays are split, as on the eight of the tests, two sums."""
+    """One device takes both sums in one pass. Split arrays, as on the eight devices of the tests, take two passes."""
     x, scale, bias, dy = arguments()
 
     @jax.jit
@@ -64,7 +64,7 @@ def test_the_statistics_have_gradients():
 
 @pytest.mark.parametrize("rectified", [False, True])
 def test_norm_is_the_same_on_a_gpu(rectified, randomise):
-    """Also its running statistics, with groups, and in 16 bits, where only rounding differs."""
+    """Running statistics and groups are the same, too. In 16 bits only rounding differs."""
     rng = np.random.default_rng(0)
     x, dy = (jnp.asarray(rng.normal(size=(4, 2, 3, 4, 3)) + 1, jnp.bfloat16) for _ in range(2))
     found = {}
@@ -85,7 +85,7 @@ def test_norm_is_the_same_on_a_gpu(rectified, randomise):
 
 
 def test_on_a_gpu_nothing_is_kept_but_the_input():
-    """The gradient of the ReLU is computed again from x: no mask is kept."""
+    """The backward pass computes the gradient of the ReLU again from x. No mask is kept."""
     shape = jax.ShapeDtypeStruct((1, 64, 3), jnp.bfloat16)
     channels = jax.ShapeDtypeStruct((3,), jnp.float32)
     kept = jax.eval_shape(

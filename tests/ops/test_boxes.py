@@ -26,7 +26,7 @@ def test_overlap_of_every_pair():
     a, b = some(9), some(7, seed=1)
     a[0] = b[0]
     a[1] = [5, 5, 5, 9]  # without area
-    a[2] = [9, 9, 3, 3]  # from right to left
+    a[2] = [9, 9, 3, 3]  # negative sides
     b[1] = a[1]
     expected, part = np.zeros((2, 9, 7))
     for i, j in np.ndindex(9, 7):

@@ -10,7 +10,7 @@ import pytest
 from nl_jax.ops import conv_gradient, devices
 from nl_jax.ops.conv import MAX_STACKED_CHANNELS, conv3d
 
-SIZE = (7, 8, 11)  # odd and even
+SIZE = (7, 8, 11)  # odd and even sizes
 
 
 def reference(x, kernel, strides, padding):
@@ -118,9 +118,9 @@ def test_errors(x, kernel, message):
 
 
 @pytest.mark.parametrize("strides, kernel, channels", [((1, 1, 1), 3, 5), ((1, 2, 2), 7, 3)])
-@pytest.mark.parametrize("height", [48, 46])  # 46 rows divide into halves alone, or single rows
+@pytest.mark.parametrize("height", [48, 46])  # 46 rows divide only into halves or single rows
 def test_gradient_of_a_frame_taken_in_strips(strides, kernel, channels, height, monkeypatch):
-    """A large frame is taken a strip of rows at a time, with the same sums."""
+    """A large frame is taken in strips of rows. The sums stay the same."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 1, height, 56, channels)), jnp.float32)
     weights = jnp.asarray(rng.normal(size=(1, kernel, kernel, channels, 4)), jnp.float32)

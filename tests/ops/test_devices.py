@@ -26,7 +26,7 @@ def test_frames_are_merged_in_plain_order_on_one_device_and_by_parts_on_several(
     parts = on_mesh(lambda x: devices.merge_frames(x, 2))(x)
     np.testing.assert_array_equal(parts[0], [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15])
     np.testing.assert_array_equal(on_mesh(lambda x: devices.split_frames(devices.merge_frames(x, 2), 4, 8))(x), x)
-    odd = jnp.arange(4 * 6).reshape(4, 6)  # of an image, which is not split
+    odd = jnp.arange(4 * 6).reshape(4, 6)  # an image, which is not split
     np.testing.assert_array_equal(on_mesh(lambda x: devices.merge_frames(x)[0])(odd), odd.ravel())
 
 
@@ -34,7 +34,7 @@ def test_frames_are_merged_in_plain_order_on_one_device_and_by_parts_on_several(
 def test_queries_of_every_device_meet_all_keys(pairwise, monkeypatch):
     monkeypatch.setattr(chunks, "MAX_PAIRS", 2**10)  # several chunks on every device
     rng = np.random.default_rng(0)
-    n, m = 2048, hinge.MIN_SORTED_KEYS["cpu"]  # the sorted form
+    n, m = 2048, hinge.MIN_SORTED_KEYS["cpu"]  # takes the sorted form
     shapes = {"gaussian": [(2, n, 4), (2, m, 4), (2, m, 3)], "concatenation": [(2, n), (2, m), (2, m, 3)]}[pairwise]
     arrays = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
     dy = jnp.asarray(rng.normal(size=(2, n, 3)), jnp.float32)
@@ -49,7 +49,7 @@ def test_queries_of_every_device_meet_all_keys(pairwise, monkeypatch):
     for found, value in zip(run(*split), expected, strict=True):
         np.testing.assert_allclose(found, value, rtol=0, atol=1e-5 * np.abs(value).max())
     program = run.lower(*split).compile().as_text()
-    assert f"f32[1,{n}," not in program and f"f32[1,{n // 4}" in program  # of all queries no device has more
+    assert f"f32[1,{n}," not in program and f"f32[1,{n // 4}" in program  # no device has all queries
 
 
 def test_what_is_traced_for():
@@ -68,7 +68,7 @@ def test_what_is_traced_for():
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 def test_a_program_has_the_forms_of_its_platform_everywhere(platform):
-    """Also one that has been traced for another: a loop around ReLU and over frames on a CPU alone."""
+    """A program traced first for another platform does so, too. Only a CPU has loops around ReLU and over frames."""
     x, kernel = jnp.ones((1, 2, 32, 32, 4)), jnp.ones((1, 3, 3, 4, 5))
 
     @jax.jit

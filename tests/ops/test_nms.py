@@ -15,7 +15,7 @@ def some(n, spread, seed=0):
 
 
 def greedy(boxes, scores, threshold, valid=None, classes=None):
-    """The indices that are kept, highest score first: a float32 IoU, compared in float64 as C++ would."""
+    """Return the kept indices, highest score first. The IoU is float32 and is compared in float64, as in C++."""
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept = []
     for i in np.argsort(-scores, kind="stable"):
@@ -55,7 +55,7 @@ def test_is_the_greedy_choice(threshold):
 
 
 def test_a_chain_takes_as_many_rounds_as_it_has_links():
-    """Every box overlaps the next one only: the greedy choice is every second one."""
+    """Every box overlaps only the next one, so the greedy choice is every second box."""
     start = np.arange(64, dtype=np.float32)[:, None] * 6
     boxes = np.concatenate([start, 0 * start, start + 10, 0 * start + 10], axis=1)
     keep = compiled(boxes, -np.arange(64, dtype=np.float32), np.ones(64, bool), 0.2)
@@ -64,7 +64,7 @@ def test_a_chain_takes_as_many_rounds_as_it_has_links():
 
 @pytest.mark.parametrize("threshold, kept", [(0.3, 1), (0.5, 2), (0.6, 2), (0.25, 1)])
 def test_an_overlap_at_the_threshold(threshold, kept):
-    """6/10 in float32 is above 0.6 in float64, and 1/2 is not above 1/2."""
+    """6/10 in float32 is above 0.6 in float64. 1/2 is not above 1/2."""
     other = {0.3: [0, 0, 3, 1], 0.5: [0, 0, 5, 1], 0.6: [0, 0, 6, 1], 0.25: [0, 0, 2.51, 1]}[threshold]
     boxes = np.asarray([[0, 0, 10, 1], other], np.float32)
     scores = np.asarray([1, 0.5], np.float32)
@@ -91,7 +91,7 @@ def test_is_mapped_over_images():
 
 @pytest.mark.parametrize("count, chunk", [(5, 20), (20, 7), (20, 50), (200, 30)])
 def test_best_by_class(count, chunk):
-    """As many chunks as it takes: fewer, exactly and more boxes than there are."""
+    """Ask for fewer boxes than there are, for all of them, and for more, with several sizes of chunks."""
     boxes, rng = some(100, 40)
     scores = -np.sort(-rng.uniform(size=100).astype(np.float32))
     scores[90:] = -np.inf

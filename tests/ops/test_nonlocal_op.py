@@ -1,4 +1,4 @@
-"""The non-local operation against section 3.2's formulas, written out pair by pair in float64."""
+"""The non-local operation against the formulas of section 3.2, computed pair by pair in float64."""
 
 import inspect
 import re
@@ -16,14 +16,14 @@ FUNCTIONS = ("gaussian", "dot_product", "concatenation")
 
 
 def arguments(function, n=N, m=M, d=D, c=C, seed=0):
-    """Queries, keys and values in float32."""
+    """Return queries, keys and values in float32."""
     rng = np.random.default_rng(seed)
     shapes = [(B, n), (B, m)] if function == "concatenation" else [(B, n, d), (B, m, d)]
     return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (*shapes, (B, m, c))]
 
 
 def pair_by_pair(function, q, k, g, scale=1.0):
-    """y_i = 1/C(x) sum_j f(x_i, x_j) g_j, one pair at a time."""
+    """Compute y_i = 1/C(x) sum_j f(x_i, x_j) g_j, one pair at a time."""
     q, k, g = (np.asarray(a, np.float64) for a in (q, k, g))
     y = np.zeros((*q.shape[:2], g.shape[2]))
     for b in range(q.shape[0]):
@@ -42,7 +42,7 @@ def pair_by_pair(function, q, k, g, scale=1.0):
 
 
 def naive(function, q, k, g):
-    """The same through the whole n x m matrix, for gradients."""
+    """Compute the same from the whole n x m matrix, for gradients."""
     if function == "concatenation":
         rows = jnp.maximum(q[:, :, None] + k[:, None, :], 0) / k.shape[1]
     else:
@@ -53,9 +53,9 @@ def naive(function, q, k, g):
 
 @pytest.fixture(params=["whole", "chunks", "sorted"])
 def form(request, monkeypatch):
-    """The forms of the functions: pairs of all queries at once or of a few, and concatenation by sorting.
+    """Select a form: pairs of all queries at once, pairs of a few queries, or concatenation by sorting.
 
-    The dot product picks by shape alone: see n_m below.
+    The dot product chooses its form by shape alone: see n_m below.
     """
     monkeypatch.setattr(chunks, "MAX_PAIRS", 2**24 if request.param == "whole" else M * 4)  # 11 = 4 + 4 + 3
     monkeypatch.setattr(chunks, "MIN_CHUNK", 1)
@@ -87,9 +87,9 @@ def test_gradients(function, form):
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_gradients_numerically(function, form):
     q, k, g = arguments(function)
-    if function == "concatenation":  # sums at least 0.25 away from the hinge, where there is no derivative
+    if function == "concatenation":  # keep every sum 0.25 away from the hinge, where there is no derivative
         q, k = jnp.round(2 * q) / 2, jnp.round(2 * k) / 2 + 0.25
-    operation = jax.jit(getattr(nonlocal_op, function))  # also takes the NumPy arrays that check_grads makes
+    operation = jax.jit(getattr(nonlocal_op, function))  # jit also accepts the NumPy arrays that check_grads makes
     check_grads(operation, (q, k, g), order=1, modes=("rev",), atol=1e-2, rtol=1e-2)
 
 
@@ -143,7 +143,7 @@ def test_unknown_form_of_concatenation():
 
 
 def values(kind, size, rng):
-    """Numbers that make sums of sums lose digits, each in its way."""
+    """Return numbers for which sums of sums lose digits, each kind in its own way."""
     return {
         "normal": lambda: rng.normal(size=size),
         "positive": lambda: rng.uniform(0, 9, size),
@@ -161,7 +161,7 @@ def values(kind, size, rng):
     ("ties", "ties", 0),
 ])  # fmt: skip
 def test_sorted_concatenation_is_as_exact_as_pairs_over_many_positions(of_a, of_p, offset, of_g):
-    """12544 keys in float32: the error is that of a sum of a_i + p_j over pairs, relative to the sum without signs."""
+    """12544 keys in float32. The error is as small as that of a sum over pairs, relative to the sum without signs."""
     rng = np.random.default_rng(0)
     m, c = 12544, 3
     a, p = values(of_a, 300, rng) - offset, values(of_p, m, rng) + offset
@@ -204,7 +204,7 @@ def test_concatenation_at_the_edges(case, a, p, form):
     g = jnp.asarray(np.random.default_rng(0).normal(size=(1, p.shape[1], C)), jnp.float32)
     np.testing.assert_allclose(nonlocal_op.concatenation(a, p, g), pair_by_pair("concatenation", a, p, g), atol=1e-6)
 
-    # At a sum of exactly 0 the derivative of the hinge is 0, as that of jax.nn.relu.
+    # At a sum of exactly 0 the derivative of the hinge is 0, like the derivative of jax.nn.relu.
     def gradients(operation):
         return jax.jit(jax.grad(lambda *args: (operation(*args) ** 2).sum(), argnums=(0, 1, 2)))(a, p, g)
 
@@ -238,7 +238,7 @@ def test_rows_are_float32_and_reproduce_the_operation(function):
 
 def test_gaussian_rows_sum_to_one():
     q, k, _ = arguments("gaussian", m=300)
-    rows = nonlocal_op.gaussian_rows(jnp.bfloat16(100 * q), jnp.bfloat16(k))  # in bfloat16, 300 terms would not
+    rows = nonlocal_op.gaussian_rows(jnp.bfloat16(100 * q), jnp.bfloat16(k))  # a sum in bfloat16 would not give 1
     np.testing.assert_allclose(rows.sum(-1), 1, atol=1e-5)
 
 
@@ -254,7 +254,7 @@ def test_gaussian_rows_sum_to_one():
     ],
 )
 def test_shapes_that_do_not_fit(function, shapes):
-    # As a user meets it: without the annotations' run-time check, which is for tests only.
+    # The function as a user calls it, without the run-time check of annotations, which only tests have.
     operation = inspect.unwrap(getattr(nonlocal_op, function))
     with pytest.raises(ValueError, match=re.escape(f"{shapes[2]}")):
         operation(*(jnp.zeros(shape) for shape in shapes))
@@ -262,7 +262,7 @@ def test_shapes_that_do_not_fit(function, shapes):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_forward_mode(function):
-    """jvp against the transposed product of reverse mode, jax.hessian against reverse over reverse mode."""
+    """Compare jvp with the transposed product of reverse mode, and jax.hessian with reverse over reverse mode."""
     args = arguments(function, n=3, m=2, d=2, c=2)
     options = {} if function == "dot_product" else {"form": "pairs"}
     operation = getattr(nonlocal_op, function)
@@ -279,7 +279,7 @@ def test_forward_mode(function):
 
 
 def test_float16_rows_beyond_its_largest_number():
-    """theta . phi is 640000 and the sum is not: sums of 16-bit arrays are taken in float32."""
+    """theta . phi is 640000, but the sum is small. Sums of 16-bit arrays are float32."""
     theta, phi = jnp.full((1, 1, 64), 100, jnp.float16), jnp.full((1, 2, 64), 100, jnp.float16)
     g = jnp.full((1, 2, 3), 0.01, jnp.float16)
     np.testing.assert_allclose(nonlocal_op.dot_product(theta, phi, g), np.full((1, 1, 3), 6400.0), rtol=1e-2)
@@ -287,7 +287,7 @@ def test_float16_rows_beyond_its_largest_number():
 
 @pytest.mark.parametrize("dtype, tolerance", [(jnp.bfloat16, 0.01), (jnp.float16, 0.001), (jnp.float32, 1e-6)])
 def test_the_dot_product_on_a_gpu_rounds_its_sum_to_bfloat16_at_most(dtype, tolerance):
-    """In float16 the sum may be larger than the largest number."""
+    """In float16 the sum may be larger than the largest number of this type."""
     args = [40 * jnp.asarray(x, dtype) for x in arguments("dot_product", 64, 48)]
     with devices.compiling_for("gpu", 1):
         y = nonlocal_op.dot_product(*args)

@@ -10,7 +10,7 @@ import pytest
 from nl_jax.ops import devices
 from nl_jax.ops.pool import max_pool
 
-SIZE = (7, 8, 11)  # odd and even
+SIZE = (7, 8, 11)  # odd and even sizes
 POOLS = [
     ((3, 3, 3), (2, 2, 2), (1, 1, 1)),  # the pools of every geometry
     ((3, 1, 1), (2, 1, 1), (1, 0, 0)),
@@ -28,7 +28,7 @@ POOLS = [
 def test_equals_torch(kernel, strides, padding, platform, torch):
     axes = len(kernel)
     rng = np.random.default_rng(0)
-    # Negative everywhere, so that padding with zeros would show; no two values equal.
+    # All values are negative, so that padding with zeros would show. No two values are equal.
     shape = (2, *SIZE[:axes], 3)
     x = -1 - rng.permutation(np.prod(shape)).reshape(shape).astype(np.float32)
 
@@ -46,7 +46,7 @@ def test_equals_torch(kernel, strides, padding, platform, torch):
 
 @pytest.mark.parametrize("kernel, strides, padding", [*POOLS, ((3, 2), (1, 3), (1, 0))])
 def test_equal_values_share_the_gradient_alike_on_a_gpu(kernel, strides, padding):
-    """Also where windows leave places out, and where many values are the same."""
+    """Also for windows that leave places out, and for many equal values."""
     x = jnp.round(jnp.asarray(np.random.default_rng(0).normal(size=(2, *SIZE[: len(kernel)], 3)), jnp.float32))
     found = {}
     for platform in ("cpu", "gpu"):

@@ -1,4 +1,4 @@
-"""relu equals max(x, 0) in value and gradient, and hides no number that is none."""
+"""relu equals max(x, 0) in value and gradient, and keeps values that are not a number."""
 
 import jax
 import jax.numpy as jnp
@@ -30,4 +30,4 @@ def test_the_gradient_at_zero_is_zero():
 @pytest.mark.parametrize("at", [0, 3])
 def test_what_is_not_a_number_stays_so_and_the_program_ends(at):
     x = jnp.arange(5.0).at[at].set(jnp.nan)
-    np.testing.assert_array_equal(jax.jit(relu)(x), x)  # and nothing else becomes it
+    np.testing.assert_array_equal(jax.jit(relu)(x), x)  # and no other value becomes NaN

@@ -1,4 +1,4 @@
-"""RoIAlign against a loop over every sample of every bin, and against torchvision where that is installed."""
+"""RoIAlign against a loop over every sample of every bin, and against torchvision where it is installed."""
 
 import math
 
@@ -30,7 +30,7 @@ BOXES = np.asarray(
 
 
 def naive(features, boxes, scale, size, samples, aligned):
-    """The values, and the weight of every place of the map for every bin (n,s,s,h,w)."""
+    """Return the values, and the weight of every place of the map for every bin (n,s,s,h,w)."""
     h, w, _ = features.shape
     weights = np.zeros((len(boxes), size, size, h, w))
     for n, box in enumerate(np.asarray(boxes, np.float64)):
@@ -78,7 +78,7 @@ def boxes_of_all_sizes(b=2, n=30):
 
 
 @pytest.mark.parametrize("form", ["gather", "einsum"])
-@pytest.mark.parametrize("split", [False, True])  # as where images may lie on different devices
+@pytest.mark.parametrize("split", [False, True])  # True: images may lie on different devices
 def test_pyramid(form, split, monkeypatch):
     monkeypatch.setattr(devices, "partitioned", lambda: split)
     features, boxes, scales = pyramid(), boxes_of_all_sizes(), (1 / 4, 1 / 8, 1 / 16)

@@ -1,4 +1,4 @@
-"""A mask of keys means the same as leaving the other keys out, in every form, in values and gradients."""
+"""A mask of keys gives the same values and gradients, in every form, as removing the other keys."""
 
 import inspect
 from functools import partial
@@ -28,7 +28,7 @@ def arguments(operation, n=N, m=M, d=D, c=C):
 
 
 def pairs(operation, q, k):
-    """f(x_i, x_j) of one item, one pair at a time, in float64."""
+    """Return f(x_i, x_j) of one item, one pair at a time, in float64."""
     q, k = np.asarray(q, np.float64), np.asarray(k, np.float64)
     if operation is nonlocal_op.concatenation:
         return np.array([[max(a + p, 0) for p in k] for a in q])
@@ -37,7 +37,7 @@ def pairs(operation, q, k):
 
 
 def expected_rows(operation, q, k, valid):
-    """f / C(x), with 0 for the keys that are left out."""
+    """Return f / C(x), with 0 for the masked keys."""
     rows = np.zeros((*q.shape[:2], k.shape[1]))
     for b in range(len(q)):
         if valid[b].any():
@@ -48,7 +48,7 @@ def expected_rows(operation, q, k, valid):
 
 
 def left_out(operation, q, k, g, valid):
-    """The same function of the valid keys of every item, for gradients."""
+    """Compute the same function from the valid keys of every item alone, for gradients."""
     result = []
     for b in range(len(q)):
         keep = np.flatnonzero(valid[b])
@@ -87,7 +87,7 @@ def test_values_and_gradients_are_those_of_the_valid_keys(name, shape):
         loss = lambda *a: (left_out(operation, *a, VALID) * weights.astype(np.float64)).sum()  # noqa: E731
         gradients = jax.grad(loss, argnums=(0, 1, 2))(*wide)
 
-    k[~VALID], g[~VALID] = np.inf, np.nan  # which must not be looked at
+    k[~VALID], g[~VALID] = np.inf, np.nan  # these keys must not be read
     options = {"valid": jnp.asarray(VALID)} | ({"form": form} if form else {})
     y, pull = jax.vjp(jax.jit(partial(operation, **options)), *map(jnp.asarray, (q, k, g)))
     np.testing.assert_allclose(y, expected, atol=2e-5)
@@ -111,7 +111,7 @@ def value_and_gradients(form, args, valid):
 
 
 def test_pallas_equals_chunked(monkeypatch):
-    """JAX's TPU kernel, interpreted."""
+    """Run JAX's TPU kernel in interpret mode."""
     monkeypatch.setattr(attention, "BLOCK", 128)
     rng = np.random.default_rng(0)
     args = [jnp.asarray(rng.normal(size=(3, size, 128)), jnp.float32) for size in (150, 200, 200)]
@@ -123,7 +123,10 @@ def test_pallas_equals_chunked(monkeypatch):
 
 
 def test_cudnn_is_asked_for_the_same_function(monkeypatch):
-    """By the number of valid keys: the reference implementation of its entry in JAX takes the same arguments."""
+    """cuDNN gets the number of valid keys.
+
+    The reference implementation of its entry in JAX takes the same arguments.
+    """
     entry = jax.nn.dot_product_attention
 
     def stand_in(*args, implementation, **options):

@@ -1,4 +1,4 @@
-"""A run small enough to be repeated many times: the embedded task, two stages of four channels."""
+"""A run that is small enough to be repeated many times: the embedded task, with two stages of four channels."""
 
 import jax
 import pytest
@@ -9,14 +9,14 @@ from nl_jax.training import sharding
 
 @pytest.fixture(autouse=True)
 def optax_promotes():
-    """Optax mixes its step count with floats; what is ours alone is tested under strict promotion."""
+    """Optax mixes its step count with floats. Our own code is tested under strict promotion."""
     with jax.numpy_dtype_promotion("standard"):
         yield
 
 
 @pytest.fixture(scope="session")
 def tiny():
-    """tiny(row, **changes) is a config whose run takes seconds; changes are {"a.b": value}."""
+    """Return tiny(row, **changes): a config whose run takes seconds. The changes are {"a.b": value}."""
 
     def make(row="nl_c2d", changes=None):
         config = quickstart.get_config(row)
@@ -47,7 +47,7 @@ def tiny():
 
 @pytest.fixture
 def mesh_of():
-    """mesh_of(data, fsdp, time) is a mesh over the first devices only, whatever there are."""
+    """Return mesh_of(data, fsdp, time): a mesh over the first devices only, however many there are."""
 
     def make(data, fsdp=1, time=1):
         return sharding.make_mesh(data, fsdp, time, devices=jax.devices()[: data * fsdp * time])

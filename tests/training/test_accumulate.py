@@ -25,7 +25,7 @@ NETWORK = ResNetConfig(
 
 
 def step_of(data, parts, video, label, randomise):
-    """Loss, new parameters and new statistics after one step of plain gradient descent."""
+    """Return the loss, new parameters and new statistics after one step of plain gradient descent."""
     mesh = sharding.make_mesh(data, 1, devices=jax.devices()[:data])
     graphdef, *arrays = flat.split(randomise(lambda: VideoResNet(NETWORK, rngs=nnx.Rngs(0))))
     optimizer = optax.sgd(0.1)
@@ -43,18 +43,18 @@ def step_of(data, parts, video, label, randomise):
 def test_parts_give_the_gradient_and_the_statistics_of_the_whole(randomise):
     rng = np.random.default_rng(0)
     video = rng.integers(0, 256, (12, 3, 8, 8, 3), dtype=np.uint8)
-    video[:4] //= 4  # groups that differ, so that the variance of their means counts
+    video[:4] //= 4  # groups differ, so that the variance of their means counts
     label = rng.integers(0, 3, 12).astype(np.int32)
     expected, (params, stats) = step_of(1, 1, video, label, randomise)
     found, _ = step_of(2, 3, video, label, randomise)
     for part, before in ((0, None), (1, params), (2, stats)):
         for name, value in expected[part].items():
-            # A step is compared with a step: what a parameter was before says nothing of the gradient.
+            # Steps are compared, because the old value of a parameter says nothing about the gradient.
             old = 0.0 if before is None else before[name]
             scale = np.abs(value - old).max()
             np.testing.assert_allclose(found[part][name] - old, value - old, rtol=0, atol=1e-5 * scale + 1e-6)
     frozen = [name for name in stats if "nonlocal_block" in name]
-    assert frozen and all((found[2][name] == stats[name]).all() for name in frozen)  # to the last bit
+    assert frozen and all((found[2][name] == stats[name]).all() for name in frozen)  # equal to the last bit
     assert all((found[2][name] != stats[name]).any() for name in stats if name not in frozen)
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and what a killed save, a full disk and a write that fails leave behind."""
+"""The checkpoints that are kept, and the files left by a killed save, a full disk and a failed write."""
 
 import resource
 import shutil
@@ -43,7 +43,7 @@ def assert_newest_is(workdir, step):
 def test_the_newest_the_best_and_every_so_often_are_kept(tmp_path):
     save(tmp_path, range(1, 7), {3: 0.8, 6: 0.2}, keep=2, keep_every=4)
     assert steps_in(tmp_path) == [3, 4, 5, 6]
-    save(tmp_path, range(7, 11), {9: 0.5}, keep=2, keep_every=4)  # what was best before is known after a restart
+    save(tmp_path, range(7, 11), {9: 0.5}, keep=2, keep_every=4)  # the best of before is known after a restart
     assert steps_in(tmp_path) == [3, 4, 8, 9, 10]
     checkpoints = Checkpoints(tmp_path, read_only=True)
     assert (checkpoints.best(), checkpoints.latest()) == (3, 10)
@@ -83,7 +83,7 @@ def test_a_disk_that_is_too_full_is_seen_before(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax leaves a task behind
 def test_a_write_that_fails_is_reported_and_the_last_good_checkpoint_stays(tmp_path):
-    """The kernel refuses to let a file grow, as it does on a full disk."""
+    """The kernel refuses to let a file grow, as on a full disk."""
     save(tmp_path, [1])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
@@ -96,7 +96,7 @@ def test_a_write_that_fails_is_reported_and_the_last_good_checkpoint_stays(tmp_p
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert steps_in(tmp_path) == [1]
     assert_newest_is(tmp_path, 1)
-    for _ in range(30):  # the save that failed clears what it left in the background, and so does the next run
+    for _ in range(30):  # the failed save clears its files in the background, and the next run does so too
         if not any(tmp_path.rglob("*.orbax-checkpoint-tmp")):
             break
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""What a run claims: a workdir only when all is checked, and of its figures no more than they say."""
+"""The claims of a run: it takes a workdir only after all checks, and its figures say no more than they measure."""
 
 import jax
 import numpy as np
@@ -44,7 +44,7 @@ def test_figures_of_the_training_videos_are_named_so(validated, tiny, video_fold
 
 
 def test_a_config_without_videos_is_a_task():
-    """As a plan or an import of weights has it."""
+    """A plan and an import of weights use a config like this."""
     assert task_of(kinetics.get_config("nl5_i3d_r50")).validated_on == "validation"
 
 

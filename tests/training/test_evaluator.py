@@ -1,4 +1,4 @@
-"""A data set through a network: batches, progress, what several processes have."""
+"""One pass of a dataset through a network: batches, progress, and several processes."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def test_no_examples(tiny, mesh_of, monkeypatch):
 
 
 def test_rows_of_all_processes_come_in_order_and_once(monkeypatch):
-    """Of two processes each has three of four rows, and both have the middle ones."""
+    """Each of two processes has three of four rows, and both have the middle rows."""
     from jax.experimental import multihost_utils
 
     theirs = (np.array([12, 10, 11]), np.array([2, 0, 1]))

@@ -15,7 +15,7 @@ SLURM = dict.fromkeys(hosts.NEEDED["SLURM_STEP_NUM_TASKS"], "1")
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What `jax.distributed.initialize` is called with, in place of joining anything."""
+    """Record the arguments of `jax.distributed.initialize` in place of joining anything."""
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **options: calls.append((args, options)))
     by_launchers = [name for pair in (*hosts.NEEDED.values(), *hosts.STRANGERS.values()) for name in pair]
@@ -118,7 +118,7 @@ def test_processes_given_by_hand_and_kinds_of_cluster_by_name(asked):
         ({"coordinator": "localhost:1"}, "--coordinator alone do not say .*; give --num_processes, --process_id too"),
         ({"process_id": 0, "num_processes": 2}, "--num_processes and --process_id alone do not .* --coordinator too"),
         ({"coordinator": "here", "num_processes": 2, "process_id": 0}, "choose HOST:PORT of process 0"),
-        ({"coordinator": "a:1", "num_processes": 2, "process_id": 2}, "and of these 0, 1"),
+        ({"coordinator": "a:1", "num_processes": 2, "process_id": 2}, "a process_id from 0 to num_processes - 1"),
     ],
 )
 def test_flags_that_do_not_say_who_the_processes_are(asked, given, message):
@@ -152,12 +152,12 @@ class Videos(Dataset):
 
 def test_bad_videos_of_all_processes_are_listed_once_by_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    others = {1: [1], 3: [[[7], [-1]]]}  # its place in the batch, and the two clips it had there
+    others = {1: [1], 3: [[[7], [-1]]]}  # the row of the other process, and its two clips
     monkeypatch.setattr(hosts, "gather", lambda own: np.concatenate([own, others[own.ndim]]))
     for process in (1, 0):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
         bad = BadExamples(tmp_path, Videos(), "video", rows=(0,))
-        assert bad.add(np.array([[5]])) == bad.add(np.array([[7]])) == []  # not before all have met
+        assert bad.add(np.array([[5]])) == bad.add(np.array([[7]])) == []  # not before all processes have met
         assert bad.exchange() == ["5.mp4: broken", "7.mp4: broken"] and bad.indices == {5, 7}
         assert bad.exchange() == []
         assert (tmp_path / "bad_videos.csv").exists() == (process == 0)
@@ -179,5 +179,5 @@ def test_clips_that_cannot_be_broken_are_none(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(hosts, "gather", lambda own: np.concatenate([own, own]))
     bad = BadExamples(tmp_path, Videos(), "video", rows=(0, 1))
-    bad.add(np.zeros((2, 0), int))  # of a data set that is drawn
+    bad.add(np.zeros((2, 0), int))  # of a dataset that is drawn
     assert bad.exchange() == []

@@ -1,4 +1,4 @@
-"""One run at a time in a workdir, with processes that are really there, and really killed."""
+"""One run at a time in a workdir, tested with real processes that are really killed."""
 
 import contextlib
 import fcntl
@@ -27,7 +27,7 @@ with only_run(Path(sys.argv[1])):
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that holds the lock of tmp_path."""
+    """Start a process that holds the lock of tmp_path."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     yield process
@@ -56,7 +56,7 @@ def test_a_killed_run_may_take_a_moment_to_be_gone(holder, tmp_path):
 
 
 def test_the_same_process_may_ask_again(tmp_path):
-    """As a chain of stages does."""
+    """A chain of stages does this."""
     with only_run(tmp_path), only_run(tmp_path):
         pass
     with only_run(tmp_path):
@@ -64,7 +64,7 @@ def test_the_same_process_may_ask_again(tmp_path):
 
 
 def test_a_child_does_not_keep_the_lock_of_its_dead_parent(tmp_path, monkeypatch):
-    """Worker processes that are forked live for a moment after a run that was killed."""
+    """Forked worker processes outlive a killed run for a moment."""
     monkeypatch.setattr(lock, "PATIENCE", 0.3)
     forks = HOLD.replace(
         '    print("held"',
@@ -85,7 +85,7 @@ def write(path, **fields):
 
 @pytest.mark.parametrize("locks", [True, False])
 def test_another_machine_that_is_dead_is_in_nobodys_way(locks, tmp_path, monkeypatch):
-    """Locks of a file system need not reach other machines, and some have none."""
+    """Locks of a file system may not reach other machines, and some file systems have none."""
     monkeypatch.setattr(lock, "BEAT", 0.1)
     if not locks:
         monkeypatch.setattr(fcntl, "lockf", refuse)

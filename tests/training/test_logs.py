@@ -43,12 +43,14 @@ def test_names_need_not_be_utf8(tmp_path):
 
 def test_a_run_of_too_many_bad_videos_stops_with_the_first_errors(tmp_path):
     bad = BadExamples(tmp_path, Videos(), "video", 0.2)
-    for index in range(4):  # of 20, which is what is counted from the start
+    for index in range(4):  # the share counts 20 examples at least
         bad.add(failed((index,)))
     with pytest.raises(InputError) as error:
         bad.add(failed((10,)))
     message = str(error.value)
-    assert message.startswith("5 of the first 20 training videos cannot be decoded, max_bad_videos=0.2")
+    assert message.startswith(
+        "5 of the first 20 training videos cannot be decoded, more than the share max_bad_videos=0.2"
+    )
     assert "0.mp4: reason 0; 1.mp4: reason 1; 2.mp4: reason 2; 3.mp4: reason 3; 10.mp4: reason 10" in message
     assert "bad_videos.csv" in message
 
@@ -59,7 +61,7 @@ def test_the_share_is_of_the_videos_seen(tmp_path):
     for index in range(12):
         bad.add(failed((index,)))
     for _ in range(50):
-        bad.add(failed((3,)))  # once more is not one more
+        bad.add(failed((3,)))  # a repeated index counts once
     for index in range(20, 28):
         bad.add(failed((index,)))
     with pytest.raises(InputError, match="21 of the first 100 training videos"):

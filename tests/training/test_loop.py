@@ -23,7 +23,7 @@ from nl_jax.training.workdir import read_classes, read_config
 
 
 def final_arrays(directory):
-    """Parameters and statistics of the newest checkpoint."""
+    """Return the parameters and statistics of the newest checkpoint."""
     mesh = sharding.make_mesh(-1, 1)
     return jax.device_get(restore_network(directory, mesh)[1:])
 
@@ -56,7 +56,7 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tiny, tmp_path_factory):
-    """The workdir of a whole run."""
+    """Return the workdir of a whole run."""
     directory = tmp_path_factory.mktemp("uninterrupted") / "run"
     with jax.numpy_dtype_promotion("standard"):
         train(tiny(), directory)
@@ -64,7 +64,7 @@ def uninterrupted(tiny, tmp_path_factory):
 
 
 def test_a_run_leaves_what_it_says(tiny, uninterrupted, capsys):
-    results = train(tiny(), uninterrupted)  # it is finished: only the final figure is taken again
+    results = train(tiny(), uninterrupted)  # the run is finished, so only the final test runs again
     printed = capsys.readouterr().out
     assert "non-local block res3_0_nonlocal: dot_product" in printed
     assert "16 videos x 1 views of the test split" in printed
@@ -107,7 +107,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny, uninterrupt
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_asked_to_end_saves_and_goes_on_bit_for_bit(tiny, uninterrupted, tmp_path, monkeypatch, number):
     def put(batch, mesh, *parts, put=sharding.put_batch, calls=iter(range(100))):  # noqa: B008
-        if "label" in batch and next(calls) == 4:  # in the fifth step, which no checkpoint is due after
+        if "label" in batch and next(calls) == 4:  # in the fifth step, after which no checkpoint is due
             signal.raise_signal(number)
         return put(batch, mesh, *parts)
 
@@ -125,9 +125,9 @@ def test_a_run_asked_to_end_saves_and_goes_on_bit_for_bit(tiny, uninterrupted, t
 @pytest.mark.parametrize(
     "batch, message",
     [
-        (0, "saved at step 3, before its validation"),  # the first of two for precise batch norm
+        (0, "saved at step 3, before its validation"),  # the first of two batches for precise batch norm
         (3, "saved at step 6, before its validation"),
-        (6, "step 6 is saved; the same command tests it"),  # the first of two that are tested
+        (6, "step 6 is saved; the same command tests it"),  # the first of two test batches
     ],
 )
 def test_a_long_validation_or_test_is_left_and_taken_up_again(
@@ -234,7 +234,7 @@ def test_numbers_out_of_range_are_named(tiny, tmp_path, field, value, valid):
 
 def test_several_labels_are_measured_by_mean_average_precision(tiny, tmp_path, monkeypatch, capsys):
     class Several(LongRange):
-        """The digit asked for and the next one are both in the clip."""
+        """The clip contains the digit asked for and the next one."""
 
         multi_label = True
 
@@ -278,7 +278,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_learning_rate(tiny, tmp_p
 
 
 def poisoned(monkeypatch, steps):
-    """Makes the videos of these steps (from 0) NaN once they are normalised; returns the indices that were in them."""
+    """Make the normalised videos of these steps (from 0) NaN. Return the indices of their examples."""
     seen = []
 
     def put(batch, mesh, accumulate=1, put=sharding.put_batch, calls=iter(range(100))):  # noqa: B008
@@ -313,10 +313,10 @@ def test_the_batch_of_a_loss_that_is_not_finite_is_written_down(tiny, tmp_path, 
 def test_steps_that_are_not_finite_are_skipped_and_counted_if_asked(tiny, tmp_path, monkeypatch):
     poisoned(monkeypatch, {1, 4})
     changes = {"steps": 5, "skip_nonfinite": 1, "eval_every": 0, "log_every": 2}
-    for _ in range(2):  # the one before it was resumed counts
-        with pytest.raises(TrainingError, match="the loss is nan at step 5 after 1 that were skipped"):
+    for _ in range(2):  # the skipped step before the run was resumed counts
+        with pytest.raises(TrainingError, match="the loss is nan at step 5 after 1 skipped steps"):
             train(tiny(changes=changes), tmp_path)
-        poisoned(monkeypatch, {0})  # what is step 5 of a run that goes on at step 4
+        poisoned(monkeypatch, {0})  # step 5 of a run that continues at step 4
     rows = read_metrics(tmp_path / "metrics.csv")
     assert [row["skipped_steps"] for row in rows] == ["1", "1"] and np.isfinite(float(rows[0]["train_loss"]))
     mesh = sharding.make_mesh(-1, 1)
@@ -353,7 +353,7 @@ def test_a_run_with_split_frames_and_batches_in_parts_of_a_recipe_for_half_the_c
     assert results["steps"] == 3 and read_config(tmp_path).optimizer.learning_rate == 0.004
     assert all(np.isfinite(float(row["train_loss"])) for row in read_metrics(tmp_path / "metrics.csv"))
     again = train(tiny(changes=changes | {"accumulate_steps": 1, "mesh.time": 1}), tmp_path)
-    assert again["video_top1"] == results["video_top1"]  # other ways to carry out the same run
+    assert again["video_top1"] == results["video_top1"]  # the changed fields do not change the result
 
 
 def test_frames_that_the_mesh_does_not_divide_are_refused_before_anything_is_written(tiny, tmp_path):

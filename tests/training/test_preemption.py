@@ -30,7 +30,7 @@ def test_a_signal_ends_a_wait_for_input_at_once_and_is_else_noted():
 def test_batches_end_at_the_signal():
     def batches():
         yield 0
-        os.kill(os.getpid(), signal.SIGTERM)  # while the second is being made
+        os.kill(os.getpid(), signal.SIGTERM)  # while the second batch is being made
         yield 1
 
     found = []

@@ -13,11 +13,11 @@ def test_half_the_batch_takes_half_the_rate_and_twice_the_steps():
     optimizer = config.optimizer
     found = (config.steps, optimizer.decay_every, optimizer.warmup_steps, config.eval_every, optimizer.learning_rate)
     assert found == (800_000, 300_000, 1000, 20_000, 0.005)
-    assert config.checkpoint_every == given.checkpoint_every  # how a run is carried out, not what it computes
+    assert config.checkpoint_every == given.checkpoint_every  # this field does not change the result of a run
     assert given.steps == 400_000 and config.recipe_batch_size == config.batch_size == 32
     said = recipe.describe(given, config)
     assert "batch_size=32 where the recipe is for 64" in said and "optimizer.learning_rate 0.01 -> 0.005" in said
-    assert recipe.at_batch_size(config) is config  # once is enough
+    assert recipe.at_batch_size(config) is config  # a second call changes nothing
 
 
 @pytest.mark.parametrize("eval_every, scaled", [(0, 0), (1, 1), (100, 25)])

@@ -19,7 +19,7 @@ from nl_jax.training.step import make_forward, make_train_step
 
 
 def start(config, mesh):
-    """Everything the loop sets up, and the first five batches."""
+    """Return all parts that the loop sets up, and the first five batches."""
     task = Classification(config)
     dataset = task.open_split("train")
     build = partial(task.build, len(dataset.classes))
@@ -49,13 +49,13 @@ def sharded_arrays(monkeypatch):
 
 
 def test_devices_change_nothing(tiny, mesh_of, sharded_arrays):
-    """One device, eight for the batch, eight for the state, four by two for both or for the frames: all the same."""
+    """One device, eight for the batch, eight for the state, four by two for both or for the frames: equal numbers."""
     expected_state, expected = run(tiny(), mesh_of(1))
     for data, fsdp, time in ((8, 1, 1), (1, 8, 1), (2, 4, 1), (4, 1, 2)):
         found_state, found = run(tiny(), mesh_of(data, fsdp, time))
         np.testing.assert_allclose(found, expected, rtol=1e-5)
         for name, value in expected_state.batch_stats.items():
-            atol = 1e-5 * np.abs(value).max()  # of a mean near zero, as large as what it is the mean of
+            atol = 1e-5 * np.abs(value).max()  # a mean near zero has the error of its terms
             np.testing.assert_allclose(found_state.batch_stats[name], value, rtol=0, atol=atol, err_msg=name)
 
 
@@ -73,7 +73,7 @@ def test_parameters_and_statistics_move_and_dropout_is_drawn_anew(tiny, mesh_of)
     before = jax.device_get(train_state)
     batch = sharding.put_batch(batches[0], mesh)
     after, _ = train_step(train_state, batch, jax.random.key(1))
-    # Blocks are new: only the scale after W_z gets a gradient, and everything outside blocks does.
+    # Blocks are new: inside them only the scale after W_z gets a gradient. Outside them all parameters do.
     moving = [n for n in before.params if "nonlocal_block" not in n or n.endswith("nonlocal_block/norm/scale")]
     moving = [n for n in moving if not n.startswith("conv1/")]
     # The first step of the warm-up has a learning rate above zero.
@@ -97,7 +97,7 @@ def test_forward_is_a_softmax_with_running_statistics(tiny, mesh_of):
     scores = forward(train_state.params, train_state.batch_stats, {"video": video})
     np.testing.assert_allclose(scores.sum(-1), 1, rtol=1e-5)
     alone = forward(train_state.params, train_state.batch_stats, {"video": jnp.concatenate([video[:1]] * 2)})
-    np.testing.assert_allclose(alone[0], scores[0], rtol=1e-4)  # no clip sees another
+    np.testing.assert_allclose(alone[0], scores[0], rtol=1e-4)  # clips do not see each other
 
 
 def test_normalize():

@@ -1,4 +1,4 @@
-"""Frames of a clip split over devices: the same numbers, and no device ever holds a whole clip's activations."""
+"""Frames of a clip split over devices: the numbers are the same, and no device holds all activations of a clip."""
 
 import re
 
@@ -28,8 +28,8 @@ NETWORK = ResNetConfig(
 TASK = Classification(common.base())
 FORWARD = TASK.scores(multi_label=False)
 SHAPE = (4, 32, 24, 24, 3)  # 32 frames become 16, 8 and 4
-KEYS = 8 * 3 * 3  # of a clip in the block after res2, subsampled
-FEATURES = 8  # of a key there
+KEYS = 8 * 3 * 3  # keys of a clip in the block after res2, subsampled
+FEATURES = 8  # channels of a key there
 
 
 def build(mesh):
@@ -38,7 +38,7 @@ def build(mesh):
     optimizer = make_optimizer(optimizer_config, schedule)
     graphdef, _, _ = flat.abstract(lambda: VideoResNet(NETWORK, rngs=nnx.Rngs(0)))
     train_state = state.create(lambda rngs: VideoResNet(NETWORK, rngs=rngs), optimizer, mesh, seed=0)
-    # New blocks are the identity: the queries and keys of these count.
+    # New blocks are the identity. These blocks are not, so their queries and keys count.
     params = {n: p + 0.5 if n.endswith("nonlocal_block/norm/scale") else p for n, p in train_state.params.items()}
     train_state = train_state.replace(params=params)
     return graphdef, train_state, make_train_step(graphdef, TASK.loss, optimizer, schedule, mesh, train_state)
@@ -51,13 +51,13 @@ def batch_of(seed, mesh):
 
 
 def largest_array(program: str) -> int:
-    """The most elements of any array in the text of a compiled program of one device."""
+    """Return the largest number of elements of any array in the text of a compiled program of one device."""
     shapes = re.findall(r"\b(?:f32|bf16|u8|s32|u32|pred)\[([\d,]+)\]", program)
     return max(int(np.prod([int(size) for size in shape.split(",")])) for shape in shapes)
 
 
 def collected(program: str) -> list[int]:
-    """Elements of the arrays that devices put together from others' parts, each result of a collective by itself."""
+    """Return the number of elements of each array that a collective gathers from other devices."""
     results = re.findall(r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-broadcast)(?:-start)?\(", program)
     shapes = re.findall(r"\[([\d,]*)\]", " ".join(results))
     assert shapes
@@ -66,7 +66,7 @@ def collected(program: str) -> list[int]:
 
 @pytest.fixture(scope="module")
 def programs():
-    """(one device, two by four): each the compiled step, forward and moments with what they gave."""
+    """Return for (one device, two by four): the compiled step, forward and moments, with their results."""
     made = []
     with jax.numpy_dtype_promotion("standard"):
         for data, time in ((1, 1), (2, 4)):
@@ -90,7 +90,7 @@ def programs():
 def test_splitting_frames_changes_nothing(programs):
     (_, expected), (_, found) = programs
     np.testing.assert_allclose(found["losses"], expected["losses"], rtol=1e-5)
-    # Some are as small as 1e-18, where a logit of 40 differs by as much as they do.
+    # Some scores are as small as 1e-18. There a logit of 40 differs by as much as the scores do.
     np.testing.assert_allclose(found["scores"], expected["scores"], rtol=1e-4)
     for what in ("moments", "stats"):
         for name, value in expected[what].items():
@@ -102,11 +102,12 @@ def test_splitting_frames_changes_nothing(programs):
 def test_no_device_holds_the_activations_of_a_whole_clip(programs, name):
     (whole, _), (split, _) = programs
     whole, split = whole[name], split[name]
-    # A device has an eighth: half of the clips, a quarter of their frames, and what a convolution takes from the next.
+    # A device holds an eighth: half of the clips, a quarter of their frames, and the neighbours that a
+    # convolution needs.
     assert largest_array(split.as_text()) <= largest_array(whole.as_text()) / 8 * 1.5
-    # With its parameters, which are whole, less than twice an eighth of the memory.
+    # With its parameters, which are whole, a device needs less than twice an eighth of the memory.
     memory = [program.memory_analysis().temp_size_in_bytes for program in (whole, split)]
     assert memory[1] <= memory[0] / 8 * 2
-    # Put together are only keys and values, and gradients of parameters (the stem's is the largest).
+    # Only keys, values and gradients of parameters are gathered. The largest gradient is that of the stem.
     allowed = max(SHAPE[0] // 2 * KEYS * FEATURES, 5 * 7 * 7 * 3 * NETWORK.width)
     assert max(collected(split.as_text())) <= allowed

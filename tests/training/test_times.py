@@ -32,6 +32,6 @@ def test_steps_that_cannot_be_traced(flag):
 
 
 def test_the_peak_is_that_of_all_devices_and_known_for_known_ones(monkeypatch):
-    assert peak_flops("float32") is None  # of CPUs
+    assert peak_flops("float32") is None  # the table has no CPUs
     monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3")] * 8)
     assert peak_flops("bfloat16") == 8 * CHIPS["h100"].flops and peak_flops("float32") == 8 * CHIPS["h100"].flops32

@@ -46,7 +46,7 @@ def test_batches_are_handed_on_and_one_that_does_not_come_ends_the_run(capsys):
 
 
 class Service:
-    """As JAX's, for one process."""
+    """A stand-in for JAX's service, for one process."""
 
     def __init__(self):
         self.notes = {}
@@ -81,7 +81,7 @@ def test_the_process_that_has_not_come_is_named(capsys):
 
 
 def test_a_process_that_waits_and_was_asked_to_end_does_so(capsys):
-    """By the note that JAX's service leaves on all processes when one has had a SIGTERM."""
+    """JAX's service leaves this note on all processes after one of them had a SIGTERM."""
     service, codes, ended = Service(), [], threading.Event()
 
     def end(code):

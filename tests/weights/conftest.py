@@ -1,7 +1,7 @@
-"""Checkpoints as other programs write them, filled with random numbers, and what those programs compute from them.
+"""Checkpoints in the formats of other programs, filled with random numbers, and the outputs of these programs.
 
-Names, layouts, strides, pools and formulas are written here from the published layer tables, in PyTorch's functional
-layers and without anything of nl_jax.
+Names, layouts, strides, pools and formulas follow the published layer tables. They are written in PyTorch's functional
+layers and use nothing of nl_jax.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ import pytest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    with contextlib.suppress(ImportError):  # `peers`, which all of this serves, skips its tests
+    with contextlib.suppress(ImportError):  # without torch, `peers` skips the tests that need it
         import torch
         import torch.nn.functional as F
 
-# Residual blocks; "few" is no published network, and has every kind of layer.
+# Residual blocks. "few" is no published network, but has every kind of layer.
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), "few": (1, 2, 2, 2)}
 TORCH_NORM = (".weight", ".bias", ".running_mean", ".running_var")
-# conv1 strides; pool1 and pool2 as kernel, strides, padding.
+# conv1 strides, then pool1 and pool2 as kernel, strides, padding.
 GEOMETRIES = {
     "slowfast": ((1, 2, 2), ((1, 3, 3), (1, 2, 2), (0, 1, 1)), ((2, 1, 1), (2, 1, 1))),
     "caffe2_32": ((2, 2, 2), ((2, 3, 3), (2, 2, 2)), ((2, 1, 1), (2, 1, 1))),
@@ -36,19 +36,19 @@ GEOMETRIES = {
 
 
 def inflated_conv1(stage, block):
-    """I3D 3x1x1: which first 1x1 convolutions reach over three frames."""
+    """Return whether the first 1x1 convolution of a block reaches over three frames in I3D 3x1x1."""
     return {0: True, 1: block % 2 == 0, 2: block % 2 == 0, 3: block % 2 == 1}[stage]
 
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """Names of one program; stages count from 0, the convolutions of a block from 1."""
+    """The names of one program. Stages count from 0, the convolutions of a block from 1."""
 
-    stem: tuple[str, str]  # convolution, start of the norm
+    stem: tuple[str, str]  # convolution, prefix of the norm
     conv: Callable  # (stage, block, i) to the name of a kernel
-    norm: Callable  # (stage, block, i) to the start of a norm's names
+    norm: Callable  # (stage, block, i) to the prefix of a norm's names
     shortcut: Callable  # (stage, block) to both
-    embed: Callable  # (stage, block, part) to the start of theta, phi, g and out
+    embed: Callable  # (stage, block, part) to the prefix of theta, phi, g and out
     embed_norm: Callable
     fc: str
     linear: tuple[str, str] = (".weight", ".bias")
@@ -71,7 +71,7 @@ class Peer:
         two_d=False,
         classes=5,
     ):
-        """Name to tensor. nonlocal_at: {stage: blocks that a non-local block follows}."""
+        """Return tensors by name. nonlocal_at is {stage: blocks that a non-local block follows}."""
         rng = np.random.default_rng(0)
         out = {}
 
@@ -117,14 +117,14 @@ class Peer:
                         kernel(self.embed(stage, block, "concat") + self.linear[0], 1, 4 * d, 1, 1)
                     norm(self.embed_norm(stage, block), features)
         kernel(self.fc + self.linear[0], classes, features)
-        out[self.fc + self.linear[0]] /= 10  # of the logits a softmax leaves more than one
+        out[self.fc + self.linear[0]] /= 10  # so that the softmax leaves more than one class
         out[self.fc + self.linear[1]] = tensor(0.1 * rng.normal(size=classes))
         return out
 
     def forward(self, tensors, video, geometry, *, depth="few", pairwise="embedded_gaussian", window=None, groups=0):
-        """Logits, or, with a window, the softmax of every place of it averaged; and every layer's output by our name.
+        """Return the logits and every layer's output by our name. With a window the mean softmax replaces the logits.
 
-        video (b,t,h,w,3); outputs channels last. Blocks of res3 sum over groups of so many frames.
+        The video is (b,t,h,w,3), and outputs have channels last. Blocks of res3 sum over groups of so many frames.
         """
         out = {}
 
@@ -265,7 +265,7 @@ PEERS = {
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes strings and the bytes of arrays as Python 2 did."""
+    """A pickler that writes strings and the bytes of arrays as Python 2 did."""
 
     dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012
 
@@ -285,19 +285,19 @@ def python2_pickle(content):
 
 @pytest.fixture
 def peers(torch):
-    """{"slowfast": Peer, ..}."""
+    """Return {"slowfast": Peer, ..}."""
     return PEERS
 
 
 @pytest.fixture
 def write(tmp_path):
-    """write(source, tensors) is the path of a file as that program writes it, with what else is in it."""
+    """Return write(source, tensors): the path of a file as this program writes it, with its other content."""
 
     def write(source, tensors, **content):
         if source == "caffe2":
             arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
             path = tmp_path / "weights.pkl"
-            if "_rm" in "".join(arrays):  # trained files have the optimiser's state too; affine files are flat
+            if "_rm" in "".join(arrays):  # trained files also have the optimizer's state; affine files are flat
                 momentum = {f"{name}_momentum": array for name, array in arrays.items() if name.endswith("_w")}
                 arrays = {"blobs": arrays | momentum | {"lr": np.float32(0.01), "model_iter": 400_000}}
             path.write_bytes(python2_pickle(arrays))

@@ -1,4 +1,4 @@
-"""Detectors of three programs: their names and layouts, written here from the published layer tables."""
+"""Detectors of three programs, with names and layouts written here from the published layer tables."""
 
 import numpy as np
 import pytest
@@ -29,9 +29,9 @@ PARTS = ("conv1", "conv2", "conv3", "shortcut")
 
 
 def tensors(source, keypoints=0):
-    """Random tensors with the names of a program, in its layout. Kinds of program differ in the names alone.
+    """Return random tensors with the names and layout of a program. Programs differ in the names alone.
 
-    With keypoints a head for so many stands in place of that for masks.
+    With `keypoints` a head for this many keypoints replaces the mask head.
     """
     rng = np.random.default_rng(0)
     out = {}
@@ -124,7 +124,7 @@ def write(folder, source, arrays):
 
 @pytest.fixture(scope="module")
 def reference():
-    """A network that is filled from torchvision, whose outputs the parity test compares."""
+    """Return a network filled from torchvision. The parity test compares its outputs."""
     return tensors("torchvision")
 
 
@@ -136,7 +136,7 @@ def test_every_array_has_its_place(source, tmp_path):
     assert len(report.loaded) == len(theirs) and not report.left_at_init
     assert len(report.unused) == (2 if source == "detectron2" else 0)
     found, by_shape = arrays_of(model), sorted(theirs)
-    # All sources fill names in the same order, so arrays of the same place were drawn alike but for the classes.
+    # All sources fill names in the same order, so arrays at the same place have equal values, except by class.
     names = list(theirs)
 
     def of(index):
@@ -154,7 +154,7 @@ def test_every_array_has_its_place(source, tmp_path):
 
     box = [n for n in names if n.startswith("roi_head") and n.endswith("weight")]
     fc1, _, classes, deltas, *convs, deconv, logits = (theirs[n] for n in box)
-    # Features of a box come channel by channel there, and place by place here.
+    # Their features of a box go channel by channel, ours place by place.
     x = np.random.default_rng(1).normal(size=(2, 7, 7, 3)).astype(np.float32)
     np.testing.assert_allclose(
         x.reshape(2, -1) @ found["box_head/fc1/kernel"], x.transpose(0, 3, 1, 2).reshape(2, -1) @ fc1.T, rtol=1e-4
@@ -166,7 +166,7 @@ def test_every_array_has_its_place(source, tmp_path):
         np.testing.assert_array_equal(found["box_head/deltas/kernel"], deltas.T)
         np.testing.assert_array_equal(found["mask_head/logits/kernel"][0, 0], logits[..., 0, 0].T)
         return
-    # The background is the last class there, and the first here; it has no box and no mask.
+    # Their background is the last class, without a box and a mask. Our background is the first class.
     np.testing.assert_array_equal(found["box_head/classes/kernel"], classes[[3, 0, 1, 2]].T)
     np.testing.assert_array_equal(found["box_head/deltas/kernel"][:, 4:], deltas.T)
     np.testing.assert_array_equal(found["mask_head/logits/kernel"][0, 0, :, 1:], logits[..., 0, 0].T)
@@ -187,7 +187,7 @@ def test_keypoints_have_their_place(source, tmp_path):
         np.testing.assert_array_equal(found[f"keypoint_head/convs/{i}/kernel"], kernel.transpose(2, 3, 1, 0))
     np.testing.assert_array_equal(found["keypoint_head/deconv/kernel"], deconv.transpose(2, 3, 0, 1))
 
-    # As many keypoints as the data have: the last layer is new where these are others.
+    # The last layer is new if the data have another number of keypoints.
     other = network(keypoints=3)
     report = weights.load(other, tmp_path / ("model.pkl" if source == "detectron2" else "model.pth"), source)
     assert report.left_at_init == ["keypoint_head/deconv/bias", "keypoint_head/deconv/kernel"]
@@ -287,7 +287,7 @@ def test_an_image_network_starts_the_backbone(reference, tmp_path):
         ({}, "keras", {}, "source='keras' is unknown; choose one of torchvision, detectron2, mmdetection, caffe2"),
         ({}, "mmdetection", {}, "unknown to source='mmdetection'.*source='torchvision' knows some of them"),
         ({"rpn.head.extra.weight": np.ones(3)}, "torchvision", {}, "1 of .* names are unknown.*rpn.head.extra.weight"),
-        ({"rpn.head.conv.0.0.bias": None}, "torchvision", {}, "the model has rpn/conv/bias, and the file has not"),
+        ({"rpn.head.conv.0.0.bias": None}, "torchvision", {}, "the model has rpn/conv/bias, and the file does not"),
         ({}, "torchvision", {"fpn_channels": 4}, r"has shape \(.*\) in the file and \(.*\) in the model"),
         ({}, "torchvision", {"box_size": 5}, "box_head/fc1/kernel takes 147 features, and box_size=5 has 25 places"),
     ],

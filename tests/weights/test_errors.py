@@ -1,4 +1,4 @@
-"""What cannot be loaded is refused with the reason and what to change, and the network stays as it was."""
+"""Files that cannot be loaded: the error gives the reason and the change to make, and the network is unchanged."""
 
 import re
 
@@ -20,7 +20,7 @@ def make_config(**changes):
 
 
 def refusal(path, source, config, **options):
-    model = nnx.eval_shape(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))  # it has nothing to be filled
+    model = nnx.eval_shape(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))  # has no arrays to fill
     with pytest.raises(InputError) as raised:
         weights.load(model, path, source, **options)
     assert str(raised.value).startswith(str(path))
@@ -39,11 +39,11 @@ MISMATCHES = {
     ),
     "missing": (
         lambda t: {name: t[name] for name in t if name != CONV2},
-        "the model has res3/1/conv2/kernel, and the file has not",
+        "the model has res3/1/conv2/kernel, and the file does not",
     ),
     "missing part of a block": (
         lambda t: {name: t[name] for name in t if name != "s4.pathway0_nonlocal1.conv_out.weight"},
-        "the model has res4/1/nonlocal_block/w_z/kernel, and the file has not",
+        "the model has res4/1/nonlocal_block/w_z/kernel, and the file does not",
     ),
     "missing residual block": (
         lambda t: {name: t[name] for name in t if "s5.pathway0_res1" not in name},
@@ -51,11 +51,11 @@ MISMATCHES = {
     ),
     "no statistics": (
         lambda t: {name: t[name] for name in t if "running" not in name},
-        "the model has norm1/mean, norm1/var, .*, and the file has not|the model has .* and the file has not",
+        "the model has norm1/mean, norm1/var, .*, and the file does not|the model has .* and the file does not",
     ),
     "half a head": (
         lambda t: {name: t[name] for name in t if name != "head.projection.bias"},
-        "the model has classifier/fc/bias, and the file has not",
+        "the model has classifier/fc/bias, and the file does not",
     ),
     "numbers of another kind": (lambda t: {"model_state": "text"}, "model_state.* is a str, not numbers|not numbers"),
 }
@@ -68,7 +68,7 @@ def test_a_file_that_is_not_as_it_should_be(case, peers, write):
     assert re.search(message, refusal(write("slowfast", tensors), "slowfast", make_config()))
 
 
-# Source of the file, what is special about it, source asked for, the model, the message.
+# Source of the file, its special content, the source asked for, the model, the message.
 OTHER_NETWORKS = {
     "source": ("mmaction2", {}, "slowfast", {}, "source='mmaction2' knows some of them"),
     "geometry": (

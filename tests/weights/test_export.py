@@ -1,4 +1,4 @@
-"""Networks of ours as PySlowFast files: complete, strict, and the same when they come back."""
+"""Our networks as PySlowFast files: complete, strict, and unchanged when they are imported again."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ def test_an_exported_network_is_complete_and_comes_back_equal(tmp_path, peers, r
     assert "MODEL.ARCH i3d" in text and "NONLOCAL.INSTANTIATION softmax" in text and "expect" not in text
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.pyth"]
 
-    # What PySlowFast's strict loading compares: every name, every shape.
+    # PySlowFast's strict loading compares every name and every shape.
     found = load_file(torch, tmp_path / "new" / "model.pyth")
     expected = peers["slowfast"].checkpoint(50, nonlocal_at={1: (1, 3), 2: (1, 3, 5)})
     assert {name: value.shape for name, value in found.items()} == {name: v.shape for name, v in expected.items()}
@@ -49,7 +49,7 @@ def test_what_pyslowfast_has_and_ours_has_not_is_neutral(tmp_path, peers, random
     model = randomise(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
     text = weights.save(model, tmp_path / "model.pyth")
     assert "trained with mmaction2: expect other figures" in text
-    assert "res3_1_nonlocal: subsample='after', scale=1 are not what is computed there" in text
+    assert "res3_1_nonlocal: PySlowFast cannot compute subsample='after', scale=1" in text
     found = load_file(torch, tmp_path / "model.pyth")
     expected = peers["slowfast"].checkpoint(50, i3d=False, nonlocal_at={1: (1,)})
     assert {name: value.shape for name, value in found.items()} == {name: v.shape for name, v in expected.items()}

@@ -1,4 +1,4 @@
-"""Files as users have them: trained by themselves, of another format than the name says, broken."""
+"""Files as users have them: trained by themselves, in another format than the name says, or broken."""
 
 import argparse
 import bz2
@@ -23,7 +23,7 @@ CONFIG = ResNetConfig(blocks_per_stage=(1, 2, 2, 2), width=4, num_classes=5, inf
 
 
 class HistoryBuffer:
-    """As a logger keeps it: arrays, and a function by its name."""
+    """A logger's object: arrays, and a function by its name."""
 
     def __init__(self):
         self.history, self.times, self.statistic = np.ones(3), deque([1, 2], maxlen=5), max
@@ -33,7 +33,7 @@ class HistoryBuffer:
 
 
 class Options(dict):
-    """As a config: a dict of a class of its own."""
+    """A config's object: a dict of a class of its own."""
 
 
 class Levels(list):
@@ -88,7 +88,7 @@ def test_a_whole_network_is_refused_with_the_lines_that_strip_it(torch, tmp_path
 
 
 class Runs:
-    """Calls a function with a trace, beside arrays that are plain."""
+    """An object that calls a function with a trace, beside plain arrays."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -146,13 +146,13 @@ WRONG = {
     "xz": (b"\xfd7zXZ\x00", "an xz archive"),
     "tar": (tar(), "a tar archive"),
     "zip": (archive("weights.pth"), "a zip archive: unpack it first"),
-    "cut zip": (archive("archive/data.pkl")[:1000], "a zip archive, as torch files are, that is cut off"),
+    "cut zip": (archive("archive/data.pkl")[:1000], "a zip archive that is cut off; torch files are zip archives"),
     "npz": (archive("x.npy"), r"an archive of NumPy arrays \(\.npz\)"),
     "torchscript": (archive("archive/data.pkl", "archive/constants.pkl"), "a TorchScript program; save its state_dict"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + b"\x00" * 100, "an HDF5 file, as Keras writes"),
     "npy": (b"\x93NUMPY\x01\x00", "one NumPy array"),
     "onnx": (b"\x08\x07\x12\x07pytorch\x1a\x051.9.0", "an ONNX model"),
-    "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
     "page": (b"\n<!DOCTYPE html><html>", "a web page: the download asked"),
     "text": (b"epoch,loss\n", "it is a text"),
     "empty": (b"", "it is empty"),
@@ -179,7 +179,7 @@ def test_kinds(tmp_path, write, peers):
     path = write("caffe2", peers["caffe2"].checkpoint())
     assert (kind(path), describe(path)) == (
         "pickle",
-        "it is a pickle; of pickles source='caffe2' reads those of NumPy arrays",
+        "it is a pickle; source='caffe2' reads pickles of NumPy arrays",
     )
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         path.write_bytes(pickle.dumps({"blobs": {}}, protocol=protocol))

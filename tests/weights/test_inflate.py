@@ -25,7 +25,7 @@ def randomised(arrays, seed):
 
 @pytest.mark.parametrize("planes", ["mean", "center"])
 def test_a_repeated_image_gives_what_the_image_gave(planes):
-    """Away from the padded ends of time, where planes fall on zeros."""
+    """This holds away from the padded ends of time, where planes meet zeros."""
     image_graph, image_params, image_stats = arrays(IMAGE, 0)
     image_params, image_stats = randomised(image_params, 1), randomised(image_stats, 2)
     graph, params, stats = arrays(VIDEO, 3)

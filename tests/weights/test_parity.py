@@ -1,4 +1,4 @@
-"""Random weights of every source, read by `load`, give the logits that their own program computes from them."""
+"""Random weights of every source, read by `load`, give the logits that the source's own program computes."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from nl_jax.models import ResNetConfig, VideoResNet
 
 FIVE = {"nonlocal_blocks": {"res3": (1, 3), "res4": (1, 3, 5)}}
 RELEASE_R101 = {"nonlocal_blocks": {"res3": (1, 3), "res4": (6, 13, 20)}}
-TWO = {"nonlocal_blocks": {"res3": (0,), "res4": (1,)}}  # in a network of few blocks
+TWO = {"nonlocal_blocks": {"res3": (0,), "res4": (1,)}}  # blocks in a network of few blocks
 I3D = {"inflate": "3x1x1"}
 
 
@@ -22,7 +22,7 @@ def clips(*shape):
 
 
 def network(randomise, depth, **fields):
-    """A network whose every number is wrong until it is loaded."""
+    """Return a network in which every number is wrong until it is loaded."""
     blocks = {"blocks_per_stage": (1, 2, 2, 2)} if depth == "few" else {"depth": depth}
     config = ResNetConfig(**{"width": 4, "num_classes": 5} | blocks | fields)
     model = randomise(lambda: VideoResNet(config, rngs=nnx.Rngs(0)), seed=7)
@@ -31,13 +31,13 @@ def network(randomise, depth, **fields):
 
 
 def forward(model, video):
-    """Logits and everything before; compiled whole, for one by one the operations take longer to compile."""
+    """Return logits and all intermediates. One compiled program is faster than compiling every operation."""
     graphdef, state = nnx.split(model)
     return jax.jit(lambda state, video: nnx.merge(graphdef, state)(video))(state, video)
 
 
 def assert_layers_close(found, expected):
-    """Layer by layer, in the order they run; the first that diverges is named."""
+    """Compare layer by layer, in the order they run. The error names the first that differs."""
     assert found.keys() - {"logits"} == expected.keys()
     for name, layer in expected.items():
         np.testing.assert_allclose(
@@ -53,7 +53,7 @@ def pairwise(name):
     return {"nonlocal_options": {"pairwise": name}}
 
 
-# Source, depth, fields of ours, what is special about the file.
+# Source, depth, fields of our config, special features of the file.
 CASES = {
     "slowfast I3D R50": ("slowfast", 50, FIVE | I3D, {}),
     "slowfast I3D R101": ("slowfast", 101, FIVE | I3D, {}),
@@ -95,7 +95,7 @@ def test_logits_are_those_of_the_source(case, peers, write, randomise):
 
 @pytest.mark.parametrize("pairwise_function", ["embedded_gaussian", "dot_product"])
 def test_in_float64_nothing_but_rounding_is_left(pairwise_function, peers, write, randomise):
-    """What float32 hides: an epsilon, a scale or a padding that is wrong by little."""
+    """float64 shows errors that float32 hides: an epsilon, a scale or a padding that is slightly wrong."""
     peer = peers["slowfast"]
     tensors = {
         name: tensor.double() if tensor.is_floating_point() else tensor
@@ -124,12 +124,12 @@ def test_softmax_of_a_window_slid_over_a_larger_crop(source, geometry, peers, wr
     video = clips(1, 8, 96, 80)
     expected, _ = peers[source].forward(tensors, video, geometry, window=2)
     whole = jax.nn.softmax(peers[source].forward(tensors, video, geometry)[0])
-    assert np.abs(expected - whole).max() > 1e-3  # the window matters
+    assert np.abs(expected - whole).max() > 1e-3  # the window has an effect
     assert_close(jax.nn.softmax(forward(model, video)[0]), expected)
 
 
 def inflate(tensors, frames):
-    """Each plane of a kernel a t-th of it, t by name."""
+    """Inflate kernels: each plane is a t-th of the kernel, with t by name."""
     result = dict(tensors)
     for name, t in frames.items():
         result[name] = (tensors[name] / t)[:, :, None].repeat(1, 1, t, 1, 1)
@@ -153,7 +153,7 @@ def test_image_networks_are_inflated(peers, write, randomise):
 
 @pytest.mark.parametrize("pairwise", ["gaussian", "embedded_gaussian", "dot_product", "concatenation"])
 def test_the_paper_s_own_geometry(pairwise, peers, write, randomise):
-    """No zoo has it: its names are borrowed, its strides, pools and blocks are the paper's."""
+    """No zoo has this network. Names are borrowed, and strides, pools and blocks are those of the paper."""
     peer = dataclasses.replace(peers["mmaction2"], out_bias=True)
     kind = {"gaussian": {"gaussian": True}, "concatenation": {"concat": True}}.get(pairwise, {})
     tensors = peer.checkpoint(nonlocal_at={1: (0,), 2: (1,)}, **kind)
@@ -179,7 +179,7 @@ def test_an_image_network_starts_a_nonlocal_one_with_new_classes(peers, write, r
     np.testing.assert_array_equal(model.classifier.fc.kernel[...], head)
     assert "left at initialisation: classifier/fc, res4/0/nonlocal_block/g" in str(report)
 
-    # The features are the image network's.
+    # The features are those of the image network.
     video = clips(2, 8, 64, 64)
     out = forward(model, video)[1]
     features = out["res5_1"].mean(axis=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""import_weights and export_weights as they are typed."""
+"""import_weights and export_weights as a user types them."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def test_imported_weights_are_tested_and_exported(tmp_path, checkpoint, torch):
     few += ["--config.precise_bn_batches=1", "--config.data.validation_size=8", f"--config.start.workdir={workdir}"]
     started = run("train", *NETWORK, *few, f"--workdir={tmp_path / 'on'}", "--config.optimizer.learning_rate=0.0")
     assert started.returncode == 0, started.stderr
-    assert "left at initialisation: classifier/fc" in started.stdout  # its classes are digits, not these words
+    assert "left at initialisation: classifier/fc" in started.stdout  # the classes of the file are other ones
     into = run("train", *NETWORK, *few, f"--workdir={workdir}")
     assert into.returncode == 2 and "holds imported weights; to start from them" in into.stderr
 
@@ -98,7 +98,7 @@ def test_inputs_are_those_the_weights_were_trained_on(tmp_path, peers, write):
     [
         (["--config.model.geometry=paper"], "set --config.model.geometry=slowfast"),
         (["--path=/no/such.pyth"], "there is no file /no/such.pyth"),
-        (["--source=caffe2"], "is cut off or no pickle"),
+        (["--source=caffe2"], "is cut off or is no pickle"),
         (["--source=keras"], "torchvision|detectron2|mmdetection|caffe2|slowfast|mmaction2"),
     ],
 )

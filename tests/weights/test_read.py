@@ -1,4 +1,4 @@
-"""Files are data: what is broken is said so, what asks for code is refused."""
+"""Files are data. The error for a broken file says so, and a file that asks for code is refused."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def test_pickled_arrays_and_scalars_are_read(protocol, module, tmp_path):
     arrays = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "big_endian": np.arange(3, dtype=">f4")}
     scalars = {"lr": np.float64(0.1), "model_iter": 7}
     data = pickle.dumps(arrays | scalars, protocol=protocol)
-    if protocol == 2:  # names are lines there, and may change their length
+    if protocol == 2:  # protocol 2 has names in lines, whose length may change
         data = data.replace(b"numpy._core.", module + b".")
     path = tmp_path / "weights.pkl"
     path.write_bytes(data)
@@ -59,7 +59,7 @@ def test_a_truncated_file(source, reader, kept, peers, write):
     path = write(source, peers[source].checkpoint())
     data = path.read_bytes()
     path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
-    with pytest.raises(InputError, match=f"{path} is cut off or no"):
+    with pytest.raises(InputError, match=f"{path} is cut off or is no"):
         reader(path)
 
 
@@ -69,7 +69,7 @@ def test_what_is_no_file_of_weights(reader, tmp_path):
     with pytest.raises(InputError, match="there is no file"):
         reader(path)
     path.write_text("<html><body>Sign in to download</body></html>")
-    with pytest.raises(InputError, match=r"page\.pth is cut off or no"):
+    with pytest.raises(InputError, match=r"page\.pth is cut off or is no"):
         reader(path)
 
 
@@ -108,7 +108,7 @@ def test_safetensors_are_read_without_torch(tmp_path, monkeypatch):
     for kept in (0, 5, 60, -3):
         data = path.read_bytes()
         (tmp_path / "cut.safetensors").write_bytes(data[:kept])
-        with pytest.raises(InputError, match=r"cut\.safetensors is cut off or no safetensors file"):
+        with pytest.raises(InputError, match=r"cut\.safetensors is cut off or is no safetensors file"):
             read.torch_file(tmp_path / "cut.safetensors")
 
 

@@ -1,7 +1,7 @@
-"""Published networks: what the table says of them, and files in their formats that load with a name alone.
+"""Published networks: the facts in the table, and files in their formats that load from a name alone.
 
-Names of the same network, up to its geometry and depth, are loaded once. Of some the logits are compared; those of all:
-ALL_LOGITS=1 pytest tests/weights/test_zoo.py
+Entries of the same network, up to its geometry and depth, are loaded once. The test compares the logits of some. This
+compares the logits of all: ALL_LOGITS=1 pytest tests/weights/test_zoo.py
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ LOGITS = (
     "release_i3d_r50_128x1",
     "pytorchvideo_i3d_r50_8x8",
 )
-# Millions of parameters, by the owners' pages; torchvision counts no frozen norms.
+# Millions of parameters, by the owners' pages. torchvision does not count frozen norms.
 PARAMETERS = {
     "pytorchvideo_c2d_r50_8x8": 24.33,
     "mmaction2_nl_i3d_r50_gaussian_32x2": 31.7,
@@ -49,7 +49,7 @@ PARAMETERS = {
 
 
 def network(name):
-    """What of the network an array of a file depends on."""
+    """Return the part of the network that decides the arrays of a file."""
     entry = zoo.find(name)
     config = config_of(entry)
     model, row = config.model.to_dict(), entry.row.rpartition(":")[2].removesuffix("_r101")
@@ -83,7 +83,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """stand_in(name, **fields) puts a network of another size in the place of a published one, and returns it."""
+    """Return stand_in(name, **fields), which replaces a published network by one of another size and returns it."""
 
     def change(name, **fields):
         entry = zoo.find(name)
@@ -101,7 +101,7 @@ def test_an_entry_has_the_fields_of_its_row():
     for entry in zoo.ENTRIES.values():
         of_row, found = flatten(config_of_row(entry).to_dict()), flatten(config_of(entry).to_dict())
         of_row |= {"task": of_row.get("task", "classification"), "batch_size": found["batch_size"]}
-        of_row["num_workers"] = found["num_workers"]  # of training
+        of_row["num_workers"] = found["num_workers"]  # a field of training
         assert {name: of_row.get(name, "absent") for name in found} == found, entry.name
 
 
@@ -112,7 +112,7 @@ def test_what_the_table_says_can_be_so():
         config = config_of(entry)
         if entry.digest:  # names of files have the first digits of their hash
             assert entry.digest[1] in entry.file
-        if entry.source != "detectron2" and entry.classes:  # these have a deviation of their own, by network
+        if entry.source != "detectron2" and entry.classes:  # detectron2's networks each have their own deviation
             assert tuple(config.input.mean) == source.mean and tuple(config.input.std) == source.std
         if not entry.is_detector and not source.images:
             two_d = entry.source == "mmaction2" and "c2d" in entry.name
@@ -139,7 +139,7 @@ def test_a_network_has_as_many_parameters_as_its_owner_says(name):
 
 
 def written(peers, write, entry, config):
-    """(tensors, path) of a random file of a classifier."""
+    """Return (tensors, path) of a random classifier file."""
     peer, row = peers[entry.source], entry.row.rpartition(":")[2]
     blocks = config.model.nonlocal_preset
     tensors = peer.checkpoint(
@@ -176,7 +176,7 @@ def test_a_file_of_the_format_loads_by_the_name_alone(name, peers, write, stand_
     expected, _ = peers[entry.source].forward(
         tensors,
         video,
-        config.model.geometry if frames > 1 else "slowfast_nopool",  # what all are for one frame
+        config.model.geometry if frames > 1 else "slowfast_nopool",  # all geometries are equal for one frame
         depth=50 if "nl5" in entry.row else "few",
         groups=groups,
         **({} if options.pairwise == "default" else {"pairwise": options.pairwise}),
@@ -185,7 +185,7 @@ def test_a_file_of_the_format_loads_by_the_name_alone(name, peers, write, stand_
 
 
 def detectron2_state(model):
-    """The arrays of a detector of ours as detectron2 has them: B, G, R, and the background last without a box."""
+    """Return the arrays of our detector in detectron2's form: B, G, R, and the background last, without a box."""
     to_theirs = detector.SOURCES["detectron2"].to_theirs()
     _, params, stats = flat.split(model)
     state = {}
@@ -232,7 +232,7 @@ def test_a_file_of_a_detector_loads_by_the_name_alone(name, randomise, stand_in,
     for part, of in zip(loaded, expected, strict=True):
         for array in of:
             if "box_head/deltas" in array or "mask_head/logits" in array:
-                background = 4 if "deltas" in array else 1  # which is never shown
+                background = 4 if "deltas" in array else 1  # the background is never shown
                 np.testing.assert_array_equal(part[array][..., background:], of[array][..., background:])
             else:
                 np.testing.assert_array_equal(part[array], of[array], err_msg=array)
@@ -251,7 +251,7 @@ def test_the_source_is_told_by_the_names_in_the_file(peers, write, tmp_path, sta
     with pytest.raises(InputError, match="is not pytorchvideo_c2d_r50_8x8: it lacks classifier/fc"):
         nl_jax.from_pretrained(entry.name, write("pytorchvideo", tensors))
     tensors = peers["pytorchvideo"].checkpoint(i3d=False, classes=400)
-    wrapped = {f"model.{name}": tensor for name, tensor in tensors.items()}  # as PySlowFast has them
+    wrapped = {f"model.{name}": tensor for name, tensor in tensors.items()}  # PySlowFast's prefix
     assert nl_jax.from_pretrained(entry.name, write("pytorchvideo", wrapped)).config.num_classes == 400
 
 

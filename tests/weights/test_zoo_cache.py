@@ -68,8 +68,8 @@ def test_without_a_network_one_line_says_what_to_fetch(file, home, served, monke
     with pytest.raises(InputError) as error:
         zoo.fetch(entry)
     message = str(error.value)
-    assert f"{entry.address} cannot be had here" in message and "\n" not in message
-    assert message.endswith(f"fetch that file elsewhere and put it at {place}")
+    assert f"{entry.address} cannot be downloaded here" in message and "\n" not in message
+    assert message.endswith(f"download that file elsewhere and put it at {place}")
     assert ("ended after 9 of 1000 bytes" in message) == (file == "short.pth")
     assert not list(place.parent.iterdir())
 

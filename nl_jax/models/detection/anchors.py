@@ -8,7 +8,7 @@ from nl_jax.models.detection.config import STRIDES, DetectorConfig
 
 
 def cell(side: float | int, ratios: tuple[float | int, ...], rounded: bool) -> np.ndarray:
-    """The anchors (a,4) of one place, about its corner: of area side^2 and height / width in `ratios`."""
+    """Return the anchors (a,4) of one place, in pixels about its corner: area side^2 and height / width in `ratios`."""
     heights = np.sqrt(np.asarray(ratios, np.float32))
     sides = side * np.stack([1 / heights, heights], axis=1)
     boxes = np.concatenate([-sides, sides], axis=1) / 2
@@ -18,15 +18,16 @@ def cell(side: float | int, ratios: tuple[float | int, ...], rounded: bool) -> n
 def anchors(
     level: int, shape: tuple[int, int], size: Int[Array, "2"], config: DetectorConfig
 ) -> tuple[Float[Array, "n 4"], Bool[Array, "n"]]:
-    """The anchors of a map, and which of them belong to a place in the image.
+    """Return the anchors of a map, and which of them belong to a place inside the image.
 
     Args:
       level: 0 for P2.
       shape: h, w of the map.
-      size: h, w of the image without padding.
+      size: h, w of the image in pixels, without padding.
+      config: of the detector.
 
     Returns:
-      h x w x a boxes, row by row and place by place.
+      h x w x a boxes in pixels and as many truth values, row by row and place by place.
     """
     stride = STRIDES[level]
     step = jnp.full(2, stride, size.dtype)

@@ -1,4 +1,4 @@
-"""The box head: the class of a proposal, and where the object of that class exactly is."""
+"""The box head: the class of a proposal and the exact box of its object (Girshick 2015)."""
 
 import math
 
@@ -13,11 +13,11 @@ from nl_jax.ops import boxes as box_ops
 from nl_jax.ops.nms import best_by_class
 from nl_jax.ops.precision import widen
 
-MIN_SIDE = 1e-2  # pixels; a smaller detection is dropped
+MIN_SIDE = 1e-2  # pixels; smaller detections are dropped
 
 
 class BoxHead(nnx.Module):
-    """Two fully connected layers, then k + 1 logits and four deltas for each of these classes; 0 is the background."""
+    """Two fully connected layers, then k + 1 logits and four deltas for each class. Class 0 is the background."""
 
     def __init__(self, features: int, config: DetectorConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
         options = {"dtype": dtype, "rngs": rngs}
@@ -29,7 +29,7 @@ class BoxHead(nnx.Module):
         self.deltas = dense(hidden, 4 * classes, init=nnx.initializers.normal(0.001), **options)
 
     def __call__(self, x: Float[Array, "n s s c"]) -> tuple[Float[Array, "n k1"], Float[Array, "n k1 4"]]:
-        """Logits and deltas of n boxes by class."""
+        """Return the logits and deltas of n boxes by class."""
         x = x.reshape(x.shape[0], -1)
         x = nnx.relu(self.fc2(nnx.relu(self.fc1(x))))
         return widen(self.classes(x)), widen(self.deltas(x)).reshape(x.shape[0], -1, 4)
@@ -43,10 +43,10 @@ def detections(
     size: Int[Array, "2"],
     config: DetectorConfig,
 ) -> tuple[Float[Array, "d 4"], Float[Array, "d"], Int[Array, "d"], Bool[Array, "d"]]:
-    """What is found in one image: boxes, scores, falling, classes from 0, and which of the d exist.
+    """Return the detections of one image: boxes in pixels, falling scores, classes from 0, and which of the d exist.
 
-    Every class of every proposal is a candidate if its softmax is above the threshold. Candidates of a class drop each
-    other.
+    Every class of every proposal is a candidate if its softmax is above the threshold. Candidates of the same class
+    drop each other.
     """
     n, classes = logits.shape[0], logits.shape[1] - 1
     scores = jax.nn.softmax(logits)[:, 1:]
@@ -54,7 +54,7 @@ def detections(
     boxes = box_ops.clip(boxes, size.reshape(1, 1, 2))
     candidate = valid[:, None] & (scores > config.score_threshold) & box_ops.is_larger(boxes, MIN_SIDE)
     scores, boxes = jnp.where(candidate, scores, -jnp.inf).ravel(), boxes.reshape(-1, 4)
-    # The softmax of one proposal can be above the threshold this often.
+    # At most this many classes of one proposal can have a softmax above the threshold.
     most = min(classes, math.ceil(1 / config.score_threshold) - 1) if config.score_threshold else classes
     scores, index = jax.lax.top_k(scores, max(1, most) * n)
     boxes, labels = boxes[index], (index % classes).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""What a detector is made of and how it is trained, as a frozen dataclass that checks itself."""
+"""The configuration of a detector and of its training: a frozen dataclass that checks itself."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from nl_jax.errors import InputError
 from nl_jax.models.resnet_config import ResNetConfig
 
-# How the paper's image networks have their blocks: those of the released code, with a norm that can be learnt.
+# The blocks of the paper's image networks have the options of the released code, and a norm that can be learned.
 BLOCK_DEFAULTS = {"subsample": "before", "scale": "rsqrt_d", "init": "normal"}
 # The strides of P2 to P6.
 STRIDES = (4, 8, 16, 32, 64)
@@ -15,49 +15,49 @@ STRIDES = (4, 8, 16, 32, 64)
 
 @dataclasses.dataclass(frozen=True)
 class DetectorConfig:
-    """One Mask R-CNN with a feature pyramid (He et al. 2017, Lin et al. 2017), and its recipe.
+    """The configuration of a Mask R-CNN with a feature pyramid (He et al. 2017, Lin et al. 2017), and its recipe.
 
     Attributes:
-      backbone: its classifier is left out. Blocks are as in the released code unless `nonlocal_options` says otherwise:
-        keys pooled first, scores times 1/sqrt(d). With a frozen batch norm they get an affine layer: a frozen one would
-        keep a new block the identity.
+      backbone: its classifier is left out. Its blocks are as in the released code unless `nonlocal_options` says
+        otherwise: keys pooled first, scores times 1/sqrt(d). With a frozen batch norm the blocks get an affine layer,
+        because a frozen one would keep a new block the identity.
       num_classes: k, without the background.
       masks: whether there is a mask head.
-      keypoints: k of a keypoint head, which stands in place of the mask head; 0 for none.
-      keypoint_blocks: after which convolutions of the keypoint head a non-local block stands, counted from 1. Table 6
+      keypoints: k of a keypoint head, which replaces the mask head. 0 for none.
+      keypoint_blocks: the convolutions of the keypoint head that a non-local block follows, counted from 1. Table 6
         has (2, 4, 6, 8).
-      keypoint_options: of these blocks, as `nonlocal_options` of the backbone. They have no norm unless it says so: the
-        head has none either.
+      keypoint_options: options of these blocks, as `nonlocal_options` of the backbone. By default the blocks have no
+        norm, because the head has none.
       fpn_channels: c of P2 to P6.
       box_channels: of the two layers of the box head.
       mask_channels: of the convolutions of the mask head.
-      keypoint_channels: of those of the keypoint head.
-      keypoint_convolutions: how many these are.
+      keypoint_channels: of the convolutions of the keypoint head.
+      keypoint_convolutions: the number of convolutions of the keypoint head.
       anchor_sides: of P2 to P6, in pixels.
       anchor_ratios: height / width.
       round_anchors: whether the corners of anchors are whole pixels.
-      floor_strides: whether anchors lie floor(side of the image / places of the map) apart, as torchvision has it. At
-        P6 of an image 800 pixels high this is 61 and not 64.
-      pre_nms: best anchors of a level that NMS sees; train_pre_nms in training.
-      proposals: of an image after NMS; train_proposals in training.
-      rpn_nms: IoU above which the RPN's NMS drops a proposal.
-      score_threshold: a detection has a higher score.
-      nms: IoU above which a detection of the same class is dropped.
-      detections: the most of an image.
-      samples: values of a bin of RoIAlign along a side.
+      floor_strides: whether anchors lie floor(side of the image / places of the map) apart, as in torchvision. At P6 of
+        an image 800 pixels high this is 61 and not 64.
+      pre_nms: number of best anchors of a level that NMS sees; train_pre_nms in training.
+      proposals: number of proposals of an image after NMS; train_proposals in training.
+      rpn_nms: the RPN's NMS drops a proposal if its IoU with a better one is above this.
+      score_threshold: the score of a detection is above this.
+      nms: a detection is dropped if its IoU with a better one of the same class is above this.
+      detections: the largest number of detections of an image.
+      samples: values along a side of a RoIAlign bin.
       aligned: see `roi_align`.
-      box_size: bins along a side for the box head; mask_size for the mask head; keypoint_size for the keypoint head,
-        whose heatmaps have four times as many places along a side.
+      box_size: bins along a side for the box head. mask_size and keypoint_size are the same for the mask head and the
+        keypoint head. A keypoint heatmap has four times as many places along a side.
       box_weights: of the four deltas of a box, see `boxes.encode`.
-      rpn_positive: IoU from which an anchor is positive. The best anchors of a box are positive, too.
-      rpn_negative: IoU below which an anchor is negative.
-      rpn_samples: anchors of an image that the loss is taken of.
-      rpn_positive_fraction: the largest part of them that is positive.
-      rpn_beta: where the RPN's smooth L1 turns from a square into a line.
-      roi_positive: IoU from which a proposal is positive. Below it is negative.
-      roi_samples, roi_positive_fraction, box_beta: the same as of the RPN, of the heads.
-      crowd_overlap: the part of an anchor or proposal in a crowd region from which it is not negative.
-      mask_padding: whether padding is left out of the keys of non-local blocks. False for weights trained with it.
+      rpn_positive: an anchor is positive from this IoU on. The best anchors of a box are positive, too.
+      rpn_negative: an anchor is negative below this IoU.
+      rpn_samples: number of anchors of an image that enter the loss.
+      rpn_positive_fraction: the largest part of these anchors that is positive.
+      rpn_beta: the distance at which the RPN's smooth L1 turns from a square into a line.
+      roi_positive: a proposal is positive from this IoU on, and negative below it.
+      roi_samples, roi_positive_fraction, box_beta: the same settings for the heads.
+      crowd_overlap: an anchor or proposal is not negative if this part of it or more lies in a crowd region.
+      mask_padding: whether padding is left out of the keys of non-local blocks. False for weights trained with padding.
     """
 
     backbone: ResNetConfig = dataclasses.field(default_factory=lambda: ResNetConfig(norm="frozen"))
@@ -102,11 +102,11 @@ class DetectorConfig:
     mask_padding: bool = True
 
     def __hash__(self) -> int:
-        # Mappings have no hash; without this a network's graphdef could not be a static argument of jit.
+        # Mappings have no hash. Without this method a network's graphdef could not be a static argument of jit.
         return hash((self.backbone, self.num_classes, self.keypoints, self.keypoint_blocks))
 
     def resolved_backbone(self) -> ResNetConfig:
-        """The backbone without classifier, with the defaults of its blocks filled in."""
+        """Return the backbone without classifier, with the defaults of its blocks filled in."""
         options = {}
         if any(self.backbone.nonlocal_blocks.values()):
             norm = {"norm": "affine"} if self.backbone.norm == "frozen" else {}
@@ -114,19 +114,19 @@ class DetectorConfig:
             if options.get("axes") == "time":
                 raise InputError("nonlocal_options.axes='time': an image has no time to sum over")
         else:
-            options = self.backbone.nonlocal_options  # of no block: an error, which `ResNetConfig.check` raises
+            options = self.backbone.nonlocal_options  # without a block these raise an error in `ResNetConfig.check`
         return dataclasses.replace(self.backbone, num_classes=None, nonlocal_options=options)
 
     def resolved_keypoint_options(self) -> dict[str, object]:
-        """The options of the blocks in the keypoint head, with their defaults filled in."""
+        """Return the options of the blocks in the keypoint head, with their defaults filled in."""
         return BLOCK_DEFAULTS | {"norm": "none"} | dict(self.keypoint_options)
 
     def has_masks(self) -> bool:
-        """Whether there is a mask head: a keypoint head takes its place."""
+        """Return whether there is a mask head. A keypoint head takes its place."""
         return self.masks and not self.keypoints
 
     def check(self) -> None:
-        """Raises InputError for a choice that does not exist or a number out of range."""
+        """Raise InputError for a choice that does not exist or a number out of range."""
         backbone = self.resolved_backbone()
         backbone.check()
         if len(backbone.stages()) != 4:
@@ -174,12 +174,12 @@ class DetectorConfig:
         places, count = tuple(self.keypoint_blocks), self.keypoint_convolutions
         if any(not 1 <= place <= count for place in places) or len(set(places)) < len(places):
             raise InputError(
-                f"keypoint_blocks={places} must be different numbers of 1 to {count}: after which of the "
-                f"{count} convolutions blocks stand"
+                f"keypoint_blocks={places} must be different numbers of 1 to {count}: the convolutions that a "
+                "block follows"
             )
         if places and not self.keypoints:
             raise InputError(f"keypoint_blocks={places}: a detector with keypoints=0 has no keypoint head for them")
         if self.keypoint_options and not places:
-            raise InputError("keypoint_options are of blocks in the keypoint head, and keypoint_blocks has none")
+            raise InputError("keypoint_options are for blocks in the keypoint head, and keypoint_blocks is empty")
         if self.resolved_keypoint_options().get("axes") == "time":
             raise InputError("keypoint_options.axes='time': an image has no time to sum over")

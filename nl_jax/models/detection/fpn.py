@@ -1,4 +1,4 @@
-"""The feature pyramid (Lin et al. 2017): every map of the backbone with what the smaller ones know added."""
+"""The feature pyramid (Lin et al. 2017). It adds the coarser maps of the backbone to the finer ones."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -8,7 +8,7 @@ from nl_jax.models.detection.layers import Conv2D
 
 
 class FPN(nnx.Module):
-    """C2 to C5 to P2 to P6: P_l = 3x3(1x1(C_l) + upsampled), and P6 is every second place of P5."""
+    """The pyramid P2 to P6 from C2 to C5: P_l = 3x3(1x1(C_l) + upsampled), and P6 is every second place of P5."""
 
     def __init__(self, features_in: tuple[int, ...], features: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
         init = nnx.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -27,6 +27,6 @@ class FPN(nnx.Module):
 
 
 def _upsampled(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Every place as 2 x 2 places."""
+    """Repeat every place as 2 x 2 places."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)

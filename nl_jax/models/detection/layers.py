@@ -1,4 +1,4 @@
-"""Convolutions over images and fully connected layers, with bias, as detection heads have them."""
+"""Convolutions over images and fully connected layers, both with a bias, for detection heads."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -23,12 +23,12 @@ class Conv2D(nnx.Module):
 
 
 def dense(features_in, features_out, *, init, dtype=jnp.float32, rngs: nnx.Rngs) -> nnx.Linear:
-    """x @ kernel + bias."""
+    """Return a fully connected layer x @ kernel + bias."""
     return nnx.Linear(
         features_in,
         features_out,
         kernel_init=init,
         dtype=dtype,
-        dot_general=lambda x, kernel, *_, **__: conv1x1(x, kernel),  # for its gradient
+        dot_general=lambda x, kernel, *_, **__: conv1x1(x, kernel),  # for the gradient of conv1x1
         rngs=rngs,
     )

@@ -1,17 +1,17 @@
-"""The losses of Mask R-CNN: objectness, classes, boxes, masks and keypoints, of sampled anchors and proposals.
+"""The losses of Mask R-CNN on sampled anchors and proposals: objectness, classes, boxes, masks and keypoints.
 
 A batch is a dict:
 
   images   float (b,h,w,3)     normalised, padded below and on the right
-  sizes    int   (b,2)         true h, w
+  sizes    int   (b,2)         true h, w in pixels
   boxes    float (b,g,4)       x0 y0 x1 y1 in pixels of the padded image
   classes  int   (b,g)         from 0, without the background
-  crowd    bool  (b,g)         regions of many objects: no box in one is negative
-  valid    bool  (b,g)         which of the g exist
-  masks    (b,g,m,m)           of any type: true at the centre of each of the m x m cells of the true box; with a mask
-                               head only
-  keypoints float (b,g,k,3)    x, y in pixels, the centre of a pixel at one half, and visibility, 0 of one that is not
-                               labelled; with a keypoint head only
+  crowd    bool  (b,g)         regions of many objects: no box inside one is negative
+  valid    bool  (b,g)         which of the g boxes exist
+  masks    (b,g,m,m)           of any type: true where the centre of a cell lies on the object, for m x m cells of the
+                               true box; with a mask head only
+  keypoints float (b,g,k,3)    x, y in pixels (pixel centres at one half) and visibility, which is 0 for an unlabelled
+                               keypoint; with a keypoint head only
 """
 
 from collections.abc import Mapping
@@ -32,12 +32,12 @@ FIELDS = ("images", "sizes", "boxes", "classes", "crowd", "valid")
 
 
 class RoISample(NamedTuple):
-    """Proposals of b images that the heads are trained on, n in each, positive ones first.
+    """The n proposals of each of b images that the heads are trained on, positive ones first.
 
     Attributes:
-      boxes: (b,n,4).
-      classes: (b,n), from 0; of the true box that each overlaps most.
-      targets: (b,n,4), that true box.
+      boxes: (b,n,4), in pixels.
+      classes: (b,n), from 0, the class of the true box that the proposal overlaps most.
+      targets: (b,n,4), this true box.
       true: (b,n), its index.
       positive: (b,n).
       taken: (b,n), which of the n exist.
@@ -52,9 +52,9 @@ class RoISample(NamedTuple):
 
 
 def loss(model: MaskRCNN, batch: Batch, key: Key[Array, ""]) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """The sum of all losses of a batch, and by name: the losses, how many samples there are, boxes without area.
+    """Return the sum of all losses of a batch, and by name the losses, sample counts and boxes without area.
 
-    Every loss is a mean over what was sampled in the whole batch. The same key draws the same samples.
+    Every loss is a mean over the samples of the whole batch. The same key draws the same samples.
 
     Raises:
       InputError: for a batch that lacks a field.
@@ -69,7 +69,7 @@ def loss(model: MaskRCNN, batch: Batch, key: Key[Array, ""]) -> tuple[Float[Arra
 def loss_of_features(
     model: MaskRCNN, out: dict[str, Array], batch: Batch, key: Key[Array, ""]
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """The same from what `MaskRCNN.features` returned."""
+    """Return the same as `loss`, from the result of `MaskRCNN.features`."""
     boxes, dropped = truth(*(batch[name] for name in ("boxes", "classes", "crowd", "valid", "sizes")))
     rpn_key, roi_key = jax.random.split(key)
     anchors, anchor_sample, anchor_boxes = sample_anchors(model, out, batch["sizes"], boxes, rpn_key)
@@ -88,7 +88,7 @@ def loss_of_features(
         targets = mask_targets(batch["masks"], positive, logits.shape[-1])
         losses["mask_loss"] = mask_loss(logits, targets, positive.positive)
     if model.keypoint_head is not None:
-        # A positive proposal in which no keypoint of its object is labelled adds nothing.
+        # A positive proposal adds nothing if no keypoint of its object is labelled.
         positive = RoISample(*(a[:, : _most_positive(model.config)] for a in rois))
         heatmaps, _ = model.locate(out, positive.boxes)
         true = _take(batch["keypoints"], positive.true).astype(positive.boxes.dtype)
@@ -103,7 +103,7 @@ def loss_of_features(
 def sample_anchors(
     model: MaskRCNN, out: dict[str, Array], sizes: Int[Array, "b 2"], boxes: Truth, key: Key[Array, ""]
 ) -> tuple[Float[Array, "b n 4"], Sample, Float[Array, "b k 4"]]:
-    """The anchors of all levels, those sampled, and the true box of each of these."""
+    """Return the anchors of all levels, the sampled anchors, and the true box of each sampled anchor."""
     config = model.config
     levels = model.anchors(out, sizes)
     anchors, valid = (jnp.concatenate(arrays, axis=1) for arrays in zip(*levels, strict=True))
@@ -130,7 +130,7 @@ def sample_anchors(
 def sample_proposals(
     model: MaskRCNN, out: dict[str, Array], sizes: Int[Array, "b 2"], boxes: Truth, key: Key[Array, ""]
 ) -> RoISample:
-    """Proposals with the true boxes among them, sampled. They get no gradient."""
+    """Sample proposals, with the true boxes among them. They get no gradient."""
     config = model.config
     proposed, _, valid = model.proposals(out, sizes, train=True)
     count = proposed.shape[1]
@@ -169,7 +169,7 @@ def rpn_losses(
     targets: Float[Array, "b k 4"],
     beta: float,
 ) -> dict[str, Float[Array, ""]]:
-    """Cross-entropy of the sampled anchors, and smooth L1 of the positive ones, over the number of sampled ones."""
+    """Return the cross-entropy of sampled anchors and the smooth L1 of the positive ones, both over all samples."""
     count = jnp.maximum(found.taken.sum(), 1).astype(objectness.dtype)
     scores = _take(objectness, found.index)
     entropy = jnp.where(found.taken, _binary_cross_entropy(scores, found.positive), 0).sum() / count
@@ -183,7 +183,7 @@ def rpn_losses(
 def box_losses(
     logits: Float[Array, "b n k1"], deltas: Float[Array, "b n k1 4"], rois: RoISample, config
 ) -> dict[str, Float[Array, ""]]:
-    """Cross-entropy of the sampled proposals, and smooth L1 of the positive ones, over the number of sampled ones."""
+    """Return the cross-entropy of sampled proposals and the smooth L1 of the positive ones, both over all samples."""
     count = jnp.maximum(rois.taken.sum(), 1).astype(logits.dtype)
     label = jnp.where(rois.positive, rois.classes + 1, 0)
     entropy = -jnp.take_along_axis(jax.nn.log_softmax(logits), label[..., None], axis=-1)[..., 0]
@@ -195,20 +195,20 @@ def box_losses(
 def mask_loss(
     logits: Float[Array, "b n s s"], targets: Shaped[Array, "b n s s"], positive: Bool[Array, "b n"]
 ) -> Float[Array, ""]:
-    """Cross-entropy of every pixel of the masks of positive proposals; 0 where there is none."""
+    """Return the mean cross-entropy of the mask pixels of positive proposals, and 0 where there is no such proposal."""
     entropy = _binary_cross_entropy(logits, targets).mean(axis=(2, 3))
     return jnp.where(positive, entropy, 0).sum() / jnp.maximum(positive.sum(), 1).astype(logits.dtype)
 
 
 def mask_targets(masks: Shaped[Array, "b g m m"], rois: RoISample, size: int) -> Bool[Array, "b n s s"]:
-    """What of the mask of its true box each proposal shows, as s x s places.
+    """Return the part of its true box's mask that each proposal shows, as s x s places.
 
-    The mask is interpolated between the centres of its cells, is 0 outside its box, and counts from 1/2.
+    The mask is interpolated between the centres of its cells and is 0 outside its box. A place is true from 1/2 on.
     """
     dtype = rois.boxes.dtype
 
     def weights(low, high, start, end):
-        """(b,n,s,m): those of the m cells from start to end at s places from low to high."""
+        """Return the weights (b,n,s,m) of the m cells from start to end, for s places from low to high."""
         place = (jnp.arange(size, dtype=dtype)[None, None] + 0.5) / size
         at = low[..., None] + place * (high - low)[..., None] - start[..., None]
         side = jnp.where(end > start, end - start, 1)[..., None]
@@ -217,7 +217,7 @@ def mask_targets(masks: Shaped[Array, "b g m m"], rois: RoISample, size: int) ->
         return jnp.maximum(0, 1 - jnp.abs(at - jnp.arange(cells, dtype=dtype)[None, None, None]))
 
     x, y = (weights(*(a[..., k] for a in (rois.boxes, rois.targets) for k in (i, i + 2))) for i in (0, 1))
-    # (b,n,s,m) by image, over the masks of its true boxes.
+    # (b,n,s,m) image by image, over the masks of its true boxes.
     whole = _take(masks, rois.true).astype(dtype)
     return jnp.einsum("bnpy,bnyx,bnqx->bnpq", y, whole, x) >= 0.5
 
@@ -227,7 +227,7 @@ def _most_positive(config) -> int:
 
 
 def _take(arrays, index):
-    """Rows `index` (b,k) of arrays (b,n,..), image by image."""
+    """Return the rows `index` (b,k) of arrays (b,n,..), image by image."""
     return jax.vmap(lambda a, i: a[i])(arrays, index)
 
 
@@ -236,8 +236,8 @@ def _binary_cross_entropy(logits, label):
 
 
 def _box_distance(deltas, targets, references, counts, weights, beta):
-    """Smooth L1 of deltas from those that move references onto targets, over all four; 0 where not `counts`."""
-    # A box of ones where there is none: its logarithm and quotients, and their gradients, are finite.
+    """Return the smooth L1 of deltas to the true deltas, summed over all four. It is 0 where `counts` is false."""
+    # A box of ones replaces a missing box, so that logarithm, quotients and their gradients are finite.
     targets, references = (jnp.where(counts[..., None], a, _ones(a)) for a in (targets, references))
     apart = jnp.abs(deltas - box_ops.encode(targets.astype(deltas.dtype), references.astype(deltas.dtype), weights))
     smooth = jnp.where(apart < beta, 0.5 * apart**2 / beta, apart - 0.5 * beta).sum(-1)

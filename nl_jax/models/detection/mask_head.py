@@ -1,4 +1,4 @@
-"""The mask head: which pixels of a box belong to the object."""
+"""The mask head: the pixels of a box that belong to the object (He et al. 2017)."""
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ from nl_jax.ops.precision import wide
 from nl_jax.ops.relu import relu
 
 CONVOLUTIONS = 4
-# On a CPU, of which the deconvolution is taken: its result is the largest array of the head.
+# On a CPU the deconvolution takes this many boxes at once, because its result is the largest array of the head.
 BOXES_AT_ONCE = 32
 
 
 class Deconv2D(nnx.Module):
-    """A 2x2 deconvolution at stride 2 with bias, kernel (2,2,i,o): every place becomes 2 x 2 places."""
+    """A 2x2 deconvolution at stride 2 with bias, kernel (2,2,i,o). Every place becomes 2 x 2 places."""
 
     def __init__(self, features_in, features_out, *, init, dtype=jnp.float32, rngs: nnx.Rngs):
         self.kernel = nnx.Param(init(rngs.params(), (2, 2, features_in, features_out)))
@@ -30,7 +30,7 @@ class Deconv2D(nnx.Module):
 
 
 class MaskHead(nnx.Module):
-    """Four 3x3 convolutions, a deconvolution and k + 1 logits for every place; class 0 is the background's, unused."""
+    """Four 3x3 convolutions, a deconvolution and k + 1 logits for every place. Class 0, the background, is not used."""
 
     def __init__(self, features: int, config: DetectorConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
         options = {"init": nnx.initializers.variance_scaling(2.0, "fan_out", "normal"), "dtype": dtype, "rngs": rngs}
@@ -41,13 +41,16 @@ class MaskHead(nnx.Module):
         self.logits = Conv2D(channels, config.num_classes + 1, 1, **options)
 
     def __call__(self, x: Float[Array, "n s s c"], classes: Int[Array, "n"]) -> Float[Array, "n s2 s2"]:
-        """The logits of the class of each box, counted from 0 without the background; the others are not computed."""
+        """Return the logits of the class of each box, counted from 0 without the background.
+
+        No other class is computed.
+        """
         for conv in self.convs:
             x = relu(conv(x))
         x = x.astype(self.deconv.dtype)
         deconv = [a[...].astype(x.dtype) for a in (self.deconv.kernel, self.deconv.bias)]
         of_class = self.logits.kernel[0, 0].T[classes + 1].astype(x.dtype), self.logits.bias[classes + 1]
-        # The largest array of the head is computed again in the backward pass, at a hundredth of the cost of the rest.
+        # The backward pass computes the largest array of the head again, at a hundredth of the cost of the rest.
         end = jax.checkpoint(lambda *boxes: _end(*boxes, *deconv))
         if devices.platform() != "cpu" or devices.partitioned():  # boxes may lie on different devices
             return end(x, *of_class)
@@ -61,7 +64,7 @@ class MaskHead(nnx.Module):
 
 
 def _end(x, of_class, class_bias, kernel, bias):
-    """The logits of one class a box: of_class (n,c), class_bias (n,)."""
+    """Return the logits of one class a box: of_class (n,c), class_bias (n,)."""
     x = jax.nn.relu(_deconv(x, kernel, bias))
     y = jnp.einsum("nhwc,nc->nhw", x, of_class, preferred_element_type=wide(class_bias))
     return y + class_bias[:, None, None].astype(y.dtype)

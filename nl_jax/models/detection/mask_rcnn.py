@@ -1,4 +1,4 @@
-"""Mask R-CNN (He et al. 2017) with non-local blocks in backbone and keypoint head (section 6, tables 5, 6)."""
+"""Mask R-CNN (He et al. 2017) with non-local blocks in the backbone and keypoint head (section 6, tables 5 and 6)."""
 
 from typing import NamedTuple
 
@@ -23,16 +23,16 @@ SIDES_DIVIDE_BY = 32
 
 
 class Detections(NamedTuple):
-    """What is found in b images, d at most in each; the highest score comes first.
+    """The detections in b images, at most d in each, with the highest score first.
 
     Attributes:
       boxes: (b,d,4), x0 y0 x1 y1 in pixels.
       scores: (b,d).
       classes: (b,d), from 0, without the background.
-      valid: (b,d), which of them exist.
-      masks: (b,d,28,28), the probability that a pixel of the box belongs to the object; None without mask head.
-      keypoints: (b,d,k,3), x and y in pixels and the logit there; None without keypoint head.
-      out: every intermediate by name, as VideoResNet has them.
+      valid: (b,d), which detections exist.
+      masks: (b,d,28,28), the probability that a pixel of the box belongs to the object. None without mask head.
+      keypoints: (b,d,k,3), x and y in pixels and the logit there. None without keypoint head.
+      out: every intermediate by name, as in VideoResNet.
     """
 
     boxes: Float[Array, "b d 4"]
@@ -45,10 +45,12 @@ class Detections(NamedTuple):
 
 
 class MaskRCNN(nnx.Module):
-    """Backbone, pyramid, proposals, boxes and masks or keypoints; images (b,h,w,3), normalised, to Detections.
+    """Mask R-CNN: backbone, pyramid, proposals, boxes, and masks or keypoints.
+
+    It turns normalised images (b,h,w,3) into Detections.
 
     Raises:
-      InputError: when the configuration asks for something that does not exist.
+      InputError: for a choice in the configuration that does not exist.
     """
 
     def __init__(self, config: DetectorConfig, *, rngs: nnx.Rngs):
@@ -66,10 +68,10 @@ class MaskRCNN(nnx.Module):
         self.keypoint_head = KeypointHead(config.fpn_channels, config, **options) if config.keypoints else None
 
     def __call__(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> Detections:
-        """What is found in images of which each is padded below and on the right; `sizes` are their true h, w.
+        """Return the detections in images padded below and on the right. `sizes` are their true h, w in pixels.
 
         Raises:
-          InputError: for sides that are no multiples of 32.
+          InputError: for sides that are not multiples of 32.
         """
         out = self.features(images, sizes)
         boxes, scores, valid = self.proposals(out, sizes, train=False)
@@ -92,7 +94,7 @@ class MaskRCNN(nnx.Module):
         return Detections(*found, masks, keypoints, out)
 
     def features(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> dict[str, Array]:
-        """The intermediates of the backbone, sizes, P2 to P6, and objectness_P2 (b,n), deltas_P2 (b,n,4) to P6."""
+        """Return the backbone's intermediates, sizes, P2 to P6, and objectness_P2 (b,n), deltas_P2 (b,n,4) to P6."""
         height, width = images.shape[1:3]
         if height % SIDES_DIVIDE_BY or width % SIDES_DIVIDE_BY:
             raise InputError(
@@ -115,7 +117,7 @@ class MaskRCNN(nnx.Module):
         return out
 
     def anchors(self, out: dict[str, Array], sizes: Int[Array, "b 2"]) -> list[tuple[Array, Array]]:
-        """By level the anchors (b,n,4) and which of them belong to a place in the image (b,n)."""
+        """Return the anchors (b,n,4) of every level, and which of them belong to a place inside the image (b,n)."""
 
         def of_level(level):
             shape = out[f"P{level + 2}"].shape[1:3]
@@ -126,7 +128,7 @@ class MaskRCNN(nnx.Module):
     def proposals(
         self, out: dict[str, Array], sizes: Int[Array, "b 2"], train: bool
     ) -> tuple[Float[Array, "b n 4"], Float[Array, "b n"], Bool[Array, "b n"]]:
-        """Boxes, scores and which of them exist, of every image."""
+        """Return the boxes and scores of every image, and which of them exist."""
         objectness, deltas = (
             [out[f"{name}_P{i + 2}"] for i in range(len(STRIDES))] for name in ("objectness", "deltas")
         )
@@ -137,7 +139,7 @@ class MaskRCNN(nnx.Module):
     def classify(
         self, out: dict[str, Array], boxes: Float[Array, "b n 4"]
     ) -> tuple[Float[Array, "b n k1"], Float[Array, "b n k1 4"]]:
-        """Logits and deltas by class of every box; class 0 is the background."""
+        """Return the logits and deltas of every box by class. Class 0 is the background."""
         features = self._align(out, boxes, self.config.box_size)
         logits, deltas = self.box_head(features.reshape(-1, *features.shape[2:]))
         return tuple(a.reshape(*boxes.shape[:2], *a.shape[1:]) for a in (logits, deltas))
@@ -145,7 +147,7 @@ class MaskRCNN(nnx.Module):
     def outline(
         self, out: dict[str, Array], boxes: Float[Array, "b n 4"], classes: Int[Array, "b n"]
     ) -> Float[Array, "b n s s"]:
-        """The logits of the mask of every box, for its class (from 0, without the background)."""
+        """Return the mask logits of every box for its class (from 0, without the background)."""
         features = self._align(out, boxes, self.config.mask_size)
         masks = self.mask_head(features.reshape(-1, *features.shape[2:]), classes.ravel())
         return masks.reshape(*boxes.shape[:2], *masks.shape[1:])
@@ -153,7 +155,7 @@ class MaskRCNN(nnx.Module):
     def locate(
         self, out: dict[str, Array], boxes: Float[Array, "b n 4"]
     ) -> tuple[Float[Array, "b n k m m"], dict[str, Array]]:
-        """The heatmaps of the keypoints of every box, and the intermediates of the head by name, (b,n,s,s,c)."""
+        """Return the keypoint heatmaps of every box, and the intermediates of the head by name, (b,n,s,s,c)."""
         features = self._align(out, boxes, self.config.keypoint_size)
         heatmaps, between = self.keypoint_head(features.reshape(-1, *features.shape[2:]))
 
@@ -163,7 +165,7 @@ class MaskRCNN(nnx.Module):
         return of_boxes(heatmaps), {name: of_boxes(array) for name, array in between.items()}
 
     def nonlocal_blocks(self) -> dict[str, NonLocalBlock]:
-        """The inserted blocks by name, in the order they run: res4_4_nonlocal, say, and keypoint_2_nonlocal."""
+        """Return the inserted blocks by name, in the order they run: res4_4_nonlocal, .., keypoint_2_nonlocal, .."""
         head = self.keypoint_head
         of_head = zip(head.places, head.nonlocal_blocks, strict=True) if head is not None else ()
         return self.backbone.nonlocal_blocks() | {f"keypoint_{place}_nonlocal": block for place, block in of_head}
@@ -171,16 +173,16 @@ class MaskRCNN(nnx.Module):
     def block_input(
         self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"], block: str
     ) -> tuple[Float[Array, "b 1 p q c"], Bool[Array, "b 1 p q"]]:
-        """The map that a non-local block reads, and which of its places are keys, for `images` as in a call."""
+        """Return the map that a non-local block reads, and which of its places are keys, for `images` as in a call."""
         x = self.features(images, sizes)[block.removesuffix("_nonlocal")]
         valid = _inside(sizes, images.shape[1:3]) | (not self.config.mask_padding)
         rows, columns = (-(-whole // part) for whole, part in zip(images.shape[1:3], x.shape[2:4], strict=True))
         return x, valid[:, None, ::rows, ::columns]
 
     def frozen_parameters(self) -> tuple[str, ...]:
-        """The starts of the names, in `models.flat`, of all parameters that never get a gradient.
+        """Return the prefixes of the names, in `models.flat`, of all parameters that never get a gradient.
 
-        They are those of the first stages (`freeze_at`) and of frozen norms. An optimizer must not let them decay.
+        These parameters belong to the first stages (`freeze_at`) and to frozen norms. An optimizer must not decay them.
         """
         config = self.backbone.config
         frozen = [f"backbone/{stage}/" for stage in config.frozen_stages()]
@@ -198,12 +200,12 @@ class MaskRCNN(nnx.Module):
 
 
 def _inside(sizes, shape):
-    """(b,h,w): which pixels are in the image."""
+    """Return which pixels (b,h,w) lie in the image."""
     rows, columns = (jnp.arange(length, dtype=sizes.dtype)[None] < sizes[:, i, None] for i, length in enumerate(shape))
     return rows[:, :, None] & columns[:, None]
 
 
 def _last(out, stage, count):
-    """What a stage ends with: its last residual block, or the non-local block after that."""
+    """Return the last map of a stage: of its last residual block, or of the non-local block after it."""
     name = f"{stage}_{count - 1}"
     return out.get(f"{name}_nonlocal", out[name])

@@ -1,4 +1,4 @@
-"""The region proposal network (Ren et al. 2015): which anchors hold an object, moved onto it."""
+"""The region proposal network (Ren et al. 2015): it scores anchors and moves the best ones onto objects."""
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,11 @@ from nl_jax.ops.nms import nms
 from nl_jax.ops.precision import widen
 from nl_jax.ops.relu import relu
 
-MIN_SIDE = 1e-3  # pixels; a smaller proposal is dropped
+MIN_SIDE = 1e-3  # pixels; smaller proposals are dropped
 
 
 class RPNHead(nnx.Module):
-    """A 3x3 convolution, then an objectness and four deltas for every anchor; the same weights on every level."""
+    """A 3x3 convolution, then one objectness and four deltas for every anchor. All levels share the weights."""
 
     def __init__(self, features: int, anchors: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
         options = {"init": nnx.initializers.normal(0.01), "dtype": dtype, "rngs": rngs}
@@ -25,7 +25,7 @@ class RPNHead(nnx.Module):
         self.deltas = Conv2D(features, 4 * anchors, 1, **options)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> tuple[Float[Array, "b n"], Float[Array, "b n 4"]]:
-        """Logits and deltas of h x w x a anchors."""
+        """Return the logits and deltas of h x w x a anchors."""
         x = relu(self.conv(x))
         b = x.shape[0]
         return widen(self.objectness(x)).reshape(b, -1), widen(self.deltas(x)).reshape(b, -1, 4)
@@ -39,16 +39,16 @@ def proposals(
     config: DetectorConfig,
     train: bool,
 ) -> tuple[Float[Array, "k 4"], Float[Array, "k"], Bool[Array, "k"]]:
-    """The proposals of one image: boxes, their scores in [0, 1], falling, and which of them exist.
+    """Return the proposals of one image: boxes in pixels, falling scores in [0, 1], and which of them exist.
 
-    Of every level the best anchors are decoded, clipped to the image and thinned by NMS; of all levels together the
-    best that are left. They get no gradient.
+    The best anchors of every level are decoded, clipped to the image and thinned by NMS. The proposals are the best of
+    all levels together. They get no gradient.
     """
     most = config.train_pre_nms if train else config.pre_nms
     most = min(most, max(scores.shape[0] for scores in objectness))
     found = [_best(*level, size, most) for level in zip(objectness, deltas, anchors, strict=True)]
     boxes, scores = (jnp.stack(arrays) for arrays in zip(*found, strict=True))
-    # One after another: their matrices are large, and this is one copy of the program.
+    # The levels run one after another, because their matrices are large. This is also one copy of the program.
     keep = jax.lax.map(lambda level: nms(*level, config.rpn_nms), (boxes, scores, scores > -jnp.inf))
     scores = jnp.where(keep, scores, -jnp.inf).ravel()
     count = config.train_proposals if train else config.proposals
@@ -58,7 +58,10 @@ def proposals(
 
 
 def _best(objectness, deltas, anchors, size, most):
-    """The decoded boxes of the `most` highest scores, (most,4) and (most,); a score of -inf stands for none."""
+    """Return the decoded boxes of the `most` highest scores, (most,4) and (most,).
+
+    A score of -inf stands for no box.
+    """
     anchors, valid = anchors
     objectness, deltas = jax.lax.stop_gradient((objectness, deltas))
     objectness = jnp.where(valid, objectness, -jnp.inf)
@@ -70,7 +73,7 @@ def _best(objectness, deltas, anchors, size, most):
 
 
 def _top(scores, boxes, count):
-    """The boxes of the `count` highest scores, zeros and -inf for those there are not."""
+    """Return the boxes of the `count` highest scores. Zeros and -inf fill the places of missing boxes."""
     missing = max(0, count - scores.shape[0])
     scores = jnp.pad(scores, (0, missing), constant_values=-jnp.inf)
     scores, index = jax.lax.top_k(scores, count)

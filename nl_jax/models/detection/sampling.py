@@ -1,4 +1,4 @@
-"""Which anchors and proposals the losses are taken of: matched with true boxes, then drawn at random."""
+"""Samples of anchors and proposals for the losses: matched with true boxes, then drawn at random."""
 
 from typing import NamedTuple
 
@@ -11,13 +11,13 @@ from nl_jax.ops.fusion import materialize
 
 
 class Truth(NamedTuple):
-    """The true boxes of one image, or with a first axis b of many, up to g of them.
+    """The true boxes of one image, up to g, or of b images with a first axis b.
 
     Attributes:
       boxes: (g,4), x0 y0 x1 y1 in pixels.
       classes: (g,), from 0, without the background.
-      object: (g,), which are boxes of one object.
-      crowd: (g,), which are regions of many.
+      object: (g,), true for the box of one object.
+      crowd: (g,), true for a region of many objects.
     """
 
     boxes: Float[Array, "*b g 4"]
@@ -27,7 +27,7 @@ class Truth(NamedTuple):
 
 
 class Match(NamedTuple):
-    """What n boxes are: positive, negative or neither; and the true box that each overlaps most."""
+    """For each of n boxes: whether it is positive, whether it is negative, and the true box that it overlaps most."""
 
     positive: Bool[Array, "n"]
     negative: Bool[Array, "n"]
@@ -49,7 +49,10 @@ def truth(
     valid: Bool[Array, "b g"],
     sizes: Int[Array, "b 2"],
 ) -> tuple[Truth, Int[Array, ""]]:
-    """True boxes clipped to their image, and how many valid ones have no area there: these are dropped."""
+    """Clip true boxes to their image and drop valid boxes without area there.
+
+    The second result is the number dropped.
+    """
     boxes = box_ops.clip(boxes, sizes[:, None])
     has_area = box_ops.is_larger(boxes, 0.0)
     dropped = (valid & ~has_area).sum()
@@ -67,11 +70,11 @@ def match(
     crowd_overlap: float,
     best_of_box: bool = False,
 ) -> Match:
-    """Compares every box with every true box of its image.
+    """Compare every box with every true box of its image.
 
-    A box is positive if its IoU with an object is at least `positive`, and with `best_of_box` also if no other box
-    overlaps some object more. It is negative if its IoU with every object is below `negative`, unless the part
-    `crowd_overlap` of it or more lies in a crowd region. What is not valid is neither.
+    A box is positive if its IoU with an object is at least `positive`. With `best_of_box` it is also positive if no
+    other box overlaps some object more. A box is negative if its IoU with every object is below `negative`, unless the
+    part `crowd_overlap` of it or more lies in a crowd region. An invalid box is neither.
     """
     dtype = jnp.promote_types(boxes.dtype, truth.boxes.dtype)
     boxes, true = (jax.lax.stop_gradient(a.astype(dtype)) for a in (boxes, truth.boxes))
@@ -108,9 +111,9 @@ def match(
 
 
 def sample(random: Float[Array, "n"], match: Match, count: int, most_positive: int) -> Sample:
-    """Up to `most_positive` positive boxes, and negative ones until there are `count`.
+    """Take up to `most_positive` positive boxes, and negative ones until there are `count`.
 
-    They are those of the largest random numbers, which are above 0.
+    The boxes taken are those with the largest random numbers, which are above 0.
     """
     positive, index = jax.lax.top_k(jnp.where(match.positive, random, 0), min(most_positive, random.shape[0]))
     negative, other = jax.lax.top_k(jnp.where(match.negative, random, 0), min(count, random.shape[0]))
@@ -125,13 +128,13 @@ def sample(random: Float[Array, "n"], match: Match, count: int, most_positive: i
 
 
 def numbers_of_places(key: Key[Array, ""], shape: tuple[int, int], anchors: int) -> Float[Array, "n"]:
-    """A random number above 0 for every anchor of a map (h,w): the same for a place whatever the size of the map."""
+    """Return a random number above 0 for every anchor of a map (h,w). A place's number does not depend on h and w."""
     rows = jax.vmap(lambda y: jax.random.fold_in(key, y))(jnp.arange(shape[0]))
     return jax.vmap(lambda row: _above_zero(row, (shape[1], anchors)))(rows).ravel()
 
 
 def numbers_of_boxes(key: Key[Array, ""], proposals: int, true: int) -> Float[Array, "n"]:
-    """A random number above 0 for every proposal and then every true box: the same however many are padding."""
+    """Return a random number above 0 for every proposal and then every true box. It does not depend on the padding."""
     keys = jax.random.split(key)
     return jnp.concatenate([_above_zero(keys[0], (proposals,)), _above_zero(keys[1], (true,))])
 

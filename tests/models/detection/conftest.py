@@ -1,6 +1,6 @@
-"""torchvision's own Mask R-CNN and Keypoint R-CNN, narrow, with random weights drawn by name, and what it computes.
+"""torchvision's Mask R-CNN and Keypoint R-CNN, narrow, with random weights drawn by name, and their outputs.
 
-`make_fixtures.py` keeps a part of that in small files, so that tests need no torchvision.
+`make_fixtures.py` keeps a part of the outputs in small files, so that tests need no torchvision.
 """
 
 import zlib
@@ -14,7 +14,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 WIDTH, FPN_CHANNELS, BOX_CHANNELS, MASK_CHANNELS, CLASSES = 8, 16, 32, 8, 5
 KEYPOINT_CHANNELS, KEYPOINTS = 8, 3
-# Blocks of a stage; groups and width_per_group of the 3x3. The last has a keypoint head, the others masks.
+# Blocks of each stage, groups and width_per_group of the 3x3. The last network has a keypoint head, the others masks.
 NETWORKS = {"r50": ((1, 2, 2, 1), 1, 64), "resnext": ((1, 1, 2, 1), 4, 32), "keypoint": ((1, 1, 1, 1), 1, 64)}
 ANCHOR_SIDES = (16, 32, 64, 128, 256)
 SIZES = {"wide": (192, 320), "high": (256, 160)}
@@ -22,7 +22,10 @@ LIMITS = {"pre_nms": 150, "proposals": 100, "detections": 30, "rpn_samples": 64,
 
 
 def telling(name, shape):
-    """A random float32 array of that name: kernels that keep what goes through them in scale, statistics not 0 or 1."""
+    """Return a random float32 array for a name.
+
+    Kernels keep the scale of their inputs, and statistics are not 0 or 1.
+    """
     return _telling(name, shape).astype(np.float32)
 
 
@@ -32,7 +35,7 @@ def _telling(name, shape):
         return rng.uniform(0.5, 1.5, shape)
     if len(shape) == 1:
         is_scale = name.endswith("weight")
-        is_last = ".bn3." in name  # small, for blocks are added up
+        is_last = ".bn3." in name  # small, because blocks are added up
         return rng.uniform(0.5, 1.5, shape) * (0.3 if is_last else 1) if is_scale else 0.1 * rng.normal(size=shape)
     fan_in = np.prod(shape[1:]) if "conv5_mask" not in name else shape[0]
     gains = {"inner_blocks": 0.2, "layer_blocks": 1, "cls_logits": 1, "rpn.head.bbox_pred": 0.3, "bbox_pred": 1}
@@ -41,7 +44,7 @@ def _telling(name, shape):
 
 
 def images(sizes, seed=0):
-    """Smooth noise (b,h,w,3), the same for torchvision and here."""
+    """Return smooth noise (b,h,w,3), the same for torchvision and our network."""
     rng = np.random.default_rng(seed)
     h, w = sizes
     coarse = rng.normal(size=(2, h // 16, w // 16, 3)).repeat(16, 1).repeat(16, 2)
@@ -49,7 +52,7 @@ def images(sizes, seed=0):
 
 
 def truth(sizes, seed=0):
-    """Four true boxes and classes (from 0) of each of two images."""
+    """Return four true boxes and classes (from 0) for each of two images."""
     rng = np.random.default_rng(seed + 1)
     h, w = sizes
     side = rng.uniform(30, 120, (2, 4, 2))
@@ -58,7 +61,7 @@ def truth(sizes, seed=0):
 
 
 def keypoints(boxes, seed=0):
-    """float32 (2,4,k,3) for boxes (2,4,4): in the box or a little outside, some not labelled."""
+    """Return float32 (2,4,k,3) for boxes (2,4,4): in the box or a little outside, some not labelled."""
     rng = np.random.default_rng(seed + 3)
     corner, end = boxes[..., None, :2], boxes[..., None, 2:]
     at = corner + rng.uniform(-0.1, 1.1, (2, 4, KEYPOINTS, 2)) * (end - corner)
@@ -66,12 +69,12 @@ def keypoints(boxes, seed=0):
 
 
 def mask_bits(count, size=28, seed=0):
-    """Targets of `count` masks."""
+    """Return the targets of `count` masks."""
     return np.random.default_rng(seed + 2).uniform(size=(count, size, size)) < 0.4
 
 
 def build(network, frozen=True, dtype="float64"):
-    """torchvision's Mask or Keypoint R-CNN of its own layers, narrow; in evaluation mode."""
+    """Build torchvision's narrow Mask or Keypoint R-CNN from its own layers, in evaluation mode."""
     import torch
     from torch import nn
     from torchvision.models.detection import KeypointRCNN, MaskRCNN
@@ -143,7 +146,7 @@ def build(network, frozen=True, dtype="float64"):
 
 
 def evaluate(model, array):
-    """Every intermediate of torchvision's by our name, channels last."""
+    """Return every intermediate of torchvision's network by our name, channels last."""
     import torch
     from torchvision.models.detection.image_list import ImageList
 
@@ -178,7 +181,7 @@ def evaluate(model, array):
 
 
 def _proposals(model, image_list, pyramid):
-    """Boxes with their scores, which the network itself does not return."""
+    """Return boxes with their scores, which the network itself does not return."""
     kept = []
     original = model.rpn.filter_proposals
 
@@ -195,7 +198,7 @@ def _proposals(model, image_list, pyramid):
 
 
 def train(model, array, boxes, classes):
-    """Its losses, what it sampled, and gradients by its names; mask targets are `mask_bits`."""
+    """Return torchvision's losses, samples, and gradients by its names. Mask targets are `mask_bits`."""
     import torch
     from torchvision.models.detection import roi_heads
     from torchvision.models.detection.image_list import ImageList
@@ -251,7 +254,7 @@ def train(model, array, boxes, classes):
 
 
 def some_of(name, array, count):
-    """Up to `count` values of an array, the same places for the same name and shape."""
+    """Return up to `count` values of an array, at the same places for the same name and shape."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     flat = np.asarray(array).ravel()
     return flat if flat.size <= count else flat[rng.choice(flat.size, count, replace=False)]
@@ -261,13 +264,13 @@ WHOLE = ("proposals", "proposal_scores", "boxes", "scores", "classes", "keypoint
 
 
 def kept(outputs, count):
-    """What of outputs by name a file keeps."""
+    """Return the part of the outputs that a file keeps, by name."""
     return {name: array if name in WHOLE else some_of(name, array, count) for name, array in outputs.items()}
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """checkpoint(network, reference) is the path of a file with the weights of that network."""
+    """Return checkpoint(network, reference): the path of a file with the weights of this network."""
     torch = pytest.importorskip("torch")
 
     def write(network, reference):

@@ -1,6 +1,6 @@
-"""Writes what torchvision computes, for tests that run without it: python tests/models/detection/make_fixtures.py.
+"""Write torchvision's outputs for tests that run without it: python tests/models/detection/make_fixtures.py.
 
-Needs torchvision 0.29.1 with torch 2.14.1. Everything is float64.
+This needs torchvision 0.29.1 with torch 2.14.1. All values are float64.
 """
 
 import conftest as oracle

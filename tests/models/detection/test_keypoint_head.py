@@ -1,4 +1,4 @@
-"""The keypoint head, its loss and its decoding against plain loops; `test_parity.py` has those of torchvision."""
+"""The keypoint head, its loss and its decoding against plain loops. `test_parity.py` compares with torchvision."""
 
 import math
 
@@ -16,7 +16,7 @@ from nl_jax.ops import devices
 
 
 def cubic(t):
-    """The kernel of bicubic interpolation with a = -3/4."""
+    """Return the kernel of bicubic interpolation with a = -3/4."""
     t = abs(t)
     if t <= 1:
         return 1.25 * t**3 - 2.25 * t**2 + 1
@@ -24,7 +24,7 @@ def cubic(t):
 
 
 def enlarged(heatmap, height, width):
-    """The heatmap in another size, pixel by pixel."""
+    """Resize the heatmap, pixel by pixel."""
 
     def weights(pixels, cells):
         found = np.zeros((pixels, cells))
@@ -44,7 +44,7 @@ def test_keypoints_are_the_highest_pixels_of_the_enlarged_heatmap(at_once, count
     heatmaps = rng.normal(size=(2, 3, 2, 9, 9)).astype(np.float32)
     boxes = np.array(
         [
-            [[3, 4, 67.5, 30], [10.2, 5.7, 140.9, 90.3], [0, 0, 0, 0]],  # a tile and a bit; several tiles; no box
+            [[3, 4, 67.5, 30], [10.2, 5.7, 140.9, 90.3], [0, 0, 0, 0]],  # above one tile; several tiles; no box
             [[8, 8, 8.4, 60], [1, 2, 65, 66], [20, 10, 27, 13.5]],  # narrower than a pixel; one tile; few pixels
         ],
         np.float32,
@@ -122,7 +122,7 @@ def test_targets_and_loss():
     assert len(entropy) > 15 and counts[0, 0] and counts[0, 1] and not counts[0, 2] and not counts[2].any()
     np.testing.assert_allclose(keypoint_loss(jnp.asarray(heatmaps), places, counts), np.mean(entropy), rtol=1e-5)
 
-    # An object without a keypoint that counts adds nothing, and one that has none at all gives no NaN.
+    # An object without a counted keypoint adds nothing. A batch without any counted keypoint gives no NaN.
     of = jax.value_and_grad(keypoint_loss)
     value, gradient = of(jnp.asarray(heatmaps), places, counts)
     assert not gradient[2].any() and gradient[0].any()

@@ -1,4 +1,4 @@
-"""Matching, sampling and the losses: against plain loops, deterministic, and with no part for padding."""
+"""Matching, sampling and the losses: equal to plain loops, deterministic, and independent of padding."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ CONFIG = DetectorConfig(
 
 
 def batch_of(height=96, width=128, true=5, padded_true=8, seed=0, sizes=((64, 96), (96, 64))):
-    """Two images with five true boxes each, in a bucket of that size."""
+    """Return two images with five true boxes each, in a bucket of this size."""
     rng = np.random.default_rng(seed)
     sizes = np.asarray(sizes)
     images = np.zeros((2, height, width, 3))
@@ -53,7 +53,7 @@ def batch_of(height=96, width=128, true=5, padded_true=8, seed=0, sizes=((64, 96
 
 @pytest.fixture(scope="module")
 def model():
-    """Weights that are not those of a new network, so that every part has a gradient."""
+    """Return a model with the weights of no new network, so that every part has a gradient."""
     model = MaskRCNN(CONFIG, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
     for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
@@ -67,7 +67,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def run(model):
-    """(batch, key) to metrics and gradients, compiled once for every shape."""
+    """Return a function (batch, key) -> metrics and gradients, compiled once for every shape."""
     graphdef, params, stats = flat.split(model)
 
     def of(params, batch, key):
@@ -98,7 +98,7 @@ def test_the_same_key_draws_the_same_samples(run):
 
 
 def test_more_padded_boxes_change_nothing(run):
-    """Bit for bit, whatever stands in them."""
+    """The results are equal bit for bit, whatever the padded boxes contain."""
     few, many = batch_of(), batch_of(padded_true=11)
     many["boxes"] = many["boxes"].at[:, 5:].set(jnp.asarray([3.0, 3, 50, 50]))
     many["masks"] = many["masks"].at[:, 5:].set(True)
@@ -111,7 +111,7 @@ def test_a_box_without_area_is_dropped_and_counted(run):
     batch = batch_of()
     without = batch | {"valid": batch["valid"].at[0, 2].set(False)}
     flat_box = batch | {"boxes": batch["boxes"].at[0, 2].set(jnp.asarray([20.0, 30, 50, 30]))}
-    outside = batch | {"boxes": batch["boxes"].at[0, 2].set(jnp.asarray([100.0, 10, 120, 40]))}  # in the padding
+    outside = batch | {"boxes": batch["boxes"].at[0, 2].set(jnp.asarray([100.0, 10, 120, 40]))}  # inside the padding
     expected = run[1](without)[1]
     assert expected["boxes_without_area"] == 0
     for changed in (flat_box, outside):
@@ -131,7 +131,7 @@ def test_images_without_any_box(run):
 
 
 def in_larger_bucket(out, height, width, fill):
-    """The same feature maps with more places below and on the right."""
+    """Add places to the feature maps, below and on the right."""
     result = {"sizes": out["sizes"]}
     for i, stride in zip(range(2, 7), (4, 8, 16, 32, 64), strict=True):
         b, h, w, _ = out[f"P{i}"].shape
@@ -147,7 +147,7 @@ def test_a_larger_bucket_changes_nothing_where_feature_maps_are_the_same(model):
     small, large = batch_of(96, 96), batch_of(160, 224)
     out = model.features(small["images"], small["sizes"])
     step = jax.jit(lambda out, batch: losses.loss_of_features(model, out, batch, jax.random.key(3))[1])
-    # Nothing of the padding is in the smaller bucket either.
+    # The smaller bucket has nothing of the padding either.
     expected = step(in_larger_bucket(out, 96, 128, 7.0), small)
     found = step(in_larger_bucket(out, 160, 224, 9.0), large)
     for name in expected:
@@ -165,7 +165,7 @@ def test_not_one_compilation_more(run):
 
 
 def test_matching():
-    """Against a loop over all pairs."""
+    """Compare with a loop over all pairs."""
     rng = np.random.default_rng(0)
     side = rng.uniform(10, 60, (60, 2))
     corner = rng.uniform(0, 60, (60, 2))
@@ -231,7 +231,7 @@ def test_sampling(positive, negative):
 
 
 def test_mask_targets():
-    """Against a look at every place: is the mask there, interpolated between the centres of its cells?"""
+    """Compare with a check of every place: is the mask there, interpolated between the centres of its cells?"""
     rng = np.random.default_rng(0)
     masks = rng.uniform(size=(1, 2, 112, 112)) < 0.5
     true = np.asarray([[[10, 20, 50, 60], [30, 10, 90, 100]]], np.float32)

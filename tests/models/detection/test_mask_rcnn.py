@@ -1,4 +1,4 @@
-"""Counts of parameters, padding, batches, errors and the summary of Mask R-CNN."""
+"""Mask R-CNN: its number of parameters, padding, batches, errors and its summary."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ TINY = DetectorConfig(
 
 
 def learnt(config):
-    """Parameters without those of frozen norms."""
+    """Return the parameters without those of frozen norms."""
     model = nnx.eval_shape(lambda: MaskRCNN(config, rngs=nnx.Rngs(0)))
     frozen = model.frozen_parameters()
     _, params, _ = flat.split(model)
@@ -91,7 +91,7 @@ def padded(images, height, width):
 
 @pytest.fixture(scope="module")
 def found_of():
-    """The network's forward pass, with telling weights. The importer's test has those of torchvision."""
+    """Compile the network's forward pass with random weights. The importer's test uses torchvision's weights."""
     model = MaskRCNN(TINY, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
     for path, variable in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))):
@@ -124,10 +124,10 @@ def test_two_images_are_two_batches_of_one(found_of):
 
 
 def test_what_is_in_the_padding_is_no_key_of_a_block(found_of):
-    """A place of res4 far from the border sees all places through the block alone."""
+    """A place of res4 far from the border sees all places only through the block."""
     images = padded(noise(1, 64, 256), 256, 256)
     other = images.copy()
-    other[:, 192:] = 5 * noise(1, 64, 256, seed=2)  # far below the image: convolutions do not reach it
+    other[:, 192:] = 5 * noise(1, 64, 256, seed=2)  # far below the image, beyond the reach of convolutions
     sizes = [[64, 256]]
     a, b = (found_of(x, sizes).out for x in (images, other))
     assert np.abs(a["res4_0"][0, 0, 12:] - b["res4_0"][0, 0, 12:]).max() > 0.1
@@ -138,7 +138,7 @@ def test_what_is_in_the_padding_is_no_key_of_a_block(found_of):
 
 
 def test_what_convolutions_let_in_at_the_border_stays_there(found_of):
-    """Of an image of 128 x 256, alone and in a bucket of 256 x 256: the change of a map by its standard deviation."""
+    """Compare an image of 128 x 256, alone and in a bucket of 256 x 256: a map's change over its standard deviation."""
     image = noise(1, 128, 256)
     sizes = [[128, 256]]
     alone, within = (found_of(x, sizes).out for x in (image, padded(image, 256, 256)))
@@ -166,7 +166,7 @@ def test_anchors():
         found = np.asarray(found).reshape(*shape, 3, 4)
         assert valid.all() and found.dtype == np.float32
         np.testing.assert_array_equal(found[5, 7] - found[0, 0], [[7 * stride[1], 5 * stride[0]] * 2] * 3)
-    # In a larger bucket the same anchors are there, and no others are valid.
+    # The larger bucket has the same anchors, and no others are valid.
     larger, valid = anchors(4, (21, 21), size, config)
     np.testing.assert_array_equal(np.asarray(larger)[np.asarray(valid)], found.reshape(-1, 4))
     exact, _ = anchors(4, (13, 21), size, DetectorConfig())
@@ -233,7 +233,7 @@ def test_sides_that_32_does_not_divide():
     model = nnx.eval_shape(lambda: MaskRCNN(TINY, rngs=nnx.Rngs(0)))
     with pytest.raises(InputError, match="images of 64 x 100 pixels: both sides must be multiples of 32"):
         model.features(jnp.zeros((1, 64, 100, 3)), jnp.asarray([[64, 100]]))
-    with pytest.raises(InputError, match="has features, and no logits"):
+    with pytest.raises(InputError, match="gives features and no logits"):
         model.backbone(jnp.zeros((1, 1, 64, 96, 3)))
 
 

@@ -1,4 +1,4 @@
-"""Every intermediate, loss and gradient equals torchvision's, through the importer."""
+"""Every intermediate, loss and gradient of the imported network equals torchvision's."""
 
 import jax
 import jax.numpy as jnp
@@ -77,24 +77,24 @@ def inputs(size, dtype):
 
 
 def outputs(found):
-    """By the name of the reference."""
+    """Return the outputs by the names of the reference."""
     arrays = found.out | found._asdict() | {"out": None}
     assert found.valid.all() and found.out["proposal_valid"].all()
     return {name: np.asarray(value) for name, value in arrays.items() if value is not None and name != "valid"}
 
 
 def assert_outputs(found, reference, tolerance):
-    """In the order they are computed; the first that differs is named."""
+    """Compare outputs in the order they are computed. The error names the first that differs."""
     arrays = oracle.kept(outputs(found), 60)
     names = [name for name in reference if name in arrays]
     assert len(names) == 5 + 10 + 2 + (5 if "keypoints" in names else 4)
     for name in names:
-        # Keypoints are wanted to a hundredth of a pixel.
+        # Keypoints need to agree to a hundredth of a pixel.
         close = {"rtol": 0, "atol": 1e-2} if name == "keypoints" else {"rtol": tolerance, "atol": tolerance}
         np.testing.assert_allclose(arrays[name], reference[name], err_msg=name, **close)
 
 
-# Each network and each size in float32 and in float64; all twelve hold for both tests.
+# Each network and each size in float32 and in float64. All twelve pairs hold for both tests.
 CASES = [
     ("r50", "wide", "float32"),
     ("resnext", "high", "float32"),
@@ -120,7 +120,7 @@ def test_every_intermediate(network, size, dtype, checkpoint):
 
 
 def forced(reference):
-    """The samples of torchvision as ours: positive ones first, as many places as there are of the two images."""
+    """Return torchvision's samples in our form: positive ones first, as many places as both images have."""
     count = oracle.LIMITS["rpn_samples"]
     index, positive, taken = (np.zeros((2, count), kind) for kind in (np.int32, bool, bool))
     for image in range(2):
@@ -133,7 +133,7 @@ def forced(reference):
 
 
 def rois_of(reference, boxes, classes, dtype):
-    """The proposals that torchvision sampled; positive ones first."""
+    """Return the proposals that torchvision sampled, positive ones first."""
     rows = []
     for image in range(2):
         order = np.argsort(reference[f"labels/{image}"] == 0, kind="stable")
@@ -184,7 +184,7 @@ def test_losses_and_gradients_with_its_samples(network, size, dtype, checkpoint)
     head = "keypoint" if network == "keypoint" else "mask"
     names |= {"box_reg": "box_loss", head: f"{head}_loss"}
     for theirs, ours in names.items():
-        # Its objectness loss is float32 whatever the network is.
+        # torchvision's objectness loss is float32 in every network.
         exact = 1e-6 if theirs == "objectness" else min(tolerance, 1e-5)
         np.testing.assert_allclose(found[ours], reference[f"loss/loss_{theirs}"], rtol=max(exact, 1e-9), err_msg=ours)
     to_ours = detector.SOURCES["torchvision"].to_ours()
@@ -195,7 +195,7 @@ def test_losses_and_gradients_with_its_samples(network, size, dtype, checkpoint)
     for name in by_name:
         key = name.removeprefix("gradient/")
         assert to_ours(key)
-        # float32 labels enter their gradients, and that of a bias of all places of a softmax is 0.
+        # float32 labels enter torchvision's gradients. The gradient of a bias that all places of a softmax share is 0.
         atol = max(tolerance, 1e-7) * np.abs(theirs[key]).max() + 1e-15
         np.testing.assert_allclose(
             oracle.some_of(key, theirs[key], 6),
@@ -207,7 +207,7 @@ def test_losses_and_gradients_with_its_samples(network, size, dtype, checkpoint)
 
 
 def _keypoint_loss(model, out, rois, boxes):
-    """Of the positive proposals."""
+    """Return the loss of the positive proposals."""
     heatmaps, _ = model.locate(out, rois.boxes)
     true = jnp.asarray(oracle.keypoints(boxes), rois.boxes.dtype)[jnp.arange(2)[:, None], rois.true]
     places, counts = keypoint_head.heatmap_targets(true, rois.boxes, 56)
@@ -215,7 +215,7 @@ def _keypoint_loss(model, out, rois, boxes):
 
 
 def _matched(model, images, sizes, boxes, found):
-    """The true box that each sampled anchor overlaps most."""
+    """Return the true box that each sampled anchor overlaps most."""
     from nl_jax.ops.boxes import iou
 
     strides = zip(range(2, 7), (4, 8, 16, 32, 64), strict=True)
@@ -226,7 +226,7 @@ def _matched(model, images, sizes, boxes, found):
 
 
 def test_torchvision_itself_with_batch_norm_and_other_images(tmp_path):
-    """Where it is installed: what is written loads there, and what it computes is in the files of this folder."""
+    """Where torchvision is installed, written files load there, and its outputs equal the files of this folder."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("torchvision")
     theirs = oracle.build("r50", frozen=False, dtype="float32")

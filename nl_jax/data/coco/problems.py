@@ -1,10 +1,10 @@
-"""What can be wrong with a data set in COCO's format, and how it is told."""
+"""The faults that a dataset in COCO's format can have, and their messages."""
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Kind to its meaning, the gravest first: the order of a report.
+# Maps a kind of fault to its meaning, in the order of a report: the most serious kind first.
 KINDS = {
     "missing": "listed, and there is no such file",
     "unreadable": "no whole image can be decoded",
@@ -29,15 +29,15 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, in words for a person.
+    """One fault, described for a reader.
 
     Attributes:
         file: the annotation file or the image.
         where: the entry, such as "annotation 12"; "" for the whole file.
-        kind: one of `KINDS`.
-        found: what is there.
-        valid: what may be there.
-        result: what becomes of it, such as "dropped".
+        kind: a key of `KINDS`.
+        found: the value that was found.
+        valid: the valid values.
+        result: the treatment of the entry, such as "dropped".
     """
 
     file: str
@@ -53,13 +53,13 @@ class Problem:
 
 
 def counted(problems: Iterable[Problem]) -> dict[str, int]:
-    """How many problems there are of each kind, in the order of `KINDS`."""
+    """Returns the number of problems of each kind, in the order of `KINDS`."""
     counts = Counter(problem.kind for problem in problems)
     return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
 
 class Bad(Exception):
-    """An entry that cannot be used: kind, found and valid as in `Problem`."""
+    """An entry cannot be used. `kind`, `found` and `valid` are those of `Problem`."""
 
     def __init__(self, kind: str, found: str, valid: str):
         super().__init__(kind, found, valid)
@@ -67,6 +67,6 @@ class Bad(Exception):
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: cut where it is long."""
+    """Returns the value as text for a message, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

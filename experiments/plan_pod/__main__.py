@@ -1,4 +1,4 @@
-"""Whether a run fits a pod and how fast it could be, before there is one: the step is compiled for it here.
+"""Predicts whether a run fits a pod, and its throughput, without the pod: compiles the step for it on this machine.
 
 python -m experiments.plan_pod --config=configs/kinetics.py --topology=v5e:4x4 --batch_per_chip=8
 python -m experiments.plan_pod --config=configs/table3.py:nl_i3d_r101 --topology=v5e:16x16 --batch_per_chip=2
@@ -68,7 +68,10 @@ def main() -> None:
 
 
 def _sizes(task: Task) -> tuple[int, Example]:
-    """The number of classes, and the shapes of a training example; the data are looked at for what is not said."""
+    """Returns the number of classes and the shapes of a training example.
+
+    If neither the flag nor the config gives the number of classes, it opens the training split.
+    """
     if classes := NUM_CLASSES.value or task.config.num_classes:
         return classes, task.example_shapes()
     try:
@@ -79,7 +82,7 @@ def _sizes(task: Task) -> tuple[int, Example]:
 
 
 def _settings(config: ConfigDict) -> list[search.Setting]:
-    """Every combination of what the flags name."""
+    """Returns every combination of the values of --mesh, --remat and --batch_per_chip."""
     batch_per_chip = PER_CHIP.value or (SEARCHED_PER_CHIP if SEARCH.value else [])
     remat = REMAT.value or (SEARCHED_REMAT if SEARCH.value else [])
     if bad := [value for value in batch_per_chip if not value.isdigit() or not int(value)]:

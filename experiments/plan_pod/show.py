@@ -1,4 +1,4 @@
-"""Plans as tables."""
+"""Prints plans as tables."""
 
 import math
 import os
@@ -23,7 +23,7 @@ def title(network: Summary, config: ConfigDict, pod: Pod) -> None:
 
 
 def details(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
-    """One plan: memory, work and traffic of a chip, and how long that takes at least."""
+    """Prints one plan: memory, operations and traffic of a chip, and the minimum time of a step."""
     _console.print(f"mesh {_mesh(plan)}; {_of_chip(plan)}, batch_size={plan.batch_size}; remat {_remat(plan)}\n")
     memory = Table("memory of a chip", "GiB", "of its memory")
     for name, size in plan.parts.items():
@@ -45,7 +45,7 @@ def details(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
 
 
 def table(plans: list[Plan], pod: Pod, dtype: str, efficiency: float) -> None:
-    """Many plans, a row each."""
+    """Prints many plans, one row for each."""
     rows = Table(
         "mesh",
         "remat",
@@ -131,7 +131,9 @@ def _slowest(plan: Plan, pod: Pod, dtype: str) -> tuple[str, float]:
 
 def _flags(plan: Plan, pod: Pod) -> str:
     changes = {"batch_size": plan.batch_size, "eval_batch_size": pod.count}
-    changes |= {f"mesh.{axis}": plan.mesh.get(axis, 1) for axis in ("fsdp", "time")}  # data takes what is left
+    changes |= {
+        f"mesh.{axis}": plan.mesh.get(axis, 1) for axis in ("fsdp", "time")
+    }  # the axis data takes the remaining devices
     changes["model.remat"] = plan.remat
     return shlex.join(f"--config.{name}={value}" for name, value in changes.items())
 

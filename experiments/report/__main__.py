@@ -1,4 +1,4 @@
-"""One page, with all it needs inside, on one or several runs: curves, accuracy, mistakes, what differs.
+"""Writes one self-contained page on one or several runs: curves, accuracy, mistakes and differences.
 
 python -m experiments.report runs/nl_c2d runs/c2d --out=report.html
 """

@@ -1,4 +1,4 @@
-"""Speed and memory of what is here against PyTorch, in one run, in turns.
+"""Compares speed and memory of nl_jax and PyTorch in one run. The programs take turns.
 
 python -m experiments.benchmark op --positions 12544
 python -m experiments.benchmark train_step
@@ -15,9 +15,9 @@ from pathlib import Path
 from nl_jax.errors import InputError
 from nl_jax.places import check_local
 
-# Subject to the module that measures it: add_arguments(parser), run(arguments) and, for --aot, programs(arguments).
-# run returns measurements to show, or has shown its own. A module is imported when it is asked for, and needs no more
-# packages than its own.
+# Maps a subject to its module. A module has add_arguments(parser), run(arguments) and, for --aot, programs(arguments).
+# run returns measurements to show, or shows them itself and returns None. Only the module of the chosen subject is
+# imported, so only its packages must be installed.
 SUBJECTS = {
     "op": "op",
     "block": "block",

@@ -1,4 +1,4 @@
-"""Measurements as a table, a JSON file and a picture."""
+"""Writes measurements as a table, a JSON file and a picture."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def show(measurements: list[Measurement]) -> None:
 
 
 def write(measurements: list[Measurement], subject: str, out: Path) -> None:
-    """`subject`.json and `subject`.png in the folder `out`."""
+    """Writes `subject`.json and `subject`.png to the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     machine = {"processor": platform.machine(), "cores": os.cpu_count(), "jax": jax.__version__}
     content = {"machine": machine, "measurements": [dataclasses.asdict(m) for m in measurements]}

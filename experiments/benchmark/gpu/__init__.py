@@ -1,6 +1,6 @@
-"""Checks and speed on one NVIDIA GPU, within minutes: every form, training steps, and PyTorch in turns.
+"""Checks every form and training steps on one NVIDIA GPU, and compares their speed with PyTorch, within minutes.
 
-Needs JAX, Flax, Optax, jaxtyping and PyTorch, no more. Results are written as they come: `gpu.jsonl` and `gpu.txt`.
+It only needs JAX, Flax, Optax, jaxtyping and PyTorch. It writes each result at once to `gpu.jsonl` and `gpu.txt`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    # PyTorch and JAX share the memory: JAX must not take three quarters of it when it starts.
+    # PyTorch and JAX share the memory, so JAX must not take three quarters of it at the start.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from experiments.benchmark.gpu import sections
 

@@ -1,4 +1,4 @@
-"""Tests a trained network on every example of a split, as its config says or as flags change it.
+"""Tests a trained network on every example of a split, with the settings of its config or of the flags.
 
 python -m experiments.evaluate --workdir=runs/quickstart
 python -m experiments.evaluate --workdir=runs/folder --data=VIDEOS --num_clips=10 --num_crops=3
@@ -35,12 +35,12 @@ OUT = flags.DEFINE_string("out", None, "where the results go; WORKDIR/evaluate b
 
 
 def _define_options() -> dict[str, flags.FlagHolder]:
-    """A flag for every field of config.data that a task lets be changed for a test."""
+    """Defines a flag for every field of config.data that a task allows a test to change."""
     found = {}
     for task in TASKS.values():
         for name, (kind, text) in task.test_options.items():
             text = f"{text}; the config's by default"
-            if name in found:  # of several tasks
+            if name in found:  # several tasks have this field
                 continue
             if kind is int:
                 found[name] = flags.DEFINE_integer(name, None, text)
@@ -59,7 +59,7 @@ def main() -> None:
     published = _published() if MODEL.value is not None else None
     directory = place("--out", OUT.value) if published else place("--workdir", WORKDIR.value)
     task = _task(published, directory)
-    # The devices here may be others than those of the run.
+    # This machine may have other devices than the run had.
     axes = command_line.mesh_axes(MESH.value) if MESH.value else {}
     mesh = sharding.make_mesh(**{"data": -1, "fsdp": 1} | axes)
     sharding.check_batch("batch_size", task.config.eval_batch_size, mesh)
@@ -105,7 +105,7 @@ def _published() -> Pretrained:
 
 
 def _task(published: Pretrained | None, directory: Place) -> Task:
-    """That of the network, with the changes that the flags make to its config."""
+    """Returns the task of the network, with the changes of the flags to its config."""
     config = (published.config if published else workdir.read_config(directory)).unlock()
     for name, option in OPTIONS.items():
         if option.value is not None:
@@ -116,7 +116,7 @@ def _task(published: Pretrained | None, directory: Place) -> Task:
         if SPLIT.value not in config.data:
             command_line.fail(f"--data: {WORKDIR.value} was trained on data.name={config.data.name!r}, not on files", 2)
         config.data[SPLIT.value] = DATA.value
-        if published:  # its owner has the training videos
+        if published:  # the user does not have the training videos
             config.data.train = DATA.value
     if BATCH_SIZE.value is not None:
         config.eval_batch_size = BATCH_SIZE.value
@@ -124,7 +124,7 @@ def _task(published: Pretrained | None, directory: Place) -> Task:
 
 
 def _write(directory: Place, task: Task, dataset, evaluation) -> None:
-    """The results, and what there is to say of them."""
+    """Writes the results and prints them."""
     bad = evaluation.failed.nonzero()[0].tolist()
     results = task.results(evaluation, dataset, DATA.value or task.measured_on(SPLIT.value))
     results[f"undecodable_{task.example}s"] = [dataset.names[index] for index in bad]

@@ -1,11 +1,11 @@
-r"""Writes a network with its weights as StableHLO, one file a platform, for any batch size.
+r"""Writes a network with its weights as StableHLO programs for any batch size, one program for each platform.
 
 python -m experiments.export --workdir=runs/folder --out=exported
 python -m experiments.export --model=i3d_nln_r50_8x8 --platforms=cpu,tpu --out=exported
 
-OUT/PLATFORM.jax_export is read by `jax.export.deserialize(file.read()).call(video)`: video uint8 (b,t,h,w,3) to logits
-(b,k). OUT/PLATFORM.stablehlo is the same program as portable bytecode of MLIR, for other readers. OUT/export.json
-has the shapes and the classes. Any machine writes the programs of all platforms.
+`jax.export.deserialize(file.read()).call(video)` runs OUT/PLATFORM.jax_export. It maps video uint8 (b,t,h,w,3) to
+logits (b,k). OUT/PLATFORM.stablehlo is the same program as portable MLIR bytecode for other readers. OUT/export.json
+has the shapes and the classes. Every machine can write the programs of all platforms.
 """
 
 from pathlib import Path

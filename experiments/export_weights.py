@@ -1,4 +1,4 @@
-"""Writes a trained network as a PySlowFast checkpoint, and says which PySlowFast config builds it; or by its own names.
+"""Writes a trained network as a PySlowFast checkpoint, with its PySlowFast config, or as a file of named arrays.
 
 python -m experiments.export_weights --workdir=runs/i3d_nln --path=i3d_nln.pyth
 python -m experiments.export_weights --workdir=runs/quickstart --path=quickstart.safetensors

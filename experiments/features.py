@@ -1,12 +1,12 @@
-r"""What a layer of a network makes of every clip of videos: one .npz a video, for retrieval and localisation.
+r"""Writes the features of a layer for every clip of videos: one .npz a video, for retrieval and localisation.
 
 python -m experiments.features --model=i3d_nln_r50_8x8 --layer=res5 VIDEOS --out=features
 python -m experiments.features --workdir=runs/folder --layer=res4_2_nonlocal --nopooled VIDEOS --out=features
 
-OUT/NAME.npz of a video VIDEOS/NAME has `clips` (v,t), the numbers of the frames of its v clips; `seconds` (v,), the
-middle of each; and `features` (v,crops,c), or (v,crops,t,h,w,c) with --nopooled. The same command goes on where it
-stopped. Videos that cannot be decoded are in OUT/bad_videos.csv. The exit code is 0, 1 if a video could not be read, 2
-if none could.
+OUT/NAME.npz of a video VIDEOS/NAME holds `clips` (v,t), the frame numbers of its v clips; `seconds` (v,), the time of
+the middle of each clip; and `features` (v,crops,c), or (v,crops,t,h,w,c) with --nopooled. The same command continues
+where it stopped. OUT/bad_videos.csv lists videos that cannot be decoded. The exit code is 0, or 1 if a video could not
+be read, or 2 if no video could be read.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A network with the weights of another program: the flags that describe it, for the programs that take such files."""
+"""Loads a network with the weights of another program, and defines the flags that describe the network."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,17 @@ MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo), wh
 
 
 def import_network(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict, tuple[str, ...], Report]:
-    """The network of --config with the weights of a file, or that of --model; its config and its classes."""
+    """Returns the network of --config with the weights of a file, or the network of --model.
+
+    Args:
+      path: the file of weights; None downloads those of --model.
+
+    Returns:
+      The network, its config, its classes, and the report on the weights.
+
+    Raises:
+      InputError: the flags do not describe a network, or the file does not fit it.
+    """
     if MODEL.value is not None:
         return _published(path)
     if CONFIG.value is None or path is None:
@@ -43,7 +53,7 @@ def import_network(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict
 
 
 def _published(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict, tuple[str, ...], Report]:
-    """That of --model, from `path` or from the cache, with the whole config of its row."""
+    """Returns the network of --model from `path` or from the cache, with the full config of its row."""
     if CONFIG.value is not None or SOURCE.value is not None:
         raise InputError("--model says what the network is, and whose: leave out --config and --source")
     found = pretrained(MODEL.value, path)
@@ -51,7 +61,7 @@ def _published(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict, tu
 
 
 def config_of_row(entry: Entry) -> ConfigDict:
-    """The config in this repository that an entry names, with its fields: that of the entry, and how it is trained."""
+    """Returns the config in this repository that an entry names, with the entry's fields and the training settings."""
     config = load_config(entry.row)
     config.update_from_flattened_dict(dict(entry.fields))
     config.num_classes = len(class_names(entry.classes))
@@ -59,7 +69,7 @@ def config_of_row(entry: Entry) -> ConfigDict:
 
 
 def _load(path: str, task: Task, num_classes: int) -> tuple[VideoResNet | MaskRCNN, Report]:
-    """The network with the weights of the file, initialised only if the file leaves something to initialise."""
+    """Returns the network with the weights of the file. It initialises the network only if the file lacks arrays."""
 
     def build():
         return task.build(num_classes, nnx.Rngs(task.config.seed))
@@ -77,7 +87,7 @@ def _load(path: str, task: Task, num_classes: int) -> tuple[VideoResNet | MaskRC
 
 
 def as_flags(message: str) -> str:
-    """A message of `nl_jax.weights`, which names arguments of Python, with the flags that set them."""
+    """Replaces the Python arguments in a message of `nl_jax.weights` by the flags that set them."""
     for pattern, flag in _FLAGS:
         message = re.sub(pattern, flag, message)
     return message
@@ -99,13 +109,13 @@ _FLAGS = (
 
 
 def _blocks(positions: str) -> str:
-    """The flags of `'res3': (0, 1), 'res4': (1,)`."""
+    """Returns the flags for a text such as `'res3': (0, 1), 'res4': (1,)`."""
     found = re.findall(r"'(res\d)': (\(.*?\))", positions)
     return " ".join(f"--config.model.nonlocal_blocks.{stage}={at.replace(' ', '')}" for stage, at in found)
 
 
 def _classes(in_config: int) -> tuple[str, ...]:
-    """The names of --classes, or as many numbers as --num_classes or else the config say."""
+    """Returns the names of --classes, or the numbers below --num_classes or below the config's number of classes."""
     count = NUM_CLASSES.value
     if CLASSES.value is None:
         if not (count or in_config):

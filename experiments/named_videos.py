@@ -1,4 +1,4 @@
-"""The videos that the arguments of a program name: files, folders, patterns, cameras."""
+"""Finds the videos that the arguments of a program name: files, folders, patterns and cameras."""
 
 import glob
 import os
@@ -12,9 +12,10 @@ from nl_jax.data.stream import is_stream
 
 
 def named_videos(arguments: list[str]) -> Iterator[tuple[str, str, str]]:
-    """(video, its name under the argument, "") for every one, or (what is named, the same, why it is none).
+    """Yields (video, its name under the argument, "") of every video.
 
-    What is left out of a folder is told on stderr.
+    For an argument without a video it yields (argument, argument, why it has none). It prints to stderr which files of
+    a folder are left out.
     """
     for argument in arguments:
         if is_stream(argument) or os.path.isfile(argument):
@@ -37,7 +38,7 @@ def named_videos(arguments: list[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def _videos_in(folder: Path) -> tuple[list[str], list[Path]]:
-    """Those of a folder, which may be one itself, and what else is there."""
+    """Returns the videos of a folder and its other files. The folder itself may be a video of numbered pictures."""
     if frames := picture_files(os.listdir(folder)):
         print(f"{folder}: its {len(frames)} numbered pictures are taken for one video", file=sys.stderr)
         return [str(folder)], []

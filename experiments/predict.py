@@ -1,4 +1,4 @@
-r"""What a trained network sees in videos or images: classes or objects, and on request pictures or JSON.
+r"""Predicts the classes or objects in videos or images with a trained network, and draws pictures or prints JSON.
 
 python -m experiments.predict --workdir=runs/folder VIDEO.mp4 FOLDER 'VIDEOS/*.webm' --out=predictions
 python -m experiments.predict --model=i3d_nln_r50_8x8 VIDEO.mp4
@@ -8,12 +8,12 @@ python -m experiments.predict --workdir=runs/folder /dev/video0 --seconds=60
 
 python -m experiments.predict --workdir=runs/detector IMAGE.jpg FOLDER VIDEO.mp4 --out=found
 
-Of a run of detection it tells what is in every image, and in every frame of a video or in one of every --every
-seconds; --out gets pictures with boxes, outlines, names and scores.
+With a detection run it finds the objects of every image, and of every frame of a video, or of one frame for each
+--every seconds. It writes pictures with boxes, outlines, names and scores to --out.
 
 A video is a file, a folder, a pattern, "-" for standard input, or a camera: /dev/video0, avfoundation:0 or
-dshow:video=NAME. Clips and crops are those of testing, and more clips for videos that last longer. The exit code is 0,
-1 if a video could not be read, 2 if none could.
+dshow:video=NAME. Clips and crops are those of testing, with more clips for longer videos. The exit code is 0, or 1 if a
+video could not be read, or 2 if no video could be read.
 """
 
 import json
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> None:
     if OUT.value:
         make_directory(place("--out", OUT.value))
         predictor.check_block(BLOCK.value)
-    # What goes to a file or a pipe is not wrapped: a path is one word there.
+    # Output to a file or a pipe is not wrapped, so that a path stays one word.
     width = None if sys.stdout.isatty() else 10_000
     console = Console(highlight=False, soft_wrap=False, quiet=JSON.value, width=width)
     done, failed, stems = 0, 0, Counter()
@@ -135,7 +135,7 @@ def _predict(predictor: Predictor, name: str, console: Console) -> Prediction:
             best = int(scores.argmax())
             line = f"{seconds:8.1f} s  {predictor.classes[best]} {scores[best]:.1%}"
             if is_stream(name):
-                console.print(escape(line))  # as it comes
+                console.print(escape(line))  # each clip of a stream gets its own line
             else:
                 status.update(escape(f"{name}  {line}"))
 

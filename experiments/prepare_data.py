@@ -1,9 +1,10 @@
-"""Makes a data set ready to train on: ArrayRecord shards of small H.264 clips, or of images; or checks a copy of it.
+"""Prepares a dataset for training, as ArrayRecord shards of small H.264 clips or of images; or checks a copy of it.
 
 python -m experiments.prepare_data --dataset=kinetics400 --source=VIDEOS_AND_LISTS --data_dir=OUT
 python -m experiments.prepare_data --dataset=kinetics400 --source=VIDEOS_AND_LISTS --check --report=DIR
 
-The first, after it was stopped in whatever way, goes on where it stopped. docs/data.md says where the data sets are.
+The first command can be stopped in any way and then continues where it stopped. docs/data.md says where to find the
+datasets.
 """
 
 import contextlib
@@ -79,7 +80,7 @@ def main() -> None:
         if Path(builder.data_path).exists():
             console.print(f"{builder.data_path} is prepared already; remove it to prepare it anew")
         else:
-            builder.cache = unfinished.resolve()  # of Beam's workers, too
+            builder.cache = unfinished.resolve()  # an absolute path, also for Beam's workers
             if BEAM_RUNNER.value is None:
                 _make_records(
                     builder.preparation(root_of(source)), [item for items in found.values() for item in items]
@@ -92,7 +93,7 @@ def main() -> None:
 
 
 def _coco(source: Path) -> None:
-    from nl_jax.data.coco import check, records  # pycocotools, which no video needs
+    from nl_jax.data.coco import check, records  # imports pycocotools, which videos do not need
     from nl_jax.data.coco.source import find_splits
 
     kind = ANNOTATIONS.value
@@ -125,7 +126,10 @@ def _coco(source: Path) -> None:
 
 
 def _local_data_dir() -> Path:
-    """Where the data set is made: --data_dir, or for a bucket a folder here, since shards are written to files."""
+    """Returns the folder where the dataset is made.
+
+    It is --data_dir, or a local folder if --data_dir is in a bucket, because shards can only be written to local files.
+    """
     data_dir = place("--data_dir", DATA_DIR.value)
     if is_bucket(data_dir):
         if BEAM_RUNNER.value not in (None, "DirectRunner"):
@@ -140,14 +144,14 @@ def _local_data_dir() -> Path:
 
 
 def _goal(directory: Path, data_dir: Path) -> Place:
-    """Where the data set will be: in the directory where it is made, or in the bucket of --data_dir."""
+    """Returns the final place of the dataset: the directory where it is made, or the bucket of --data_dir."""
     if not is_bucket(DATA_DIR.value):
         return directory
     return place("--data_dir", DATA_DIR.value) / directory.relative_to(data_dir).as_posix()
 
 
 def _is_there(goal: Place) -> bool:
-    """Whether a bucket has the data set already."""
+    """Returns whether the bucket already has the dataset."""
     found = is_bucket(goal) and (goal / "dataset_info.json").exists()
     if found:
         console.print(f"{goal} is prepared already; remove it to prepare it anew")
@@ -155,7 +159,7 @@ def _is_there(goal: Place) -> bool:
 
 
 def _send(directory: Path, goal: Place) -> None:
-    """To a bucket, if that is where it goes; what was made here is removed then."""
+    """Sends the dataset to its bucket, if it has one, and then removes the local directory."""
     if is_bucket(goal):
         with console.status(f"sending it to {goal}"):
             send(directory, goal)
@@ -204,7 +208,7 @@ def _make_records(preparation, items) -> None:
 
 
 def _write(builder, unfinished: Path) -> None:
-    """The shards, from the cache or on Beam; a directory that an earlier try left unfinished is removed."""
+    """Writes the shards from the cache or with Beam. It first removes unfinished directories of earlier runs."""
     for partial in Path(builder.data_path).parent.glob("incomplete.*"):
         shutil.rmtree(partial)
     download_config = tfds.download.DownloadConfig(manual_dir=root_of(Path(SOURCE.value)))
@@ -266,7 +270,7 @@ def _check(listing: Listing, root: Path) -> None:
 
 @contextlib.contextmanager
 def _only_one(directory: Path) -> Iterator[Path]:
-    """The directory of what is not finished, for this process alone."""
+    """Yields the directory of unfinished work. Raises InputError if another process uses it."""
     directory.mkdir(exist_ok=True)
     with (directory / "lock").open("w") as lock:
         try:

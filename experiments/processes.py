@@ -1,4 +1,4 @@
-"""The flags of programs that run as several processes, one on each host or for each device: see `hosts.join`."""
+"""Flags of programs that run as several processes, one for each host or each device: see `hosts.join`."""
 
 from absl import flags
 
@@ -13,5 +13,5 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, fr
 
 
 def join() -> None:
-    """Makes this process one of those that the flags or the environment tell of."""
+    """Joins this process to the processes that the flags or the environment describe."""
     hosts.join(CLUSTER.value, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)

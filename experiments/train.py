@@ -1,4 +1,4 @@
-"""Trains a network from a config, or goes on where the same command stopped.
+"""Trains a network from a config, or continues where the same command stopped.
 
 python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
 """
@@ -26,7 +26,7 @@ def main() -> None:
     config = CONFIG.value
     if not WORKDIR.value:
         raise InputError("--workdir is empty; give a directory")
-    if DEBUG_NANS.value:  # JAX looks at every result, and runs what gave a NaN again, operation by operation
+    if DEBUG_NANS.value:  # JAX checks every result, and repeats a program that gave a NaN operation by operation
         jax.config.update("jax_debug_nans", True)
     train_chain(config, place("--workdir", WORKDIR.value), parse_steps(PROFILE_STEPS.value))
     if jax.process_index():

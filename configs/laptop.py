@@ -86,6 +86,7 @@ def _after(row: dict, depth: int, blocks: tuple[int, ...]) -> dict[str, tuple[in
 
 
 def recipe() -> ConfigDict:
+    """Returns the recipe of all small networks."""
     config = common.base()
     config.data = common.long_range_data()
     config.data.kinds = 3

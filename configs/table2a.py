@@ -16,6 +16,7 @@ from configs.kinetics import R50
 
 
 def one_block(pairwise: str) -> dict:
+    """Returns one non-local block with this pairwise function."""
     return {"model.nonlocal_preset": 1, "model.nonlocal_options.pairwise": pairwise}
 
 

@@ -18,6 +18,7 @@ from configs.kinetics import R50, R101
 
 
 def blocks(count: int) -> dict:
+    """Returns `count` non-local blocks: 1, 5 or 10."""
     return {"model.nonlocal_preset": count}
 
 

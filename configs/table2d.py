@@ -17,6 +17,7 @@ from configs.kinetics import NL5, R50, R101
 
 
 def five_over(axes: str) -> dict:
+    """Returns five non-local blocks that sum over these axes: space, time or spacetime."""
     return NL5 | {"model.nonlocal_options.axes": axes}
 
 

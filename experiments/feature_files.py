@@ -21,7 +21,7 @@ BAD = "bad_videos.csv"
 
 
 def write(extractor: Extractor, arguments: list[str], out: Path, every: float = 0.0) -> tuple[int, int]:
-    """Writes OUT/NAME.npz for every named video that has no such file yet, and OUT/bad_videos.csv.
+    """Writes OUT/NAME.npz for every named video, unless the file exists, and OUT/bad_videos.csv.
 
     Args:
       extractor: computes the features.

@@ -31,7 +31,7 @@ def import_network(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict
     """Returns the network of --config with the weights of a file, or the network of --model.
 
     Args:
-      path: the file of weights; None downloads those of --model.
+      path: the file of weights; None downloads the weights of --model.
 
     Returns:
       The network, its config, its classes, and the report on the weights.

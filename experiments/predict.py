@@ -12,8 +12,8 @@ With a detection run it finds the objects of every image, and of every frame of 
 --every seconds. It writes pictures with boxes, outlines, names and scores to --out.
 
 A video is a file, a folder, a pattern, "-" for standard input, or a camera: /dev/video0, avfoundation:0 or
-dshow:video=NAME. Clips and crops are those of testing, with more clips for longer videos. The exit code is 0, or 1 if a
-video could not be read, or 2 if no video could be read.
+dshow:video=NAME. Clips and crops are the test clips and crops, with more clips for longer videos. The exit code is 0,
+or 1 if a video could not be read, or 2 if no video could be read.
 """
 
 import json

@@ -191,6 +191,7 @@ def right_by_fold(kind: str, data: tuple, seeds: int, steps: int) -> Iterator[tu
 
 
 def parameters(kind: str, data: tuple) -> int:
+    """Returns the number of parameters of a network for this data."""
     x, labels, _ = data
     model = nnx.eval_shape(lambda: Network(kind, x.ndim - 2, x.shape[-1], labels.max() + 1, rngs=nnx.Rngs(0)))
     return sum(array.size for array in flat.split(model)[1].values())

@@ -68,8 +68,8 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Returns the figures of each contestant, medians over the rounds.
 
-    The figures are clips_per_second; cpu_seconds, the processor time of a clip; ratio, our clips per second over those
-    of the contestant; and cpu_ratio, the processor time of the contestant over ours.
+    The figures are clips_per_second; cpu_seconds, the processor time of a clip; ratio, our clips per second over the
+    contestant's; and cpu_ratio, the contestant's processor time over ours.
 
     The entry `nl_jax` also has decode, resize and rest, the fractions of a clip's time in one process. Its wait is the
     fraction of time that a consumer of the loader waits if it only takes batches of two clips.

@@ -107,7 +107,7 @@ def _config(arguments: argparse.Namespace):
 
 
 class _WaitingStep:
-    """A replacement for the result of make_train_step. Its metrics are those of a task and those of every step."""
+    """A replacement for the result of make_train_step. It returns the metrics of a task and of every step."""
 
     def __init__(self, metrics):
         self._metrics = ("loss", *metrics, "learning_rate", "grad_norm")

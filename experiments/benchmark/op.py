@@ -76,6 +76,7 @@ def _operations(function, shapes, ours: bool, backward: bool) -> float:
 
 
 def jax_program(f, direction):
+    """Returns the jitted function, or with backward a jitted function that returns the gradients."""
     if direction == "forward":
         return jax.jit(f)
 

@@ -15,6 +15,7 @@ from experiments.benchmark.measure import Measurement
 
 
 def show(measurements: list[Measurement]) -> None:
+    """Prints the measurements as a table."""
     table = Table("case", "positions", "program", "ms", "ours is faster", "peak MB", "GFLOP/s", "of a matrix product")
     last = None
     for m in measurements:

@@ -39,12 +39,13 @@ class Pod:
 
     @property
     def count(self) -> int:
+        """Returns the number of devices."""
         return len(self.devices)
 
 
 @dataclasses.dataclass
 class Plan:
-    """The plan of one setting on one pod. Bytes and operations are those of one chip.
+    """The plan of one setting on one pod. Bytes and operations are per chip.
 
     Attributes:
       mesh: size of each axis of the mesh.
@@ -52,8 +53,8 @@ class Plan:
       batch_per_chip: examples in each part of the batch. If the mesh splits examples, several chips share a part.
       remat: stages whose activations are recomputed, as in config.model.remat.
       parts: bytes of each part of the memory; None if only the compiler knows them.
-      operations: floating point operations that the network needs: three times those of the forward pass. A multiply
-        and an add count as two operations.
+      operations: floating point operations that the network needs, three times the operations of the forward pass. A
+        multiply and an add count as two operations.
       needed: bytes of the whole program; None if only the compiler knows them.
       limit: bytes that the compiler may use; None if it has not stated them.
       error: the compiler's error for a program that does not fit.
@@ -79,6 +80,7 @@ class Plan:
 
     @property
     def fits(self) -> bool | None:
+        """Returns whether the program fits the memory of a chip; None if only the compiler knows it."""
         if self.error or self.needed is None:
             return False if self.error else None
         return self.needed <= self.limit

@@ -19,6 +19,7 @@ class Setting(NamedTuple):
 
 
 def changed(config: ConfigDict, pod: Pod, setting: Setting) -> ConfigDict:
+    """Returns a copy of the config with the changes of a setting."""
     config = config.copy_and_resolve_references()
     if setting.mesh is not None:
         config.mesh.update(setting.mesh)

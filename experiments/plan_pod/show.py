@@ -16,6 +16,7 @@ _console = Console(width=None if os.isatty(1) else 140, highlight=False)
 
 
 def title(network: Summary, config: ConfigDict, pod: Pod) -> None:
+    """Prints the network, its non-local blocks and the pod."""
     _console.print(f"{network.title}: {network.parameters / 1e6:.1f} M parameters, {config.model.dtype}")
     for block in network.blocks:
         _console.print(f"  {block}")
@@ -76,6 +77,7 @@ def table(plans: list[Plan], pod: Pod, dtype: str, efficiency: float) -> None:
 
 
 def largest(plans: list[Plan]) -> None:
+    """Prints the largest batch of a chip that fits."""
     unit = plans[0].unit
     fitting = max((plan.batch_per_chip for plan in plans if plan.fits), default=0)
     full = min((plan.batch_per_chip for plan in plans if plan.fits is False), default=None)

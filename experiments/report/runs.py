@@ -55,6 +55,7 @@ class PastRun:
 
     @property
     def task(self) -> Task:
+        """Returns the task of the run."""
         return task_of(self.config)
 
     @property
@@ -102,6 +103,7 @@ def _read(path: Place, name: str) -> PastRun:
 
 
 def read_json(path: Place) -> dict:
+    """Reads a JSON file. Raises InputError if it cannot be read."""
     try:
         return json.loads(read_text(path))
     except (OSError, ValueError) as error:

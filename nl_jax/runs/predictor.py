@@ -57,7 +57,7 @@ class Prediction:
 
         Args:
             count: number of classes.
-            scores: (k,), scores of the classes; None takes those of the video.
+            scores: (k,), scores of the classes; None takes the scores of the video.
         """
         scores = self.scores if scores is None else scores
         order = np.argsort(-scores, kind="stable")[:count]

@@ -16,7 +16,7 @@ def open_clips(config: ConfigDict, split: str, classes: tuple[str, ...] | None =
     Args:
         config: `config.data`.
         split: train, validation or test.
-        classes: class names in label order; None takes those of the data.
+        classes: class names in label order; None takes the classes of the data.
 
     Raises:
         InputError: the name of the dataset is unknown, or the dataset cannot be opened.

@@ -37,6 +37,7 @@ class Case(NamedTuple):
 
 
 def check(record: Record, small: bool, only: str = "") -> None:
+    """Compiles every form and records its relative errors. `only` is a pattern of the names of forms."""
     cases = [case for case in _operations(small) + _convolutions(small) if re.search(only, case.name)]
     rng = np.random.default_rng(1)
     programs = []
@@ -85,12 +86,14 @@ def gaussian_reference(theta, phi, g, dy, scale=1.0, valid=None):
 
 
 def dot_product_reference(theta, phi, g, dy):
+    """Returns y and the gradients of theta, phi and g for the dot product."""
     rows = theta @ phi.swapaxes(1, 2) / phi.shape[1]
     drows = dy @ g.swapaxes(1, 2) / phi.shape[1]
     return rows @ g, drows @ phi, drows.swapaxes(1, 2) @ theta, rows.swapaxes(1, 2) @ dy
 
 
 def concatenation_reference(a, p, g, dy, valid=None):
+    """Returns y and the gradients of a, p and g for the concatenation; `valid` (b,m) masks keys."""
     counted = np.ones(p.shape, bool) if valid is None else valid
     count = counted.sum(1)[:, None, None]
     sums = a[:, :, None] + p[:, None]
@@ -189,6 +192,7 @@ def _convolutions(small: bool) -> list[Case]:
 
 
 def convolution_reference(x, kernel, dy, strides, padding):
+    """Returns y and the gradients of x and the kernel, from PyTorch's convolution on the CPU."""
     import torch
 
     x, kernel, dy = (torch.tensor(np.ascontiguousarray(a)) for a in (x, kernel, dy))

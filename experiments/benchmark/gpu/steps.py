@@ -14,6 +14,7 @@ TOLERANCE = {("float32", "highest"): 1e-3, ("float32", None): 1e-2, ("bfloat16",
 
 
 def check(record: Record, small: bool) -> None:
+    """Records the errors of the losses, and whether a second run gives the same bits."""
     gpu, cpu = jax.devices()[0], jax.devices("cpu")[0]
     expected, _ = _losses(cpu, "float32", "highest")
     record.note(f"losses on the CPU: {', '.join(f'{loss:.5f}' for loss in expected)}")

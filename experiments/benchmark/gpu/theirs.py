@@ -61,6 +61,7 @@ def peak_bytes(call: Callable[[], object]) -> int | None:
 
 
 def free() -> None:
+    """Returns PyTorch's cached memory to the GPU."""
     if DEVICE == "cuda":
         torch.cuda.empty_cache()
 

@@ -68,7 +68,7 @@ class Annotations:
     """The usable entries of an annotation file.
 
     Attributes:
-        images: images in the order of the file, with those that have no instance.
+        images: images in the order of the file. Images without an instance are included.
         names: names of the categories, by label. Labels follow the order of the category ids.
         category_ids: ids of the categories, by label.
         keypoints: keypoints of all categories; None if keypoints are not read.

@@ -100,7 +100,7 @@ def check(
 ) -> Iterator[list[Line]]:
     """Yields the faults of a dataset, one list at a time.
 
-    For each split it yields the faults of the annotation file, then those of each image, then the unlisted images.
+    For each split it yields the faults of the annotation file, then the faults of each image, then the unlisted images.
     Last, it yields the images that two splits share.
 
     Args:

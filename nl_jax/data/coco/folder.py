@@ -27,7 +27,7 @@ class CocoImages(DetectionImages):
         test_short_side: pixels of the shorter side in testing.
         max_boxes: g, the maximum number of true boxes in an example.
         masks: whether examples have masks. Then every annotation must have one.
-        keypoints: whether examples have keypoints. Then every annotation must have those that its category names.
+        keypoints: whether examples have keypoints. Then every annotation must have its category's keypoints.
         flip: whether half of the training images are mirrored.
         classes: the expected category names; None accepts any.
 

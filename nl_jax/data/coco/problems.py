@@ -59,7 +59,7 @@ def counted(problems: Iterable[Problem]) -> dict[str, int]:
 
 
 class Bad(Exception):
-    """An entry cannot be used. `kind`, `found` and `valid` are those of `Problem`."""
+    """An entry cannot be used. `kind`, `found` and `valid` are the fields of `Problem`."""
 
     def __init__(self, kind: str, found: str, valid: str):
         super().__init__(kind, found, valid)

@@ -132,7 +132,7 @@ class PreparedCoco(CocoImages):
         options: arguments of `CocoImages`.
 
     Raises:
-        InputError: as in `CocoImages`, or there is no prepared dataset, several datasets or no such split.
+        InputError: as in `CocoImages`, or there is no prepared dataset, several datasets or no split of this name.
     """
 
     def __init__(self, directory: str | os.PathLike, split: str, **options):

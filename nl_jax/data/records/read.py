@@ -30,8 +30,8 @@ class PreparedVideos(Videos):
         labels: the label of every video; -1 for a dataset of actions.
 
     Raises:
-        InputError: there is no prepared dataset, several datasets or no such split, the classes differ from `classes`,
-            or a number is out of range.
+        InputError: there is no prepared dataset, several datasets or no split of this name, the classes differ from
+            `classes`, or a number is out of range.
     """
 
     def __init__(self, path: str | os.PathLike, split: str, *, classes: tuple[str, ...] | None = None, **options):

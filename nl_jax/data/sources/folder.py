@@ -70,7 +70,7 @@ class Folder:
 
     Attributes:
         rows: (path, label, class folder) of every video.
-        labels: the classes, with those that have no video.
+        labels: the classes. Classes without a video are included.
         others: files that are not used, and links to folders that are used under another name.
         missing: (path, label) of videos that are broken links.
     """

@@ -48,7 +48,7 @@ def hmdb51(source: Path, split: int) -> Listing:
         split: N, the number of the official split.
 
     Raises:
-        InputError: there is no such file, or a file does not have the distributed form.
+        InputError: no file is found, or a file does not have the distributed form.
     """
     ending = f"_test_split{split}.txt"
     lists = {file.name.removesuffix(ending): source / file for file in walk(source).files if file.match(f"*{ending}")}

@@ -100,7 +100,7 @@ def _published() -> Pretrained:
         command_line.fail("--model has no data and no workdir of its own: give --data and --out", 2)
     found = pretrained(MODEL.value)
     if not found.classes:
-        command_line.fail(f"--model={MODEL.value} has no classifier: it is there to start training from", 2)
+        command_line.fail(f"--model={MODEL.value} has no classifier: it is only a start for training", 2)
     return found
 
 

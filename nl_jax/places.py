@@ -66,7 +66,7 @@ def place(name: str, path: str | os.PathLike) -> Place:
       InputError: `path` is an address but not one of a bucket, or the bucket cannot be reached.
     """
     if not is_bucket(path):
-        check_local(name, path, "only gs://, s3:// and paths of a file system can be there")
+        check_local(name, path, "only gs://, s3:// and paths of a file system are valid")
         return Path(path)
     scheme, below = _ADDRESS.fullmatch(os.fspath(path)).groups()
     require(scheme.lower(), PACKAGES[scheme.lower()])
@@ -220,7 +220,7 @@ def local_copy(directory: Place) -> Path:
         if needed > free:
             raise InputError(
                 f"{directory} is copied to {copy}, which takes {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are "
-                "free; make room, or name another disk by the environment variable XDG_CACHE_HOME"
+                "free; make room, or set the environment variable XDG_CACHE_HOME to a folder of another disk"
             )
         for name, file in missing.items():
             file.parent.mkdir(parents=True, exist_ok=True)

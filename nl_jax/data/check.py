@@ -207,7 +207,7 @@ def _page(title: str, findings: list[Finding], thumbnails: Path) -> str:
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
         f"<h1>{html.escape(title)}</h1><p>Every file is one line of <a href=report.csv>report.csv</a>.</p>"
         f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
-        f"{''.join(parts) or '<h2>All that is there decodes</h2>'}"
+        f"{''.join(parts) or '<h2>All files decode</h2>'}"
         f"<h2>Videos of each class that decode</h2>{_histogram(findings)}</html>"
     )
 

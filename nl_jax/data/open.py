@@ -29,5 +29,5 @@ def open_videos(path: str | os.PathLike, **options) -> Videos:
         return PreparedVideos(directory, split, **options)
     if os.path.isdir(path) and (Path(path) / "dataset_info.json").exists():
         splits = ", ".join(builder_at(path).info.splits)
-        raise InputError(f"{path}: is a prepared data set, valid is {path}:SPLIT with one of {splits}")
+        raise InputError(f"{path}: is a prepared dataset, valid is {path}:SPLIT with one of {splits}")
     return VideoFolder(path, **options)

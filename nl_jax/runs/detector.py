@@ -100,7 +100,9 @@ class Detector:
         config = workdir.read_config(directory)
         task = task_of(config)
         if not isinstance(task, Detection):
-            raise InputError(f"{directory}: the run is one of {config.get('task', 'classification')}, not of detection")
+            raise InputError(
+                f"{directory}: the task of the run is {config.get('task', 'classification')}, not detection"
+            )
         arrays = workdir.restore_arrays(directory, task, _mesh(), best=best)
         classes = workdir.read_classes(directory)
         keypoints = read_keypoints(directory, len(classes)) if config.detector.get("keypoints") else None
@@ -115,7 +117,7 @@ class Detector:
         """
         found = pretrained(name, path)
         if not found.entry.is_detector:
-            raise InputError(f"{name} names what a video shows: nl_jax.Predictor.from_pretrained takes it")
+            raise InputError(f"{name} classifies videos: load it with nl_jax.Predictor.from_pretrained")
         detector = cls.__new__(cls)
         keypoints = of_coco(len(found.classes)) if found.config.detector.get("keypoints") else None
         detector._prepare(task_of(found.config), found.classes, keypoints, *flat.split(found.model))

@@ -53,7 +53,9 @@ class Extractor:
 
     def __init__(self, model: VideoResNet, config: ConfigDict, layer: str = "res5", *, pooled: bool = True):
         if config.get("task", "classification") != "classification" or config.data.name != "video_folder":
-            raise InputError(f"features are those of networks of videos, and this one is of {config.data.name!r}")
+            raise InputError(
+                f"features need a network of videos, and data.name of this network is {config.data.name!r}"
+            )
         model.eval()
         names = layers_of(model)
         found = [name for name in names if name == layer or name.startswith(f"{layer}_")]
@@ -88,7 +90,9 @@ class Extractor:
         """
         config = workdir.read_config(directory)
         if config.get("task", "classification") != "classification":
-            raise InputError(f"{directory}: the run is one of {config.task}, and features are those of videos")
+            raise InputError(
+                f"{directory}: the task of the run is {config.task}, and features need a network of videos"
+            )
         model = flat.merge(*restore_network(directory, sharding.make_mesh(data=-1, fsdp=1), best=best))
         return cls._with(model, config, layer, **options)
 

@@ -122,9 +122,11 @@ class Predictor:
         """
         found = pretrained(name, path)
         if found.entry.is_detector:
-            raise InputError(f"{name} finds objects in images: nl_jax.runs.detector.Detector.from_pretrained takes it")
+            raise InputError(
+                f"{name} detects objects in images: load it with nl_jax.runs.detector.Detector.from_pretrained"
+            )
         if not found.classes:
-            raise InputError(f"{name} has no classifier: it is there to start training from")
+            raise InputError(f"{name} has no classifier: it is only a start for training")
         return cls(found.model, found.config, found.classes, multi_label=False)
 
     def __call__(self, path: str | Path) -> Prediction:
@@ -188,7 +190,7 @@ class Predictor:
                 views = views_of(clip.video, self._data)
                 scores = scores_of_views(self._forward, views, at_once(len(views)))
                 if not np.isfinite(scores).all():
-                    raise DecodeError(name, "the network's scores of it are not finite")
+                    raise DecodeError(name, "the scores of the network are not finite")
                 of_clip = combine(scores, several=self._multi_label)
                 if surest is None or of_clip.max() > surest[0]:
                     surest = of_clip.max(), clip.number, clip.seconds, views[len(views) // 2]

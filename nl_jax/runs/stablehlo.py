@@ -40,7 +40,9 @@ def export_network(model: VideoResNet | MaskRCNN, config: ConfigDict, platform: 
     if platform not in PLATFORMS:
         raise InputError(f"platform={platform!r} is unknown; choose one of {', '.join(PLATFORMS)}")
     if not isinstance(model, VideoResNet):
-        raise InputError("a detector has a program for every size of its images; only networks of videos are exported")
+        raise InputError(
+            "only networks of videos are exported; a detector needs a program for every size of its images"
+        )
     model.eval()
     normalize = make_normalize(config.input)
     (batch,) = export.symbolic_shape("b")
@@ -88,7 +90,7 @@ def clip_shape(config: ConfigDict) -> tuple[int, int, int, int]:
         return (data.frames, data.side, data.side, 3)
     if data.name != "video_folder" or not data.test_crop:
         raise InputError(
-            f"data.name={data.name!r} with test_crop={data.get('test_crop')}: views have no size of their own; give "
-            "--size, the side of a crop"
+            f"data.name={data.name!r} with test_crop={data.get('test_crop')}: views have no fixed size; give --size, "
+            "the side of a crop in pixels"
         )
     return (data.frames, data.test_crop, data.test_crop, 3)

@@ -155,14 +155,14 @@ def stage_of(config: ConfigDict) -> ConfigDict:
 def _inherit_videos(stage: ConfigDict, config: ConfigDict) -> None:
     """Sets the data of a stage: the videos of `config` for a stage of videos, `config.images` for one of images."""
     if config.data.name == "coco" and stage.data.frames != 1:
-        raise InputError(f"start.stage={config.start.stage} is one of videos, and a detector starts from images")
+        raise InputError(f"start.stage={config.start.stage} trains on videos, and a detector starts from images")
     stage.images = config.images
     paths = config.data
     if stage.data.frames == 1:
         if not config.images.train:
             raise InputError(
                 f"images.train is empty: {config.start.stage} needs a folder of images, one sub-folder per class. "
-                "start.workdir takes a finished image network in its place, start.stage= starts from scratch"
+                "Give start.workdir to start from a finished image network, or start.stage= to start from scratch"
             )
         paths = {"train": config.images.train, "validation": config.images.validation, "test": ""}
     for name in ("train", "validation", "test"):

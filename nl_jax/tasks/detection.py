@@ -116,10 +116,10 @@ class Detection(Task):
         if self._keypoints and (unknown := dataset.keypoints.without_sigma()):
             from nl_jax.data.coco.keypoints import DEFAULT_SIGMA
 
-            found.append(f"no sigmas are given for {', '.join(unknown)}: {DEFAULT_SIGMA} is taken to score them")
+            found.append(f"no sigmas are given for {', '.join(unknown)}: they are scored with {DEFAULT_SIGMA}")
         if dataset.crowded:
             count, most = len(dataset.crowded), dataset.shape.max_boxes
-            found.append(f"{count} images have more than {most} objects, of which {most} are drawn every time")
+            found.append(f"{count} images have more than {most} objects: {most} of them are drawn at random each time")
         return found
 
     def train_batches(self, dataset: DetectionImages, *, batch_size: int, seed: int, rows: Sequence[int]):

@@ -259,7 +259,7 @@ def test_the_list_has_a_name_that_changes_with_its_boxes(coco_set):
         ({"test_short_side": 0}, "test_short_side: found 0"),
         ({"long_side": 50}, "long_side: found 50, valid is at least every short side"),
         ({"max_boxes": 0}, "max_boxes: found 0"),
-        ({"classes": ("a",)}, "not those asked for, but roof, leaf"),
+        ({"classes": ("a",)}, "not the requested ones; found roof, leaf"),
     ],
 )
 def test_bad_options_are_named(coco_set, options, words):
@@ -275,7 +275,7 @@ def test_a_set_without_anything_to_learn_is_refused(coco_set):
     files = coco_set(crowds)
     with pytest.raises(InputError, match="none of its 4 images can be trained on; nothing is wrong"):
         folder_of(files)
-    with pytest.raises(InputError, match="found no such folder"):
+    with pytest.raises(InputError, match="the folder does not exist"):
         folder_of((files[0] / "no", *files[1:]))
 
 

@@ -152,7 +152,7 @@ def test_it_is_found_from_above(prepared, tmp_path):
         assert open_videos(path, **OPTIONS).list_hash() == open_prepared(directory, "train").list_hash()
     with pytest.raises(InputError, match=r"1\.0\.0:SPLIT with one of train"):
         open_videos(directory, **OPTIONS)
-    with pytest.raises(InputError, match="its classes are not those asked for, but bend, jump"):
+    with pytest.raises(InputError, match="its classes are not the requested ones; found bend, jump"):
         open_prepared(directory, "train", classes=("jump", "bend"))
 
 

@@ -79,9 +79,9 @@ def test_a_damaged_file_is_named(digits):
     labels = digits / "t10k-labels-idx1-ubyte.gz"
     whole = labels.read_bytes()
     for content, message in (
-        (whole[:-20], "no whole gzip file"),
-        (b"labels", "no whole gzip file"),
-        (whole[:20] + bytes(8) + whole[28:], "no whole gzip file"),
+        (whole[:-20], "not a complete gzip file"),
+        (b"labels", "not a complete gzip file"),
+        (whole[:20] + bytes(8) + whole[28:], "not a complete gzip file"),
         (gzip.compress(gzip.decompress(whole)[:-3]), r"holds 97 bytes, and 100 by its header"),
         (gzip.compress(b"\0\0\x0d\x01" + bytes(8)), "begins with 00000d01, valid is 00000801"),
     ):

@@ -156,9 +156,7 @@ class _Reader:
             name = fields.text(record, "name")
             points = of_keypoints.category(record) if self._keypoints else Category()
             if any(name == other for other, _ in categories.values()):
-                self._tell(
-                    f"category {number}", "repeated id", f"the name {name!r} once more", "a name of its own", "kept"
-                )
+                self._tell(f"category {number}", "repeated id", f"the repeated name {name!r}", "a unique name", "kept")
                 name = f"{name} ({number})"
             categories[number] = name, points
 
@@ -180,7 +178,9 @@ class _Reader:
             name = fields.text(record, "file_name")
             image = Image(number, name, fields.integer(record, "width", 1), fields.integer(record, "height", 1))
             if (first := of_file.setdefault(name, number)) != number:
-                self._tell(f"image {number}", "repeated file", f"{name}, as image {first} has", "a file once", "kept")
+                self._tell(
+                    f"image {number}", "repeated file", f"{name}, also of image {first}", "each file once", "kept"
+                )
             self.images[number] = image
 
         self._read_all("image", entries, read)
@@ -221,7 +221,7 @@ class _Reader:
         if x1 <= x0 or y1 <= y0:
             raise Bad("box", found, valid)
         if max(x0 - x, y0 - y, x + width - x1, y + height - y1) > 1:
-            self._tell(where, "box outside", found, valid, "cut at the border for training")
+            self._tell(where, "box outside", found, valid, "clipped to the image for training")
 
     def _crowd(self, where: str, record: dict) -> bool:
         crowd = record.get("iscrowd")
@@ -236,13 +236,13 @@ class _Reader:
         if fields.is_number(area) and area > 0:
             return float(area)
         found = f"area {shown(area)}" if "area" in record else "no area"
-        self._tell(where, "area", found, "a number above 0", "that of the box is taken")
+        self._tell(where, "area", found, "a number above 0", "the area of the box is used")
         return float(bbox[2] * bbox[3])
 
     def _new_id(self, what: str, record: dict) -> int:
         number = fields.integer(record, "id")
         if number in self._taken[what]:
-            raise Bad("repeated id", f"id {number} once more", "an id of its own")
+            raise Bad("repeated id", f"the repeated id {number}", "a unique id")
         self._taken[what].add(number)
         return number
 

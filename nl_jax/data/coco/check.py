@@ -63,7 +63,7 @@ class Inspection:
         problems = []
         try:
             if is_turned(path, image.width, image.height):
-                found = "an orientation tag for a quarter turn, which the size does not have"
+                found = "an orientation tag for a quarter turn, and the size before the turn"
                 problems.append(self.problem(image, "turned", found, "an upright image", "read as it is stored"))
         except SizeError as error:
             found, _, valid = error.reason.removeprefix("found ").partition(", the annotations say ")
@@ -72,7 +72,7 @@ class Inspection:
             problems.append(self.problem(image, "unreadable", error.reason, "an image that can be decoded whole"))
         found, valid = _format(data), _SUFFIXES.get(path.suffix.lower())
         if found and valid and found != valid:
-            problems.append(self.problem(image, "suffix", f"a {found}", f"a {valid}, as it is named", "kept"))
+            problems.append(self.problem(image, "suffix", f"a {found}", f"a {valid}, by its suffix", "kept"))
         problems += self._masks(image)
         return problems, hashlib.sha256(data).hexdigest()
 
@@ -170,7 +170,7 @@ def _unlisted(folder: Path, annotations: Annotations) -> Iterator[Problem]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.suffix.lower() in IMAGE_SUFFIXES and name not in listed and not path.name.startswith("."):
-            yield Problem(str(path), "", "unlisted", "an image", "one that is listed", "not used")
+            yield Problem(str(path), "", "unlisted", "an image", "a listed image", "not used")
 
 
 def _twins(hashes: dict[str, list[tuple[str, str]]]) -> Iterator[Line]:

@@ -63,7 +63,7 @@ def bbox(record: dict) -> tuple[float, float, float, float]:
 
 def keypoints(record: dict, count: int) -> np.ndarray:
     """Returns (k, 3) x, y and visibility of k = `count` keypoints: 0 not labelled, 1 hidden, 2 visible."""
-    valid = f"keypoints: {count} times x, y and 0, 1 or 2"
+    valid = f"keypoints: x, y and 0, 1 or 2 for each of {count}"
     value = present(record, "keypoints", valid, "keypoints")
     if not isinstance(value, list) or len(value) != 3 * count or not all(map(is_number, value)):
         length = f" of {len(value)} values" if isinstance(value, list) else ""

@@ -61,7 +61,7 @@ class CocoImages(DetectionImages):
         found = read_annotations(annotations, masks=masks, keypoints=keypoints)
         if classes is not None and tuple(classes) != found.names:
             raise InputError(
-                f"{annotations}: its categories are not those asked for, but {', '.join(found.names[:20])}"
+                f"{annotations}: its categories are not the requested ones; found {', '.join(found.names[:20])}"
             )
         self.problems: list[Problem] = found.problems
         self.listed = [image.id for image in found.images]
@@ -114,7 +114,9 @@ class CocoFolder(CocoImages):
     def __init__(self, images: str | os.PathLike, annotations: str | os.PathLike, **options):
         self._folder = Path(images)
         if not self._folder.is_dir():
-            raise InputError(f"{self._folder}: found no such folder, valid is that of the images of {annotations}")
+            raise InputError(
+                f"{self._folder}: the folder does not exist, valid is the folder with the images of {annotations}"
+            )
         super().__init__(os.fspath(images), annotations, **options)
 
     def source(self, image: Image) -> Source:

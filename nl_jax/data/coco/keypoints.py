@@ -90,8 +90,8 @@ class Keypoints:
                 twin = category.names[changed.get(place, place)]
                 if twins.setdefault(name, twin) != twin:
                     raise InputError(
-                        f"flip_pairs: the keypoint {name!r} changes places with {twins[name]!r} in one category and "
-                        f"with {twin!r} in another; give it two names"
+                        f"flip_pairs: a mirror exchanges the keypoint {name!r} with {twins[name]!r} in one category "
+                        f"and with {twin!r} in another; give it another name in each"
                     )
         self.flip_order = np.array([places[twins[name]] for name in self.names], int)
 
@@ -128,11 +128,11 @@ def category(record: dict) -> Category:
         return Category()
     names = texts(record, "keypoints")
     if len(set(names)) < len(names):
-        raise Bad("keypoints", f"keypoints {shown(list(names))}", "a name of its own for each")
+        raise Bad("keypoints", f"keypoints {shown(list(names))}", "a unique name for each")
     pairs = _pairs(record, "flip_pairs", len(names)) if "flip_pairs" in record else pairs_by_name(names)
     flat = [place for pair in pairs for place in pair]
     if len(set(flat)) < len(flat):
-        raise Bad("keypoints", f"flip_pairs {shown(record['flip_pairs'])}", "every keypoint in one pair at most")
+        raise Bad("keypoints", f"flip_pairs {shown(record['flip_pairs'])}", "every keypoint in at most one pair")
     sigmas = record.get("sigmas", default_sigmas(names))
     if not (isinstance(sigmas, list | tuple) and len(sigmas) == len(names) and all(map(_is_sigma, sigmas))):
         raise Bad("keypoints", f"sigmas {shown(sigmas)}", f"{len(names)} numbers above 0, one for each keypoint")
@@ -165,7 +165,7 @@ def _twin(name: str) -> str | None:
 
 def _pairs(record: dict, key: str, count: int) -> Pairs:
     pairs = record.get(key) or []
-    valid = f"{key}: pairs of different numbers of 1 to {count}"
+    valid = f"{key}: pairs of different numbers from 1 to {count}"
     if not isinstance(pairs, list):
         raise Bad("keypoints", f"{key} {shown(pairs)}", valid)
     for pair in pairs:

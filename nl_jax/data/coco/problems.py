@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 # Maps a kind of fault to its meaning, in the order of a report: the most serious kind first.
 KINDS = {
-    "missing": "listed, and there is no such file",
+    "missing": "listed, but the file does not exist",
     "unreadable": "no whole image can be decoded",
     "image size": "the image has another size than the annotations say",
     "two splits": "the same bytes as an image of another split",
     "entry": "not an object with the fields that it needs",
-    "repeated id": "an id that an earlier entry has",
+    "repeated id": "an id of an earlier entry",
     "repeated file": "one file under two ids",
     "unknown image": "an annotation of an image that is not listed",
     "unknown category": "an annotation of a category that is not listed",
     "box": "not a box with an area inside the image",
-    "box outside": "a box that reaches out of the image",
+    "box outside": "a box that extends out of the image",
     "mask": "a mask, or a part of one, that does not parse, has no area or lies outside its box",
     "keypoints": "keypoints that do not parse",
-    "crowd": "no iscrowd of 0 or 1",
+    "crowd": "an iscrowd that is not 0 or 1",
     "area": "no positive area",
-    "unlisted": "an image in the folder, and in no list",
-    "suffix": "a file of another format than its name says",
-    "turned": "annotations on the stored pixels, which an orientation tag turns",
+    "unlisted": "an image of the folder that is in no list",
+    "suffix": "a file with the suffix of another format",
+    "turned": "annotations of the stored pixels, although an orientation tag turns them",
 }
 
 

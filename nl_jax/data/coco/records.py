@@ -152,7 +152,7 @@ class PreparedCoco(CocoImages):
             self._records = builder_at(self._directory).as_data_source(self._split)
         record = self._records[self._places[image.id]]
         if not record["image"]:
-            raise DecodeError(image.file_name, "there was no such file when the data set was prepared")
+            raise DecodeError(image.file_name, "the file did not exist when the dataset was prepared")
         return record["image"]
 
     def __getstate__(self) -> dict:

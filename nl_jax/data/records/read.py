@@ -43,7 +43,9 @@ class PreparedVideos(Videos):
         self._records = None  # each process that reads records opens them itself
         found = tuple(builder.info.metadata["classes"])
         if classes is not None and tuple(classes) != found:
-            raise InputError(f"{self._directory}: its classes are not those asked for, but {', '.join(found[:20])}")
+            raise InputError(
+                f"{self._directory}: its classes are not the requested ones; found {', '.join(found[:20])}"
+            )
         rows = read_index(self._directory, split)
         self.actions = [row.actions for row in rows] if "actions" in builder.info.features else None
         self.multi_label = self.actions is not None
@@ -99,7 +101,7 @@ def find_prepared(path: str | os.PathLike) -> Path:
     found = [p.parent for depth in range(4) for p in sorted(path.glob("*/" * depth + "dataset_info.json"))]
     if len(found) != 1:
         names = ", ".join(map(str, found)) if found else "none"
-        raise InputError(f"{path}: found {names}, valid is the directory of one data set that prepare_data wrote")
+        raise InputError(f"{path}: found {names}, valid is the directory of one dataset that prepare_data wrote")
     return local_copy(found[0])
 
 

@@ -55,7 +55,7 @@ def config_of(dataset: str, *, split: int = 1, short_side: int | None = None) ->
     if short_side is None:
         short_side = 320 if dataset == "charades" else 256
     if short_side < 0 or short_side == 1:
-        raise InputError(f"short_side: found {short_side}, valid are 0, which keeps it, and integers from 2")
+        raise InputError(f"short_side: found {short_side}, valid are integers from 2, and 0 to keep the size")
     if split != 1 and (dataset not in SPLIT_IN_THREE or split not in (2, 3)):
         raise InputError(f"split: found {split}, valid are 1, 2 and 3 for {' and '.join(SPLIT_IN_THREE)}, 1 for others")
     name = f"short{short_side}" if short_side else "original"

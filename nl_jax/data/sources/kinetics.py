@@ -44,7 +44,7 @@ def kinetics(source: Path, num_classes: int) -> Listing:
     for split, lines in rows.items():
         for label, video, start, end in sorted(lines, key=lambda line: line[1:]):
             if label not in index:
-                raise InputError(f"{source}: the {split} list has the class {label!r}, the training list has not")
+                raise InputError(f"{source}: the {split} list has the class {label!r}, and the training list does not")
             name = f"{video}_{int(start):06d}_{int(end):06d}"
             path = files.find(name, video, near=_FOLDERS[split])
             items.append(Item(name, path, split, index[label], duration=end - start))

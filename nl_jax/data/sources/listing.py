@@ -107,7 +107,7 @@ def required_file(source: Path, *names: str) -> Path:
     """Returns the file of `annotation_file`. Raises InputError if there is none."""
     file = annotation_file(source, *names)
     if file is None:
-        raise InputError(f"{source}: found no {' or '.join(names)} below it, which the data set comes with")
+        raise InputError(f"{source}: found no {' or '.join(names)} below it, and the dataset needs it")
     return file
 
 
@@ -122,11 +122,11 @@ def read_table(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
             reader = csv.DictReader(text, strict=True)
             found = reader.fieldnames or []
             if missing := [name for name in columns if name not in found]:
-                raise InputError(f"{file}, line 1: found the columns {', '.join(found)}, valid has {missing[0]}, too")
+                raise InputError(f"{file}, line 1: found the columns {', '.join(found)}, and {missing[0]} is missing")
             for row in reader:
                 where = f"{file}, line {reader.line_num}"
                 if None in row or None in row.values():
-                    raise InputError(f"{where}: found another number of fields than the {len(found)} of line 1")
+                    raise InputError(f"{where}: the number of fields is not {len(found)}, as in line 1")
                 yield where, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file}: not a CSV text in UTF-8 ({error})") from error

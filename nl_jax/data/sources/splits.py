@@ -53,7 +53,7 @@ def hmdb51(source: Path, split: int) -> Listing:
     ending = f"_test_split{split}.txt"
     lists = {file.name.removesuffix(ending): source / file for file in walk(source).files if file.match(f"*{ending}")}
     if not lists:
-        raise InputError(f"{source}: found no CLASS{ending} below it, which the data set comes with")
+        raise InputError(f"{source}: found no CLASS{ending} below it, and the dataset needs it")
     files = Files(source)
     items: dict[str, list[Item]] = {"train": [], "test": []}
     for label, (name, file) in enumerate(lists.items()):

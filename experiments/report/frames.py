@@ -29,7 +29,7 @@ def tested(run: PastRun) -> tuple[Dataset | None, str]:
     try:
         dataset = task.open_split("test", run.classes)
         if dataset.list_hash() != run.results.get("list"):
-            raise InputError(f"they are no longer the {task.example}s that were tested")
+            raise InputError(f"the {task.example}s are not the tested {task.example}s")
         return dataset, ""
     except (InputError, OSError) as error:
         return None, f"no pictures of {run.name}: {error}"

@@ -85,9 +85,9 @@ class Objects:
         overlaps = [(_iou(found, true), true) for true in self._true.get(found["image_id"], ())]
         iou, true = max(overlaps, key=lambda pair: pair[0], default=(0.0, None))
         if iou < 0.1:
-            text += ", where no object is"
+            text += ", at a place without an object"
         elif true["category_id"] != found["category_id"]:
-            text += f", where {self._names[true['category_id']]} is: IoU {iou:.2f}"
+            text += f", at an object of class {self._names[true['category_id']]}: IoU {iou:.2f}"
         else:
             text += f": IoU {iou:.2f}" + (", found twice" if iou >= 0.5 else "")
         return self._mistake(found, text)

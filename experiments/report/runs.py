@@ -74,7 +74,7 @@ def read_runs(paths: Sequence[str]) -> list[PastRun]:
     directories = [place("workdir", path) for path in paths]
     real = [absolute(path) for path in directories]
     if twice := [str(path) for path, at in zip(directories, real, strict=True) if real.count(at) > 1]:
-        raise InputError(f"{' and '.join(twice)} are the same workdir; name each once")
+        raise InputError(f"{' and '.join(twice)} are the same workdir; give each workdir once")
     names = [path.name for path in real]
     return [
         _read(path, name if names.count(name) == 1 else str(path))

@@ -20,8 +20,10 @@ CASES = {"embedded_gaussian": DIRECTIONS, "dot_product": DIRECTIONS, "concatenat
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--frames", type=int, nargs="+", default=[1, 2, 4, 8], help="one row each")
-    parser.add_argument("--side", type=int, default=28, help="of a square frame, in positions")
+    parser.add_argument(
+        "--frames", type=int, nargs="+", default=[1, 2, 4, 8], help="frames of a clip; one row for each value"
+    )
+    parser.add_argument("--side", type=int, default=28, help="side of a square frame, in positions")
     parser.add_argument("--channels", type=int, default=512)
     parser.add_argument("--batch", type=int, default=1)
 

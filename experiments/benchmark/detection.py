@@ -25,9 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--height", type=int, default=800)
     parser.add_argument("--width", type=int, default=1216)
-    parser.add_argument("--batch", type=int, default=1, help="images")
+    parser.add_argument("--batch", type=int, default=1, help="images in a batch")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--block", action="store_true", help="with a block in res4, which torchvision does not have")
+    parser.add_argument(
+        "--block", action="store_true", help="add a non-local block in res4, which torchvision does not have"
+    )
 
 
 def run(arguments: argparse.Namespace) -> list[Measurement]:

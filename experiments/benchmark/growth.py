@@ -33,7 +33,7 @@ ALLOCATORS = {"as it is": {}, "keeps its memory": KEEPING}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--positions", type=int, default=6272, help="n; and its double")
+    parser.add_argument("--positions", type=int, default=6272, help="n; 2n is measured too")
     parser.add_argument("--channels", type=int, default=256, help="d = c")
     parser.add_argument("--functions", nargs="+", choices=op.FUNCTIONS, default=["dot_product", "concatenation"])
     parser.add_argument("--in-this-process", action="store_true", help="measure here and print JSON")

@@ -44,9 +44,9 @@ MakeClip = Callable[[str, np.random.Generator], np.ndarray]  # (path of a video,
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--video", type=Path, help="a file; without it 300 frames of 340 x 256 are made from photographs"
+        "--video", type=Path, help="a video file; by default 300 frames of 340 x 256 are made from photographs"
     )
-    parser.add_argument("--num_workers", type=int, default=2, help="processes")
+    parser.add_argument("--num_workers", type=int, default=2, help="number of processes")
     parser.add_argument("--clips", type=int, default=12, help="clips of a turn, over all processes")
 
 

@@ -27,8 +27,10 @@ WARM_UP = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", type=int, default=110, help=f"of which {WARM_UP} are not counted")
-    parser.add_argument("--depth", type=int, default=50, choices=(50, 101), help="as many arrays as the network has")
+    parser.add_argument("--steps", type=int, default=110, help=f"number of steps; the first {WARM_UP} are not counted")
+    parser.add_argument(
+        "--depth", type=int, default=50, choices=(50, 101), help="depth of the network, which sets the number of arrays"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -63,11 +65,11 @@ def run(arguments: argparse.Namespace) -> None:
     alone_ms, call_ms = 1e3 * step.alone(count), 1e3 * sum(step.calls[WARM_UP:-1]) / count
     loop_ms = step_ms - input_ms - alone_ms
     print(
-        f"a step of the loop takes {step_ms:.2f} ms, of which it waits {input_ms:.2f} ms for its batch; without the "
-        f"loop it takes {alone_ms:.2f} ms. So the loop adds {loop_ms:.2f} ms, {loop_ms / 1e3 / STEP_SECONDS:.1%} of "
-        f"{1e3 * STEP_SECONDS:.0f} ms\n"
-        f"its thread computes for {thread_ms:.2f} ms a step, {call_ms:.2f} ms of these to call the compiled step with "
-        f"{step.arrays} arrays; most of it while the step before runs"
+        f"A step of the loop takes {step_ms:.2f} ms and waits {input_ms:.2f} ms of these for its batch. Without the "
+        f"loop a step takes {alone_ms:.2f} ms. So the loop adds {loop_ms:.2f} ms, {loop_ms / 1e3 / STEP_SECONDS:.1%} "
+        f"of {1e3 * STEP_SECONDS:.0f} ms.\n"
+        f"The thread of the loop computes {thread_ms:.2f} ms a step, mostly while the step before runs. It needs "
+        f"{call_ms:.2f} ms of these to call the compiled step with {step.arrays} arrays."
     )
     names = ("loop_ms", "step_ms", "input_ms", "alone_ms", "thread_ms", "call_ms", "arrays", "depth")
     values = (loop_ms, step_ms, input_ms, alone_ms, thread_ms, call_ms, step.arrays, arguments.depth)
@@ -155,7 +157,7 @@ def _register_wait(folder: Path) -> None:
     """Registers a wait in C++. With a wait in Python JAX would not use its fast path to call a compiled program."""
     compiler = shutil.which("c++")
     if not compiler:
-        raise InputError("no C++ compiler was found, c++, which the wait of this benchmark needs")
+        raise InputError("found no C++ compiler c++, which this benchmark needs for its wait")
     source, library = Path(__file__).with_name("wait.cc"), folder / "wait.so"
     flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-w", f"-I{jax.ffi.include_dir()}"]
     subprocess.run([compiler, *flags, "-o", library, source], check=True)

@@ -30,15 +30,19 @@ CASES = {"network": "forward", "train_step": "training step", "evaluate": "forwa
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--frames", type=int, nargs="+", default=[8], help="one row each")
-    parser.add_argument("--side", type=int, help="of a square frame; 224, or 256 for evaluate")
+    parser.add_argument("--frames", type=int, nargs="+", default=[8], help="frames of a clip; one row for each value")
+    parser.add_argument(
+        "--side", type=int, help="side of a square frame in pixels; by default 224, or 256 for evaluate"
+    )
     parser.add_argument("--depth", type=int, default=50, choices=(50, 101))
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--batch", type=int, help="clips, with --aot of one chip; 2, or the 3 crops of evaluate")
+    parser.add_argument(
+        "--batch", type=int, help="clips in a batch, per chip with --aot; by default 2, or 3 for evaluate"
+    )
     parser.add_argument("--geometry", default="slowfast", help="only slowfast can be compared with PyTorch")
     parser.add_argument("--norm", default="batch")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--remat", nargs="*", default=[], help="stages, as in config.model.remat")
+    parser.add_argument("--remat", nargs="*", default=[], help="stages to recompute, as in config.model.remat")
 
 
 def run(arguments: argparse.Namespace) -> list[Measurement]:

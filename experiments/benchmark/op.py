@@ -12,7 +12,9 @@ from nl_jax.ops import nonlocal_op
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--positions", type=int, nargs="+", default=[784, 3136, 6272, 12544], help="n; one row each")
+    parser.add_argument(
+        "--positions", type=int, nargs="+", default=[784, 3136, 6272, 12544], help="n; one row for each value"
+    )
     parser.add_argument("--keys", choices=("quarter", "all"), default="quarter", help="m = n / 4 or m = n")
     parser.add_argument("--channels", type=int, default=256, help="d = c")
     parser.add_argument("--batch", type=int, default=1)

@@ -13,9 +13,9 @@ SECTIONS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="the ones to run, in order")
-    parser.add_argument("--seconds", type=float, default=480, help="that the whole run may take")
-    parser.add_argument("--only", default="", help="of forms and operations: those whose name has this pattern")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="sections to run, in order")
+    parser.add_argument("--seconds", type=float, default=480, help="maximum time of the whole run")
+    parser.add_argument("--only", default="", help="run only forms and operations whose name matches this pattern")
     parser.add_argument("--small", action="store_true", help="sizes that a CPU runs in a minute, to try the command")
 
 

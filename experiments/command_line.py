@@ -113,14 +113,14 @@ def _parse(arguments: str, argv: list[str]) -> list[str]:
         except SystemExit:  # after --help absl exits with a failure code
             sys.exit(0)
         if arguments and not rest[1:]:
-            raise InputError(f"nothing is given; valid: {arguments}, and the flags {_valid_flags()}")
+            raise InputError(f"no arguments are given; valid: {arguments}, and the flags {_valid_flags()}")
         if rest[1:] and not arguments:
             raise InputError(f"unexpected argument {rest[1]!r}; valid flags: {_valid_flags()}")
         _check_places()
         return rest
     except flags.UnrecognizedFlagError as error:
         file = next((word for word in argv[1:] if word.startswith("-") and _is_file(word)), None)
-        hint = f"; a file whose name begins with - comes after --, as in -- {file}" if arguments and file else ""
+        hint = f"; give a file whose name begins with - after --, as in -- {file}" if arguments and file else ""
         fail(f"{error}{hint}; valid flags: {_valid_flags()}", 2)
     except (InputError, flags.Error, ValueError, TypeError, AttributeError) as error:  # a value has the wrong type
         fail(error, 2)
@@ -157,7 +157,7 @@ def _check_fields(argv: list[str]) -> None:
             node, path = config, argument.removeprefix("--").partition("=")[0].split(".")
             for depth, field in enumerate(path[1:], start=1):
                 if not isinstance(node, ConfigDict) or field not in node:
-                    valid = ", ".join(node) if isinstance(node, ConfigDict) else "none, it is a value"
+                    valid = ", ".join(node) if isinstance(node, ConfigDict) else "none, because it is a value"
                     raise InputError(
                         f"{'.'.join(path)}: {'.'.join(path[:depth])} has no field {field!r}; valid: {valid}"
                     )
@@ -167,8 +167,8 @@ def _check_fields(argv: list[str]) -> None:
     blocks = given.get("model.blocks_per_stage", str(model.get("blocks_per_stage", "")))
     if "model.depth" in given and blocks not in ("", "()"):
         raise InputError(
-            f"--config.model.depth={given['model.depth']} has no effect where blocks_per_stage={blocks} says how many "
-            "blocks there are; give --config.model.blocks_per_stage=() too"
+            f"--config.model.depth={given['model.depth']} has no effect because blocks_per_stage={blocks} sets the "
+            "number of blocks; give --config.model.blocks_per_stage=() too"
         )
 
 

@@ -23,15 +23,19 @@ from nl_jax.training.watchdog import Watchdog, notes_of_run, say_here
 from nl_jax.zoo.pretrained import Pretrained, pretrained
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to test")
-MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo), in its place; with --data and --out")
-SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which split of the run's own data")
-DATA = flags.DEFINE_string("data", None, "other data, named as config.data.test is, such as a folder or a CSV")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "examples at a time; the config's by default")
-MESH = flags.DEFINE_string(
-    "mesh", "", "of the devices here, as config.mesh, such as time=4; all split batches by default"
+MODEL = flags.DEFINE_string(
+    "model", None, "a published network (nl_jax.zoo) instead of --workdir; needs --data and --out"
 )
-CHECKPOINT = flags.DEFINE_enum("checkpoint", "newest", ("newest", "best"), "best is by validation")
-OUT = flags.DEFINE_string("out", None, "where the results go; WORKDIR/evaluate by default")
+SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which split of the run's own data")
+DATA = flags.DEFINE_string("data", None, "other data in the form of config.data.test, such as a folder or a CSV")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "examples in a batch; by default as in the config")
+MESH = flags.DEFINE_string(
+    "mesh", "", "mesh of this machine's devices, such as time=4; by default all devices split batches"
+)
+CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "newest", ("newest", "best"), "the newest checkpoint, or the best by validation"
+)
+OUT = flags.DEFINE_string("out", None, "directory of the results; by default WORKDIR/evaluate")
 
 
 def _define_options() -> dict[str, flags.FlagHolder]:
@@ -39,7 +43,7 @@ def _define_options() -> dict[str, flags.FlagHolder]:
     found = {}
     for task in TASKS.values():
         for name, (kind, text) in task.test_options.items():
-            text = f"{text}; the config's by default"
+            text = f"{text}; by default as in the config"
             if name in found:  # several tasks have this field
                 continue
             if kind is int:
@@ -110,7 +114,7 @@ def _task(published: Pretrained | None, directory: Place) -> Task:
     for name, option in OPTIONS.items():
         if option.value is not None:
             if name not in config.data:
-                command_line.fail(f"--{name}: the data of data.name={config.data.name!r} has no such choice", 2)
+                command_line.fail(f"--{name}: data.name={config.data.name!r} has no such field", 2)
             config.data[name] = option.value
     if DATA.value is not None:
         if SPLIT.value not in config.data:
@@ -135,7 +139,7 @@ def _write(directory: Place, task: Task, dataset, evaluation) -> None:
     for index in bad:
         print(f"cannot be decoded: {dataset.names[index]}: {dataset.failure_reason(index)}")
     print(task.describe(results))
-    print(f"what was found in every {task.example}: {path}")
+    print(f"the output for every {task.example}: {path}")
 
 
 if __name__ == "__main__":

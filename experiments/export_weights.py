@@ -17,7 +17,7 @@ from nl_jax.training.workdir import read_classes
 from nl_jax.weights import save, save_own
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to export", required=True)
-PATH = flags.DEFINE_string("path", None, "the file to write: .pyth, or .safetensors of any network", required=True)
+PATH = flags.DEFINE_string("path", None, "the file to write: .pyth, or .safetensors for any network", required=True)
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def write(extractor: Extractor, arguments: list[str], out: Path, every: float = 
     videos = _videos(arguments, out)
     waiting = [video for video in videos if video[2] or not video[1].exists()]
     console = Console(highlight=False)
-    console.print(f"{len(videos)} videos, {len(videos) - len(waiting)} of them done before; layer {extractor.layer}")
+    console.print(f"{len(videos)} videos, {len(videos) - len(waiting)} of them already done; layer {extractor.layer}")
     bad = []
     with Progress(console=console) as progress:
         for name, path, problem in progress.track(waiting, description="videos"):
@@ -80,11 +80,11 @@ def _videos(arguments: list[str], out: Path) -> list[tuple[str, Path, str]]:
     videos = []
     for name, relative, problem in named_videos(arguments):
         if is_stream(name):
-            raise InputError(f"{name}: a camera has no end; features are those of files")
+            raise InputError(f"{name}: a camera has no end; give files")
         path = out / f"{relative}.npz"
         if not problem:
             if path in found:
-                raise InputError(f"{found[path]} and {name} would both be {path}; give the folder above both")
+                raise InputError(f"{found[path]} and {name} would both write {path}; give the folder above both")
             found[path] = name
         videos.append((name, path, problem))
     return videos

@@ -19,14 +19,14 @@ from nl_jax.places import check_local, place
 from nl_jax.runs.features import Extractor
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
-MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo), in its place")
-BEST = flags.DEFINE_bool("best", False, "the checkpoint that was best in validation, not the newest")
-LAYER = flags.DEFINE_string("layer", "res5", "a stage, for its last layer, or a layer, such as res4_1_nonlocal")
-POOLED = flags.DEFINE_bool("pooled", True, "average over the frames and places of a clip")
-EVERY = flags.DEFINE_float("every", 0.0, "seconds from clip to clip, where that is more clips than in testing", 0)
-NUM_CLIPS = flags.DEFINE_integer("num_clips", None, "clips per video; as in testing by default", 1)
-NUM_CROPS = flags.DEFINE_integer("num_crops", None, "crops per clip, 1 or 3; as in testing by default", 1, 3)
-OUT = flags.DEFINE_string("out", None, "where the features go", required=True)
+MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo) instead of --workdir")
+BEST = flags.DEFINE_bool("best", False, "use the best checkpoint by validation, not the newest")
+LAYER = flags.DEFINE_string("layer", "res5", "a layer, such as res4_1_nonlocal, or a stage for its last layer")
+POOLED = flags.DEFINE_bool("pooled", True, "average over the frames and positions of a clip")
+EVERY = flags.DEFINE_float("every", 0.0, "seconds from clip to clip, if this gives more clips than testing", 0)
+NUM_CLIPS = flags.DEFINE_integer("num_clips", None, "clips per video; by default as in testing", 1)
+NUM_CROPS = flags.DEFINE_integer("num_crops", None, "crops per clip, 1 or 3; by default as in testing", 1, 3)
+OUT = flags.DEFINE_string("out", None, "directory of the features", required=True)
 
 
 def main(arguments: list[str]) -> None:

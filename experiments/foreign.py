@@ -19,12 +19,14 @@ from nl_jax.zoo.pretrained import pretrained
 EVERY_SOURCE = {**detector.SOURCES, **SOURCES}
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of the network", lock_config=True)
-SOURCE = flags.DEFINE_enum("source", None, EVERY_SOURCE, "whose file it is; told by the names in it by default")
-NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "classes of the network; the config's by default", 1)
-CLASSES = flags.DEFINE_string("classes", None, "a text file of class names, one a line; 0, 1, .. by default")
+SOURCE = flags.DEFINE_enum(
+    "source", None, EVERY_SOURCE, "program that wrote the file; by default the names of its arrays show it"
+)
+NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "number of classes; by default as in the config", 1)
+CLASSES = flags.DEFINE_string("classes", None, "a text file with one class name a line; by default 0, 1, ..")
 CHECK_GEOMETRY = flags.DEFINE_bool("check_geometry", True, "refuse weights that were trained with another geometry")
-INFLATE_2D = flags.DEFINE_bool("inflate_2d", False, "inflate kernels of one plane in time, as torchvision's always are")
-MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo), which needs none of the flags above")
+INFLATE_2D = flags.DEFINE_bool("inflate_2d", False, "inflate 2-D kernels in time; always done for torchvision")
+MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo); it needs none of the flags above")
 
 
 def import_network(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict, tuple[str, ...], Report]:
@@ -42,7 +44,9 @@ def import_network(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict
     if MODEL.value is not None:
         return _published(path)
     if CONFIG.value is None or path is None:
-        raise InputError("a file of weights needs --config, the network in it; a published network needs --model alone")
+        raise InputError(
+            "a file of weights needs --config, which describes its network; a published network needs only --model"
+        )
     config = CONFIG.value
     classes = _classes(config.num_classes)
     config.num_classes = len(classes)
@@ -55,7 +59,7 @@ def import_network(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict
 def _published(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict, tuple[str, ...], Report]:
     """Returns the network of --model from `path` or from the cache, with the full config of its row."""
     if CONFIG.value is not None or SOURCE.value is not None:
-        raise InputError("--model says what the network is, and whose: leave out --config and --source")
+        raise InputError("--model already gives the network and its source: leave out --config and --source")
     found = pretrained(MODEL.value, path)
     return found.model, config_of_row(found.entry), found.classes, found.report
 
@@ -119,14 +123,14 @@ def _classes(in_config: int) -> tuple[str, ...]:
     count = NUM_CLASSES.value
     if CLASSES.value is None:
         if not (count or in_config):
-            raise InputError("--num_classes: how many? The config does not say")
+            raise InputError("--num_classes is not given, and the config has no number of classes")
         return tuple(map(str, range(count or in_config)))
     path = Path(CLASSES.value)
     if not path.is_file():
         raise InputError(f"--classes: there is no file {path}")
     names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
     if not names or len(set(names)) < len(names):
-        raise InputError(f"--classes: {path} has {len(names)} names, {len(set(names))} of them different")
+        raise InputError(f"--classes: {path} has {len(names)} names, and only {len(set(names))} of them are different")
     if count not in (None, len(names)):
         raise InputError(f"--num_classes={count}, but {path} has {len(names)} names")
     return names

@@ -27,11 +27,11 @@ def named_videos(arguments: list[str]) -> Iterator[tuple[str, str, str]]:
             names = [os.path.basename(os.path.abspath(argument)) if name == "." else name for name in names]
             problem = "the folder has no videos"
             if pictures := sum(is_picture(file.name) for file in others):
-                print(f"{argument}: {pictures} still pictures beside videos are left out", file=sys.stderr)
+                print(f"{argument}: {pictures} still pictures among videos are left out", file=sys.stderr)
         else:
             found = sorted(file for file in glob.glob(argument, recursive=True) if not os.path.isdir(file))
             names = [os.path.basename(file) for file in found]
-            problem = "nothing fits the pattern" if glob.has_magic(argument) else "there is no such file"
+            problem = "no file matches the pattern" if glob.has_magic(argument) else "there is no such file"
         yield from ((file, name, "") for file, name in zip(found, names, strict=True))
         if not found:
             yield argument, argument, problem

@@ -42,18 +42,31 @@ from nl_jax.zoo import find
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "weights of another program; with --config or --model")
-BEST = flags.DEFINE_bool("best", False, "the checkpoint that was best in validation, not the newest")
+BEST = flags.DEFINE_bool("best", False, "use the best checkpoint by validation, not the newest")
 EVERY = flags.DEFINE_float(
-    "every", None, "seconds from clip to clip; 10 where that is more clips than in testing, no gap in a stream", 0
+    "every",
+    None,
+    "seconds from clip to clip; by default 10 if this gives more clips than testing, and no gap in a stream",
+    0,
 )
-SECONDS = flags.DEFINE_float("seconds", 0.0, "after which a camera or standard input is left; 0 is at its end", 0)
+SECONDS = flags.DEFINE_float("seconds", 0.0, "maximum time of a camera or standard input; 0 reads to the end", 0)
 TOP = flags.DEFINE_integer("top", 5, "classes shown", lower_bound=1)
-MIN_SCORE = flags.DEFINE_float("min_score", 0.5, "of detection: objects of a lower score are left out", 0, 1)
-MULTI_LABEL = flags.DEFINE_bool("multi_label", None, "sigmoids, the highest of all clips; as in the run by default")
-JSON = flags.DEFINE_bool("json", False, "a line of JSON for every video, and nothing else, on standard output")
-OUT = flags.DEFINE_string("out", None, "a directory for pictures: scores over time, and what the surest clip looks at")
-BLOCK = flags.DEFINE_string("block", None, "of the picture, such as res3_1_nonlocal; the last by default")
-POSITION = flags.DEFINE_list("position", None, "frame,row,column of the block's input; by default the average")
+MIN_SCORE = flags.DEFINE_float("min_score", 0.5, "detection: minimum score of an object", 0, 1)
+MULTI_LABEL = flags.DEFINE_bool(
+    "multi_label",
+    None,
+    "a video has several classes: sigmoids, and the maximum over the clips; by default as in the run",
+)
+JSON = flags.DEFINE_bool("json", False, "print a line of JSON for every video, and nothing else, to standard output")
+OUT = flags.DEFINE_string(
+    "out", None, "directory of pictures: scores over time, and the attention of the clip with the highest score"
+)
+BLOCK = flags.DEFINE_string(
+    "block", None, "block of the attention picture, such as res3_1_nonlocal; by default the last"
+)
+POSITION = flags.DEFINE_list(
+    "position", None, "frame,row,column of the block's input; by default the mean over all positions"
+)
 flags.adopt_module_key_flags(foreign)
 
 
@@ -119,7 +132,7 @@ def _predictor() -> Predictor:
         raise InputError("give one of --workdir, --model and --checkpoint, the network to use")
     if WORKDIR.value is not None:
         if foreign.CONFIG.value is not None or foreign.SOURCE.value is not None:
-            raise InputError("--config and --source go with --checkpoint; a workdir has its own")
+            raise InputError("--config and --source need --checkpoint; a workdir has its own config")
         return Predictor.of_workdir(place("--workdir", WORKDIR.value), best=BEST.value, multi_label=MULTI_LABEL.value)
     if foreign.MODEL.value is not None and MULTI_LABEL.value is None:
         return Predictor.from_pretrained(foreign.MODEL.value, CHECKPOINT.value)

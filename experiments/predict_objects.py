@@ -87,7 +87,7 @@ def _files(arguments: list[str]) -> Iterator[tuple[str, str]]:
     """Yields (file, "") of every named image and video, or (argument, why it has none)."""
     for argument in arguments:
         if is_stream(argument):
-            raise InputError(f"{argument}: a camera has no end; detection takes images, videos and folders of them")
+            raise InputError(f"{argument}: a camera has no end; give images, videos or folders of them for detection")
         if os.path.isfile(argument):
             yield argument, ""
         elif os.path.isdir(argument):

@@ -87,7 +87,7 @@ def watch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns windows (n,t,c) of the watch, their exercises (n,), and the folds (n,) of the people."""
     package = importlib.util.find_spec("seglearn")
     if package is None:
-        raise InputError("watch needs the recordings that seglearn ships: pip install -e .[real_data]")
+        raise InputError("watch needs the recordings of seglearn: pip install -e .[real_data]")
     path = Path(package.submodule_search_locations[0]) / "data" / "watch_dataset.npy"
     recordings = np.load(path, allow_pickle=True).item()  # read without seglearn, whose import needs more packages
     windows, labels, folds = [], [], []
@@ -131,7 +131,7 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
     try:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is no whole gzip file: {error}") from error
+        raise InputError(f"{path} is not a complete gzip file: {error}") from error
     start = 4 + 4 * axes
     if content[:4] != bytes([0, 0, 8, axes]) or len(content) < start:
         raise InputError(f"{path} begins with {content[:4].hex()}, valid is 000008{axes:02} and {axes} lengths")
@@ -216,7 +216,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("data", choices=tuple(DATA))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--data_dir", type=local_path, default=FASHION, help="folder of the four files of fashion")
+    parser.add_argument(
+        "--data_dir", type=local_path, default=FASHION, help="folder of the four files of Fashion-MNIST"
+    )
     parser.add_argument("--out", type=local_path, default=Path("results"), help="folder of the JSON file")
     arguments = parser.parse_args(argv)
     try:

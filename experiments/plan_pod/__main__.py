@@ -22,14 +22,20 @@ from nl_jax.training.task import Example, Task
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of a config", lock_config=True)
 TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:4x4, v6e:16x16, v5p:2x2x2, ..; h200:8, h100:8, a100:8 or gpu:8")
 PER_CHIP = flags.DEFINE_list(
-    "batch_per_chip", None, "examples of the batch, instead of config.batch_size; several, by commas, with --search"
+    "batch_per_chip",
+    None,
+    "examples per chip, instead of config.batch_size; several, separated by commas, with --search",
 )
-MESH = flags.DEFINE_multi_string("mesh", [], "instead of config.mesh, such as fsdp=4; several with --search")
-REMAT = flags.DEFINE_list("remat", None, "stages joined by +, or none, instead of config.model.remat; several likewise")
-SEARCH = flags.DEFINE_bool("search", False, "try every combination of the three above, and print a table")
+MESH = flags.DEFINE_multi_string(
+    "mesh", [], "sizes of mesh axes, instead of config.mesh, such as fsdp=4; several with --search"
+)
+REMAT = flags.DEFINE_list(
+    "remat", None, "stages joined by +, or none, instead of config.model.remat; several with --search"
+)
+SEARCH = flags.DEFINE_bool("search", False, "try every combination of the three flags above, and print a table")
 LARGEST = flags.DEFINE_bool("largest", False, "compile until the largest batch that fits is known")
-NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "where neither config nor data says so")
-EFFICIENCY = flags.DEFINE_float("efficiency", 0.4, "assumed share of the published peaks", 0.01, 1.0)
+NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "number of classes, if the config and the data do not give it")
+EFFICIENCY = flags.DEFINE_float("efficiency", 0.4, "assumed fraction of the published peaks", 0.01, 1.0)
 OUT = flags.DEFINE_string("out", None, "a JSON file for all figures")
 flags.mark_flags_as_required(["config", "topology"])
 
@@ -49,8 +55,8 @@ def main() -> None:
         raise InputError("--largest and --search are both given; choose one")
     if LARGEST.value and pod.platform == "gpu":
         raise InputError(
-            f"--largest has to compile, and for {pod.name} the compiler needs the GPU: plan without it; there train "
-            "a few steps (--config.steps=3) with rising --config.batch_size"
+            f"--largest has to compile, and for {pod.name} the compiler needs the GPU: plan without --largest, and on "
+            "the GPU train a few steps (--config.steps=3) with increasing --config.batch_size"
         )
     if SEARCH.value:
         plans = search.every(config, pod, sizes, settings)
@@ -77,7 +83,7 @@ def _sizes(task: Task) -> tuple[int, Example]:
     try:
         dataset = task.open_split("train")
     except InputError as error:
-        raise InputError(f"num_classes=0 takes what the data has, or give --num_classes: {error}") from error
+        raise InputError(f"num_classes=0 takes the number from the data, or give --num_classes: {error}") from error
     return len(dataset.classes), task.example_shapes()
 
 
@@ -86,7 +92,7 @@ def _settings(config: ConfigDict) -> list[search.Setting]:
     batch_per_chip = PER_CHIP.value or (SEARCHED_PER_CHIP if SEARCH.value else [])
     remat = REMAT.value or (SEARCHED_REMAT if SEARCH.value else [])
     if bad := [value for value in batch_per_chip if not value.isdigit() or not int(value)]:
-        raise InputError(f"--batch_per_chip={bad[0]!r} is no number; give whole numbers from 1")
+        raise InputError(f"--batch_per_chip={bad[0]!r} is not a number; give integers from 1")
     combinations = itertools.product(
         [command_line.mesh_axes(given) for given in MESH.value] or [None],
         [() if value == "none" else tuple(value.split("+")) for value in remat] or [None],

@@ -232,5 +232,5 @@ def _stand_ins(count: int) -> tuple[jax.Device, ...]:
         pass  # JAX has already started with a fixed number of devices
     found = tuple(jax.devices("cpu")[:count])
     if len(found) < count:
-        raise InputError(f"{count} devices were asked for, and JAX has been started with {len(found)} here")
+        raise InputError(f"{count} devices are needed, and JAX has already started with {len(found)}")
     return found

@@ -87,12 +87,12 @@ def largest(plans: list[Plan]) -> None:
 
 def _verdict(plan: Plan) -> str:
     if plan.fits is None:
-        return "whether it fits is known only to the compiler, which needs the GPU"
+        return "only the compiler knows whether it fits, and the compiler needs the GPU"
     if not plan.fits:
         return f"[bold]does not fit[/bold]{': ' + ' '.join(plan.error.split())[:300] if plan.error else ''}"
     return (
-        f"[bold]fits[/bold], with {(plan.limit - plan.needed) / GIB:.2f} GiB to spare; if what is not the state grows "
-        f"with the batch, {plan.batch_that_fits()} {plan.unit}s a chip fit (--largest compiles to know)"
+        f"[bold]fits[/bold], with {(plan.limit - plan.needed) / GIB:.2f} GiB to spare; if all memory except the state "
+        f"grows with the batch, {plan.batch_that_fits()} {plan.unit}s a chip fit (--largest compiles to check)"
     )
 
 
@@ -103,7 +103,7 @@ def _speed(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
         + (f"; memory traffic {plan.moved / 1e9:.1f} GB" if plan.moved else "")
     )
     if not pod.chip:
-        return _console.print("of a GPU of no given kind no peak is known; a100:8 and h100:8 are")
+        return _console.print("the peak of this GPU is not known; give a kind of GPU such as a100:8 or h100:8")
     if plan.fits is False:
         return None
     for name, seconds in plan.seconds(pod.chip, dtype).items():
@@ -121,8 +121,8 @@ def _speed(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
 def _assumptions(dtype: str, efficiency: float) -> None:
     _console.print(
         "assumed: arithmetic, memory and links work at the same time, each at its published peak; products of "
-        f"{dtype} at JAX's default precision; collectives go around a ring over all links of a chip; the compiler's "
-        f"counts, which take a loop once; input is never waited for. --efficiency={efficiency:g} is a guess, not a "
+        f"{dtype} at JAX's default precision; collectives go around a ring over all links of a chip; the compiler "
+        f"counts a loop once; a step never waits for input. --efficiency={efficiency:g} is a guess, not a "
         "measurement."
     )
 

@@ -91,5 +91,5 @@ def test_a_command_goes_on_where_it_stopped_and_lists_bad_videos(config, model, 
     extractor.pooled = False
     with pytest.raises(InputError, match="holds other features: pooled was True and is now False"):
         feature_files.write(extractor, [str(videos)], out)
-    with pytest.raises(InputError, match=r"would both be .*clip\.mp4\.npz; give the folder above both"):
+    with pytest.raises(InputError, match=r"would both write .*clip\.mp4\.npz; give the folder above both"):
         feature_files._videos([str(videos / label / "clip.mp4") for label in ("flower", "pagoda")], out)

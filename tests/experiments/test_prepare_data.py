@@ -84,7 +84,7 @@ def test_killed_twice_and_finished_equals_uninterrupted(source, tmp_path):
     said, _ = last.communicate(timeout=300)
     assert last.returncode == 0
     assert kept[0].items() <= kept[1].items() and len(kept[1]) >= 9
-    assert int(re.search(r"(\d+) of 17 videos were done already", said).group(1)) >= len(kept[1])
+    assert int(re.search(r"(\d+) of 17 videos were already done", said).group(1)) >= len(kept[1])
     assert not cache.exists() and not unfinished.exists()
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
     index = [file.read_bytes() for file in sorted(tmp_path.glob("*/video_folder/*/1.0.0/videos_train.csv"))]

@@ -29,7 +29,7 @@ def test_a_sound_file_is_read_whole_and_nothing_is_told(coco_set):
 
 
 def first(name, **fields):
-    """A change of the first entry of a list; a field that is ... is taken away."""
+    """Returns a change of the first entry of a list. A field with the value ... is removed."""
 
     def change(content, folder):
         entry = content[name][0]
@@ -55,7 +55,7 @@ def add(name, entry):
 
 TRIANGLE = [10, 10, 40, 10, 10, 40]
 # ruff: noqa: E501
-DAMAGE = {  # what is done: (the change, kind, words of the message, annotations that are left of 4)
+DAMAGE = {  # name: (the change, kind of fault, a part of the message, annotations that are left of 4)
     "a category that is not listed": (annotation(category_id=3), "unknown category", "category_id 3, valid is one of [2, 7]", 3),
     "a category as text": (annotation(category_id="2"), "entry", "category_id '2', valid is an integer", 3),
     "a category with a fraction": (annotation(category_id=2.5), "entry", "category_id 2.5, valid is an integer", 3),
@@ -211,7 +211,7 @@ def test_damaged_keypoints_are_named(coco_set, value, words):
 
 
 def test_categories_have_keypoints_of_their_own(coco_set):
-    """Those of one name are one keypoint; a category may have none."""
+    """Keypoints with the same name are one keypoint. A category may have none."""
 
     def change(content, folder):
         with_keypoints(content, folder)

@@ -15,7 +15,7 @@ SIZES = {"short_sides": (64,), "long_side": 96, "test_short_side": 64, "max_boxe
 
 @pytest.fixture
 def prepared(coco_set, tmp_path):
-    """The folder, its annotation file, and the directory of the prepared data set, one image of which is missing."""
+    """The folder, its annotation file, and the directory of the prepared dataset. One image file is missing."""
 
     def damage(content, folder):
         (folder / "square.jpg").unlink()

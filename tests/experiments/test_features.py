@@ -1,4 +1,4 @@
-"""Features of videos: those of the network, one file a video, resumed, bad videos listed."""
+"""Features of videos: equal to the network's, one file a video, resumed, with a list of bad videos."""
 
 import csv
 import json

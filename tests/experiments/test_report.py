@@ -1,4 +1,4 @@
-"""The report on made-up runs, whose curves and mistakes are known, as a page and as a browser shows it."""
+"""The report on invented runs with known curves and mistakes, as a page and in a browser."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ def loss(step: int) -> float:
 
 
 def make_run(path, *, mistakes: dict[int, int], rate: float):
-    """A workdir of the quickstart; `mistakes` says how many videos of a class are taken for the next one."""
+    """Makes a workdir of the quickstart. `mistakes` is {class: number of videos taken for the next class}."""
     config = quickstart.get_config().unlock()
     config.data.test_size = VIDEOS
     config.optimizer.learning_rate = rate
@@ -127,7 +127,10 @@ def test_the_misses_and_the_false_alarms_of_a_detector(tmp_path):
     of = {number: [one for one in truth["annotations"] if one["image_id"] == number] for number in range(3)}
     sure = [{name: one[name] for name in ("image_id", "category_id", "bbox")} | {"score": 0.9} for one in of[0] + of[1]]
     wrong = of[1][0]["category_id"] % 4 + 1
-    sure[len(of[0])] |= {"category_id": wrong, "score": 0.95}  # one has another name; those of image 2 are not found
+    sure[len(of[0])] |= {
+        "category_id": wrong,
+        "score": 0.95,
+    }  # one has the wrong class; the objects of image 2 are not found
     nowhere = sure[0] | {"bbox": [88.0, 40.0, 12.0, 12.0], "score": 0.7}
     twice = sure[1] | {"score": 0.6}
     (path := tmp_path / "run").mkdir()
@@ -139,7 +142,7 @@ def test_the_misses_and_the_false_alarms_of_a_detector(tmp_path):
     workdir.write_json(path / "results.json", {"box_ap": 0.4, "box_ap_small": 0.375} | facts)
     (run,) = read_runs([str(path)])
     found = Objects(run, show=20)
-    assert [name for name, _ in found.by_class] == ["blue", "red", "yellow", "green"]  # the lowest first, none last
+    assert [name for name, _ in found.by_class] == ["blue", "red", "yellow", "green"]  # the lowest AP first, no AP last
     assert found.by_size[0][1] == [0.375, None] and not found.reason
     names = dict(enumerate(dataset.classes, 1))
     right = names[of[1][0]["category_id"]]
@@ -196,7 +199,7 @@ def test_what_is_no_run_is_named(runs, tmp_path):
         read_runs([str(tmp_path / "run")])
 
 
-# Written into a copy of the page: where its parts are on screen, and that the console is heard.
+# A script in a copy of the page. It measures the positions of the parts on the screen and reads the console.
 MEASURE = """<script>
 const box = e => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.width, r.height]; };
 const chart = document.querySelector('[data-chart="Loss in training"]');
@@ -236,7 +239,7 @@ def test_a_browser_shows_the_curve_and_the_confusion_where_they_must_be(runs, pa
     assert found["images"] and min(found["images"]) > 64
 
     def place(ticks, axis, value):
-        """The pixel of a value, from where two ticks are on screen."""
+        """Returns the pixel of a value, from the positions of two ticks on the screen."""
         (low, at_low), (high, at_high) = ((float(text.replace(",", "")), box[axis]) for text, box in ticks)
         return at_low + (at_high - at_low) * (value - low) / (high - low)
 
@@ -244,7 +247,7 @@ def test_a_browser_shows_the_curve_and_the_confusion_where_they_must_be(runs, pa
     for step in (300, 1000, 1700):
         x = round(place([("0", found["x"]["0"]), ("2,000", found["x"]["2,000"])], 0, step))
         y = round(place([("0", found["y"]["0"]), ("2", found["y"]["2"])], 1, loss(step)))
-        # Both runs have this curve: the second lies over the first.
+        # Both runs have this curve, and the second line covers the first.
         near = pixels[y - 3 : y + 4, x - 3 : x + 4].reshape(-1, 3)
         far = pixels[y - 40 : y - 12, x + 2 : x + 8].reshape(-1, 3)
         line = line_colour(near, pixels[2, 2])
@@ -257,7 +260,7 @@ def test_a_browser_shows_the_curve_and_the_confusion_where_they_must_be(runs, pa
     side = width / len(confusion)
     depth = np.zeros(confusion.shape)
     for row, column in np.ndindex(confusion.shape):
-        # Beside the number in the middle of the cell.
+        # A point next to the number in the middle of the cell.
         y, x = round(top + (row + 0.15) * height / len(confusion)), round(left + (column + 0.15) * side)
         depth[row, column] = np.abs(pixels[y, x] - pixels[2, 2]).sum()
     shares = confusion / confusion.sum(axis=1, keepdims=True)
@@ -289,5 +292,5 @@ def test_long_names_of_classes_lie_within_the_drawing_of_the_confusion(runs, tmp
 
 
 def line_colour(near: np.ndarray, ground: np.ndarray) -> np.ndarray:
-    """Of some pixels the one that is least like the ground."""
+    """Returns the pixel that differs most from the background."""
     return near[np.abs(near - ground).sum(axis=1).argmax()]

@@ -5,8 +5,8 @@
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
 Result of the paper: non-local C2D with five blocks is the most accurate. It has 1.2x the parameters and 1.2x the FLOPs
-of C2D (43.2M, 34.2G). I3D 3x3x3 has 1.5x and 1.8x, and I3D 3x1x1 has 1.2x and 1.5x.
-`tests/models/test_summary.py` tests that the networks here have the same ratios.
+of C2D (43.2M, 34.2G). I3D 3x3x3 has 1.5x and 1.8x, and I3D 3x1x1 has 1.2x and 1.5x. `tests/models/test_summary.py`
+tests that the networks here have the same ratios.
 
 Cost of a row: 19.1 to 33.7 device-hours, after 19.0 for the images. `python -m experiments.reproduce 2e --plan`
 computes it from the operations, for a TPU v5e at an assumed 40% of its published peak. With the flag `laptop` a row

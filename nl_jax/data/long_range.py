@@ -5,13 +5,13 @@ different and have four different tints. The cue has the tint of one of them. Ea
 a few frames. The label is the digit that has the tint of the cue: a red disc, before or after the digits, asks "which
 digit was red?".
 
-No single frame and no sum over frames holds the answer. A network that looks at each frame alone and averages (C2D)
-can know that a red 3, a blue 2, a green 0, a yellow 1 and a blue disc were shown. The disc adds the same amount to the
+No single frame and no sum over frames holds the answer. A network that looks at each frame alone and averages (C2D) can
+know that a red 3, a blue 2, a green 0, a yellow 1 and a blue disc were shown. The disc adds the same amount to the
 average for all digits. All digits and tints are equally likely, so a linear classifier of that sum can at best name one
-of the four digits: it is right one time in four. The answer needs a product of features at two positions. A
-non-local block computes this product: a digit finds the cue of its own tint, or the cue finds its digit. As in the
-paper, the network starts from one that was trained on still images (`images=True`). These images show single digits and
-discs, and their label is the kind and the tint.
+of the four digits: it is right one time in four. The answer needs a product of features at two positions. A non-local
+block computes this product: a digit finds the cue of its own tint, or the cue finds its digit. As in the paper, the
+network starts from one that was trained on still images (`images=True`). These images show single digits and discs, and
+their label is the kind and the tint.
 
 The digits are the 1797 that scikit-learn ships (UCI optical recognition of handwritten digits, 8 x 8). Training,
 validation and test use different samples.

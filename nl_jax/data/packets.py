@@ -5,9 +5,9 @@ nothing: a browser's recorder, a live stream or a camera writes the header befor
 frames that are really there. Each process reads the index of a file once and keeps it.
 
 The presentation times of the packets give the numbers of their frames, if these times can be trusted. They cannot be
-trusted in AVI with H.264 and B-frames, in files copied from AVI, in Windows Media and in joined streams. There
-the times are in decoding order, or in no order. These files are decoded from the start, and the index keeps the
-frame numbers that decoding finds.
+trusted in AVI with H.264 and B-frames, in files copied from AVI, in Windows Media and in joined streams. There the
+times are in decoding order, or in no order. These files are decoded from the start, and the index keeps the frame
+numbers that decoding finds.
 """
 
 import os

@@ -63,7 +63,7 @@ def test_lines_without_a_label_need_no_times(source):
     ("change", "message"),
     [
         ({"annotations/train.csv": "label,youtube_id,time_start\n"}, r"train\.csv, line 1: .*time_end"),
-        ({"annotations/train.csv": KINETICS["annotations/train.csv"] + "a,b\n"}, r"train\.csv, line 5: found another"),
+        ({"annotations/train.csv": KINETICS["annotations/train.csv"] + "a,b\n"}, r"train\.csv, line 5: the number"),
         ({"annotations/train.csv": KINETICS["annotations/train.csv"] + "zumba,g,x,11,train\n"}, "line 5: .*'x'"),
         ({"annotations/validate.csv": "label,youtube_id,time_start,time_end\njump,h,1,2\n"}, "'jump'"),
         ({"annotations/train.csv": "label,youtube_id,time_start,time_end\nzumba,a,1,2\n"}, "has 1 classes, valid is 2"),

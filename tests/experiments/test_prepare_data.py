@@ -91,7 +91,7 @@ def test_killed_twice_and_finished_equals_uninterrupted(source, tmp_path):
     assert len(index) == 2 and index[0] == index[1]
 
     again = run(f"--source={source}", f"--data_dir={tmp_path / 'whole'}")
-    assert again.returncode == 0 and "is prepared already" in again.stdout
+    assert again.returncode == 0 and "is already prepared" in again.stdout
 
 
 def test_check_accounts_for_every_file(source, tmp_path):

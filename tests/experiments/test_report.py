@@ -116,7 +116,7 @@ def test_videos_with_several_labels_have_an_average_precision(runs, tmp_path):
     assert by_class.measure == "average precision" and by_class.confusion is None
     (hardest,) = by_class.hardest(1, 1)
     assert hardest.figure == by_class.figures[int(hardest.name)] == by_class.figures.min() < 1
-    assert "where it scores lowest" in render(found, "several")
+    assert "videos with the lowest score" in render(found, "several")
 
 
 def test_the_misses_and_the_false_alarms_of_a_detector(tmp_path):
@@ -127,10 +127,7 @@ def test_the_misses_and_the_false_alarms_of_a_detector(tmp_path):
     of = {number: [one for one in truth["annotations"] if one["image_id"] == number] for number in range(3)}
     sure = [{name: one[name] for name in ("image_id", "category_id", "bbox")} | {"score": 0.9} for one in of[0] + of[1]]
     wrong = of[1][0]["category_id"] % 4 + 1
-    sure[len(of[0])] |= {
-        "category_id": wrong,
-        "score": 0.95,
-    }  # one has the wrong class; the objects of image 2 are not found
+    sure[len(of[0])] |= {"category_id": wrong, "score": 0.95}  # one has the wrong class; those of image 2 are not found
     nowhere = sure[0] | {"bbox": [88.0, 40.0, 12.0, 12.0], "score": 0.7}
     twice = sure[1] | {"score": 0.6}
     (path := tmp_path / "run").mkdir()
@@ -152,7 +149,7 @@ def test_the_misses_and_the_false_alarms_of_a_detector(tmp_path):
         + [f"{right}, not found; taken for {names[wrong]} (95.0%)"]
     )
     assert [(mistake.name, mistake.text) for mistake in found.false_alarms] == [
-        ("1", f"{names[wrong]} (95.0%), where {right} is: IoU 1.00"),
+        ("1", f"{names[wrong]} (95.0%), at an object of class {right}: IoU 1.00"),
         ("0", f"{names[sure[0]['category_id']]} (70.0%), at a place without an object"),
         ("0", f"{names[sure[1]['category_id']]} (60.0%): IoU 1.00, found twice"),
     ]

@@ -1,17 +1,17 @@
-"""A detector for a data set of your own in COCO's format: a folder of images and an annotation file.
+"""A detector for your own dataset in COCO's format: a folder of images and an annotation file.
 
     python -m experiments.train --config=configs/coco.py --workdir=runs/mine \\
         --config.data.train=IMAGES:train.json --config.data.validation=IMAGES:val.json \\
         --config.start.workdir=runs/detector
 
-Without `data.validation` and `data.test` the figures are those of the training images, and say so. `start.workdir` is
-a network to fine-tune, made by `experiments.import_weights` from a file of torchvision, detectron2 or mmdetection
-(docs/detection.md), or a finished run. The rows:
+Without `data.validation` and `data.test` the figures are measured on the training images, and the output says so.
+`start.workdir` is a network to fine-tune: a finished run, or a workdir that `experiments.import_weights` made from a
+file of torchvision, detectron2 or mmdetection (docs/detection.md). The rows:
 
 | row | network |
 |---|---|
 | `block`, `baseline` | Mask R-CNN R50-FPN, with and without a non-local block |
-| `small` | one a laptop can train from scratch, on images of 256 pixels |
+| `small` | a network that a laptop can train from scratch, on images of 256 pixels |
 """
 
 from configs import common
@@ -49,7 +49,7 @@ ROWS = {
         "optimizer.warmup_start": 0.0,
     },
 }
-# A fine-tuning: a tenth of the usual rate, and steps for some hundreds of images.
+# Fine-tuning: a tenth of the usual learning rate, and a number of steps for a few hundred images.
 SHORT = {
     "steps": 2000,
     "batch_size": 4,

@@ -1,9 +1,9 @@
-"""A small network for a folder of your own videos: one sub-folder per class, or a CSV of path,label.
+"""A small network for your own videos: a folder with one sub-folder per class, or a CSV file of `path,label` lines.
 
     python -m experiments.train --config=configs/folder.py --workdir=runs/folder --config.data.train=VIDEOS
 
-Without `data.validation` and `data.test` the figures are those of the training videos, and say so. The rows are the
-same network without non-local blocks and without temporal kernels.
+Without `data.validation` and `data.test` the figures are measured on the training videos, and the output says so. The
+rows are the same network with and without non-local blocks, and with and without temporal kernels.
 """
 
 from configs import common

@@ -1,20 +1,20 @@
-"""The flag `laptop`: a row of the tables as a small network on the embedded task, minutes on one core.
+"""The flag `laptop`: a row of the tables as a small network on the embedded task, in minutes on one core.
 
     python -m experiments.train --config=configs/table2a.py:concatenation,laptop --workdir=runs/concatenation
 
-What a row is about stays: the pairwise function, the stage, how many blocks, the axes, the inflated kernels, the longer
-clip, the start from images and from shorter clips. What becomes small:
+The subject of a row stays: the pairwise function, the stage, the number of blocks, the axes, the inflated kernels, the
+longer clip, the start from images and from shorter clips. These things become smaller:
 
-| full scale | here |
+| full scale | with the flag `laptop` |
 |---|---|
 | Kinetics; ImageNet for the start | clips of `nl_jax.data.long_range`; its images |
-| 32 frames, 128 in table 2g and 3 | 4 frames, 16 |
+| 32 frames; 128 in tables 2g and 3 | 4 frames; 16 |
 | ResNet-50: residual blocks (3, 4, 6, 3), width 64 | (1, 2, 3, 1), width 8 |
 | ResNet-101: (3, 4, 23, 3) | (1, 2, 6, 1) |
 | 1 block: before the last residual block of res4 | the same |
-| 5 blocks: after every other residual block of res3 and res4 | after every one of res3 and res4: five too |
-| 10 blocks: after every one of res3 and res4 | after every one of the network: seven, ten in the deeper one |
-| a block in one stage, before its last residual block | the same; after it where the stage has only one |
+| 5 blocks: after every other residual block of res3 and res4 | after every residual block of res3 and res4: also five |
+| 10 blocks: after every residual block of res3 and res4 | after every residual block: seven; ten in the deeper one |
+| a block in one stage, before its last residual block | the same; after it if the stage has only one |
 """
 
 from ml_collections import ConfigDict
@@ -33,7 +33,7 @@ IMAGES = {
     "optimizer.classifier_rate": 1.0,
     "optimizer.warmup_steps": 30,
 }
-# From the network of short clips, as in table 2g: batch norm frozen, a quarter of the rate, fewer clips.
+# As in table 2g: starts from the network of short clips, with frozen batch norm, a quarter of the rate, fewer clips.
 LONG = {
     "steps": 200,
     "batch_size": 16,
@@ -47,16 +47,20 @@ KEPT = ("model.inflate", "model.norm", *BLOCK_KEPT, "paper")
 
 
 def counterpart(row: dict) -> ConfigDict:
-    """The small config that stands for a row of the tables, given by its changes to the paper's recipe."""
+    """Returns the small config of a row of the tables.
+
+    Args:
+        row: the changes that the row makes to the paper's recipe.
+    """
     depth = row.get("model.depth", 50)
     blocks = row.get("model.blocks_per_stage") or BLOCKS_PER_STAGE[depth]
     changes = {name: row[name] for name in KEPT if name in row} | {"model.blocks_per_stage": blocks}
     if after := _after(row, depth, blocks):
         changes |= {f"model.nonlocal_blocks.{stage}": positions for stage, positions in after.items()}
-        changes["model.nonlocal_options.scale"] = "rsqrt_d"  # or the softmax of a new block is nearly one-hot
+        changes["model.nonlocal_options.scale"] = "rsqrt_d"  # without it the softmax of a new block is nearly one-hot
     if stage := row.get("start.stage"):
         changes["start.stage"] = f"{stage},laptop"
-    if "model.inflate" in row:  # here every frame shows another thing: a mean over planes would blend them
+    if "model.inflate" in row:  # every frame shows another thing, and a mean over planes would blend them
         changes["start.planes"] = "center"
     frames = row.get("data.frames", 32)
     if frames == 1:
@@ -68,7 +72,7 @@ def counterpart(row: dict) -> ConfigDict:
 
 
 def _after(row: dict, depth: int, blocks: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """Stage to the residual blocks that a non-local block follows."""
+    """Returns, for each stage, the residual blocks that a non-local block follows."""
     named = {f"res{i}": count for i, count in enumerate(blocks, start=2)}
     before_last = {stage: (max(0, count - 2),) for stage, count in named.items()}
     preset = row.get("model.nonlocal_preset", 0)
@@ -82,6 +86,7 @@ def _after(row: dict, depth: int, blocks: tuple[int, ...]) -> dict[str, tuple[in
 
 
 def recipe() -> ConfigDict:
+    """Returns the recipe of all small networks."""
     config = common.base()
     config.data = common.long_range_data()
     config.data.kinds = 3

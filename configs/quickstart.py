@@ -1,9 +1,9 @@
-"""The embedded task in a few minutes on two cores: what non-local blocks are for.
+"""The embedded task, in a few minutes on two cores: it shows the purpose of non-local blocks.
 
     python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
 
-A network is trained on single images first, then, with two non-local blocks after res3, on clips whose label depends
-on two places far apart (see `nl_jax.data.long_range`). The row c2d is the same without blocks.
+A network is first trained on single images. Then, with two non-local blocks in res3, it is trained on clips whose label
+depends on two places far apart (see `nl_jax.data.long_range`). The row c2d is the same network without blocks.
 """
 
 from configs import common

@@ -1,14 +1,14 @@
-"""Table 2a: the pairwise function. One block before the last residual block of res4, C2D ResNet-50 on Kinetics.
+"""Table 2a: the pairwise function. C2D ResNet-50 on Kinetics, with one block before the last residual block of res4.
 
     python -m experiments.train --config=configs/table2a.py:embedded_gaussian --workdir=runs/table2a_embedded_gaussian \
         --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-The paper: the kinds of non-local operation perform alike, all better than the baseline.
+Result of the paper: all pairwise functions perform alike, and better than the baseline.
 
-Cost, planned from its operations by `python -m experiments.reproduce 2a --plan` for a TPU v5e at an assumed 40% of
-its published peak: 11.1 to 12.0 device-hours a row, after 10.0 for the images. With the flag `laptop` a row is a
-minute on one core (configs/laptop.py); what came of that is in docs/reproduction.md.
+Cost of a row: 11.1 to 12.0 device-hours, after 10.0 for the images. `python -m experiments.reproduce 2a --plan`
+computes it from the operations, for a TPU v5e at an assumed 40% of its published peak. With the flag `laptop` a row
+takes about a minute on one core (configs/laptop.py). docs/reproduction.md has the results of these small runs.
 """
 
 from configs import kinetics
@@ -16,6 +16,7 @@ from configs.kinetics import R50
 
 
 def one_block(pairwise: str) -> dict:
+    """Returns one non-local block with this pairwise function."""
     return {"model.nonlocal_preset": 1, "model.nonlocal_options.pairwise": pairwise}
 
 

@@ -1,14 +1,18 @@
-"""Table 2b: the stage. One embedded Gaussian block before the last residual block of one, C2D ResNet-50 on Kinetics.
+"""Table 2b: the stage of the block. C2D ResNet-50 on Kinetics, with one embedded Gaussian block in one stage.
+
+The non-local block is before the last residual block of the stage.
 
     python -m experiments.train --config=configs/table2b.py:res3 --workdir=runs/table2b_res3 \
         --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-The paper: res2, res3 and res4 gain alike, res5 (7 x 7 positions a frame) a little less.
+Result of the paper: a block in res2, res3 or res4 gives a similar gain. A block in res5 (7 x 7 positions a frame) gives
+a little less.
 
-Cost, planned from its operations by `python -m experiments.reproduce 2b --plan` for a TPU v5e at an assumed 40% of
-its published peak: 11.1 to 12.6, res2 36.0 device-hours a row, after 10.0 for the images. With the flag `laptop` a
-row is a minute on one core (configs/laptop.py); what came of that is in docs/reproduction.md.
+Cost of a row: 11.1 to 12.6 device-hours (36.0 for res2), after 10.0 for the images. `python -m experiments.reproduce
+2b --plan` computes it from the operations, for a TPU v5e at an assumed 40% of its published peak. With the flag
+`laptop` a row takes about a minute on one core (configs/laptop.py). docs/reproduction.md has the results of these
+small runs.
 """
 
 from configs import kinetics

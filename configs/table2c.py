@@ -1,15 +1,16 @@
-"""Table 2c: how many blocks. 1, 5 or 10 embedded Gaussian blocks in C2D ResNet-50 and -101 on Kinetics.
+"""Table 2c: the number of blocks. 1, 5 or 10 embedded Gaussian blocks in C2D ResNet-50 and -101 on Kinetics.
 
     python -m experiments.train --config=configs/table2c.py:r50_5 --workdir=runs/table2c_r50_5 \
         --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-The paper: more blocks give more, and five in ResNet-50 beat ResNet-101, so it is not depth alone.
+Result of the paper: more blocks give a larger gain. ResNet-50 with five blocks is better than ResNet-101, so the gain
+does not come from depth alone.
 
-Cost, planned from its operations by `python -m experiments.reproduce 2c --plan` for a TPU v5e at an assumed 40% of
-its published peak: 11.1 to 23.2 (R50), 19.1 to 31.3 (R101) device-hours a row, after 10.0 and 19.0 for the images.
-With the flag `laptop` a row is a minute on one core (configs/laptop.py); what came of that is in
-docs/reproduction.md.
+Cost of a row: 11.1 to 23.2 device-hours with ResNet-50 and 19.1 to 31.3 with ResNet-101, after 10.0 and 19.0 for the
+images. `python -m experiments.reproduce 2c --plan` computes it from the operations, for a TPU v5e at an assumed 40%
+of its published peak. With the flag `laptop` a row takes about a minute on one core (configs/laptop.py).
+docs/reproduction.md has the results of these small runs.
 """
 
 from configs import kinetics
@@ -17,6 +18,7 @@ from configs.kinetics import R50, R101
 
 
 def blocks(count: int) -> dict:
+    """Returns `count` non-local blocks: 1, 5 or 10."""
     return {"model.nonlocal_preset": count}
 
 

@@ -4,12 +4,12 @@
         --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-The paper: sums over one frame or one place improve on the baseline, sums over spacetime more.
+Result of the paper: sums over space or over time improve on the baseline. Sums over spacetime improve more.
 
-Cost, planned from its operations by `python -m experiments.reproduce 2d --plan` for a TPU v5e at an assumed 40% of
-its published peak: 11.1 to 17.1 (R50), 19.1 to 25.2 (R101) device-hours a row, after 10.0 and 19.0 for the images.
-With the flag `laptop` a row is a minute on one core (configs/laptop.py); what came of that is in
-docs/reproduction.md.
+Cost of a row: 11.1 to 17.1 device-hours with ResNet-50 and 19.1 to 25.2 with ResNet-101, after 10.0 and 19.0 for the
+images. `python -m experiments.reproduce 2d --plan` computes it from the operations, for a TPU v5e at an assumed 40%
+of its published peak. With the flag `laptop` a row takes about a minute on one core (configs/laptop.py).
+docs/reproduction.md has the results of these small runs.
 """
 
 from configs import kinetics
@@ -17,6 +17,7 @@ from configs.kinetics import NL5, R50, R101
 
 
 def five_over(axes: str) -> dict:
+    """Returns five non-local blocks that sum over these axes: space, time or spacetime."""
     return NL5 | {"model.nonlocal_options.axes": axes}
 
 

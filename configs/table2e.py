@@ -1,15 +1,16 @@
-"""Table 2e: non-local blocks against 3-D convolutions, ResNet-101 on Kinetics.
+"""Table 2e: comparison of non-local blocks with 3-D convolutions, ResNet-101 on Kinetics.
 
     python -m experiments.train --config=configs/table2e.py:nl_c2d --workdir=runs/table2e_nl_c2d \
         --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-The paper, parameters and FLOPs against C2D (43.2M, 34.2G): I3D 3x3x3 1.5x and 1.8x, I3D 3x1x1 1.2x and 1.5x, non-local
-C2D with five blocks 1.2x and 1.2x (`tests/models/test_summary.py` has the same of ours); and it is the most accurate.
+Result of the paper: non-local C2D with five blocks is the most accurate. It has 1.2x the parameters and 1.2x the FLOPs
+of C2D (43.2M, 34.2G). I3D 3x3x3 has 1.5x and 1.8x, and I3D 3x1x1 has 1.2x and 1.5x. `tests/models/test_summary.py`
+tests that the networks here have the same ratios.
 
-Cost, planned from its operations by `python -m experiments.reproduce 2e --plan` for a TPU v5e at an assumed 40% of
-its published peak: 19.1 to 33.7 device-hours a row, after 19.0 for the images. With the flag `laptop` a row is a
-minute on one core (configs/laptop.py); what came of that is in docs/reproduction.md.
+Cost of a row: 19.1 to 33.7 device-hours, after 19.0 for the images. `python -m experiments.reproduce 2e --plan`
+computes it from the operations, for a TPU v5e at an assumed 40% of its published peak. With the flag `laptop` a row
+takes about a minute on one core (configs/laptop.py). docs/reproduction.md has the results of these small runs.
 """
 
 from configs import kinetics
@@ -26,6 +27,6 @@ PAPER_RATIOS = {"c2d": (1.0, 1.0), "i3d_3x3x3": (1.5, 1.8), "i3d_3x1x1": (1.2, 1
 
 def get_config(argument: str = ""):
     rows = ROWS
-    if "laptop" in argument.split(","):  # the smaller network stands for ResNet-101 here
+    if "laptop" in argument.split(","):  # with this flag the smaller network replaces ResNet-101
         rows = {name: row | R50 | {"model.depth": 50} for name, row in ROWS.items()}
     return kinetics.row_of(rows, argument)

@@ -4,12 +4,12 @@
         --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-The paper: the blocks add to 3-D convolutions what these lack.
+Result of the paper: non-local blocks also improve I3D, so they complement 3-D convolutions.
 
-Cost, planned from its operations by `python -m experiments.reproduce 2f --plan` for a TPU v5e at an assumed 40% of
-its published peak: 11.1 to 24.0 (R50), 19.1 to 34.1 (R101) device-hours a row, after 10.0 and 19.0 for the images.
-With the flag `laptop` a row is a minute on one core (configs/laptop.py); what came of that is in
-docs/reproduction.md.
+Cost of a row: 11.1 to 24.0 device-hours with ResNet-50 and 19.1 to 34.1 with ResNet-101, after 10.0 and 19.0 for the
+images. `python -m experiments.reproduce 2f --plan` computes it from the operations, for a TPU v5e at an assumed 40%
+of its published peak. With the flag `laptop` a row takes about a minute on one core (configs/laptop.py).
+docs/reproduction.md has the results of these small runs.
 """
 
 from configs import kinetics

@@ -1,22 +1,24 @@
-"""Table 2g: longer clips. 128 consecutive frames, each network started from its own of 32 frames, on Kinetics.
+"""Table 2g: longer clips of 128 consecutive frames on Kinetics. Each network starts from its network of 32 frames.
 
     python -m experiments.train --config=configs/table2g.py:nl5_i3d_r50 --workdir=runs/table2g_nl5_i3d_r50 \
         --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-The paper: all gain from longer clips, and the non-local networks keep their lead. Batch norm is frozen, the batch is 16
-clips and the learning rate 0.0025 (section 4.1). The network of 32 frames is trained first unless
---config.start.workdir names it.
+Result of the paper: longer clips improve all networks, and the non-local networks remain better. Batch norm is frozen,
+the batch has 16 clips and the learning rate is 0.0025 (section 4.1). The network of 32 frames is trained first, unless
+--config.start.workdir gives it.
 
-Cost, planned from its operations by `python -m experiments.reproduce 2g --plan` for a TPU v5e at an assumed 40% of
-its published peak: 11.1 to 29.0 device-hours a row of R50 and 19.1 to 39.0 of R101, after those of table 2f. With the
-flag `laptop` a row is about a minute on one core (configs/laptop.py); what came of that is in docs/reproduction.md.
+Cost of a row: 11.1 to 29.0 device-hours with ResNet-50 and 19.1 to 39.0 with ResNet-101, after the hours of table 2f.
+`python -m experiments.reproduce 2g --plan` computes it from the operations, for a TPU v5e at an assumed 40% of its
+published peak. With the flag `laptop` a row takes about a minute on one core (configs/laptop.py).
+docs/reproduction.md has the results of these small runs.
 """
 
 from configs import kinetics
 
 
 def long(row: str, paper: tuple[float, float]) -> dict:
+    """Returns a row with 128 frames that starts from the row of 32 frames; `paper` is top-1 and top-5 in %."""
     return kinetics.ROWS[row] | kinetics.LONG | {"start.stage": f"configs/kinetics.py:{row}", "paper": paper}
 
 

@@ -1,21 +1,21 @@
-"""Table 4: Charades, mean average precision over its 157 actions, ResNet-101, from Kinetics networks of 128 frames.
+"""Table 4: ResNet-101 on Charades, from Kinetics networks of 128 frames. Mean average precision over 157 actions.
 
     python -m experiments.train --config=configs/table4.py:nl_i3d_r101 --workdir=runs/table4_nl_i3d_r101 \
         --config.data.train=CHARADES:train --config.data.validation=CHARADES:test --config.data.test=CHARADES:test \
         --config.start.workdir=runs/table2g_nl5_i3d_r101
 
-CHARADES is what `experiments.prepare_data --dataset=charades` wrote (docs/data.md), and the start a finished run of
-configs/table2g.py. The paper: 35.5 without and 37.5 with non-local blocks on its validation set, which the data set
-calls test; 37.2 and 39.5 on the test server's, trained on both.
+CHARADES is the directory that `experiments.prepare_data --dataset=charades` wrote (docs/data.md). The start is a
+finished run of configs/table2g.py. Result of the paper: 35.5 without and 37.5 with non-local blocks on its validation
+set, which the dataset calls test. On the test server, after training on both splits, the paper reports 37.2 and 39.5.
 
-Cost, planned from its operations by `python -m experiments.reproduce 4 --plan` for a TPU v5e at an assumed 40% of its
-published peak: 11.6 and 18.0 device-hours, after those of table 2g. The embedded task has one label a clip, so there
-is no flag `laptop` here.
+Cost of a row: 11.6 and 18.0 device-hours, after the hours of table 2g. `python -m experiments.reproduce 4 --plan`
+computes it from the operations, for a TPU v5e at an assumed 40% of its published peak. There is no flag `laptop`,
+because the embedded task has one label a clip.
 """
 
 from configs import kinetics
 
-# One clip on each of 8 devices, windows of 224 resized to 288: short sides U[256, 320] x 288 / 224 (section 5).
+# One clip on each of 8 devices. Crops of 224 resized to 288 equal short sides of U[256, 320] x 288 / 224 (section 5).
 CHARADES = {
     "start.stage": "",
     "num_classes": 157,
@@ -33,7 +33,7 @@ ROWS = {
     "i3d_r101": kinetics.R101 | kinetics.I3D | kinetics.LONG | CHARADES | {"expect": "The paper reports 35.5 mAP."},
     "nl_i3d_r101": kinetics.ROWS["nl5_i3d_r101"] | kinetics.LONG | CHARADES | {"expect": "The paper reports 37.5 mAP."},
 }
-ROWS["nl_i3d_r101"].pop("paper")  # of Kinetics
+ROWS["nl_i3d_r101"].pop("paper")  # the figures for Kinetics
 
 
 def get_config(argument: str = ""):

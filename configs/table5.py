@@ -4,16 +4,16 @@
         --config.data.train=COCO:train2017 --config.data.validation=COCO:val2017 --config.data.test=COCO:val2017 \\
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-The paper: the block lifts box and mask AP of every backbone by about 1 point. `paper` is box AP, AP50, AP75 and mask
-AP, AP50, AP75. COCO is the folder that holds `annotations`, `train2017` and `val2017`.
+Result of the paper: the block raises box AP and mask AP of every backbone by about 1 point. `paper` holds box AP, AP50,
+AP75 and mask AP, AP50, AP75. COCO is the folder with `annotations`, `train2017` and `val2017`.
 
-The flag `1x` is 90,000 steps, `2x` 180,000; the paper does not state the schedule of R50 and R101, and its baselines
-lie between the two. X152 has a schedule of its own. A row starts from the image network of its depth, which is trained
-first on `images.train`; `start.workdir` takes a finished one in its place, and `experiments.import_weights` makes one
-from a file of torchvision or timm.
+The flag `1x` trains for 90,000 steps and `2x` for 180,000 steps. The paper does not state the schedule of R50 and R101.
+Its baselines lie between the two. X152 has its own schedule. A row starts from the image network of its depth, which is
+trained first on `images.train`. `start.workdir` gives a finished image network instead. `experiments.import_weights`
+makes one from a file of torchvision or timm.
 
-With the flag `laptop` a row is a small network on the embedded task (configs/scenes.py): every depth is the same one
-there, since a deeper network would see the far cue without a block.
+With the flag `laptop` a row is a small network on the embedded task (configs/scenes.py). All depths use the same
+small network there, because a deeper network would see the far cue without a block.
 """
 
 from configs import common, scenes
@@ -21,7 +21,7 @@ from nl_jax.models.resnet_config import BLOCKS_PER_STAGE
 
 R50 = {"model.depth": 50, "start.stage": "configs/kinetics.py:imagenet_r50"}
 R101 = {"model.depth": 101, "start.stage": "configs/kinetics.py:imagenet_r101"}
-# ResNeXt 32x8d on 8 devices with 1 image each. The stage's fields are those of this network.
+# ResNeXt 32x8d on 8 devices with 1 image each. The image stage takes the fields of this network.
 X152 = {
     "model.depth": 152,
     "model.groups": 32,
@@ -42,7 +42,7 @@ FLAGS = {
 
 
 def block_of(depth: int | None) -> dict:
-    """One block before the last residual block of res4, of two where there is no depth."""
+    """Returns one non-local block before the last residual block of res4. Without a depth res4 has two blocks."""
     return {"model.nonlocal_blocks.res4": (BLOCKS_PER_STAGE[depth][2] - 2 if depth else 0,)}
 
 

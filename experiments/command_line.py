@@ -1,4 +1,4 @@
-"""How every program here starts: bad input is one clear line and exit code 2, never a traceback."""
+"""Starts every program of this folder. Bad input gives one clear line and exit code 2, and no traceback."""
 
 import argparse
 import atexit
@@ -23,26 +23,30 @@ from nl_jax.runs.config_files import load_config
 from nl_jax.training import hosts, sharding
 from nl_jax.training.workdir import flatten
 
-WAY_OUT = 5.0  # seconds that the end of a program may take
-# The flags and fields that may name a place in a bucket.
+WAY_OUT = 5.0  # maximum seconds for the end of a program
+# The flags and fields whose value can be a path in a bucket.
 IN_BUCKETS = tuple(f"--{name}" for name in ("workdir", "data", "out", "report"))
 IN_BUCKETS += tuple(f"--config.{name}" for name in ("start.workdir", "data.", "images."))
 
 
 def run(main: Callable[..., None], arguments: str = "") -> None:
-    """Parses the flags, runs `main`.
+    """Parses the flags and runs `main`.
 
-    With `arguments`, which names them for the message that there are none, `main` takes what is given besides flags.
+    The exit code is 0, or 1 for a run that could not continue, 2 for bad input, and 75 for a run that was asked to stop
+    and has saved its state.
 
-    Exits with 0; 1 for a run that could not go on; 2 for bad input; 75 for one that was asked to end and has saved.
+    Args:
+      main: the program.
+      arguments: description of the program's arguments besides flags, for the message that none are given. With it
+        `main` takes the list of these arguments. "" means that the program takes only flags.
     """
-    for stream in (sys.stdout, sys.stderr):  # names of files need not be text
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be valid text
         stream.reconfigure(errors="backslashreplace")
-    logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
-    getLogger("gcsfs").setLevel("CRITICAL")  # shows a traceback of what is raised, too
+    logging.set_verbosity(logging.ERROR)  # Orbax logs every file that it writes
+    getLogger("gcsfs").setLevel("CRITICAL")  # gcsfs also logs a traceback of every exception
     if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR
         jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "compiled"))
-    atexit.register(gc.collect)  # batches in shared memory, which Grain cannot free once Python is going down
+    atexit.register(gc.collect)  # frees batches in shared memory, which Grain cannot free during Python's shutdown
     flags.FLAGS.set_gnu_getopt(bool(arguments))  # flags may follow arguments
     app.run(
         lambda argv: _guarded(partial(main, argv[1:]) if arguments else main), flags_parser=partial(_parse, arguments)
@@ -50,7 +54,7 @@ def run(main: Callable[..., None], arguments: str = "") -> None:
 
 
 def local_path(text: str) -> Path:
-    """The value of a flag of argparse that names a file or folder of this machine."""
+    """Returns the path of an argparse flag for a local file or folder. Raises ArgumentTypeError for an address."""
     try:
         check_local("path", text)
     except InputError as error:
@@ -59,7 +63,7 @@ def local_path(text: str) -> Path:
 
 
 def mesh_axes(given: str) -> dict[str, int]:
-    """The sizes of --mesh=fsdp=4,time=2. Raises InputError for what is no axis or no number."""
+    """Returns the sizes in --mesh=fsdp=4,time=2. Raises InputError for an unknown axis or a size that is no number."""
     axes = {}
     for pair in given.split(","):
         name, _, size = pair.partition("=")
@@ -70,7 +74,7 @@ def mesh_axes(given: str) -> dict[str, int]:
 
 
 def fail(error: Exception | str, code: int) -> None:
-    """Prints one line to stderr and ends the program."""
+    """Prints the error as one line to stderr and ends the program with the exit code `code`."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     if hosts.several():
         hosts.end(code)
@@ -86,7 +90,7 @@ def _guarded(main: Callable[[], None]) -> None:
         fail(error, 1)
     except Preempted as stop:
         print(stop, flush=True)
-        # Python's way out waits for threads, and one may wait for input that never comes.
+        # At its end Python waits for all threads, and a thread may wait for input that never comes.
         late = threading.Timer(WAY_OUT, os._exit, [PREEMPTED])
         late.daemon = True
         late.start()
@@ -106,29 +110,29 @@ def _parse(arguments: str, argv: list[str]) -> list[str]:
             _check_fields(argv)
         try:
             rest = flags.FLAGS(argv)
-        except SystemExit:  # --help has been answered, which absl calls a failure
+        except SystemExit:  # after --help absl exits with a failure code
             sys.exit(0)
         if arguments and not rest[1:]:
-            raise InputError(f"nothing is given; valid: {arguments}, and the flags {_valid_flags()}")
+            raise InputError(f"no arguments are given; valid: {arguments}, and the flags {_valid_flags()}")
         if rest[1:] and not arguments:
             raise InputError(f"unexpected argument {rest[1]!r}; valid flags: {_valid_flags()}")
         _check_places()
         return rest
     except flags.UnrecognizedFlagError as error:
         file = next((word for word in argv[1:] if word.startswith("-") and _is_file(word)), None)
-        hint = f"; a file whose name begins with - comes after --, as in -- {file}" if arguments and file else ""
+        hint = f"; give a file whose name begins with - after --, as in -- {file}" if arguments and file else ""
         fail(f"{error}{hint}; valid flags: {_valid_flags()}", 2)
-    except (InputError, flags.Error, ValueError, TypeError, AttributeError) as error:  # a value of another type
+    except (InputError, flags.Error, ValueError, TypeError, AttributeError) as error:  # a value has the wrong type
         fail(error, 2)
 
 
 def _is_file(word: str) -> bool:
-    """Whether it is a file and no flag, or looks like one."""
+    """Returns whether the word is a file, or looks like a file and not like a flag."""
     return os.path.exists(word) or (bool(os.path.splitext(word)[1]) and "=" not in word)
 
 
 def _check_places() -> None:
-    """An address may be given where a bucket is read or written, before anything is."""
+    """Raises InputError if a flag holds an address and cannot. It does so before anything is read or written."""
     for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
         values = {f"--{flag.name}": flag.value}
         if isinstance(flag.value, ConfigDict):
@@ -139,7 +143,10 @@ def _check_places() -> None:
 
 
 def _check_fields(argv: list[str]) -> None:
-    """ml_collections says little of an override whose field does not exist; this says what does."""
+    """Raises InputError for an override of a field that does not exist, and names the fields that exist.
+
+    The message of ml_collections names none.
+    """
     named = [argument.removeprefix("--config=") for argument in argv if argument.startswith("--config=")]
     named += [value for flag, value in itertools.pairwise(argv) if flag == "--config"]
     if not named:
@@ -150,7 +157,7 @@ def _check_fields(argv: list[str]) -> None:
             node, path = config, argument.removeprefix("--").partition("=")[0].split(".")
             for depth, field in enumerate(path[1:], start=1):
                 if not isinstance(node, ConfigDict) or field not in node:
-                    valid = ", ".join(node) if isinstance(node, ConfigDict) else "none, it is a value"
+                    valid = ", ".join(node) if isinstance(node, ConfigDict) else "none, because it is a value"
                     raise InputError(
                         f"{'.'.join(path)}: {'.'.join(path[:depth])} has no field {field!r}; valid: {valid}"
                     )
@@ -160,8 +167,8 @@ def _check_fields(argv: list[str]) -> None:
     blocks = given.get("model.blocks_per_stage", str(model.get("blocks_per_stage", "")))
     if "model.depth" in given and blocks not in ("", "()"):
         raise InputError(
-            f"--config.model.depth={given['model.depth']} has no effect where blocks_per_stage={blocks} says how many "
-            "blocks there are; give --config.model.blocks_per_stage=() too"
+            f"--config.model.depth={given['model.depth']} has no effect because blocks_per_stage={blocks} sets the "
+            "number of blocks; give --config.model.blocks_per_stage=() too"
         )
 
 

@@ -1,4 +1,4 @@
-"""Tests a trained network on every example of a split, as its config says or as flags change it.
+"""Tests a trained network on every example of a split, with the settings of its config or of the flags.
 
 python -m experiments.evaluate --workdir=runs/quickstart
 python -m experiments.evaluate --workdir=runs/folder --data=VIDEOS --num_clips=10 --num_crops=3
@@ -23,24 +23,28 @@ from nl_jax.training.watchdog import Watchdog, notes_of_run, say_here
 from nl_jax.zoo.pretrained import Pretrained, pretrained
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to test")
-MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo), in its place; with --data and --out")
-SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which split of the run's own data")
-DATA = flags.DEFINE_string("data", None, "other data, named as config.data.test is, such as a folder or a CSV")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "examples at a time; the config's by default")
-MESH = flags.DEFINE_string(
-    "mesh", "", "of the devices here, as config.mesh, such as time=4; all split batches by default"
+MODEL = flags.DEFINE_string(
+    "model", None, "a published network (nl_jax.zoo) instead of --workdir; needs --data and --out"
 )
-CHECKPOINT = flags.DEFINE_enum("checkpoint", "newest", ("newest", "best"), "best is by validation")
-OUT = flags.DEFINE_string("out", None, "where the results go; WORKDIR/evaluate by default")
+SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which split of the run's own data")
+DATA = flags.DEFINE_string("data", None, "other data in the form of config.data.test, such as a folder or a CSV")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "examples in a batch; by default as in the config")
+MESH = flags.DEFINE_string(
+    "mesh", "", "mesh of this machine's devices, such as time=4; by default all devices split batches"
+)
+CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "newest", ("newest", "best"), "the newest checkpoint, or the best by validation"
+)
+OUT = flags.DEFINE_string("out", None, "directory of the results; by default WORKDIR/evaluate")
 
 
 def _define_options() -> dict[str, flags.FlagHolder]:
-    """A flag for every field of config.data that a task lets be changed for a test."""
+    """Defines a flag for every field of config.data that a task allows a test to change."""
     found = {}
     for task in TASKS.values():
         for name, (kind, text) in task.test_options.items():
-            text = f"{text}; the config's by default"
-            if name in found:  # of several tasks
+            text = f"{text}; by default as in the config"
+            if name in found:  # several tasks have this field
                 continue
             if kind is int:
                 found[name] = flags.DEFINE_integer(name, None, text)
@@ -59,7 +63,7 @@ def main() -> None:
     published = _published() if MODEL.value is not None else None
     directory = place("--out", OUT.value) if published else place("--workdir", WORKDIR.value)
     task = _task(published, directory)
-    # The devices here may be others than those of the run.
+    # This machine may have other devices than the run had.
     axes = command_line.mesh_axes(MESH.value) if MESH.value else {}
     mesh = sharding.make_mesh(**{"data": -1, "fsdp": 1} | axes)
     sharding.check_batch("batch_size", task.config.eval_batch_size, mesh)
@@ -100,23 +104,23 @@ def _published() -> Pretrained:
         command_line.fail("--model has no data and no workdir of its own: give --data and --out", 2)
     found = pretrained(MODEL.value)
     if not found.classes:
-        command_line.fail(f"--model={MODEL.value} has no classifier: it is there to start training from", 2)
+        command_line.fail(f"--model={MODEL.value} has no classifier: it is only a start for training", 2)
     return found
 
 
 def _task(published: Pretrained | None, directory: Place) -> Task:
-    """That of the network, with the changes that the flags make to its config."""
+    """Returns the task of the network, with the changes of the flags to its config."""
     config = (published.config if published else workdir.read_config(directory)).unlock()
     for name, option in OPTIONS.items():
         if option.value is not None:
             if name not in config.data:
-                command_line.fail(f"--{name}: the data of data.name={config.data.name!r} has no such choice", 2)
+                command_line.fail(f"--{name}: data.name={config.data.name!r} has no such field", 2)
             config.data[name] = option.value
     if DATA.value is not None:
         if SPLIT.value not in config.data:
             command_line.fail(f"--data: {WORKDIR.value} was trained on data.name={config.data.name!r}, not on files", 2)
         config.data[SPLIT.value] = DATA.value
-        if published:  # its owner has the training videos
+        if published:  # the user does not have the training videos
             config.data.train = DATA.value
     if BATCH_SIZE.value is not None:
         config.eval_batch_size = BATCH_SIZE.value
@@ -124,7 +128,7 @@ def _task(published: Pretrained | None, directory: Place) -> Task:
 
 
 def _write(directory: Place, task: Task, dataset, evaluation) -> None:
-    """The results, and what there is to say of them."""
+    """Writes the results and prints them."""
     bad = evaluation.failed.nonzero()[0].tolist()
     results = task.results(evaluation, dataset, DATA.value or task.measured_on(SPLIT.value))
     results[f"undecodable_{task.example}s"] = [dataset.names[index] for index in bad]
@@ -135,7 +139,7 @@ def _write(directory: Place, task: Task, dataset, evaluation) -> None:
     for index in bad:
         print(f"cannot be decoded: {dataset.names[index]}: {dataset.failure_reason(index)}")
     print(task.describe(results))
-    print(f"what was found in every {task.example}: {path}")
+    print(f"the output for every {task.example}: {path}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-r"""Writes a network with its weights as StableHLO, one file a platform, for any batch size.
+r"""Writes a network with its weights as StableHLO programs for any batch size, one program for each platform.
 
 python -m experiments.export --workdir=runs/folder --out=exported
 python -m experiments.export --model=i3d_nln_r50_8x8 --platforms=cpu,tpu --out=exported
 
-OUT/PLATFORM.jax_export is read by `jax.export.deserialize(file.read()).call(video)`: video uint8 (b,t,h,w,3) to logits
-(b,k). OUT/PLATFORM.stablehlo is the same program as portable bytecode of MLIR, for other readers. OUT/export.json
-has the shapes and the classes. Any machine writes the programs of all platforms.
+`jax.export.deserialize(file.read()).call(video)` runs OUT/PLATFORM.jax_export. It maps video uint8 (b,t,h,w,3) to
+logits (b,k). OUT/PLATFORM.stablehlo is the same program as portable MLIR bytecode for other readers. OUT/export.json
+has the shapes and the classes. Every machine can write the programs of all platforms.
 """
 
 from pathlib import Path
@@ -22,12 +22,12 @@ from nl_jax.training import sharding, workdir
 from nl_jax.zoo.pretrained import pretrained
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
-MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo), in its place")
-BEST = flags.DEFINE_bool("best", False, "the checkpoint that was best in validation, not the newest")
-FORMAT = flags.DEFINE_enum("format", "stablehlo", ("stablehlo",), "of the files")
-CHOSEN = flags.DEFINE_list("platforms", list(PLATFORMS), "of the programs")
-SIZE = flags.DEFINE_integer("size", None, "side of a crop in pixels; as in testing by default", 1)
-OUT = flags.DEFINE_string("out", None, "a directory for the programs", required=True)
+MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo) instead of --workdir")
+BEST = flags.DEFINE_bool("best", False, "use the best checkpoint by validation, not the newest")
+FORMAT = flags.DEFINE_enum("format", "stablehlo", ("stablehlo",), "format of the files")
+CHOSEN = flags.DEFINE_list("platforms", list(PLATFORMS), "platforms of the programs")
+SIZE = flags.DEFINE_integer("size", None, "side of a crop in pixels; by default as in testing", 1)
+OUT = flags.DEFINE_string("out", None, "directory of the programs", required=True)
 
 
 def main() -> None:

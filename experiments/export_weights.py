@@ -1,4 +1,4 @@
-"""Writes a trained network as a PySlowFast checkpoint, and says which PySlowFast config builds it; or by its own names.
+"""Writes a trained network as a PySlowFast checkpoint, with its PySlowFast config, or as a file of named arrays.
 
 python -m experiments.export_weights --workdir=runs/i3d_nln --path=i3d_nln.pyth
 python -m experiments.export_weights --workdir=runs/quickstart --path=quickstart.safetensors
@@ -17,7 +17,7 @@ from nl_jax.training.workdir import read_classes
 from nl_jax.weights import save, save_own
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to export", required=True)
-PATH = flags.DEFINE_string("path", None, "the file to write: .pyth, or .safetensors of any network", required=True)
+PATH = flags.DEFINE_string("path", None, "the file to write: .pyth, or .safetensors for any network", required=True)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Features of videos as files, one a video: what was written before is kept, and bad videos are listed."""
+"""Writes the features of videos, one file a video. It keeps files that exist, and lists videos that do not decode."""
 
 import csv
 import json
@@ -21,20 +21,26 @@ BAD = "bad_videos.csv"
 
 
 def write(extractor: Extractor, arguments: list[str], out: Path, every: float = 0.0) -> tuple[int, int]:
-    """Writes OUT/NAME.npz of every video that the arguments name, unless it is there, and OUT/bad_videos.csv.
+    """Writes OUT/NAME.npz for every named video, unless the file exists, and OUT/bad_videos.csv.
+
+    Args:
+      extractor: computes the features.
+      arguments: videos, folders or patterns.
+      out: the folder OUT.
+      every: as in `Extractor`, in seconds.
 
     Returns:
-      How many could not be read, and how many there are.
+      The number of videos that could not be read, and the number of all videos.
 
     Raises:
-      InputError: for a folder with features of another network, layer or kind of clips, and two videos of one name.
+      InputError: the folder holds features of another network, layer or kind of clips, or two videos have one name.
     """
     make_directory(out)
     _claim(out, extractor.settings() | {"every": every})
     videos = _videos(arguments, out)
     waiting = [video for video in videos if video[2] or not video[1].exists()]
     console = Console(highlight=False)
-    console.print(f"{len(videos)} videos, {len(videos) - len(waiting)} of them done before; layer {extractor.layer}")
+    console.print(f"{len(videos)} videos, {len(videos) - len(waiting)} of them already done; layer {extractor.layer}")
     bad = []
     with Progress(console=console) as progress:
         for name, path, problem in progress.track(waiting, description="videos"):
@@ -51,7 +57,7 @@ def write(extractor: Extractor, arguments: list[str], out: Path, every: float = 
 
 
 def _claim(out: Path, settings: dict[str, object]) -> None:
-    """Writes what the features of a folder depend on. Raises InputError for a folder of others."""
+    """Writes the settings of the folder's features. Raises InputError if the folder has features of other settings."""
     path = out / "features.json"
     if path.exists():
         found = json.loads(path.read_text())
@@ -65,23 +71,27 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
 
 
 def _videos(arguments: list[str], out: Path) -> list[tuple[str, Path, str]]:
-    """(video, its file of features, why it is none or ""); InputError for two videos of one name."""
+    """Returns (video, its file of features, why it cannot be read or "") of every video.
+
+    Raises:
+      InputError: two videos have the same file of features, or an argument is a stream.
+    """
     found: dict[Path, str] = {}
     videos = []
     for name, relative, problem in named_videos(arguments):
         if is_stream(name):
-            raise InputError(f"{name}: a camera has no end; features are those of files")
+            raise InputError(f"{name}: a camera has no end; give files")
         path = out / f"{relative}.npz"
         if not problem:
             if path in found:
-                raise InputError(f"{found[path]} and {name} would both be {path}; give the folder above both")
+                raise InputError(f"{found[path]} and {name} would both write {path}; give the folder above both")
             found[path] = name
         videos.append((name, path, problem))
     return videos
 
 
 def _write(path: Path, features: Features) -> None:
-    """Whole or not at all."""
+    """Writes the features as a whole: a run that is killed leaves no partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:

@@ -1,4 +1,4 @@
-"""A network with the weights of another program: the flags that describe it, for the programs that take such files."""
+"""Loads a network with the weights of another program, and defines the flags that describe the network."""
 
 import re
 from pathlib import Path
@@ -19,20 +19,34 @@ from nl_jax.zoo.pretrained import pretrained
 EVERY_SOURCE = {**detector.SOURCES, **SOURCES}
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of the network", lock_config=True)
-SOURCE = flags.DEFINE_enum("source", None, EVERY_SOURCE, "whose file it is; told by the names in it by default")
-NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "classes of the network; the config's by default", 1)
-CLASSES = flags.DEFINE_string("classes", None, "a text file of class names, one a line; 0, 1, .. by default")
+SOURCE = flags.DEFINE_enum(
+    "source", None, EVERY_SOURCE, "program that wrote the file; by default the names of its arrays show it"
+)
+NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "number of classes; by default as in the config", 1)
+CLASSES = flags.DEFINE_string("classes", None, "a text file with one class name a line; by default 0, 1, ..")
 CHECK_GEOMETRY = flags.DEFINE_bool("check_geometry", True, "refuse weights that were trained with another geometry")
-INFLATE_2D = flags.DEFINE_bool("inflate_2d", False, "inflate kernels of one plane in time, as torchvision's always are")
-MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo), which needs none of the flags above")
+INFLATE_2D = flags.DEFINE_bool("inflate_2d", False, "inflate 2-D kernels in time; always done for torchvision")
+MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo); it needs none of the flags above")
 
 
 def import_network(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict, tuple[str, ...], Report]:
-    """The network of --config with the weights of a file, or that of --model; its config and its classes."""
+    """Returns the network of --config with the weights of a file, or the network of --model.
+
+    Args:
+      path: the file of weights; None downloads the weights of --model.
+
+    Returns:
+      The network, its config, its classes, and the report on the weights.
+
+    Raises:
+      InputError: the flags do not describe a network, or the file does not fit it.
+    """
     if MODEL.value is not None:
         return _published(path)
     if CONFIG.value is None or path is None:
-        raise InputError("a file of weights needs --config, the network in it; a published network needs --model alone")
+        raise InputError(
+            "a file of weights needs --config, which describes its network; a published network needs only --model"
+        )
     config = CONFIG.value
     classes = _classes(config.num_classes)
     config.num_classes = len(classes)
@@ -43,15 +57,15 @@ def import_network(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict
 
 
 def _published(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict, tuple[str, ...], Report]:
-    """That of --model, from `path` or from the cache, with the whole config of its row."""
+    """Returns the network of --model from `path` or from the cache, with the full config of its row."""
     if CONFIG.value is not None or SOURCE.value is not None:
-        raise InputError("--model says what the network is, and whose: leave out --config and --source")
+        raise InputError("--model already gives the network and its source: leave out --config and --source")
     found = pretrained(MODEL.value, path)
     return found.model, config_of_row(found.entry), found.classes, found.report
 
 
 def config_of_row(entry: Entry) -> ConfigDict:
-    """The config in this repository that an entry names, with its fields: that of the entry, and how it is trained."""
+    """Returns the config in this repository that an entry names, with the entry's fields and the training settings."""
     config = load_config(entry.row)
     config.update_from_flattened_dict(dict(entry.fields))
     config.num_classes = len(class_names(entry.classes))
@@ -59,7 +73,7 @@ def config_of_row(entry: Entry) -> ConfigDict:
 
 
 def _load(path: str, task: Task, num_classes: int) -> tuple[VideoResNet | MaskRCNN, Report]:
-    """The network with the weights of the file, initialised only if the file leaves something to initialise."""
+    """Returns the network with the weights of the file. It initialises the network only if the file lacks arrays."""
 
     def build():
         return task.build(num_classes, nnx.Rngs(task.config.seed))
@@ -77,7 +91,7 @@ def _load(path: str, task: Task, num_classes: int) -> tuple[VideoResNet | MaskRC
 
 
 def as_flags(message: str) -> str:
-    """A message of `nl_jax.weights`, which names arguments of Python, with the flags that set them."""
+    """Replaces the Python arguments in a message of `nl_jax.weights` by the flags that set them."""
     for pattern, flag in _FLAGS:
         message = re.sub(pattern, flag, message)
     return message
@@ -99,24 +113,24 @@ _FLAGS = (
 
 
 def _blocks(positions: str) -> str:
-    """The flags of `'res3': (0, 1), 'res4': (1,)`."""
+    """Returns the flags for a text such as `'res3': (0, 1), 'res4': (1,)`."""
     found = re.findall(r"'(res\d)': (\(.*?\))", positions)
     return " ".join(f"--config.model.nonlocal_blocks.{stage}={at.replace(' ', '')}" for stage, at in found)
 
 
 def _classes(in_config: int) -> tuple[str, ...]:
-    """The names of --classes, or as many numbers as --num_classes or else the config say."""
+    """Returns the names of --classes, or the numbers below --num_classes or below the config's number of classes."""
     count = NUM_CLASSES.value
     if CLASSES.value is None:
         if not (count or in_config):
-            raise InputError("--num_classes: how many? The config does not say")
+            raise InputError("--num_classes is not given, and the config has no number of classes")
         return tuple(map(str, range(count or in_config)))
     path = Path(CLASSES.value)
     if not path.is_file():
         raise InputError(f"--classes: there is no file {path}")
     names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
     if not names or len(set(names)) < len(names):
-        raise InputError(f"--classes: {path} has {len(names)} names, {len(set(names))} of them different")
+        raise InputError(f"--classes: {path} has {len(names)} names, and only {len(set(names))} of them are different")
     if count not in (None, len(names)):
         raise InputError(f"--num_classes={count}, but {path} has {len(names)} names")
     return names

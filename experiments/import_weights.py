@@ -1,12 +1,12 @@
-r"""Makes a workdir from the weights of another program: to test them, or to start a run from them.
+r"""Makes a workdir from the weights of another program, to test the network or to start a run from it.
 
 python -m experiments.import_weights --model=i3d_nln_r50_8x8 --workdir=runs/i3d_nln
 python -m experiments.import_weights --path=FILE --workdir=runs/mine \
     --config=configs/kinetics.py:nl5_i3d_r50 --config.model.geometry=slowfast
 python -m experiments.evaluate --workdir=runs/i3d_nln --data=VIDEOS
 
-A published network (--model) is downloaded once, or is the file of --path. Of another file the config must describe the
-network; an error says which field to set. docs/weights.md lists the files.
+A published network (--model) is downloaded once, or read from the file of --path. For any other file, --config must
+describe the network; if it does not, the error names the field to set. docs/weights.md lists the files.
 """
 
 import jax.numpy as jnp
@@ -29,10 +29,10 @@ flags.adopt_module_key_flags(foreign)
 def main() -> None:
     directory = place("--workdir", WORKDIR.value)
     if (directory / "config.json").exists():
-        raise InputError(f"--workdir: {directory} holds a run already; choose another")
+        raise InputError(f"--workdir: {directory} already holds a run; choose another directory")
     model, config, classes, report = foreign.import_network(PATH.value)
     _, params, batch_stats = flat.split(model)
-    # No optimiser: what a run that starts here takes over are the weights.
+    # No optimiser: a run that starts from this workdir only takes its weights.
     new = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optax.identity().init(params))
     workdir.write_workdir(directory, config, classes)
     with Checkpoints(directory) as checkpoints:

@@ -1,11 +1,11 @@
-"""Writes nl_jax/data/poses.npz, the poses of the embedded task of keypoints, from the wheel that has them.
+"""Writes nl_jax/data/poses.npz, the poses of the embedded keypoint task, from the wheel that holds them.
 
 pip download --no-deps pose-classification-kit==1.1.5
 python -m experiments.make_poses --wheel=pose_classification_kit-1.1.5-py3-none-any.whl
 
-The wheel holds 10,681 poses of 25 points (MIT licence, see nl_jax/data/poses.txt). Those in which all 17 keypoints of
-COCO are seen and that are not wider than 0.62 of their height are kept, every second one: frames of one video follow
-each other.
+The wheel holds 10,681 poses of 25 points (MIT licence, see nl_jax/data/poses.txt). The program selects poses that show
+all 17 keypoints of COCO and whose width is at most 0.62 of their height. It keeps every second of these poses, because
+neighbours are frames of one video.
 """
 
 import csv
@@ -22,7 +22,7 @@ from nl_jax.data import poses
 WHEEL = flags.DEFINE_string("wheel", None, "pose_classification_kit-1.1.5-py3-none-any.whl", required=True)
 OUT = flags.DEFINE_string("out", str(poses.FILE), "the file")
 TABLE = "pose_classification_kit/datasets/BodyPose_Dataset.csv"
-# COCO's 17 keypoints among the 25 of the table, and the widest pose that is kept.
+# Indices of COCO's 17 keypoints among the 25 of the table, and the maximum width over height of a pose.
 PLACES = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
 WIDEST = 0.62
 
@@ -32,7 +32,7 @@ def main() -> None:
         rows = list(csv.reader(io.TextIOWrapper(file, "utf-8")))[1:]
     points = np.array([row[2:] for row in rows], float).reshape(len(rows), 25, 2)[:, PLACES]
     points = points[(points != 0).any(-1).all(-1)]  # 0, 0 is a keypoint that was not seen
-    points[..., 1] *= -1  # downwards, as in images
+    points[..., 1] *= -1  # y points down, as in images
     points -= points.min(axis=1, keepdims=True)
     width, height = points.max(axis=1).T
     points = (points / height[:, None, None])[width <= WIDEST * height][::2]

@@ -1,4 +1,4 @@
-"""The videos that the arguments of a program name: files, folders, patterns, cameras."""
+"""Finds the videos that the arguments of a program name: files, folders, patterns and cameras."""
 
 import glob
 import os
@@ -12,9 +12,10 @@ from nl_jax.data.stream import is_stream
 
 
 def named_videos(arguments: list[str]) -> Iterator[tuple[str, str, str]]:
-    """(video, its name under the argument, "") for every one, or (what is named, the same, why it is none).
+    """Yields (video, its name under the argument, "") of every video.
 
-    What is left out of a folder is told on stderr.
+    For an argument without a video it yields (argument, argument, why it has none). It prints to stderr which files of
+    a folder are left out.
     """
     for argument in arguments:
         if is_stream(argument) or os.path.isfile(argument):
@@ -26,18 +27,18 @@ def named_videos(arguments: list[str]) -> Iterator[tuple[str, str, str]]:
             names = [os.path.basename(os.path.abspath(argument)) if name == "." else name for name in names]
             problem = "the folder has no videos"
             if pictures := sum(is_picture(file.name) for file in others):
-                print(f"{argument}: {pictures} still pictures beside videos are left out", file=sys.stderr)
+                print(f"{argument}: {pictures} still pictures among videos are left out", file=sys.stderr)
         else:
             found = sorted(file for file in glob.glob(argument, recursive=True) if not os.path.isdir(file))
             names = [os.path.basename(file) for file in found]
-            problem = "nothing fits the pattern" if glob.has_magic(argument) else "there is no such file"
+            problem = "no file matches the pattern" if glob.has_magic(argument) else "there is no such file"
         yield from ((file, name, "") for file, name in zip(found, names, strict=True))
         if not found:
             yield argument, argument, problem
 
 
 def _videos_in(folder: Path) -> tuple[list[str], list[Path]]:
-    """Those of a folder, which may be one itself, and what else is there."""
+    """Returns the videos of a folder and its other files. The folder itself may be a video of numbered pictures."""
     if frames := picture_files(os.listdir(folder)):
         print(f"{folder}: its {len(frames)} numbered pictures are taken for one video", file=sys.stderr)
         return [str(folder)], []

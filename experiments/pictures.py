@@ -1,4 +1,4 @@
-"""Pictures of what a block looks at, for the programs that draw them."""
+"""Draws pictures of the attention of a non-local block."""
 
 import math
 
@@ -8,7 +8,19 @@ from nl_jax.places import Place
 
 
 def draw(video, found: attention.Attention, stem: Place, ending: str, count: int, title: str) -> list[Place]:
-    """Writes the pictures of what was found, as STEM_POSITION_KIND.ENDING, and returns where they are."""
+    """Writes pictures of an attention map to STEM_POSITION_KIND.ENDING.
+
+    Args:
+      video: the clip, uint8 (t,h,w,3).
+      found: the attention of a position, or the mean over all positions.
+      stem: beginning of the paths.
+      ending: png or another ending of a picture, or the ending of a moving picture.
+      count: number of arrows.
+      title: title of the pictures.
+
+    Returns:
+      The paths of the pictures.
+    """
     at = "mean" if found.position is None else "-".join(map(str, found.position))
     if f".{ending}" in moving.ENDINGS:
         paths = [stem.with_name(f"{stem.name}_{at}.{ending}")]
@@ -24,7 +36,17 @@ def draw(video, found: attention.Attention, stem: Place, ending: str, count: int
 
 
 def parse_numbers(flag: str, given: list[str] | None, names: str, kind: type = int) -> tuple | None:
-    """The value of a flag that takes as many numbers as it has names, such as --position."""
+    """Returns the numbers of a flag such as --position; None if the flag is not given.
+
+    Args:
+      flag: name of the flag.
+      given: its value.
+      names: names of the numbers, separated by commas.
+      kind: type of the numbers.
+
+    Raises:
+      InputError: the flag does not have one number from 0 for each name.
+    """
     if given is None:
         return None
     try:

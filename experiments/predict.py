@@ -1,4 +1,4 @@
-r"""What a trained network sees in videos or images: classes or objects, and on request pictures or JSON.
+r"""Predicts the classes or objects in videos or images with a trained network, and draws pictures or prints JSON.
 
 python -m experiments.predict --workdir=runs/folder VIDEO.mp4 FOLDER 'VIDEOS/*.webm' --out=predictions
 python -m experiments.predict --model=i3d_nln_r50_8x8 VIDEO.mp4
@@ -8,12 +8,12 @@ python -m experiments.predict --workdir=runs/folder /dev/video0 --seconds=60
 
 python -m experiments.predict --workdir=runs/detector IMAGE.jpg FOLDER VIDEO.mp4 --out=found
 
-Of a run of detection it tells what is in every image, and in every frame of a video or in one of every --every
-seconds; --out gets pictures with boxes, outlines, names and scores.
+With a detection run it finds the objects of every image, and of every frame of a video, or of one frame for each
+--every seconds. It writes pictures with boxes, outlines, names and scores to --out.
 
 A video is a file, a folder, a pattern, "-" for standard input, or a camera: /dev/video0, avfoundation:0 or
-dshow:video=NAME. Clips and crops are those of testing, and more clips for videos that last longer. The exit code is 0,
-1 if a video could not be read, 2 if none could.
+dshow:video=NAME. Clips and crops are the test clips and crops, with more clips for longer videos. The exit code is 0,
+or 1 if a video could not be read, or 2 if no video could be read.
 """
 
 import json
@@ -42,18 +42,31 @@ from nl_jax.zoo import find
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "weights of another program; with --config or --model")
-BEST = flags.DEFINE_bool("best", False, "the checkpoint that was best in validation, not the newest")
+BEST = flags.DEFINE_bool("best", False, "use the best checkpoint by validation, not the newest")
 EVERY = flags.DEFINE_float(
-    "every", None, "seconds from clip to clip; 10 where that is more clips than in testing, no gap in a stream", 0
+    "every",
+    None,
+    "seconds from clip to clip; by default 10 if this gives more clips than testing, and no gap in a stream",
+    0,
 )
-SECONDS = flags.DEFINE_float("seconds", 0.0, "after which a camera or standard input is left; 0 is at its end", 0)
+SECONDS = flags.DEFINE_float("seconds", 0.0, "maximum time of a camera or standard input; 0 reads to the end", 0)
 TOP = flags.DEFINE_integer("top", 5, "classes shown", lower_bound=1)
-MIN_SCORE = flags.DEFINE_float("min_score", 0.5, "of detection: objects of a lower score are left out", 0, 1)
-MULTI_LABEL = flags.DEFINE_bool("multi_label", None, "sigmoids, the highest of all clips; as in the run by default")
-JSON = flags.DEFINE_bool("json", False, "a line of JSON for every video, and nothing else, on standard output")
-OUT = flags.DEFINE_string("out", None, "a directory for pictures: scores over time, and what the surest clip looks at")
-BLOCK = flags.DEFINE_string("block", None, "of the picture, such as res3_1_nonlocal; the last by default")
-POSITION = flags.DEFINE_list("position", None, "frame,row,column of the block's input; by default the average")
+MIN_SCORE = flags.DEFINE_float("min_score", 0.5, "detection: minimum score of an object", 0, 1)
+MULTI_LABEL = flags.DEFINE_bool(
+    "multi_label",
+    None,
+    "a video has several classes: sigmoids, and the maximum over the clips; by default as in the run",
+)
+JSON = flags.DEFINE_bool("json", False, "print a line of JSON for every video, and nothing else, to standard output")
+OUT = flags.DEFINE_string(
+    "out", None, "directory of pictures: scores over time, and the attention of the clip with the highest score"
+)
+BLOCK = flags.DEFINE_string(
+    "block", None, "block of the attention picture, such as res3_1_nonlocal; by default the last"
+)
+POSITION = flags.DEFINE_list(
+    "position", None, "frame,row,column of the block's input; by default the mean over all positions"
+)
 flags.adopt_module_key_flags(foreign)
 
 
@@ -66,7 +79,7 @@ def main(arguments: list[str]) -> None:
     if OUT.value:
         make_directory(place("--out", OUT.value))
         predictor.check_block(BLOCK.value)
-    # What goes to a file or a pipe is not wrapped: a path is one word there.
+    # Output to a file or a pipe is not wrapped, so that a path stays one word.
     width = None if sys.stdout.isatty() else 10_000
     console = Console(highlight=False, soft_wrap=False, quiet=JSON.value, width=width)
     done, failed, stems = 0, 0, Counter()
@@ -119,7 +132,7 @@ def _predictor() -> Predictor:
         raise InputError("give one of --workdir, --model and --checkpoint, the network to use")
     if WORKDIR.value is not None:
         if foreign.CONFIG.value is not None or foreign.SOURCE.value is not None:
-            raise InputError("--config and --source go with --checkpoint; a workdir has its own")
+            raise InputError("--config and --source need --checkpoint; a workdir has its own config")
         return Predictor.of_workdir(place("--workdir", WORKDIR.value), best=BEST.value, multi_label=MULTI_LABEL.value)
     if foreign.MODEL.value is not None and MULTI_LABEL.value is None:
         return Predictor.from_pretrained(foreign.MODEL.value, CHECKPOINT.value)
@@ -135,7 +148,7 @@ def _predict(predictor: Predictor, name: str, console: Console) -> Prediction:
             best = int(scores.argmax())
             line = f"{seconds:8.1f} s  {predictor.classes[best]} {scores[best]:.1%}"
             if is_stream(name):
-                console.print(escape(line))  # as it comes
+                console.print(escape(line))  # each clip of a stream gets its own line
             else:
                 status.update(escape(f"{name}  {line}"))
 

@@ -1,4 +1,4 @@
-"""`experiments.predict` for a run of detection: pictures with what is found in them, or JSON."""
+"""`experiments.predict` for a detection run: draws the objects into pictures, or prints JSON."""
 
 import os
 import sys
@@ -29,15 +29,23 @@ def predict(
     print_json,
     model: str | None = None,
 ) -> None:
-    """Tells what is in every image, and in every frame of every video, that the arguments name.
+    """Finds the objects of every named image, and of the frames of every named video.
 
     Args:
-      directory: the workdir of a run of detection; None for a published network.
-      print_json: called with a dict for every image; None for words instead.
-      model: the name of the published network.
+      directory: the workdir of a detection run; None for a published network.
+      arguments: images, videos and folders.
+      best: takes the best checkpoint by validation instead of the newest.
+      min_score: minimum score of an object.
+      every: minimum seconds from one frame of a video to the next; 0 takes every frame.
+      out: folder for pictures; None draws none.
+      print_json: a function that is called with a dict for every image; None prints text.
+      model: name of the published network.
+
+    Raises:
+      InputError: an argument is a camera, or the workdir belongs to another kind of run.
     """
     from nl_jax.figures import detections
-    from nl_jax.runs.detector import Detector, frames  # pycocotools, which no video of a classifier needs
+    from nl_jax.runs.detector import Detector, frames  # imports pycocotools, which a classifier does not need
 
     detector = Detector.from_pretrained(model) if model else Detector(directory, best=best)
     console = Console(highlight=False, soft_wrap=True, quiet=print_json is not None)
@@ -76,10 +84,10 @@ def predict(
 
 
 def _files(arguments: list[str]) -> Iterator[tuple[str, str]]:
-    """(file, "") for every image and video that is named, or (what is named, why it is none)."""
+    """Yields (file, "") of every named image and video, or (argument, why it has none)."""
     for argument in arguments:
         if is_stream(argument):
-            raise InputError(f"{argument}: a camera has no end; detection takes images, videos and folders of them")
+            raise InputError(f"{argument}: a camera has no end; give images, videos or folders of them for detection")
         if os.path.isfile(argument):
             yield argument, ""
         elif os.path.isdir(argument):

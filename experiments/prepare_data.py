@@ -1,9 +1,10 @@
-"""Makes a data set ready to train on: ArrayRecord shards of small H.264 clips, or of images; or checks a copy of it.
+"""Prepares a dataset for training, as ArrayRecord shards of small H.264 clips or of images; or checks a copy of it.
 
 python -m experiments.prepare_data --dataset=kinetics400 --source=VIDEOS_AND_LISTS --data_dir=OUT
 python -m experiments.prepare_data --dataset=kinetics400 --source=VIDEOS_AND_LISTS --check --report=DIR
 
-The first, after it was stopped in whatever way, goes on where it stopped. docs/data.md says where the data sets are.
+The first command can be stopped in any way and then continues where it stopped. docs/data.md says where to find the
+datasets.
 """
 
 import contextlib
@@ -30,16 +31,18 @@ from nl_jax.data.sources.listing import Listing
 from nl_jax.errors import InputError
 from nl_jax.places import Place, cache_directory, is_bucket, make_directory, place, send
 
-DATASET = flags.DEFINE_enum("dataset", None, [*BUILDERS, "coco"], "which data set", required=True)
-ANNOTATIONS = flags.DEFINE_enum("annotations", "instances", ("instances", "person_keypoints"), "of coco: which files")
+DATASET = flags.DEFINE_enum("dataset", None, [*BUILDERS, "coco"], "name of the dataset", required=True)
+ANNOTATIONS = flags.DEFINE_enum(
+    "annotations", "instances", ("instances", "person_keypoints"), "coco: kind of annotation files"
+)
 SOURCE = flags.DEFINE_string("source", None, "the folder of its videos and annotation files", required=True)
-DATA_DIR = flags.DEFINE_string("data_dir", None, "where the prepared data set goes")
-SPLIT = flags.DEFINE_integer("split", 1, "of ucf101 and hmdb51: 1, 2 or 3")
-SHORT_SIDE = flags.DEFINE_integer("short_side", None, "pixels, 0 keeps the size; 256 by default, for charades 320")
-NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "processes that decode", 0)
-TIMEOUT = flags.DEFINE_float("timeout", SECONDS_PER_VIDEO, "seconds after which a file is given up", 1)
-CHECK = flags.DEFINE_bool("check", False, "decode every file and say what is wrong, prepare nothing")
-REPORT = flags.DEFINE_string("report", None, "where --check writes report.csv and index.html")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "directory of the prepared dataset")
+SPLIT = flags.DEFINE_integer("split", 1, "official split of ucf101 and hmdb51: 1, 2 or 3")
+SHORT_SIDE = flags.DEFINE_integer("short_side", None, "pixels; 0 keeps the size; by default 256, or 320 for charades")
+NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "number of processes that decode", 0)
+TIMEOUT = flags.DEFINE_float("timeout", SECONDS_PER_VIDEO, "maximum seconds to decode a file", 1)
+CHECK = flags.DEFINE_bool("check", False, "decode every file and report all faults; prepare nothing")
+REPORT = flags.DEFINE_string("report", None, "directory of --check for report.csv and index.html")
 BEAM_RUNNER = flags.DEFINE_string(
     "beam_runner", None, "make the shards on Apache Beam: DirectRunner, DataflowRunner, .."
 )
@@ -77,9 +80,9 @@ def main() -> None:
         return
     with _only_one(data_dir / f".preparing_{builder.name}_{config.name}") as unfinished:
         if Path(builder.data_path).exists():
-            console.print(f"{builder.data_path} is prepared already; remove it to prepare it anew")
+            console.print(f"{builder.data_path} is already prepared; remove it to prepare it again")
         else:
-            builder.cache = unfinished.resolve()  # of Beam's workers, too
+            builder.cache = unfinished.resolve()  # an absolute path, also for Beam's workers
             if BEAM_RUNNER.value is None:
                 _make_records(
                     builder.preparation(root_of(source)), [item for items in found.values() for item in items]
@@ -92,7 +95,7 @@ def main() -> None:
 
 
 def _coco(source: Path) -> None:
-    from nl_jax.data.coco import check, records  # pycocotools, which no video needs
+    from nl_jax.data.coco import check, records  # imports pycocotools, which videos do not need
     from nl_jax.data.coco.source import find_splits
 
     kind = ANNOTATIONS.value
@@ -111,7 +114,7 @@ def _coco(source: Path) -> None:
         return
     with _only_one(data_dir / f".preparing_{builder.name}_{kind}") as unfinished:
         if directory.exists():
-            console.print(f"{directory} has its shards already; remove it to prepare it anew")
+            console.print(f"{directory} already has its shards; remove it to prepare it again")
         else:
             _write(builder, unfinished)
         for split, found in records.write_annotations(directory, splits, kind).items():
@@ -125,13 +128,16 @@ def _coco(source: Path) -> None:
 
 
 def _local_data_dir() -> Path:
-    """Where the data set is made: --data_dir, or for a bucket a folder here, since shards are written to files."""
+    """Returns the folder where the dataset is made.
+
+    It is --data_dir, or a local folder if --data_dir is in a bucket, because shards can only be written to local files.
+    """
     data_dir = place("--data_dir", DATA_DIR.value)
     if is_bucket(data_dir):
         if BEAM_RUNNER.value not in (None, "DirectRunner"):
             raise InputError(
-                f"--data_dir={data_dir}: the workers of {BEAM_RUNNER.value} write to a file system that all see; "
-                "mount the bucket on every machine (gcsfuse, mountpoint-s3) and give that folder"
+                f"--data_dir={data_dir}: the workers of {BEAM_RUNNER.value} write to a shared file system; mount "
+                "the bucket on every machine (gcsfuse, mountpoint-s3) and give that folder"
             )
         make_directory(data_dir)
         data_dir = cache_directory() / "preparing" / hashlib.sha256(str(data_dir).encode()).hexdigest()[:32]
@@ -140,24 +146,24 @@ def _local_data_dir() -> Path:
 
 
 def _goal(directory: Path, data_dir: Path) -> Place:
-    """Where the data set will be: in the directory where it is made, or in the bucket of --data_dir."""
+    """Returns the final place of the dataset: the directory where it is made, or the bucket of --data_dir."""
     if not is_bucket(DATA_DIR.value):
         return directory
     return place("--data_dir", DATA_DIR.value) / directory.relative_to(data_dir).as_posix()
 
 
 def _is_there(goal: Place) -> bool:
-    """Whether a bucket has the data set already."""
+    """Returns whether the bucket already has the dataset."""
     found = is_bucket(goal) and (goal / "dataset_info.json").exists()
     if found:
-        console.print(f"{goal} is prepared already; remove it to prepare it anew")
+        console.print(f"{goal} is already prepared; remove it to prepare it again")
     return found
 
 
 def _send(directory: Path, goal: Place) -> None:
-    """To a bucket, if that is where it goes; what was made here is removed then."""
+    """Sends the dataset to its bucket, if it has one, and then removes the local directory."""
     if is_bucket(goal):
-        with console.status(f"sending it to {goal}"):
+        with console.status(f"sending the dataset to {goal}"):
             send(directory, goal)
         shutil.rmtree(directory)
 
@@ -190,7 +196,7 @@ def _make_records(preparation, items) -> None:
     """Puts the record of every item into the cache, on all cores."""
     left = [item for item in items if not preparation.done(item)]
     if len(left) < len(items):
-        console.print(f"{len(items) - len(left)} of {len(items)} videos were done already")
+        console.print(f"{len(items) - len(left)} of {len(items)} videos were already done")
     began = time.monotonic()
     with _progress() as progress:
         task = progress.add_task("videos", total=len(left), failed=0)
@@ -204,7 +210,7 @@ def _make_records(preparation, items) -> None:
 
 
 def _write(builder, unfinished: Path) -> None:
-    """The shards, from the cache or on Beam; a directory that an earlier try left unfinished is removed."""
+    """Writes the shards from the cache or with Beam. It first removes unfinished directories of earlier runs."""
     for partial in Path(builder.data_path).parent.glob("incomplete.*"):
         shutil.rmtree(partial)
     download_config = tfds.download.DownloadConfig(manual_dir=root_of(Path(SOURCE.value)))
@@ -266,13 +272,13 @@ def _check(listing: Listing, root: Path) -> None:
 
 @contextlib.contextmanager
 def _only_one(directory: Path) -> Iterator[Path]:
-    """The directory of what is not finished, for this process alone."""
+    """Yields the directory of unfinished work. Raises InputError if another process uses it."""
     directory.mkdir(exist_ok=True)
     with (directory / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"--data_dir: another process is preparing the same data set in {directory}") from None
+            raise InputError(f"--data_dir: another process is preparing the same dataset in {directory}") from None
         yield directory
 
 

@@ -1,17 +1,17 @@
-"""The flags of programs that run as several processes, one on each host or for each device: see `hosts.join`."""
+"""Flags of programs that run as several processes, one for each host or each device: see `hosts.join`."""
 
 from absl import flags
 
 from nl_jax.training import hosts
 
 CLUSTER = flags.DEFINE_string(
-    "cluster", "auto", f"what started several processes, if any did: {', '.join(hosts.CLUSTERS)}"
+    "cluster", "auto", f"the system that started several processes, if there is one: {', '.join(hosts.CLUSTERS)}"
 )
-COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where they are started by hand")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many processes there are, with --coordinator")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0, with --coordinator")
+COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, if the processes are started by hand")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes, with --coordinator")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "number of this process, from 0, with --coordinator")
 
 
 def join() -> None:
-    """Makes this process one of those that the flags or the environment tell of."""
+    """Joins this process to the processes that the flags or the environment describe."""
     hosts.join(CLUSTER.value, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)

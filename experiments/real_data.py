@@ -1,15 +1,15 @@
-"""The block on real data: movements of people who were held out (1-D), and images of clothes (2-D).
+"""Measures the non-local block on real data: movements of held-out people (1-D) and images of clothes (2-D).
 
 python -m experiments.real_data watch --seeds=3
 python -m experiments.real_data fashion --seeds=5 --steps=1000
 
-watch is the shoulder exercises that seglearn ships (`pip install -e .[real_data]`): ten people, seven exercises,
+watch is the dataset of shoulder exercises in seglearn (`pip install -e .[real_data]`): ten people, seven exercises,
 accelerometer and gyroscope of a smart watch at 50 Hz. Each fold tests on two people and trains on the others. fashion
-is Fashion-MNIST as Debian ships it (`apt install dataset-fashion-mnist`): ten kinds of clothes, 60000 images of 28 x 28
-to train on and 10000 to test on.
+is Fashion-MNIST as Debian distributes it (`apt install dataset-fashion-mnist`): ten kinds of clothes, 60000 training
+images of 28 x 28 pixels and 10000 test images.
 
-Three small residual networks with the same steps: `plain`; `non_local`, with a block after the first of two residual
-blocks; `control`, with one more residual block of as many parameters instead.
+It trains three small residual networks for the same number of steps: `plain`; `non_local`, with a non-local block after
+the first of two residual blocks; `control`, with an additional residual block instead that has as many parameters.
 """
 
 import argparse
@@ -39,14 +39,14 @@ from nl_jax.models.norm import Norm
 
 NETWORKS = ("plain", "non_local", "control")
 WIDTH, BATCH, RATE = 32, 64, 2e-3
-EVALUATED = 500  # at a time
-STRIDE, WINDOW, HOP = 4, 64, 32  # of the watch: every fourth sample, 64 of them (5 s), a window every 32
-FOLDS = 5  # of the watch
-FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package has them
+EVALUATED = 500  # batch size of testing
+STRIDE, WINDOW, HOP = 4, 64, 32  # watch: every fourth sample, windows of 64 samples (5 s), a new window every 32
+FOLDS = 5  # watch
+FASHION = Path("/usr/share/datasets/fashion-mnist")  # the folder of Debian's package
 
 
 class Residual(nnx.Module):
-    """x + conv(relu(norm(conv(relu(norm x)))), kernels of 3 along each axis of a sequence or an image."""
+    """x + conv(relu(norm(conv(relu(norm(x)))))), with kernels of size 3 along each axis of a sequence or an image."""
 
     def __init__(self, axes: int, width: int, hidden: int, *, rngs: nnx.Rngs):
         self.norms = nnx.List([Norm(width, kind="global"), Norm(hidden, kind="global")])
@@ -62,10 +62,10 @@ class Residual(nnx.Module):
 
 
 class Network(nnx.Module):
-    """A convolution, in images with stride 2, two residual blocks, the mean over all positions, a linear classifier."""
+    """A convolution (with stride 2 for images), two residual blocks, global average pooling and a linear classifier."""
 
     def __init__(self, kind: str, axes: int, channels: int, classes: int, *, rngs: nnx.Rngs):
-        stride = 1 if axes == 1 else 2  # a block's weights are positions x positions
+        stride = 1 if axes == 1 else 2  # keeps the block's positions x positions matrix small
         self.stem = nnx.Conv(channels, WIDTH, (3,) * axes, strides=stride, rngs=rngs)
         layers = [Residual(axes, WIDTH, WIDTH, rngs=rngs) for _ in range(2)]
         if kind == "non_local":
@@ -84,12 +84,12 @@ class Network(nnx.Module):
 
 
 def watch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Windows (n,t,c) of the watch, their exercise, and the fold of the person."""
+    """Returns windows (n,t,c) of the watch, their exercises (n,), and the folds (n,) of the people."""
     package = importlib.util.find_spec("seglearn")
     if package is None:
-        raise InputError("watch needs the recordings that seglearn ships: pip install -e .[real_data]")
+        raise InputError("watch needs the recordings of seglearn: pip install -e .[real_data]")
     path = Path(package.submodule_search_locations[0]) / "data" / "watch_dataset.npy"
-    recordings = np.load(path, allow_pickle=True).item()  # read here: importing seglearn needs more packages
+    recordings = np.load(path, allow_pickle=True).item()  # read without seglearn, whose import needs more packages
     windows, labels, folds = [], [], []
     for series, label, person in zip(*(recordings[name] for name in ("X", "y", "subject")), strict=True):
         series = np.asarray(series, np.float32)[::STRIDE]
@@ -101,7 +101,11 @@ def watch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def fashion(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images (n,h,w,1), what they show, and fold 0 for those of the official test part, -1 for the others."""
+    """Returns images (n,h,w,1), their labels (n,), and folds (n,): 0 for the official test split, -1 for training.
+
+    Raises:
+      InputError: a file is missing or damaged.
+    """
     parts = []
     for part, fold in (("train", -1), ("t10k", 0)):
         images = read_idx(folder / f"{part}-images-idx3-ubyte.gz", 3)
@@ -114,7 +118,11 @@ def fashion(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:
-    """The bytes of a file of MNIST's format: 0, 0, 8 (of bytes), the number of axes, their lengths, the values."""
+    """Reads a gzip file in MNIST's format: the bytes 0, 0, 8, the number of axes, the lengths of the axes, the values.
+
+    Raises:
+      InputError: the file is missing or damaged, or does not have this number of axes.
+    """
     if not path.exists():
         raise InputError(
             f"there is no {path}: fashion needs the train- and t10k- files images-idx3-ubyte.gz and "
@@ -123,7 +131,7 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
     try:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is no whole gzip file: {error}") from error
+        raise InputError(f"{path} is not a complete gzip file: {error}") from error
     start = 4 + 4 * axes
     if content[:4] != bytes([0, 0, 8, axes]) or len(content) < start:
         raise InputError(f"{path} begins with {content[:4].hex()}, valid is 000008{axes:02} and {axes} lengths")
@@ -137,7 +145,10 @@ DATA = {"watch": lambda arguments: watch(), "fashion": lambda arguments: fashion
 
 
 def right_by_fold(kind: str, data: tuple, seeds: int, steps: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(seed, indices, right) of the held-out part of every fold, for every seed; fold -1 is only trained on."""
+    """Yields (seed, indices, right) of the held-out examples of every fold, for every seed.
+
+    `right` holds whether the prediction for each of the `indices` is right. Fold -1 is only used for training.
+    """
     x, labels, folds = data
 
     def network(key):
@@ -180,13 +191,14 @@ def right_by_fold(kind: str, data: tuple, seeds: int, steps: int) -> Iterator[tu
 
 
 def parameters(kind: str, data: tuple) -> int:
+    """Returns the number of parameters of a network for this data."""
     x, labels, _ = data
     model = nnx.eval_shape(lambda: Network(kind, x.ndim - 2, x.shape[-1], labels.max() + 1, rngs=nnx.Rngs(0)))
     return sum(array.size for array in flat.split(model)[1].values())
 
 
 def markdown(networks: dict[str, dict]) -> str:
-    """A line for every network of a JSON file of results."""
+    """Returns a Markdown table with a line for every network of a JSON file of results."""
     lines = [
         "| network | parameters | held-out accuracy, % | difference from plain [95%] |",
         "| --- | --- | --- | --- |",
@@ -204,7 +216,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("data", choices=tuple(DATA))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--data_dir", type=local_path, default=FASHION, help="folder of the four files of fashion")
+    parser.add_argument(
+        "--data_dir", type=local_path, default=FASHION, help="folder of the four files of Fashion-MNIST"
+    )
     parser.add_argument("--out", type=local_path, default=Path("results"), help="folder of the JSON file")
     arguments = parser.parse_args(argv)
     try:

@@ -1,4 +1,4 @@
-"""Trains a network from a config, or goes on where the same command stopped.
+"""Trains a network from a config, or continues where the same command stopped.
 
 python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
 """
@@ -15,9 +15,9 @@ from nl_jax.tasks import task_of
 from nl_jax.training.times import parse_steps
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of a config", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; the same command on it resumes")
+WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run; the same command resumes the run")
 PROFILE_STEPS = flags.DEFINE_string("profile_steps", None, "FIRST:END of steps to trace into WORKDIR/profile")
-DEBUG_NANS = flags.DEFINE_bool("debug_nans", False, "stop at the operation that first gives a NaN; slow")
+DEBUG_NANS = flags.DEFINE_bool("debug_nans", False, "stop at the first operation that gives a NaN; slow")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     config = CONFIG.value
     if not WORKDIR.value:
         raise InputError("--workdir is empty; give a directory")
-    if DEBUG_NANS.value:  # JAX looks at every result, and runs what gave a NaN again, operation by operation
+    if DEBUG_NANS.value:  # JAX checks every result, and repeats a program that gave a NaN operation by operation
         jax.config.update("jax_debug_nans", True)
     train_chain(config, place("--workdir", WORKDIR.value), parse_steps(PROFILE_STEPS.value))
     if jax.process_index():
@@ -34,7 +34,7 @@ def main() -> None:
     if config.paper:
         print(f"The paper reports for this row: {task_of(config).paper.format(*config.paper)}")
     if config.expect:
-        print(f"For comparison, of the config as its file has it: {config.expect}")
+        print(f"For comparison, the results of the unchanged config: {config.expect}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Non-local Neural Networks (Wang, Girshick, Gupta, He, CVPR 2018) in JAX and Flax.
 
-`nl_jax.NonLocalBlock` and `nl_jax.weights.load` need no other import. A name is loaded when it is first used, so
-`nl_jax.data` still loads no JAX.
+`import nl_jax` is enough to use `nl_jax.NonLocalBlock` or `nl_jax.weights.load`. Python loads each name when a program
+first uses it. A program that uses only `nl_jax.data` therefore does not load JAX.
 """
 
 import importlib
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 PACKAGES = ("data", "evaluation", "figures", "models", "ops", "runs", "tasks", "training", "weights", "zoo")
-# Name to the module that defines it.
+# Maps a name to the module that defines it.
 NAMES = {
     "NonLocalBlock": "nl_jax.models",
     "Prediction": "nl_jax.runs.predictor",

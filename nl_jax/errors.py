@@ -1,4 +1,4 @@
-"""What can end a program without being a defect of ours."""
+"""Exceptions that end a program although the program has no defect."""
 
 import importlib.util
 
@@ -6,34 +6,39 @@ import importlib.util
 class InputError(ValueError):
     """Bad input: a config value, a file or a flag.
 
-    Its message names the field or file, what was found and what is valid. The programs under `experiments/` print it
-    as one line and exit with code 2; every other exception is a defect of ours and shows its traceback.
+    The message names the field or file, the value that was found and the valid values. The programs under
+    `experiments/` print the message as one line and exit with code 2. Every other exception is a defect of nl_jax and
+    shows its traceback.
     """
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot go on through no fault of its input's form: a loss that is not finite.
+    """A run that cannot continue although its input is valid, for example because the loss is not finite.
 
-    The programs print it as one line and exit with code 1.
+    The programs print the message as one line and exit with code 1.
     """
 
 
-PREEMPTED = 75  # exit code of a run that was asked to end, EX_TEMPFAIL of sysexits.h: try again
+PREEMPTED = 75  # exit code of a run that was asked to stop: EX_TEMPFAIL of sysexits.h, "try again"
 
 
 class Preempted(Exception):
-    """A run that was asked to end has saved its state; the same command goes on from there."""
+    """A run was asked to stop and has saved its state. The same command continues from that state."""
 
 
 class MissingExtra(InputError, ImportError):
-    """A part of `nl_jax` needs packages that are not installed. Its message gives the command that installs them."""
+    """A part of `nl_jax` needs packages that are not installed. The message gives the command that installs them."""
 
 
 def require(extra: str, *packages: str) -> None:
-    """Looks for packages that an extra of pyproject.toml installs, by the names they are imported with; imports none.
+    """Checks that the packages of an extra of pyproject.toml are installed. It does not import them.
+
+    Args:
+      extra: name of the extra.
+      packages: names under which Python imports the packages.
 
     Raises:
-      MissingExtra: for those that are not installed.
+      MissingExtra: one or more packages are not installed.
     """
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:

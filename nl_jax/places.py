@@ -1,7 +1,8 @@
-"""Where files lie: on a file system, or in a bucket of Google (gs://) or Amazon (s3://), read and written alike.
+"""Paths on a file system or in a bucket of Google (gs://) or Amazon (s3://), with one interface for both.
 
-A file system has `pathlib.Path`. A bucket has `etils.epath.Path`, which has the same methods. What a bucket cannot do
-is done here: to add to a file, to rename a file into its place, and to be written by a library that knows files only.
+A path on a file system is a `pathlib.Path`. A path in a bucket is an `etils.epath.Path`, which has the same methods.
+This module adds the operations that a bucket lacks: appending to a file, replacing a file as a whole, and writing with
+a library that only knows files.
 """
 
 import fcntl
@@ -24,24 +25,28 @@ from etils import epath  # noqa: E402
 
 Place = Path | epath.Path
 
-# The package that reads a bucket; the extra of pyproject.toml has the name of the scheme.
+# Maps a scheme to the package that reads its buckets. The extra of pyproject.toml has the name of the scheme.
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
-# gs://bucket/run, and gs:/bucket/run, which pathlib makes of it.
+# Matches gs://bucket/run, and gs:/bucket/run, into which pathlib changes it.
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.IGNORECASE | re.DOTALL)
 
 
 def is_bucket(path: str | os.PathLike) -> bool:
-    """Whether it is an address in a bucket."""
+    """Returns whether `path` is an address in a bucket."""
     match = _ADDRESS.fullmatch(os.fspath(path))
     return match is not None and match[1].lower() in PACKAGES
 
 
 def check_local(name: str, path: str | os.PathLike, why: str = "files are read and written on a file system") -> None:
-    """Raises InputError for any address, which would become a local folder of that name.
+    """Refuses an address. Without this check a program would create a local folder with the address as its name.
 
     Args:
-      name: of the flag, field or argument that has it.
-      why: no address can be there.
+      name: name of the flag, field or argument that holds `path`.
+      path: path to check.
+      why: reason why an address is not valid here.
+
+    Raises:
+      InputError: `path` is an address.
     """
     if match := _ADDRESS.fullmatch(os.fspath(path)):
         raise InputError(
@@ -51,22 +56,23 @@ def check_local(name: str, path: str | os.PathLike, why: str = "files are read a
 
 
 def place(name: str, path: str | os.PathLike) -> Place:
-    """The path of a file or folder, which need not exist.
+    """Returns the path of a file or folder. The file or folder need not exist.
 
     Args:
-      name: of the flag, field or argument that has it, for messages.
+      name: name of the flag, field or argument that holds `path`, for error messages.
+      path: path of a file system, or address in a bucket.
 
     Raises:
-      InputError: for an address that is no bucket's, or a bucket that cannot be reached.
+      InputError: `path` is an address but not one of a bucket, or the bucket cannot be reached.
     """
     if not is_bucket(path):
-        check_local(name, path, "only gs://, s3:// and paths of a file system can be there")
+        check_local(name, path, "only gs://, s3:// and paths of a file system are valid")
         return Path(path)
     scheme, below = _ADDRESS.fullmatch(os.fspath(path)).groups()
     require(scheme.lower(), PACKAGES[scheme.lower()])
     import fsspec
 
-    for protocol in ("gs", "gcs", "s3"):  # TensorStore writes too, and what it writes is in no list kept here
+    for protocol in ("gs", "gcs", "s3"):  # TensorStore also writes, and fsspec's cached lists would miss its files
         fsspec.config.conf.setdefault(protocol, {})["use_listings_cache"] = False
     found = epath.Path(f"{scheme.lower()}://{below.rstrip('/')}")
     with _reached(f"{name}={found}"):
@@ -76,7 +82,7 @@ def place(name: str, path: str | os.PathLike) -> Place:
 
 @contextmanager
 def _reached(what: str) -> Iterator[None]:
-    """Turns what a client of a bucket may raise into one line. There is no common class of these errors."""
+    """Turns any exception of a bucket's client into an InputError. These exceptions share no base class."""
     try:
         yield
     except InputError:
@@ -87,14 +93,18 @@ def _reached(what: str) -> Iterator[None]:
 
 
 def absolute(path: Place) -> Place:
-    """The path from the root of its file system or bucket."""
+    """Returns the path from the root of its file system or bucket."""
     return path if is_bucket(path) else path.resolve()
 
 
 def make_directory(path: Place) -> None:
-    """Raises InputError where it cannot be made, or nothing can be written there. A bucket has no empty folders."""
+    """Makes a directory. In a bucket, which has no empty folders, it only checks that a file can be written.
+
+    Raises:
+      InputError: the directory cannot be made, or nothing can be written to it.
+    """
     if is_bucket(path):
-        trial = path / f".{uuid.uuid4().hex}"  # several processes may ask at once
+        trial = path / f".{uuid.uuid4().hex}"  # several processes may do this at the same time
         with _reached(f"the directory {path}"):
             trial.write_bytes(b"")
             trial.unlink()
@@ -109,7 +119,7 @@ def make_directory(path: Place) -> None:
 
 
 def remove(path: Place) -> None:
-    """A file or a whole folder, where it exists."""
+    """Removes a file of a bucket, or a folder with everything in it. Does nothing if it does not exist."""
     if is_bucket(path):
         path.rmtree(missing_ok=True)
     else:
@@ -117,14 +127,14 @@ def remove(path: Place) -> None:
 
 
 def read_text(path: Place) -> str:
-    """Names of files need not be UTF-8: what is not in them is kept as it is."""
+    """Reads a text file in UTF-8. Bytes that are not UTF-8 (as in names of files) are kept as surrogate escapes."""
     return path.read_bytes().decode("utf-8", errors="surrogateescape")
 
 
 def write_text(path: Place, text: str, errors: str = "surrogateescape") -> None:
-    """Whole or not at all: a run that is killed here leaves what was there before."""
+    """Writes a text file as a whole. A run that is killed here leaves the old file unchanged."""
     data = text.encode("utf-8", errors=errors)
-    if is_bucket(path):  # where a file appears when it is whole
+    if is_bucket(path):  # in a bucket a file appears only when it is complete
         path.write_bytes(data)
         return
     partial = path.with_name(path.name + ".partial")
@@ -133,9 +143,13 @@ def write_text(path: Place, text: str, errors: str = "surrogateescape") -> None:
 
 
 class Growing:
-    """A text file that begins with `text`, or goes on where it is None; each `write` is there when it returns.
+    """A text file to which text is added. Each `write` is in the file when it returns.
 
-    A file in a bucket cannot grow, so each `write` puts all of it there again.
+    A file in a bucket cannot grow, so each `write` uploads the whole file again.
+
+    Args:
+      path: path of the file.
+      text: the file's new content; None keeps the present content.
     """
 
     def __init__(self, path: Place, text: str | None = None):
@@ -157,7 +171,7 @@ class Growing:
 
 @contextmanager
 def written(path: Place) -> Iterator[Path]:
-    """Where a library that knows files only writes a file or a folder, which then is at `path`."""
+    """Yields a local path to which a library writes a file or a folder. Afterwards the result is at `path`."""
     if not is_bucket(path):
         yield path
         return
@@ -167,7 +181,10 @@ def written(path: Place) -> Iterator[Path]:
 
 
 def send(local: Path, path: Place) -> None:
-    """Copies a file, or all files of a folder, into a bucket. A data set is one when its dataset_info.json is there."""
+    """Copies a file, or all files of a folder, into a bucket.
+
+    It copies dataset_info.json last: a reader takes a folder for a dataset only if that file is there.
+    """
     file_system, root = _file_system(path)
     if local.is_file():
         file_system.put_file(str(local), root)
@@ -178,30 +195,32 @@ def send(local: Path, path: Place) -> None:
 
 
 def local_copy(directory: Place) -> Path:
-    """A folder to read at any place: itself, or of a folder in a bucket its copy, which is made once on every machine.
+    """Returns a local folder with the files of `directory`.
+
+    A folder of a file system is returned itself. A folder in a bucket is copied, once on each machine.
 
     Raises:
-      InputError: where there is no room for it.
+      InputError: the disk has no room for the copy.
     """
     if not is_bucket(directory):
         return directory
     file_system, root = _file_system(directory)
     files = {name: file for name, file in file_system.find(root, detail=True).items() if not name.endswith("/")}
-    # Another copy for other content: a bucket names the content of every file by its etag.
+    # Other content gets another copy. The etag of a file in a bucket identifies its content.
     content = [(name, file["size"], str(file.get("etag", file.get("ETag")))) for name, file in files.items()]
     copy = (
         cache_directory() / "copies" / hashlib.sha256(json.dumps([str(directory), content]).encode()).hexdigest()[:32]
     )
     copy.mkdir(parents=True, exist_ok=True)
     with (copy / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes on a machine one copies
+        fcntl.flock(lock, fcntl.LOCK_EX)  # only one process on a machine copies
         missing = {name: copy / name[len(root) :].lstrip("/") for name in files}
         missing = {name: file for name, file in missing.items() if not file.exists()}
         needed, free = sum(files[name]["size"] for name in missing), shutil.disk_usage(copy).free
         if needed > free:
             raise InputError(
                 f"{directory} is copied to {copy}, which takes {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are "
-                "free; make room, or name another disk by the environment variable XDG_CACHE_HOME"
+                "free; make room, or set the environment variable XDG_CACHE_HOME to a folder of another disk"
             )
         for name, file in missing.items():
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -212,14 +231,17 @@ def local_copy(directory: Place) -> Path:
 
 
 def _file_system(path: Place):
-    """The client of a bucket, and the path as it wants it."""
+    """Returns the client of a bucket, and the path in the client's form."""
     import fsspec
 
     return fsspec.core.url_to_fs(os.fspath(path))
 
 
 def cache_directory() -> Path:
-    """Where what can be made again is kept for a user: XDG_CACHE_HOME, ~/.cache, or of one without a home /tmp."""
+    """Returns the folder for a user's files that can be made again.
+
+    It lies in XDG_CACHE_HOME if that is set, else in ~/.cache, or in /tmp for a user who has no home to write to.
+    """
     if named := os.environ.get("XDG_CACHE_HOME"):
         return Path(named) / "nl_jax"
     try:

@@ -1,4 +1,4 @@
-"""Speed and memory of what is here against PyTorch, in one run, in turns.
+"""Compares speed and memory of nl_jax and PyTorch in one run. The programs take turns.
 
 python -m experiments.benchmark op --positions 12544
 python -m experiments.benchmark train_step
@@ -15,9 +15,9 @@ from pathlib import Path
 from nl_jax.errors import InputError
 from nl_jax.places import check_local
 
-# Subject to the module that measures it: add_arguments(parser), run(arguments) and, for --aot, programs(arguments).
-# run returns measurements to show, or has shown its own. A module is imported when it is asked for, and needs no more
-# packages than its own.
+# Maps a subject to its module. A module has add_arguments(parser), run(arguments) and, for --aot, programs(arguments).
+# run returns measurements to show, or shows them itself and returns None. Only the module of the chosen subject is
+# imported, so only its packages must be installed.
 SUBJECTS = {
     "op": "op",
     "block": "block",
@@ -35,7 +35,7 @@ SUBJECTS = {
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="experiments.benchmark", description=__doc__.splitlines()[0])
-    parser.add_argument("subject", choices=SUBJECTS, help="give --help after it for its own flags")
+    parser.add_argument("subject", choices=SUBJECTS, help="give --help after the subject for its flags")
     subject = parser.parse_args(argv[:1]).subject
     try:
         module = importlib.import_module(f"experiments.benchmark.{SUBJECTS[subject]}")
@@ -54,11 +54,11 @@ def main(argv: list[str] | None = None) -> None:
 def _arguments(subject, module, argv) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"experiments.benchmark {subject}", description=module.__doc__)
     module.add_arguments(parser)
-    parser.add_argument("--repeats", type=int, default=5, help="the median is taken over")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="folder of what is written")
+    parser.add_argument("--repeats", type=int, default=5, help="number of repeats for the median")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="folder of the results")
     if hasattr(module, "programs"):
-        parser.add_argument("--aot", choices=("tpu",), help="compile for it instead of running here")
-        parser.add_argument("--topology", default="v5e:2x2", help="of --aot")
+        parser.add_argument("--aot", choices=("tpu",), help="compile for this platform instead of running here")
+        parser.add_argument("--topology", default="v5e:2x2", help="TPU topology of --aot")
     return parser.parse_args(argv, argparse.Namespace(subject=subject))
 
 

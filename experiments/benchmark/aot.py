@@ -1,4 +1,4 @@
-"""Compiles for a TPU without one: memory and bytes moved per chip, of ours and of the form with the n x m matrix."""
+"""Compiles programs for a TPU without a TPU: memory and bytes moved per chip, of ours and with the n x m matrix."""
 
 import os
 import sys
@@ -19,20 +19,21 @@ def compile_and_show(programs, topology: str) -> list[dict[str, object]]:
     """Compiles every program for one chip of `topology`, e.g. "v5e:2x2", and prints a table.
 
     Args:
-      programs: case to (ours, naive, shapes) of jitted functions of float32 arrays, or to (ours, naive) of functions
-        that lower a program for a mesh.
+      programs: {case: (ours, naive, shapes)} of jitted functions of float32 arrays, or {case: (ours, naive)} of
+        functions that lower a program for a mesh.
+      topology: kind and shape of a TPU slice.
 
     Raises:
-      InputError: where there is no libtpu, or it does not know the topology.
+      InputError: libtpu is not installed, or does not know the topology.
     """
-    # libtpu asks the cloud's metadata server where it runs, and waits for an answer.
+    # Without this libtpu waits for an answer of the cloud's metadata server.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chip is used, so none has to be locked
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chip is used, so none must be locked
     try:
         description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
-    except Exception as error:  # whatever libtpu, or its absence, raises
+    except Exception as error:  # libtpu, or its absence, may raise any type
         raise InputError(f"--topology={topology}: {error}; --aot needs libtpu, pip install -e .[tpu]") from error
-    # One chip: what a step needs for its share of the batch does not depend on how many there are.
+    # One chip: the memory of a step for a chip's part of the batch does not depend on the number of chips.
     mesh = make_mesh(data=1, fsdp=1, devices=description.devices[:1])
 
     rows = []

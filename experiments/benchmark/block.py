@@ -1,4 +1,4 @@
-"""The non-local block in training, forward and forward with backward, against `mmcv`'s on the same shapes."""
+"""Compares the non-local block in training with that of `mmcv` on the same shapes: forward, and with backward."""
 
 import argparse
 import math
@@ -15,13 +15,15 @@ from nl_jax.models import NonLocalBlock
 from nl_jax.ops import nonlocal_op
 
 DIRECTIONS = ("forward", "forward+backward")
-# mmcv's concatenation divides the output of a ReLU in place, whose gradient PyTorch then refuses to compute.
+# mmcv's concatenation divides the output of a ReLU in place, so PyTorch refuses to compute the gradient.
 CASES = {"embedded_gaussian": DIRECTIONS, "dot_product": DIRECTIONS, "concatenation": ("forward",)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--frames", type=int, nargs="+", default=[1, 2, 4, 8], help="one row each")
-    parser.add_argument("--side", type=int, default=28, help="of a square frame, in positions")
+    parser.add_argument(
+        "--frames", type=int, nargs="+", default=[1, 2, 4, 8], help="frames of a clip; one row for each value"
+    )
+    parser.add_argument("--side", type=int, default=28, help="side of a square frame, in positions")
     parser.add_argument("--channels", type=int, default=512)
     parser.add_argument("--batch", type=int, default=1)
 
@@ -37,7 +39,7 @@ def run(arguments: argparse.Namespace) -> list[Measurement]:
 
 
 def programs(arguments: argparse.Namespace):
-    """What `--aot` compiles: case to (ours, naive, shapes of the arrays)."""
+    """Returns the programs of `--aot`: {case: (ours, naive, shapes of the arrays)}."""
     result = {}
     for frames in arguments.frames:
         shape = _shape(frames, arguments)
@@ -52,7 +54,10 @@ def _shape(frames, arguments):
 
 
 def _step(pairwise, direction, shape, gaussian=nonlocal_op.gaussian):
-    """x -> output, or gradients of parameters and x; and the operations of ours and of the n x m matrix."""
+    """Returns a function of x, and the operations of ours and of the form with the n x m matrix.
+
+    The function returns the output, or the gradients of the parameters and of x.
+    """
     channels = shape[-1]
     block = NonLocalBlock(channels, pairwise=pairwise, subsample="after", scale="rsqrt_d", rngs=nnx.Rngs(0))
     graph, params, rest = nnx.split(block, nnx.Param, ...)

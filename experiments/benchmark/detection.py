@@ -1,4 +1,4 @@
-"""Mask R-CNN R50 against torchvision's: forward, training step, and NMS, RoIAlign and pasting apart."""
+"""Compares Mask R-CNN R50 with torchvision's: forward, training step, and NMS, RoIAlign and mask pasting alone."""
 
 import argparse
 from unittest import mock
@@ -25,9 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--height", type=int, default=800)
     parser.add_argument("--width", type=int, default=1216)
-    parser.add_argument("--batch", type=int, default=1, help="images")
+    parser.add_argument("--batch", type=int, default=1, help="images in a batch")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--block", action="store_true", help="with a block in res4, which torchvision does not have")
+    parser.add_argument(
+        "--block", action="store_true", help="add a non-local block in res4, which torchvision does not have"
+    )
 
 
 def run(arguments: argparse.Namespace) -> list[Measurement]:
@@ -42,7 +44,7 @@ def run(arguments: argparse.Namespace) -> list[Measurement]:
 
 
 def programs(arguments: argparse.Namespace):
-    """What `--aot` compiles: the training step, and the same with RoIAlign as a gather."""
+    """Returns the programs of `--aot`: the training step, and the same step with RoIAlign as a gather."""
 
     def lower(form):
         def on(mesh):
@@ -69,7 +71,7 @@ def _config(arguments) -> DetectorConfig:
 
 
 def _batch(arguments, true: int = 100) -> dict[str, jax.Array]:
-    """Noise with ten true boxes an image, padded to `true`."""
+    """Returns a batch of noise images with ten true boxes each, padded to `true` boxes."""
     rng = np.random.default_rng(0)
     b, h, w = arguments.batch, arguments.height, arguments.width
     side = rng.uniform(30, 300, (b, true, 2))
@@ -87,7 +89,7 @@ def _batch(arguments, true: int = 100) -> dict[str, jax.Array]:
 
 
 def _step(graphdef):
-    """SGD with momentum and decay, as torch.optim.SGD has it, of what gets a gradient."""
+    """Returns a step of SGD as in torch.optim.SGD, with momentum and weight decay, for parameters with a gradient."""
 
     def step(params, momentum, stats, batch, key):
         def total(params):
@@ -160,7 +162,7 @@ def _networks(arguments) -> list[Measurement]:
 
 
 def _torchvision():
-    """torchvision's network with frozen norms, and random weights that find something."""
+    """Returns torchvision's network with frozen norms, and with random weights that give detections."""
     import torch
     from torchvision.models import resnet50
     from torchvision.models.detection import MaskRCNN as TheirMaskRCNN
@@ -171,7 +173,7 @@ def _torchvision():
     backbone = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
     for name, buffer in backbone.named_buffers():
         if name.endswith("bn3.weight"):
-            buffer.fill_(0.2)  # or the sums of many blocks grow
+            buffer.fill_(0.2)  # without it the activations grow from block to block
     model = TheirMaskRCNN(_resnet_fpn_extractor(backbone, 3), num_classes=81)
     with torch.no_grad():
         model.roi_heads.box_predictor.cls_score.weight.mul_(30)
@@ -179,7 +181,7 @@ def _torchvision():
 
 
 def _features_and_heads(model, images, targets):
-    """Their network between normalising and pasting."""
+    """Runs torchvision's network without the normalisation of images and the pasting of masks."""
     from torchvision.models.detection.image_list import ImageList
 
     sizes = [tuple(images.shape[2:])] * len(images)

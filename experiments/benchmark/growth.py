@@ -1,8 +1,8 @@
-"""How the cost of the operation grows when the positions double, n = m: ours alone, both sizes in turns.
+"""Measures how the time of our operation grows when the number of positions n = m doubles. The two sizes take turns.
 
-A program's results and temporary memory are given back to the system between calls, or not, depending on their size
-(glibc's thresholds), and pages that come anew cost a fault each. So it is measured twice: as it is, and in a process
-whose allocator keeps its memory.
+The allocator of glibc may return the memory of a program to the system between calls, depending on the size. Every page
+that the program then gets again costs a page fault. So the time is measured twice: with the usual allocator, and in a
+process whose allocator keeps its memory.
 """
 
 import argparse
@@ -33,7 +33,7 @@ ALLOCATORS = {"as it is": {}, "keeps its memory": KEEPING}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--positions", type=int, default=6272, help="n; and its double")
+    parser.add_argument("--positions", type=int, default=6272, help="n; 2n is measured too")
     parser.add_argument("--channels", type=int, default=256, help="d = c")
     parser.add_argument("--functions", nargs="+", choices=op.FUNCTIONS, default=["dot_product", "concatenation"])
     parser.add_argument("--in-this-process", action="store_true", help="measure here and print JSON")
@@ -74,7 +74,7 @@ def _measure(arguments: argparse.Namespace) -> list[dict[str, object]]:
                 arrays = [jnp.asarray(0.25 * rng.normal(size=shape), jnp.float32) for shape in shapes]
                 programs[f"{function} {direction}", n] = (step, arrays)
     seconds, faults = ({key: [] for key in programs} for _ in range(2))
-    for turn in range(arguments.repeats + 2):  # the first two compile and warm up
+    for turn in range(arguments.repeats + 2):  # the first two turns compile and warm up
         for key, (step, arrays) in programs.items():
             start, before = time.perf_counter(), _page_faults()
             jax.block_until_ready(step(*arrays))

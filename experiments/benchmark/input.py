@@ -1,14 +1,14 @@
-"""How fast training clips are made: ours and other decoders doing the same on the same file, in the same run.
+"""Measures how fast training clips are made, by nl_jax and by other decoders on the same file in the same run.
 
 pip install -e .[benchmark]
 python -m experiments.benchmark input
 python -m experiments.benchmark input --video=VIDEO.mp4 --num_workers=2
 
-Every contestant has its own processes, which make random clips: 32 frames, every other one, scaled to a random short
-side of 256 to 320 and cropped to 224 x 224. Ours reads the file, and once more the record that `prepare_data` makes of
-it. They take turns; a figure is the median of their turns. Clips per second
-want a machine that does nothing else: a decoder of many threads takes the time of others. Processor time tells more on
-a busy one.
+Every contestant has its own processes, which make random clips: 32 frames, every other frame of the video, scaled to a
+random short side of 256 to 320 and cropped to 224 x 224. nl_jax is measured twice: on the file, and on the record that
+`prepare_data` makes of it. The contestants take turns, and a figure is the median over the turns. Clips per second need
+an idle machine, because a decoder with many threads takes processor time from others. On a busy machine the processor
+time is more reliable.
 """
 
 import argparse
@@ -39,19 +39,19 @@ from nl_jax.errors import InputError
 
 FRAMES, STRIDE, CROP, SHORT_SIDE = 32, 2, 224, (256, 320)
 
-MakeClip = Callable[[str, np.random.Generator], np.ndarray]  # (path of a video, source of chance) -> uint8 (t,h,w,3)
+MakeClip = Callable[[str, np.random.Generator], np.ndarray]  # (path of a video, rng) -> uint8 (t,h,w,3)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--video", type=Path, help="a file; without it 300 frames of 340 x 256 are made from photographs"
+        "--video", type=Path, help="a video file; by default 300 frames of 340 x 256 are made from photographs"
     )
-    parser.add_argument("--num_workers", type=int, default=2, help="processes")
+    parser.add_argument("--num_workers", type=int, default=2, help="number of processes")
     parser.add_argument("--clips", type=int, default=12, help="clips of a turn, over all processes")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints the table of `measure` and writes it as input.json: clips, not positions, are counted here."""
+    """Prints the results of `measure` as a table, and writes them to input.json."""
     if arguments.video is not None:
         decode.probe(arguments.video)
     found = measure(
@@ -66,16 +66,20 @@ def run(arguments: argparse.Namespace) -> None:
 def measure(
     video: Path | None = None, *, num_workers: int = 2, rounds: int = 9, clips: int = 12, only: tuple[str, ...] = ()
 ) -> dict[str, dict[str, float]]:
-    """By contestant: clips_per_second and cpu_seconds of a clip, medians over rounds, and how much better ours are.
+    """Returns the figures of each contestant, medians over the rounds.
 
-    ratio is of clips per second, cpu_ratio of processor time.
+    The figures are clips_per_second; cpu_seconds, the processor time of a clip; ratio, our clips per second over the
+    contestant's; and cpu_ratio, the contestant's processor time over ours.
 
-    The entry `nl_jax` also has the shares of a clip's time in one process, decode, resize and rest, and wait: the share
-    of its time that a consumer of the loader waits if it does nothing with a batch of two clips but take it.
+    The entry `nl_jax` also has decode, resize and rest, the fractions of a clip's time in one process. Its wait is the
+    fraction of time that a consumer of the loader waits if it only takes batches of two clips.
 
     Args:
       video: a file; None makes one.
-      only: names of contestants; all that are installed by default.
+      num_workers: processes of each contestant.
+      rounds: number of turns of each contestant.
+      clips: clips of a turn, over all processes.
+      only: names of contestants; by default all that are installed.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "videos"
@@ -92,7 +96,7 @@ def measure(
             if (not only or name in only) and _works(module):
                 pool = multiprocessing.get_context("spawn").Pool(num_workers, _start, (make, str(path)))
                 pools[name] = stack.enter_context(pool)
-                pool.map(_clip, range(2 * num_workers), chunksize=1)  # everything is loaded and the file is in memory
+                pool.map(_clip, range(2 * num_workers), chunksize=1)  # loads all modules, and the file into memory
         seconds: dict[str, list[float]] = {name: [] for name in pools}
         cpu_seconds: dict[str, list[float]] = {name: [] for name in pools}
         for turn in range(rounds):
@@ -123,7 +127,7 @@ def _prepare(folder: Path) -> None:
 
 
 def make_video(path: Path) -> None:
-    """300 frames of 340 x 256 at 30 per second, a window that moves over two photographs, H.264 as x264 has it."""
+    """Writes 300 frames of 340 x 256 pixels at 30 per second as H.264: a window that moves over two photographs."""
     photos = load_sample_images().images
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30)
@@ -137,7 +141,7 @@ def make_video(path: Path) -> None:
 
 
 def shares(folder: Path, clips: int) -> dict[str, float]:
-    """Of the time of our clips in this process: what decoding takes, what scaling to RGB, and the rest."""
+    """Returns the fractions of our time for a clip in this process: decoding, scaling to RGB, and the rest."""
     spent = {"decode": 0.0, "resize": 0.0}
 
     def timed(name, function):
@@ -171,7 +175,7 @@ def shares(folder: Path, clips: int) -> dict[str, float]:
 
 
 def wait(folder: Path, num_workers: int, clips: int) -> float:
-    """The share of its time that the loader's consumer waits, if it only takes the batches."""
+    """Returns the fraction of time that a consumer of the loader waits if it only takes the batches."""
     batches = TrainBatches(_folder(folder), batch_size=2, seed=0, num_workers=num_workers)
     next(batches)
     waited, start = 0.0, time.perf_counter()
@@ -219,14 +223,14 @@ def _torchcodec(path: str, rng: np.random.Generator) -> np.ndarray:
     import torch
     from torchcodec.decoders import VideoDecoder
 
-    torch.set_num_threads(1)  # its frames are made RGB in them: with more than one, processes wait for each other
+    torch.set_num_threads(1)  # converts to RGB with these threads; with more than one, processes wait for each other
     decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
     indices = train_indices(len(decoder), FRAMES, STRIDE, rng)
     return _scaled_and_cropped(decoder.get_frames_at(indices.tolist()).data.numpy(), rng)
 
 
 def _scaled_and_cropped(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """With OpenCV, as data loaders around these decoders do."""
+    """Scales and crops a clip with OpenCV, as data loaders with these decoders do."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -240,8 +244,8 @@ def _scaled_and_cropped(clip: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 
 PREPARED = "nl_jax, prepared"
-OURS = ("nl_jax", "tensorflow_datasets")  # what ours need; the others scale with OpenCV
-CONTESTANTS: dict[str, tuple[str, MakeClip]] = {  # name: (module that must import, what makes a clip)
+OURS = ("nl_jax", "tensorflow_datasets")  # modules of ours, which need no OpenCV
+CONTESTANTS: dict[str, tuple[str, MakeClip]] = {  # name: (module that must be installed, function that makes a clip)
     "nl_jax": ("nl_jax", _nl_jax),
     PREPARED: ("tensorflow_datasets", _nl_jax_prepared),
     "decord, one thread": ("decord", functools.partial(_decord, threads=1)),
@@ -254,7 +258,7 @@ def _works(module: str) -> bool:
     try:
         importlib.import_module(module)
         importlib.import_module("cv2" if module not in OURS else module)
-    except (ImportError, OSError, RuntimeError):  # not there, or without the libraries that it needs
+    except (ImportError, OSError, RuntimeError):  # not installed, or a library is missing
         return False
     return True
 
@@ -265,7 +269,7 @@ def _start(make: MakeClip, path: str) -> None:
 
 
 def _clip(seed: int) -> float:
-    """Processor seconds of one clip, all threads together."""
+    """Returns the processor seconds of one clip, over all threads."""
     start = time.process_time()
     clip = _make(_path, np.random.default_rng(seed))
     assert clip.shape == (FRAMES, CROP, CROP, 3)

@@ -1,4 +1,4 @@
-"""What the training loop itself costs next to a step of 100 ms on the device: by the clock, and of its thread."""
+"""Measures the time that the training loop adds to a step of 100 ms on the device: wall time, and its thread's time."""
 
 import argparse
 import ctypes
@@ -27,15 +27,17 @@ WARM_UP = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", type=int, default=110, help=f"of which {WARM_UP} are not counted")
-    parser.add_argument("--depth", type=int, default=50, choices=(50, 101), help="as many arrays as the network has")
+    parser.add_argument("--steps", type=int, default=110, help=f"number of steps; the first {WARM_UP} are not counted")
+    parser.add_argument(
+        "--depth", type=int, default=50, choices=(50, 101), help="depth of the network, which sets the number of arrays"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Trains with a step that takes in and gives back the arrays of the paper's network, and waits 100 ms in between.
+    """Trains with a step that takes the arrays of the paper's network, waits 100 ms and returns them.
 
-    The wait stands for an accelerator, which leaves the host's cores alone. The same step is then called again and
-    again without the loop: what a step of the loop takes longer, and is not spent waiting for a batch, is the loop's.
+    The wait replaces an accelerator, which leaves the host's cores free. Then the same step runs without the loop. The
+    time of the loop is the difference between a step in the loop and a step without it, minus the wait for a batch.
     """
     with tempfile.TemporaryDirectory() as workdir:
         _register_wait(Path(workdir))
@@ -56,18 +58,18 @@ def run(arguments: argparse.Namespace) -> None:
         ):
             stages.train(config, Path(workdir) / "run")
     count = arguments.steps - 1 - WARM_UP
-    # Of every step from its asking for a batch to the next one's.
+    # A step lasts from its request for a batch to the request of the next step.
     in_loop = (began[arguments.steps - 1] - began[WARM_UP]) / count
     of_input = sum(inputs[WARM_UP : arguments.steps - 1]) / count
     (step_ms, thread_ms), (input_ms, _) = 1e3 * (in_loop - [0, of_input[1]]), 1e3 * of_input
     alone_ms, call_ms = 1e3 * step.alone(count), 1e3 * sum(step.calls[WARM_UP:-1]) / count
     loop_ms = step_ms - input_ms - alone_ms
     print(
-        f"a step of the loop takes {step_ms:.2f} ms, of which it waits {input_ms:.2f} ms for its batch; without the "
-        f"loop it takes {alone_ms:.2f} ms. So the loop adds {loop_ms:.2f} ms, {loop_ms / 1e3 / STEP_SECONDS:.1%} of "
-        f"{1e3 * STEP_SECONDS:.0f} ms\n"
-        f"its thread computes for {thread_ms:.2f} ms a step, {call_ms:.2f} ms of these to call the compiled step with "
-        f"{step.arrays} arrays; most of it while the step before runs"
+        f"A step of the loop takes {step_ms:.2f} ms and waits {input_ms:.2f} ms of these for its batch. Without the "
+        f"loop a step takes {alone_ms:.2f} ms. So the loop adds {loop_ms:.2f} ms, {loop_ms / 1e3 / STEP_SECONDS:.1%} "
+        f"of {1e3 * STEP_SECONDS:.0f} ms.\n"
+        f"The thread of the loop computes {thread_ms:.2f} ms a step, mostly while the step before runs. It needs "
+        f"{call_ms:.2f} ms of these to call the compiled step with {step.arrays} arrays."
     )
     names = ("loop_ms", "step_ms", "input_ms", "alone_ms", "thread_ms", "call_ms", "arrays", "depth")
     values = (loop_ms, step_ms, input_ms, alone_ms, thread_ms, call_ms, step.arrays, arguments.depth)
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _config(arguments: argparse.Namespace):
-    """Narrow and short, so that only the number of arrays is that of the paper's network."""
+    """Returns a narrow config with short clips: only the number of arrays is that of the paper's network."""
     config = quickstart.get_config("nl_c2d").unlock()
     config.update_from_flattened_dict(
         {
@@ -107,7 +109,7 @@ def _config(arguments: argparse.Namespace):
 
 
 class _WaitingStep:
-    """In place of what make_train_step returns; its metrics are those of a task, and those of every step."""
+    """A replacement for the result of make_train_step. It returns the metrics of a task and of every step."""
 
     def __init__(self, metrics):
         self._metrics = ("loss", *metrics, "learning_rate", "grad_norm")
@@ -127,7 +129,7 @@ class _WaitingStep:
         return result
 
     def alone(self, count: int) -> float:
-        """Seconds of a step without the loop; as in the loop one waits while another is computed."""
+        """Returns the seconds of a step without the loop. As in the loop, one step runs while the next is called."""
         state, before = self._state, None
         for at in range(count + WARM_UP):
             if at == WARM_UP:
@@ -140,22 +142,22 @@ class _WaitingStep:
 
 def _step(state, batch, key, metrics):
     wait = jax.ffi.ffi_call("nl_jax_wait", jax.ShapeDtypeStruct((), jnp.float32))
-    # After what the step takes, as on a device, and before what it gives.
+    # The wait is after the inputs of the step and before its results, as on a device.
     one = wait(1 + 0 * jax.tree.leaves(batch)[0].min().astype(jnp.float32), seconds=np.float32(STEP_SECONDS))
     arrays = jax.tree.map(lambda x: x * one.astype(x.dtype), state)
     return arrays.replace(step=state.step + 1), dict.fromkeys(metrics, one)
 
 
 def _now() -> np.ndarray:
-    """Of the clock, and processor time of this thread."""
+    """Returns the wall time and the processor time of this thread, in seconds."""
     return np.array([time.perf_counter(), time.thread_time()])
 
 
 def _register_wait(folder: Path) -> None:
-    """A wait in C++: for one in Python JAX would not take its quick way of calling a compiled program."""
+    """Registers a wait in C++. With a wait in Python JAX would not use its fast path to call a compiled program."""
     compiler = shutil.which("c++")
     if not compiler:
-        raise InputError("no C++ compiler was found, c++, which the wait of this benchmark needs")
+        raise InputError("found no C++ compiler c++, which this benchmark needs for its wait")
     source, library = Path(__file__).with_name("wait.cc"), folder / "wait.so"
     flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-w", f"-I{jax.ffi.include_dir()}"]
     subprocess.run([compiler, *flags, "-o", library, source], check=True)

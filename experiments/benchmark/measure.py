@@ -1,4 +1,4 @@
-"""Time and memory of programs that do the same, taken in turns in one process."""
+"""Measures the time and memory of programs that compute the same. They take turns in one process."""
 
 import ctypes
 import dataclasses
@@ -18,17 +18,17 @@ STATUS = Path("/proc/self/status")
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """One program on one size.
+    """The measurement of one program for one size.
 
     Attributes:
-      case: what is computed, the same for all programs that are compared.
-      positions: places of the clip, n.
-      program: "ours", or the peer's name.
+      case: name of the computation, the same for all programs that are compared.
+      positions: n, the number of positions of the clip.
+      program: "ours", or the name of the peer.
       seconds: median over the repeats.
-      ratio: seconds over those of ours: above 1, ours is faster.
-      peak_bytes: memory taken next to the arguments; None where it is not known.
+      ratio: seconds of the program over seconds of ours; above 1 ours is faster.
+      peak_bytes: memory besides the arguments; None if it is not known.
       gflops: 2 x multiply-adds that the program needs / seconds / 1e9.
-      of_peak: the same relative to this machine's own matrix product.
+      of_peak: gflops over the gflops of a matrix product on this machine.
     """
 
     case: str
@@ -42,12 +42,12 @@ class Measurement:
 
 
 class Program(NamedTuple):
-    """Something to time.
+    """A program to time.
 
     Attributes:
-      run: returns when it is done.
-      operations: floating point operations that it needs.
-      peak_bytes: where it is known; otherwise the growth of the process in its first run is taken.
+      run: a function that returns when the computation is complete.
+      operations: floating point operations that the program needs.
+      peak_bytes: memory besides the arguments; None takes the growth of the process in the first run.
     """
 
     run: Callable[[], object]
@@ -56,13 +56,13 @@ class Program(NamedTuple):
 
 
 def compiled_bytes(step: jax.stages.Wrapped, *args) -> int:
-    """Memory of a compiled program next to its arguments: results and temporary."""
+    """Returns the bytes of a compiled program's results and temporaries, without its arguments."""
     memory = step.lower(*args).compile().memory_analysis()
     return memory.temp_size_in_bytes + memory.output_size_in_bytes
 
 
 def compare(case: str, positions: int, programs: dict[str, Program], repeats: int) -> list[Measurement]:
-    """Runs every program once to compile and warm up, then all in turns. The first is ours."""
+    """Runs every program once to compile it, then all programs in turns. The first program is ours."""
     print(f"{case}, {positions} positions; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", file=sys.stderr)
     memory = {}
     for name, program in programs.items():
@@ -87,20 +87,23 @@ def compare(case: str, positions: int, programs: dict[str, Program], repeats: in
 
 
 def peak_bytes(run: Callable[[], object]) -> int | None:
-    """The most that the process grows while `run` runs; Linux only. Memory that the allocator kept does not show."""
+    """Returns the maximum growth of the process during `run`, in bytes; None on systems other than Linux.
+
+    Memory that the allocator had kept from before is not counted.
+    """
     reset = Path("/proc/self/clear_refs")
     if not STATUS.exists() or not reset.exists():
         run()
         return None
     ctypes.CDLL(None).malloc_trim(0)
-    reset.write_text("5")  # the high-water mark starts from now
+    reset.write_text("5")  # resets the high-water mark
     before = _status("VmRSS")
     run()
     return _status("VmHWM") - before
 
 
 def matrix_product_gflops(size: int = 2048, repeats: int = 5) -> float:
-    """What a product of two square float32 matrices reaches here."""
+    """Returns the GFLOP/s of a product of two square float32 matrices on this machine."""
     a = jnp.ones((size, size), jnp.float32)
     multiply = jax.jit(jnp.matmul)
     multiply(a, a).block_until_ready()

@@ -1,4 +1,4 @@
-"""Whole networks against the plain PyTorch I3D: forward, training step, and testing on larger crops."""
+"""Compares whole networks with a plain PyTorch I3D: forward, training step, and testing on larger crops."""
 
 import argparse
 import math
@@ -30,15 +30,19 @@ CASES = {"network": "forward", "train_step": "training step", "evaluate": "forwa
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--frames", type=int, nargs="+", default=[8], help="one row each")
-    parser.add_argument("--side", type=int, help="of a square frame; 224, or 256 for evaluate")
+    parser.add_argument("--frames", type=int, nargs="+", default=[8], help="frames of a clip; one row for each value")
+    parser.add_argument(
+        "--side", type=int, help="side of a square frame in pixels; by default 224, or 256 for evaluate"
+    )
     parser.add_argument("--depth", type=int, default=50, choices=(50, 101))
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--batch", type=int, help="clips, with --aot of one chip; 2, or the 3 crops of evaluate")
+    parser.add_argument(
+        "--batch", type=int, help="clips in a batch, per chip with --aot; by default 2, or 3 for evaluate"
+    )
     parser.add_argument("--geometry", default="slowfast", help="only slowfast can be compared with PyTorch")
     parser.add_argument("--norm", default="batch")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--remat", nargs="*", default=[], help="stages, as in config.model.remat")
+    parser.add_argument("--remat", nargs="*", default=[], help="stages to recompute, as in config.model.remat")
 
 
 def run(arguments: argparse.Namespace) -> list[Measurement]:
@@ -46,7 +50,10 @@ def run(arguments: argparse.Namespace) -> list[Measurement]:
 
 
 def programs(arguments: argparse.Namespace):
-    """What `--aot` compiles: case to functions of a mesh that lower ours and the one with the n x m matrix."""
+    """Returns the programs of `--aot`: {case: (ours, naive)}, functions of a mesh that lower a program.
+
+    The naive program computes the n x m matrix.
+    """
     from nl_jax.ops.attention import attention
 
     def lower(frames, gaussian):
@@ -56,7 +63,7 @@ def programs(arguments: argparse.Namespace):
 
         return on
 
-    chunked = partial(attention, form="chunked")  # what a TPU runs when the batch is spread over chips
+    chunked = partial(attention, form="chunked")  # the form on a TPU when the batch is spread over chips
 
     return {
         f"{CASES[arguments.subject]}, {frames} frames": (lower(frames, chunked), lower(frames, naive_gaussian))
@@ -83,7 +90,7 @@ def _config(arguments) -> ResNetConfig:
 
 
 def _training():
-    """Schedule and optimiser of the paper's recipe, between two drops of its learning rate."""
+    """Returns the schedule and the optimiser of the paper's recipe, with a constant learning rate."""
     config = base()
     config.optimizer.schedule = "constant"
     schedule = make_schedule(config.optimizer, config.steps)
@@ -146,7 +153,7 @@ def _ours(config, video, label, subject, operations) -> Program:
         current, metrics = train_step(current, batch, jax.random.key(0))
         jax.block_until_ready((current, metrics))
 
-    # The new state takes the place of the old one.
+    # The new state reuses the memory of the old state.
     memory = train_step.lower(current, batch, jax.random.key(0)).compile().memory_analysis().temp_size_in_bytes
     return Program(step, operations, memory)
 

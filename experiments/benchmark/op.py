@@ -1,4 +1,4 @@
-"""The operation alone, forward and forward with backward, against PyTorch on the same arrays."""
+"""Compares the operation alone with PyTorch on the same arrays: forward, and forward with backward."""
 
 import argparse
 from functools import partial
@@ -12,7 +12,9 @@ from nl_jax.ops import nonlocal_op
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--positions", type=int, nargs="+", default=[784, 3136, 6272, 12544], help="n; one row each")
+    parser.add_argument(
+        "--positions", type=int, nargs="+", default=[784, 3136, 6272, 12544], help="n; one row for each value"
+    )
     parser.add_argument("--keys", choices=("quarter", "all"), default="quarter", help="m = n / 4 or m = n")
     parser.add_argument("--channels", type=int, default=256, help="d = c")
     parser.add_argument("--batch", type=int, default=1)
@@ -28,7 +30,7 @@ def run(arguments: argparse.Namespace) -> list[Measurement]:
 
 
 def programs(arguments: argparse.Namespace):
-    """What `--aot` compiles: case to (ours, naive, shapes of the arrays)."""
+    """Returns the programs of `--aot`: {case: (ours, naive, shapes of the arrays)}."""
     result = {}
     for function in FUNCTIONS:
         for n in arguments.positions:
@@ -40,7 +42,7 @@ def programs(arguments: argparse.Namespace):
 
 
 def naive_gaussian(theta, phi, g, scale=1.0, form=None):
-    """The formula as it stands, through the n x m matrix; `form` is taken so that it can stand in for ours."""
+    """Computes the formula through the n x m matrix. `form` is not used; with it the function can replace ours."""
     return nonlocal_op.gaussian_rows(theta, phi, scale).astype(g.dtype) @ g
 
 
@@ -54,7 +56,7 @@ DIRECTIONS = ("forward", "forward+backward")
 
 
 def shapes(function, b, n, m, d):
-    """Those of queries, keys and values."""
+    """Returns the shapes of queries, keys and values."""
     return [(b, n), (b, m), (b, m, d)] if function == "concatenation" else [(b, n, d), (b, m, d), (b, m, d)]
 
 
@@ -63,18 +65,20 @@ def _shapes(function, n, arguments):
 
 
 def _operations(function, shapes, ours: bool, backward: bool) -> float:
-    """Floating point operations of the matrix products that a program needs."""
+    """Returns the floating point operations of the matrix products that a program needs."""
     (b, n, *_), (_, m, *_), (_, _, c) = shapes
     if function == "concatenation":  # prefix sums: a few additions an element
         return 2 * b * (2 * (n + m) * c if ours else n * m * c) * (3 if backward else 1)
     d = shapes[0][2]
     forward = 2 * b * (min((n + m) * d * c, n * m * (d + c)) if ours and function == "dot_product" else n * m * (d + c))
-    # Two products backward for each forward; the fused softmax computes its scores once more, in PyTorch too.
+    # The backward pass has two products for each forward product. The fused softmax also computes its scores again, as
+    # it does in PyTorch.
     recomputed = 2 * b * n * m * d if function == "gaussian" else 0
     return 3 * forward + recomputed if backward else forward
 
 
 def jax_program(f, direction):
+    """Returns the jitted function, or with backward a jitted function that returns the gradients."""
     if direction == "forward":
         return jax.jit(f)
 
@@ -90,9 +94,10 @@ def _run(step, arrays):
 
 
 def torch_program(function, tensors, direction, wrap=lambda peer: peer):
-    """The same in PyTorch: scaled_dot_product_attention for the Gaussian, the formula by einsum for the others.
+    """Returns the same operation in PyTorch.
 
-    `wrap` may be torch.compile.
+    The Gaussian uses scaled_dot_product_attention. The others compute the formula with einsum. `wrap` may be
+    torch.compile.
     """
     import torch
     import torch.nn.functional as F
@@ -124,7 +129,7 @@ def _measure(function, n, arguments):
 
     rng = np.random.default_rng(0)
     of_arrays = _shapes(function, n, arguments)
-    # Small numbers: a softmax over one key each would be an easy case.
+    # Small numbers, because a softmax that selects only one key would be an easy case.
     arrays = [(0.25 * rng.normal(size=shape)).astype(np.float32) for shape in of_arrays]
     tensors = [torch.tensor(array) for array in arrays]
     peer = "torch sdpa" if function == "gaussian" else "torch einsum"

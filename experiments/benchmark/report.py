@@ -1,4 +1,4 @@
-"""Measurements as a table, a JSON file and a picture."""
+"""Writes measurements as a table, a JSON file and a picture."""
 
 import dataclasses
 import json
@@ -15,6 +15,7 @@ from experiments.benchmark.measure import Measurement
 
 
 def show(measurements: list[Measurement]) -> None:
+    """Prints the measurements as a table."""
     table = Table("case", "positions", "program", "ms", "ours is faster", "peak MB", "GFLOP/s", "of a matrix product")
     last = None
     for m in measurements:
@@ -31,7 +32,7 @@ def show(measurements: list[Measurement]) -> None:
 
 
 def write(measurements: list[Measurement], subject: str, out: Path) -> None:
-    """`subject`.json and `subject`.png in the folder `out`."""
+    """Writes `subject`.json and `subject`.png to the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     machine = {"processor": platform.machine(), "cores": os.cpu_count(), "jax": jax.__version__}
     content = {"machine": machine, "measurements": [dataclasses.asdict(m) for m in measurements]}

@@ -1,7 +1,7 @@
-"""I3D 3x1x1 ResNet with embedded Gaussian blocks in plain PyTorch, as the published ports write it.
+"""I3D 3x1x1 ResNet with embedded Gaussian blocks in plain PyTorch, as in the published ports.
 
-Only what PyTorch offers in its layers, nothing of nl_jax: the network that ours is timed against. Its geometry is
-PySlowFast's (conv1 5x7x7 with stride (1,2,2), pool1 1x3x3, pool2 2x1x1, keys pooled before phi and g).
+The benchmark compares our network with this one. It uses only PyTorch's own layers, and nothing of nl_jax. Its geometry
+is that of PySlowFast: conv1 5x7x7 with stride (1,2,2), pool1 1x3x3, pool2 2x1x1, and keys pooled before phi and g.
 """
 
 import torch
@@ -25,7 +25,7 @@ class NonLocal(nn.Module):
     def forward(self, x):
         keys = F.max_pool3d(x, (1, 2, 2))
         theta, phi, g = self.theta(x).flatten(2), self.phi(keys).flatten(2), self.g(keys).flatten(2)
-        if self.fused:  # whose scale is 1 / sqrt(d)
+        if self.fused:  # its default scale is 1 / sqrt(d)
             of_one_head = (a.transpose(1, 2)[:, None] for a in (theta, phi, g))
             y = F.scaled_dot_product_attention(*of_one_head)[:, 0].transpose(1, 2)
             return self._add(x, y)
@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
 
 
 class I3D(nn.Module):
-    """(b, 3, t, h, w) to (b, num_classes)."""
+    """Maps videos (b, 3, t, h, w) to logits (b, num_classes)."""
 
     def __init__(self, depth=50, width=64, num_classes=400, nonlocal_blocks=None, blocks_per_stage=None, fused=False):
         super().__init__()

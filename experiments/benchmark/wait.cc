@@ -1,4 +1,4 @@
-// Stands for a device at work: gives its operand back after some time, in which the host's cores are free.
+// Replaces a busy device: returns its operand after some time, in which the host's cores are free.
 #include <chrono>
 #include <thread>
 

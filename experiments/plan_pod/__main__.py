@@ -1,4 +1,4 @@
-"""Whether a run fits a pod and how fast it could be, before there is one: the step is compiled for it here.
+"""Predicts whether a run fits a pod, and its throughput, without the pod: compiles the step for it on this machine.
 
 python -m experiments.plan_pod --config=configs/kinetics.py --topology=v5e:4x4 --batch_per_chip=8
 python -m experiments.plan_pod --config=configs/table3.py:nl_i3d_r101 --topology=v5e:16x16 --batch_per_chip=2
@@ -22,14 +22,20 @@ from nl_jax.training.task import Example, Task
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of a config", lock_config=True)
 TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:4x4, v6e:16x16, v5p:2x2x2, ..; h200:8, h100:8, a100:8 or gpu:8")
 PER_CHIP = flags.DEFINE_list(
-    "batch_per_chip", None, "examples of the batch, instead of config.batch_size; several, by commas, with --search"
+    "batch_per_chip",
+    None,
+    "examples per chip, instead of config.batch_size; several, separated by commas, with --search",
 )
-MESH = flags.DEFINE_multi_string("mesh", [], "instead of config.mesh, such as fsdp=4; several with --search")
-REMAT = flags.DEFINE_list("remat", None, "stages joined by +, or none, instead of config.model.remat; several likewise")
-SEARCH = flags.DEFINE_bool("search", False, "try every combination of the three above, and print a table")
+MESH = flags.DEFINE_multi_string(
+    "mesh", [], "sizes of mesh axes, instead of config.mesh, such as fsdp=4; several with --search"
+)
+REMAT = flags.DEFINE_list(
+    "remat", None, "stages joined by +, or none, instead of config.model.remat; several with --search"
+)
+SEARCH = flags.DEFINE_bool("search", False, "try every combination of the three flags above, and print a table")
 LARGEST = flags.DEFINE_bool("largest", False, "compile until the largest batch that fits is known")
-NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "where neither config nor data says so")
-EFFICIENCY = flags.DEFINE_float("efficiency", 0.4, "assumed share of the published peaks", 0.01, 1.0)
+NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "number of classes, if the config and the data do not give it")
+EFFICIENCY = flags.DEFINE_float("efficiency", 0.4, "assumed fraction of the published peaks", 0.01, 1.0)
 OUT = flags.DEFINE_string("out", None, "a JSON file for all figures")
 flags.mark_flags_as_required(["config", "topology"])
 
@@ -49,8 +55,8 @@ def main() -> None:
         raise InputError("--largest and --search are both given; choose one")
     if LARGEST.value and pod.platform == "gpu":
         raise InputError(
-            f"--largest has to compile, and for {pod.name} the compiler needs the GPU: plan without it; there train "
-            "a few steps (--config.steps=3) with rising --config.batch_size"
+            f"--largest has to compile, and for {pod.name} the compiler needs the GPU: plan without --largest, and on "
+            "the GPU train a few steps (--config.steps=3) with increasing --config.batch_size"
         )
     if SEARCH.value:
         plans = search.every(config, pod, sizes, settings)
@@ -68,22 +74,25 @@ def main() -> None:
 
 
 def _sizes(task: Task) -> tuple[int, Example]:
-    """The number of classes, and the shapes of a training example; the data are looked at for what is not said."""
+    """Returns the number of classes and the shapes of a training example.
+
+    If neither the flag nor the config gives the number of classes, it opens the training split.
+    """
     if classes := NUM_CLASSES.value or task.config.num_classes:
         return classes, task.example_shapes()
     try:
         dataset = task.open_split("train")
     except InputError as error:
-        raise InputError(f"num_classes=0 takes what the data has, or give --num_classes: {error}") from error
+        raise InputError(f"num_classes=0 takes the number from the data, or give --num_classes: {error}") from error
     return len(dataset.classes), task.example_shapes()
 
 
 def _settings(config: ConfigDict) -> list[search.Setting]:
-    """Every combination of what the flags name."""
+    """Returns every combination of the values of --mesh, --remat and --batch_per_chip."""
     batch_per_chip = PER_CHIP.value or (SEARCHED_PER_CHIP if SEARCH.value else [])
     remat = REMAT.value or (SEARCHED_REMAT if SEARCH.value else [])
     if bad := [value for value in batch_per_chip if not value.isdigit() or not int(value)]:
-        raise InputError(f"--batch_per_chip={bad[0]!r} is no number; give whole numbers from 1")
+        raise InputError(f"--batch_per_chip={bad[0]!r} is not a number; give integers from 1")
     combinations = itertools.product(
         [command_line.mesh_axes(given) for given in MESH.value] or [None],
         [() if value == "none" else tuple(value.split("+")) for value in remat] or [None],

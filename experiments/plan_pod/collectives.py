@@ -1,4 +1,4 @@
-"""What chips send each other in a step, read from its compiled program."""
+"""Reads the communication between chips in a step from the compiled program."""
 
 import collections
 import dataclasses
@@ -20,9 +20,10 @@ class Collective:
     """All collectives of one kind.
 
     Attributes:
-      count: how many a step runs.
-      bytes: of their results on one chip, together.
-      sent: bytes that one chip sends for them when they go around a ring.
+      kind: all-reduce, all-gather, reduce-scatter, collective-permute or all-to-all.
+      count: number of these collectives in a step.
+      bytes: total bytes of their results on one chip.
+      sent: bytes that one chip sends for them, if they go around a ring.
     """
 
     kind: str
@@ -32,10 +33,13 @@ class Collective:
 
 
 def collectives(hlo: str, devices: int) -> list[Collective]:
-    """Of a compiled program's text; those inside a loop count as often as it is known to run, or once.
+    """Returns the collectives of a compiled program.
+
+    A collective in a loop counts once for each run of the loop. If the number of runs is not known, it counts once.
 
     Args:
-      devices: that the program runs on; a collective that names no group spans them all.
+      hlo: text of the compiled program.
+      devices: number of devices. A collective without a named group includes all devices.
     """
     computations = dict(_computations(hlo))
     entry = re.search(r"^ENTRY %?([\w.-]+)", hlo, re.M).group(1)
@@ -65,7 +69,7 @@ def _computations(hlo: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _runs(computations: dict[str, list[str]], entry: str) -> collections.Counter:
-    """How often each computation runs in one step."""
+    """Returns how often each computation runs in one step."""
     runs = collections.Counter()
 
     def add(name, times):
@@ -82,7 +86,7 @@ def _runs(computations: dict[str, list[str]], entry: str) -> collections.Counter
 
 
 def _bytes(shapes: str, of_pair: bool) -> int:
-    """Of an array or a tuple of arrays; `of_pair`, of the second array of a tuple (operand, result, ..)."""
+    """Returns the bytes of an array or of a tuple of arrays; with `of_pair`, of the result in (operand, result, ..)."""
     sizes = [
         math.prod(int(n) for n in dims.split(",") if n) * max(1, int(bits or 8) // 8)
         for _, bits, dims in _ARRAY.findall(shapes)

@@ -1,4 +1,7 @@
-"""What one training step takes on every chip of a pod: compiled for it, or for GPUs lowered, on this machine."""
+"""Plans the memory and time of a training step on every chip of a pod.
+
+It compiles the step for TPUs on this machine. For GPUs it only lowers the step, because compiling needs a GPU.
+"""
 
 import dataclasses
 import math
@@ -27,7 +30,7 @@ GPUS = ("gpu", "a100", "h100", "h200")
 
 @dataclasses.dataclass(frozen=True)
 class Pod:
-    """`count` devices of one kind; `chip` is None where the kind is not known."""
+    """`count` devices of one kind; `chip` is None if the kind is not known."""
 
     name: str
     platform: str
@@ -36,24 +39,29 @@ class Pod:
 
     @property
     def count(self) -> int:
+        """Returns the number of devices."""
         return len(self.devices)
 
 
 @dataclasses.dataclass
 class Plan:
-    """One setting on one pod. Bytes are of one chip.
+    """The plan of one setting on one pod. Bytes and operations are per chip.
 
     Attributes:
-      batch_per_chip: examples in each share of the batch; where the mesh splits them, more than one chip holds it.
-      parts: what the memory is taken by; None as the value of what cannot be known without the compiler.
-      limit: what the compiler may use of the chip's memory, where it said so.
-      needed: by the whole program.
-      error: the compiler's, of a program that does not fit.
-      operations: multiply and add counted apart, of one chip, that the network needs; the forward pass counts three
-        times.
-      compiled_operations, moved: floating point operations and bytes of memory traffic of the compiled program, loops
-        counted once.
-      unit: what a batch is counted in.
+      mesh: size of each axis of the mesh.
+      batch_size: examples in a batch.
+      batch_per_chip: examples in each part of the batch. If the mesh splits examples, several chips share a part.
+      remat: stages whose activations are recomputed, as in config.model.remat.
+      parts: bytes of each part of the memory; None if only the compiler knows them.
+      operations: floating point operations that the network needs, three times the operations of the forward pass. A
+        multiply and an add count as two operations.
+      needed: bytes of the whole program; None if only the compiler knows them.
+      limit: bytes that the compiler may use; None if it has not stated them.
+      error: the compiler's error for a program that does not fit.
+      compiled_operations: floating point operations of the compiled program, with loops counted once.
+      moved: bytes of memory traffic of the compiled program, with loops counted once.
+      collectives: the communication between chips.
+      unit: the word for an example of a batch.
     """
 
     mesh: dict[str, int]
@@ -72,12 +80,18 @@ class Plan:
 
     @property
     def fits(self) -> bool | None:
+        """Returns whether the program fits the memory of a chip; None if only the compiler knows it."""
         if self.error or self.needed is None:
             return False if self.error else None
         return self.needed <= self.limit
 
     def seconds(self, chip: Chip, dtype: str) -> dict[str, float]:
-        """Least time of one step by what could limit it, each at the chip's published peak."""
+        """Returns the minimum seconds of a step for arithmetic, memory traffic and collectives, at published peaks.
+
+        Args:
+          chip: the published peaks.
+          dtype: type of the matrix products.
+        """
         peak = chip.flops if dtype == "bfloat16" else chip.flops32
         return {
             "arithmetic": max(self.operations, self.compiled_operations or 0) / peak,
@@ -86,7 +100,7 @@ class Plan:
         }
 
     def batch_that_fits(self) -> int:
-        """An estimate of the largest batch of a chip: what is not the state grows with it."""
+        """Estimates the largest batch of a chip. It assumes that all memory except the state grows with the batch."""
         state = sum(self.parts[name] for name in STATE)
         return int((self.limit - state) / ((self.needed - state) / self.batch_per_chip))
 
@@ -95,10 +109,10 @@ STATE = ("parameters", "optimiser state", "batch norm statistics")
 
 
 def find_pod(topology: str) -> Pod:
-    """The devices of "v5e:4x4", "v5p:2x2x2", "h100:8" or, of a kind that is not said, "gpu:8".
+    """Returns the pod of a topology such as "v5e:4x4", "v5p:2x2x2" or "h100:8", or "gpu:8" for an unknown GPU.
 
     Raises:
-      InputError: for a topology that does not exist, or a TPU without libtpu.
+      InputError: the topology does not exist, or a TPU is named and libtpu is not installed.
     """
     name, _, shape = topology.partition(":")
     if name in GPUS and re.fullmatch(r"[1-9]\d*", shape):
@@ -110,29 +124,38 @@ def find_pod(topology: str) -> Pod:
         )
     try:
         description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
-    except Exception as error:  # whatever libtpu, or its absence, raises
+    except Exception as error:  # libtpu, or its absence, may raise any type
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"--topology={topology}: {reason}; TPUs need libtpu, pip install -e .[tpu]") from error
     return Pod(topology, "tpu", tuple(description.devices), CHIPS[name])
 
 
 def without_accelerators() -> None:
-    """Keeps libtpu from asking the cloud where it runs and from locking a chip; to be called before JAX starts."""
+    """Makes JAX use only the CPU, and keeps libtpu from asking the cloud for metadata and from locking a chip.
+
+    It must be called before JAX starts.
+    """
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     jax.config.update("jax_platforms", "cpu")
 
 
 def shares(mesh: Mesh) -> int:
-    """Into how many parts the mesh divides a batch."""
+    """Returns the number of parts into which the mesh divides a batch."""
     return mesh.size // sharding.batch_sharding(mesh).shard_shape((mesh.size,))[0]
 
 
 def make_plan(config: ConfigDict, pod: Pod, num_classes: int, example: Example) -> Plan:
-    """Compiles the step that a run of the config would take on the pod, for examples of these shapes.
+    """Compiles the step of a run on the pod.
+
+    Args:
+      config: the config of the run.
+      pod: the pod.
+      num_classes: number of classes.
+      example: shapes of one example.
 
     Raises:
-      InputError: where mesh, batch and devices do not fit together.
+      InputError: the mesh, the batch and the devices do not fit together.
     """
     mesh = sharding.make_mesh(**config.mesh, devices=pod.devices)
     task = task_of(config)
@@ -141,7 +164,7 @@ def make_plan(config: ConfigDict, pod: Pod, num_classes: int, example: Example) 
     plan = _before_compiling(task, mesh, num_classes, example)
     with devices.compiling_for(pod.platform, pod.count):
         traced = trace_run(task, mesh, num_classes, example)
-        if pod.platform == "gpu":  # compiling needs one
+        if pod.platform == "gpu":  # compiling needs a GPU
             lowered = traced.lower(lowering_platforms=("cuda",))
             plan.compiled_operations = lowered.cost_analysis()["flops"] / pod.count
             return plan
@@ -158,7 +181,7 @@ def make_plan(config: ConfigDict, pod: Pod, num_classes: int, example: Example) 
     plan.parts["activations, gradients and other temporaries"] = memory.temp_size_in_bytes
     plan.parts["program"] = memory.generated_code_size_in_bytes
     known = sum(plan.parts[name] for name in (*STATE, "batch"))
-    # The state is updated in place: of the results only what has no argument's memory is new.
+    # The state is updated in place, so only results outside the memory of the arguments need new memory.
     plan.parts["padding of arrays"] = memory.argument_size_in_bytes - known
     new = memory.output_size_in_bytes - memory.alias_size_in_bytes
     plan.needed, plan.limit = sum(plan.parts.values()) + new, pod.chip.memory
@@ -169,12 +192,12 @@ def make_plan(config: ConfigDict, pod: Pod, num_classes: int, example: Example) 
 
 
 def as_dict(plan: Plan) -> dict:
-    """For JSON."""
+    """Returns the plan as a dict for JSON."""
     return dataclasses.asdict(plan) | {"fits": plan.fits}
 
 
 def _before_compiling(task: Task, mesh: Mesh, num_classes: int, example: Example) -> Plan:
-    """What the shapes and their layout say."""
+    """Returns the part of a plan that the shapes and their sharding determine."""
     config = task.config
     optimizer = task.optimizer(make_schedule(config.optimizer, config.steps))
     _, state = abstract_state(partial(task.build, num_classes), optimizer, mesh)
@@ -196,18 +219,18 @@ def _bytes_of_one(tree) -> int:
 
 
 def _used_of(message: str) -> tuple[float | None, float | None]:
-    """Bytes that a program would need and may use: the first two sizes in the compiler's words."""
+    """Returns the bytes that a program needs and may use: the first two sizes in the compiler's message."""
     sizes = [float(n) * 2.0 ** (10 * "KMGT".index(unit) + 10) for n, unit in re.findall(r"([\d.]+)([KMGT])\b", message)]
     return (sizes[0], sizes[1]) if len(sizes) > 1 else (None, None)
 
 
 def _stand_ins(count: int) -> tuple[jax.Device, ...]:
-    """Devices of this machine, since a mesh needs some: what is lowered for GPUs never runs on them."""
+    """Returns CPU devices of this machine for the mesh. A program that is lowered for GPUs never runs on them."""
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:
-        pass  # JAX has started, with as many as it has
+        pass  # JAX has already started with a fixed number of devices
     found = tuple(jax.devices("cpu")[:count])
     if len(found) < count:
-        raise InputError(f"{count} devices were asked for, and JAX has been started with {len(found)} here")
+        raise InputError(f"{count} devices are needed, and JAX has already started with {len(found)}")
     return found

@@ -1,4 +1,4 @@
-"""Which settings of a run fit a pod, tried one by one."""
+"""Searches the settings of a run that fit a pod, one by one."""
 
 import sys
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from nl_jax.training import sharding
 
 
 class Setting(NamedTuple):
-    """Changes of a config: sizes of mesh axes, config.model.remat, examples per chip; None leaves what it has."""
+    """Changes of a config: sizes of mesh axes, config.model.remat, and examples per chip. None changes nothing."""
 
     mesh: dict[str, int] | None = None
     remat: tuple[str, ...] | None = None
@@ -19,6 +19,7 @@ class Setting(NamedTuple):
 
 
 def changed(config: ConfigDict, pod: Pod, setting: Setting) -> ConfigDict:
+    """Returns a copy of the config with the changes of a setting."""
     config = config.copy_and_resolve_references()
     if setting.mesh is not None:
         config.mesh.update(setting.mesh)
@@ -30,14 +31,16 @@ def changed(config: ConfigDict, pod: Pod, setting: Setting) -> ConfigDict:
 
 
 def every(config: ConfigDict, pod: Pod, sizes, settings: list[Setting]) -> list[Plan]:
-    """The plans of all settings, but where a smaller batch did not fit already.
+    """Returns the plans of all settings. It skips a setting if a smaller batch of it does not fit.
 
     Args:
+      config: the config of the run.
+      pod: the pod.
       sizes: number of classes, and shapes of an example.
-      settings: with their batches rising.
+      settings: the settings, with ascending batches.
 
     Raises:
-      InputError: where no setting can be compiled, with the reason of the last.
+      InputError: no setting can be compiled. The message is that of the last setting.
     """
     plans, full = [], []
     refused = None
@@ -60,7 +63,7 @@ def every(config: ConfigDict, pod: Pod, sizes, settings: list[Setting]) -> list[
 
 
 def largest(config: ConfigDict, pod: Pod, sizes, setting: Setting, first: Plan) -> list[Plan]:
-    """Plans of other batches than `first` has, until one fits and the next that can be run does not."""
+    """Returns plans of other batches than that of `first`, until the largest batch that fits is known."""
     tried = {first.batch_per_chip: first}
     batch = max(1, first.batch_that_fits()) if first.fits else first.batch_per_chip // 2
     while batch >= 1:
@@ -69,7 +72,7 @@ def largest(config: ConfigDict, pod: Pod, sizes, setting: Setting, first: Plan) 
             try:
                 tried[batch] = make_plan(changed(config, pod, setting._replace(batch=batch)), pod, *sizes)
             except InputError:
-                tried[batch] = None  # no such batch can be run
+                tried[batch] = None  # a batch of this size cannot be run
         fitting = [batch for batch, plan in tried.items() if plan and plan.fits]
         full = [batch for batch, plan in tried.items() if plan and not plan.fits]
         if not full:

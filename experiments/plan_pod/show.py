@@ -1,4 +1,4 @@
-"""Plans as tables."""
+"""Prints plans as tables."""
 
 import math
 import os
@@ -16,6 +16,7 @@ _console = Console(width=None if os.isatty(1) else 140, highlight=False)
 
 
 def title(network: Summary, config: ConfigDict, pod: Pod) -> None:
+    """Prints the network, its non-local blocks and the pod."""
     _console.print(f"{network.title}: {network.parameters / 1e6:.1f} M parameters, {config.model.dtype}")
     for block in network.blocks:
         _console.print(f"  {block}")
@@ -23,7 +24,7 @@ def title(network: Summary, config: ConfigDict, pod: Pod) -> None:
 
 
 def details(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
-    """One plan: memory, work and traffic of a chip, and how long that takes at least."""
+    """Prints one plan: memory, operations and traffic of a chip, and the minimum time of a step."""
     _console.print(f"mesh {_mesh(plan)}; {_of_chip(plan)}, batch_size={plan.batch_size}; remat {_remat(plan)}\n")
     memory = Table("memory of a chip", "GiB", "of its memory")
     for name, size in plan.parts.items():
@@ -45,7 +46,7 @@ def details(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
 
 
 def table(plans: list[Plan], pod: Pod, dtype: str, efficiency: float) -> None:
-    """Many plans, a row each."""
+    """Prints many plans, one row for each."""
     rows = Table(
         "mesh",
         "remat",
@@ -76,6 +77,7 @@ def table(plans: list[Plan], pod: Pod, dtype: str, efficiency: float) -> None:
 
 
 def largest(plans: list[Plan]) -> None:
+    """Prints the largest batch of a chip that fits."""
     unit = plans[0].unit
     fitting = max((plan.batch_per_chip for plan in plans if plan.fits), default=0)
     full = min((plan.batch_per_chip for plan in plans if plan.fits is False), default=None)
@@ -85,12 +87,12 @@ def largest(plans: list[Plan]) -> None:
 
 def _verdict(plan: Plan) -> str:
     if plan.fits is None:
-        return "whether it fits is known only to the compiler, which needs the GPU"
+        return "only the compiler knows whether it fits, and the compiler needs the GPU"
     if not plan.fits:
         return f"[bold]does not fit[/bold]{': ' + ' '.join(plan.error.split())[:300] if plan.error else ''}"
     return (
-        f"[bold]fits[/bold], with {(plan.limit - plan.needed) / GIB:.2f} GiB to spare; if what is not the state grows "
-        f"with the batch, {plan.batch_that_fits()} {plan.unit}s a chip fit (--largest compiles to know)"
+        f"[bold]fits[/bold], with {(plan.limit - plan.needed) / GIB:.2f} GiB to spare; if all memory except the state "
+        f"grows with the batch, {plan.batch_that_fits()} {plan.unit}s a chip fit (--largest compiles to check)"
     )
 
 
@@ -101,7 +103,7 @@ def _speed(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
         + (f"; memory traffic {plan.moved / 1e9:.1f} GB" if plan.moved else "")
     )
     if not pod.chip:
-        return _console.print("of a GPU of no given kind no peak is known; a100:8 and h100:8 are")
+        return _console.print("the peak of this GPU is not known; give a kind of GPU such as a100:8 or h100:8")
     if plan.fits is False:
         return None
     for name, seconds in plan.seconds(pod.chip, dtype).items():
@@ -119,8 +121,8 @@ def _speed(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
 def _assumptions(dtype: str, efficiency: float) -> None:
     _console.print(
         "assumed: arithmetic, memory and links work at the same time, each at its published peak; products of "
-        f"{dtype} at JAX's default precision; collectives go around a ring over all links of a chip; the compiler's "
-        f"counts, which take a loop once; input is never waited for. --efficiency={efficiency:g} is a guess, not a "
+        f"{dtype} at JAX's default precision; collectives go around a ring over all links of a chip; the compiler "
+        f"counts a loop once; a step never waits for input. --efficiency={efficiency:g} is a guess, not a "
         "measurement."
     )
 
@@ -131,7 +133,9 @@ def _slowest(plan: Plan, pod: Pod, dtype: str) -> tuple[str, float]:
 
 def _flags(plan: Plan, pod: Pod) -> str:
     changes = {"batch_size": plan.batch_size, "eval_batch_size": pod.count}
-    changes |= {f"mesh.{axis}": plan.mesh.get(axis, 1) for axis in ("fsdp", "time")}  # data takes what is left
+    changes |= {
+        f"mesh.{axis}": plan.mesh.get(axis, 1) for axis in ("fsdp", "time")
+    }  # the axis data takes the remaining devices
     changes["model.remat"] = plan.remat
     return shlex.join(f"--config.{name}={value}" for name, value in changes.items())
 

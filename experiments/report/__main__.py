@@ -1,4 +1,4 @@
-"""One page, with all it needs inside, on one or several runs: curves, accuracy, mistakes, what differs.
+"""Writes one self-contained page on one or several runs: curves, accuracy, mistakes and differences.
 
 python -m experiments.report runs/nl_c2d runs/c2d --out=report.html
 """
@@ -13,10 +13,13 @@ from nl_jax.places import make_directory, place, write_text
 
 OUT = flags.DEFINE_string("out", "report.html", "the page")
 SHOW = flags.DEFINE_integer(
-    "show", 10, "hardest classes and most confused pairs of each run, or misses and false alarms", lower_bound=1
+    "show",
+    10,
+    "number of hardest classes and most confused pairs of each run, or of misses and false alarms",
+    lower_bound=1,
 )
-EXAMPLES = flags.DEFINE_integer("examples", 2, "mistakes of each of the hardest classes", lower_bound=0)
-TITLE = flags.DEFINE_string("title", None, "of the page; the names of the runs by default")
+EXAMPLES = flags.DEFINE_integer("examples", 2, "number of mistakes of each of the hardest classes", lower_bound=0)
+TITLE = flags.DEFINE_string("title", None, "title of the page; by default the names of the runs")
 
 
 def main(arguments: list[str]) -> None:
@@ -27,7 +30,7 @@ def main(arguments: list[str]) -> None:
     page = render(runs, TITLE.value or " and ".join(run.name for run in runs), SHOW.value, EXAMPLES.value)
     make_directory(out.parent)
     write_text(out, page, errors="backslashreplace")
-    print(f"wrote {out}: {len(page) / 1e3:.0f} kB, nothing outside it is needed")
+    print(f"wrote {out}: {len(page) / 1e3:.0f} kB, the page needs no other file")
 
 
 if __name__ == "__main__":

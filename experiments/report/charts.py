@@ -1,4 +1,4 @@
-"""Curves as the places of lines and ticks in a drawing; the template draws them."""
+"""Computes the positions of lines and ticks of the curves. The template draws them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,20 @@ from nl_jax.training.logs import rate_of
 
 WIDTH, HEIGHT = 460, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 22, 10, 34  # margins of the axes
-POINTS = 400  # of a line, at most
+POINTS = 400  # maximum number of points of a line
 
 
 @dataclass(frozen=True)
 class Line:
-    """`run` counts the runs; `points` are those of an SVG polyline, `dots` the places of single values."""
+    """One line of a chart.
+
+    Attributes:
+      run: index of the run.
+      label: text of the key.
+      dashed: whether the line is dashed.
+      points: points of an SVG polyline.
+      dots: (x, y, text) of single values.
+    """
 
     run: int
     label: str
@@ -28,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines in a drawing of WIDTH x HEIGHT; `x_ticks` and `y_ticks` are (place, text)."""
+    """A chart of WIDTH x HEIGHT pixels; `x_ticks` and `y_ticks` are (position, text)."""
 
     title: str
     unit: str
@@ -38,7 +46,7 @@ class Chart:
 
 
 def curves(runs: Sequence[PastRun]) -> list[Chart]:
-    """What the tasks of the runs draw, learning rate and throughput, where they have any."""
+    """Returns the charts of the runs' tasks, of the learning rate and of the throughput. Empty charts are left out."""
     wanted = {drawing.title: drawing for run in runs for drawing in (*run.task.curves, LEARNING_RATE, _throughput(run))}
     charts = []
     for drawing in wanted.values():
@@ -61,7 +69,7 @@ def _chart(title: str, unit: str, series, top: float | None) -> Chart:
     last = max(step for step, _ in points)
     highest = top or max(max(value for _, value in points), 1e-12)
     lowest = min(0.0, min(value for _, value in points))
-    # Both axes end at a tick.
+    # Both axes begin and end at a tick.
     x_ticks = MaxNLocator(5, integer=True).tick_values(0, last)
     y_ticks = MaxNLocator(5).tick_values(lowest, highest)
 
@@ -88,7 +96,7 @@ def _chart(title: str, unit: str, series, top: float | None) -> Chart:
 
 
 def _thinned(points: np.ndarray) -> np.ndarray:
-    """(n,2) as at most POINTS means of neighbours."""
+    """Reduces points (n,2) to at most POINTS means of neighbouring points."""
     if len(points) <= POINTS:
         return points
     return np.array([part.mean(axis=0) for part in np.array_split(points, POINTS)])

@@ -1,4 +1,4 @@
-"""What a run gets right and wrong, by class."""
+"""Right and wrong predictions of a run, by class."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from nl_jax.evaluation.metrics import average_precision, in_top_k
 
 @dataclass(frozen=True)
 class Example:
-    """A video that a run gets wrong."""
+    """A video with a wrong prediction."""
 
     index: int
     name: str
@@ -19,7 +19,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Hard:
-    """A class, how well it is told, what it is most often taken for, and the surest mistakes."""
+    """A class with its accuracy or average precision, its most frequent confusion and its most confident mistakes."""
 
     name: str
     figure: float
@@ -30,7 +30,7 @@ class Hard:
 
 @dataclass(frozen=True)
 class Pair:
-    """How many videos of a class are taken for another one, and the surest of them."""
+    """The number of videos of a class that are taken for another class, and the most confident of these mistakes."""
 
     true: str
     predicted: str
@@ -43,11 +43,12 @@ class ByClass:
     """The predictions of one run, by class.
 
     Attributes:
-      measure: what `figures` are.
-      figures: (k,) accuracy, or average precision where videos have several labels; nan without a video.
-      videos: (k,) of each class.
-      confusion: (k,k) how many videos of a class (row) are taken for another (column), undecodable ones left out; None
-        where videos have several labels.
+      measure: name of the figures.
+      figures: (k,), accuracy of each class, or average precision if videos have several labels; nan for a class without
+        a video.
+      videos: (k,), number of videos of each class.
+      confusion: (k,k), number of videos of a class (row) that are taken for a class (column), without undecodable
+        videos; None if videos have several labels.
     """
 
     def __init__(self, run: PastRun):
@@ -66,7 +67,7 @@ class ByClass:
         self.videos = np.bincount(labels, minlength=count)
         with np.errstate(invalid="ignore"):
             self.figures = np.bincount(labels, weights=right, minlength=count) / self.videos
-        # Equal scores count as wrong: such a video is taken for the other class.
+        # Equal scores count as wrong: the video is taken for the other class.
         others = np.where(np.arange(count) == labels[:, None], -np.inf, scores)
         self._predicted = np.where(right, labels, others.argmax(axis=1))
         self._labels, self._decoded = labels, ~failed
@@ -74,7 +75,14 @@ class ByClass:
         np.add.at(self.confusion, (labels[self._decoded], self._predicted[self._decoded]), 1)
 
     def hardest(self, count: int, examples: int) -> list[Hard]:
-        """The classes told worst, with the surest mistakes; none that is always right."""
+        """Returns the classes with the lowest figures and their most confident mistakes.
+
+        A class without a mistake is left out.
+
+        Args:
+          count: maximum number of classes.
+          examples: maximum number of mistakes of a class.
+        """
         order = np.lexsort((-self.videos, self.figures))
         order = [at for at in order if self.videos[at] and self.figures[at] < 1][:count]
         return [
@@ -89,7 +97,7 @@ class ByClass:
         ]
 
     def most_confused(self, count: int) -> list[Pair]:
-        """The pairs of classes with the most mistakes."""
+        """Returns the pairs of classes with the most mistakes, at most `count`."""
         if self.confusion is None:
             return []
         wrong = self.confusion * (1 - np.eye(len(self.classes), dtype=int))
@@ -115,7 +123,10 @@ class ByClass:
         return f"{self.classes[row.argmax()]} ({row.max()})" if row.max() else "undecodable"
 
     def _mistakes(self, at: int, predicted: int | None = None) -> list[Example]:
-        """Of videos of a class, the surest first; of several labels, those where the class scores lowest."""
+        """Returns the mistakes of a class, the most confident first.
+
+        If videos have several labels, it returns all videos of the class, the one with the lowest score first.
+        """
         if self.confusion is None:
             rows = np.flatnonzero(self._labels[:, at])
             rows = rows[np.argsort(self._scores[rows, at], kind="stable")]
@@ -138,7 +149,10 @@ class ByClass:
 
 
 def gains(first: ByClass, second: ByClass) -> list[tuple[str, float, float, float]]:
-    """(class, figure of the first, of the second, gain), the highest gain first; none without a video in both."""
+    """Returns (class, first figure, second figure, gain), the highest gain first.
+
+    A class without a video in one of the two runs is left out.
+    """
     gain = second.figures - first.figures
     return [
         (first.classes[at], float(first.figures[at]), float(second.figures[at]), float(gain[at]))

@@ -1,4 +1,4 @@
-"""What a run was tested on, and film strips of its videos, as pictures inside the page."""
+"""The test examples of a run, and film strips of its videos as pictures inside the page."""
 
 import base64
 import io
@@ -13,11 +13,11 @@ from nl_jax.errors import InputError
 from nl_jax.places import is_bucket
 from nl_jax.tasks import task_of
 
-HEIGHT, FRAMES = 64, 5  # of a strip
+HEIGHT, FRAMES = 64, 5  # pixels and frames of a strip
 
 
 def tested(run: PastRun) -> tuple[Dataset | None, str]:
-    """What a run was tested on, read where it lies; or None and why it is not there."""
+    """Returns the dataset on which a run was tested; or None, and the reason why it cannot be read."""
     config = run.config.copy_and_resolve_references().unlock()
     if "num_clips" in config.data:
         config.data.num_clips = config.data.num_crops = 1
@@ -29,25 +29,25 @@ def tested(run: PastRun) -> tuple[Dataset | None, str]:
     try:
         dataset = task.open_split("test", run.classes)
         if dataset.list_hash() != run.results.get("list"):
-            raise InputError(f"they are no longer the {task.example}s that were tested")
+            raise InputError(f"the {task.example}s are not the tested {task.example}s")
         return dataset, ""
     except (InputError, OSError) as error:
         return None, f"no pictures of {run.name}: {error}"
 
 
 def data_url(picture: bytes) -> str:
-    """A JPEG inside the page."""
+    """Returns a JPEG as a data URL."""
     return "data:image/jpeg;base64," + base64.b64encode(picture).decode()
 
 
 class Strips:
-    """Those of the videos that a run was tested on; `reason` says why there are none, if so."""
+    """Film strips of the videos on which a run was tested. If there are none, `reason` says why."""
 
     def __init__(self, run: PastRun):
         self._dataset, self.reason = tested(run)
 
     def __call__(self, index: int) -> str:
-        """A strip as a data URL; empty if the video gives no frames."""
+        """Returns the strip of a video as a data URL; "" if the video gives no frames."""
         if self._dataset is None:
             return ""
         example = self._dataset.test_example(index)

@@ -1,4 +1,4 @@
-"""AP of every keypoint, how often left is found for right, and what keypoints are most often taken for."""
+"""The AP of every keypoint, the rate of exchanged left and right keypoints, and the most frequent confusions."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from experiments.report.runs import PastRun
 
 @dataclass(frozen=True)
 class Row:
-    """One keypoint of a class: its figures by run, from 0 to 1; None where a run has none."""
+    """One keypoint of a class: its figures for each run, from 0 to 1, or None if a run has none."""
 
     name: str
     ap: list[float | None]
@@ -16,7 +16,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A keypoint that is found where another one lies, or elsewhere."""
+    """A keypoint that is detected at another keypoint or elsewhere, in `count` of `of` objects."""
 
     name: str
     taken_for: str
@@ -25,7 +25,7 @@ class Mistake:
 
 
 def rows(runs: list[PastRun]) -> list[Row]:
-    """Every keypoint that some run has, in the order of the data."""
+    """Returns a row for every keypoint of any run, in the order of the data."""
     by_run = [{_name(run, one): one for one in run.keypoints} for run in runs]
     names = dict.fromkeys(name for found in by_run for name in found)
 
@@ -36,7 +36,7 @@ def rows(runs: list[PastRun]) -> list[Row]:
 
 
 def mistakes(run: PastRun, count: int) -> list[Mistake]:
-    """The most frequent ones."""
+    """Returns the most frequent confusions of keypoints, at most `count`."""
     found = [
         Mistake(_name(run, one), other, number, sum(one["found_at"].values()))
         for one in run.keypoints

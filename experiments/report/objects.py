@@ -1,4 +1,4 @@
-"""What a detector finds, by size and by class, and its worst mistakes."""
+"""Figures of a detector by size and by class, and its worst mistakes."""
 
 import io
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ KINDS = ("box", "mask")
 
 @dataclass(frozen=True)
 class Mistake:
-    """A true object that is missed, or a detection where no such object is."""
+    """A true object that is missed, or a detection without a true object of its class."""
 
     name: str
     text: str
@@ -26,14 +26,19 @@ class Mistake:
 
 
 class Objects:
-    """What was found in the images that a run was tested on.
+    """The detections in the images on which a run was tested.
+
+    Args:
+      run: the run.
+      show: maximum number of misses and of false alarms.
 
     Attributes:
-      kinds: of box and mask, those that have figures.
-      by_size: (size, AP by kind); by_class: (class, AP by kind), the lowest first. None where there is no such object.
-      misses: the true objects with the least sure detection of their class, at an IoU of 0.5, or with none.
-      false_alarms: the surest detections that are no true object of their class at this IoU.
-      reason: why there are no mistakes to show, if so.
+      kinds: box and mask, if they have figures.
+      by_size: (size, AP by kind). An AP is None if there is no object of this size.
+      by_class: (class, AP by kind), the lowest AP first. An AP is None if there is no object of this class.
+      misses: true objects without a detection of their class at an IoU of 0.5, or with the lowest scores.
+      false_alarms: detections with the highest scores that match no true object of their class at this IoU.
+      reason: why no mistakes can be shown; "" if they can.
     """
 
     def __init__(self, run: PastRun, show: int):
@@ -80,9 +85,9 @@ class Objects:
         overlaps = [(_iou(found, true), true) for true in self._true.get(found["image_id"], ())]
         iou, true = max(overlaps, key=lambda pair: pair[0], default=(0.0, None))
         if iou < 0.1:
-            text += ", where no object is"
+            text += ", at a place without an object"
         elif true["category_id"] != found["category_id"]:
-            text += f", where {self._names[true['category_id']]} is: IoU {iou:.2f}"
+            text += f", at an object of class {self._names[true['category_id']]}: IoU {iou:.2f}"
         else:
             text += f": IoU {iou:.2f}" + (", found twice" if iou >= 0.5 else "")
         return self._mistake(found, text)

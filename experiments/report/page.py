@@ -1,4 +1,4 @@
-"""The page, from what is known of the runs."""
+"""Renders the page of the runs."""
 
 from pathlib import Path
 
@@ -10,11 +10,18 @@ from experiments.report.frames import Strips
 from experiments.report.objects import Objects
 from experiments.report.runs import PastRun, differences
 
-ALL_GAINS = 30  # classes whose gains are all shown; of more, the highest and the lowest
+ALL_GAINS = 30  # maximum number of classes whose gains are shown; of more classes, the highest and lowest gains
 
 
 def render(runs: list[PastRun], title: str, show: int = 10, examples: int = 2) -> str:
-    """The page, as HTML."""
+    """Returns the page as HTML.
+
+    Args:
+      runs: the runs to compare.
+      title: title of the page.
+      show: number of classes, pairs, misses and false alarms of each run.
+      examples: number of mistakes of each of the hardest classes.
+    """
     by_class = {run.name: ByClass(run) for run in runs if run.predictions}
     strips = {run.name: Strips(run) for run in runs if run.name in by_class}
     detectors = [run for run in runs if run.found and (run.found / "ap_by_class.json").exists()]
@@ -42,7 +49,7 @@ def render(runs: list[PastRun], title: str, show: int = 10, examples: int = 2) -
 
 
 def _gains(runs: list[PastRun], by_class: dict[str, ByClass]) -> list[dict]:
-    """Of every further run over the first, for classes that both have."""
+    """Returns the gains of every further run over the first run, by class."""
     result = []
     tested = [run for run in runs if run.name in by_class]
     for run in tested[1:]:

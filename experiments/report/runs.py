@@ -1,4 +1,4 @@
-"""What a workdir tells of its run."""
+"""Reads a run from its workdir."""
 
 import json
 import math
@@ -16,21 +16,25 @@ from nl_jax.training import workdir
 from nl_jax.training.logs import rate_of, read_metrics, timing
 from nl_jax.training.task import Task
 
-# Of the config, what is no difference between two runs.
+# Fields of a config that do not count as differences between runs.
 SAID_ELSEWHERE = ("expect", "paper")
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """A run as its workdir has it.
+    """A run, read from its workdir.
 
     Attributes:
-      name: short, and no other run's.
-      results: of results.json, of the run's own test or else of `evaluate`; empty if it was not tested.
-      predictions: the arrays of predictions.npz beside it; empty if there are none.
-      keypoints: of keypoints_by_name.json beside it: AP, exchanges and confusions of each; empty if there is none.
-      metrics: the rows of metrics.csv.
-      found: the folder that has the results, and of a detector what it found; None if it was not tested.
+      name: a short name, unique among the runs.
+      path: the workdir.
+      config: the run's config.
+      classes: class names by label.
+      versions: versions of the packages and the devices of the run.
+      results: content of results.json, of the run's own test or else of `evaluate`; empty if the run was not tested.
+      predictions: arrays of predictions.npz next to it; empty if there are none.
+      metrics: rows of metrics.csv.
+      found: the folder with the results and the detections of a detector; None if the run was not tested.
+      keypoints: AP, exchanges and confusions of each keypoint, of keypoints_by_name.json; empty if there is none.
     """
 
     name: str
@@ -45,31 +49,32 @@ class PastRun:
     keypoints: list[dict] = field(default_factory=list)
 
     def column(self, name: str, scale: float = 1.0) -> list[tuple[int, float]]:
-        """(step, value) of a column of the metrics, where it has one that is finite."""
+        """Returns (step, value) of a column of the metrics, where the value is finite. Values are times `scale`."""
         points = [(int(row["step"]), float(row[name]) * scale) for row in self.metrics if row.get(name)]
         return [(step, value) for step, value in points if math.isfinite(value)]
 
     @property
     def task(self) -> Task:
+        """Returns the task of the run."""
         return task_of(self.config)
 
     @property
     def rate(self) -> str:
-        """The column of the speed of training."""
+        """Returns the name of the column with the throughput of training."""
         return rate_of(self.task.unit)
 
     def throughput(self) -> dict[str, float]:
-        """Means over the rows of the columns of timing; of the speed the median, which no pause spoils."""
+        """Returns the mean of each timing column; for the throughput the median, which a pause does not change."""
         columns = {name: [value for _, value in self.column(name)] for name in timing(self.task.unit)}
         return {name: (median if name == self.rate else fmean)(values) for name, values in columns.items() if values}
 
 
 def read_runs(paths: Sequence[str]) -> list[PastRun]:
-    """Raises InputError for a path that is no workdir, or is named twice."""
+    """Reads the runs of several workdirs. Raises InputError if a path is not a workdir or is given twice."""
     directories = [place("workdir", path) for path in paths]
     real = [absolute(path) for path in directories]
     if twice := [str(path) for path, at in zip(directories, real, strict=True) if real.count(at) > 1]:
-        raise InputError(f"{' and '.join(twice)} are the same workdir; name each once")
+        raise InputError(f"{' and '.join(twice)} are the same workdir; give each workdir once")
     names = [path.name for path in real]
     return [
         _read(path, name if names.count(name) == 1 else str(path))
@@ -98,6 +103,7 @@ def _read(path: Place, name: str) -> PastRun:
 
 
 def read_json(path: Place) -> dict:
+    """Reads a JSON file. Raises InputError if it cannot be read."""
     try:
         return json.loads(read_text(path))
     except (OSError, ValueError) as error:
@@ -108,12 +114,12 @@ def _arrays(path: Place) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             return {name: arrays[name] for name in ("scores", "labels", "failed", "names")}
-    except Exception as error:  # a damaged archive fails in many ways: zip's, NumPy's, or a name that is missing
+    except Exception as error:  # a damaged archive raises many types: of zipfile, of NumPy, or for a missing array
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
 def differences(runs: Sequence[PastRun]) -> dict[str, list[tuple[str, list[str]]]]:
-    """What differs between the runs, of their configs and of the versions they ran with: (field, values by run)."""
+    """Returns (field, value of each run) of all fields of the configs, and of the versions, that differ."""
     configs = [workdir.flatten(run.config.to_dict()) for run in runs]
     return {
         "config": _differing([{k: v for k, v in config.items() if k not in SAID_ELSEWHERE} for config in configs]),

@@ -1,4 +1,4 @@
-"""Videos to batches; nothing here imports JAX."""
+"""Reading of videos and images into batches. No module here imports JAX."""
 
 from nl_jax.errors import require
 

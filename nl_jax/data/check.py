@@ -1,4 +1,4 @@
-"""What a copy of a data set holds: every file decoded, one line each, as a table, a CSV and a page."""
+"""A check of a copy of a dataset: decodes every file and reports one line a file as a table, a CSV and a page."""
 
 import csv
 import html
@@ -29,13 +29,24 @@ STATUSES = {
     "duration": "another duration than the annotations or its header say",
     "unlisted": "in the copy, and in no list",
 }
-_SHOWN = 50  # files of a status on the page, at most
+_SHOWN = 50  # maximum number of files of one status on the page
 _THUMBNAIL_SIDE = 90  # pixels of the shorter side
 
 
 @dataclass(frozen=True)
 class Line:
-    """One file, or one video that is listed and missing; the columns of report.csv."""
+    """One line of report.csv: a file, or a listed video that is missing. The fields are the columns.
+
+    Attributes:
+        path: the file relative to the source, or the name of a missing video.
+        split: train, validation or test; "" for an unlisted file.
+        label: name of the class, or names of the actions' classes.
+        status: one of `STATUSES`.
+        frames: number of frames that decode.
+        rate: mean frames per second.
+        duration: in seconds.
+        reason: description of the faults; "" if there are none.
+    """
 
     path: str
     split: str
@@ -49,7 +60,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Finding:
-    """A line with what only the report needs: the hash of the file and a picture of it."""
+    """A line of the report, with the SHA-256 of the file and a picture of it, uint8 (h, w, 3)."""
 
     line: Line
     sha256: str = ""
@@ -58,7 +69,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Decodes the file of an item and says what is wrong with it; a function that can be sent to other processes."""
+    """A function that decodes the file of an item and returns its faults. It can be sent to other processes."""
 
     source: Path
     classes: tuple[str, ...]
@@ -76,12 +87,12 @@ class Inspection:
         return Finding(line, found.sha256, picture.image if wrong else None)
 
     def unreadable(self, item: Item, reason: str) -> Finding:
-        """The finding on an item whose file gives no frame, or crashed the process that tried."""
+        """Returns the finding for an item whose file gives no frame, or whose file crashed the decoder."""
         return Finding(Line(item.path, item.split, label_text(item, self.classes), "unreadable", reason=reason))
 
 
 class _Thumbnail:
-    """Keeps the frame of the highest contrast among frames 0, 1, 3, 7, 15 ..: many a video begins in black."""
+    """Keeps the frame with the highest contrast of frames 0, 1, 3, 7, 15 ..: many videos begin with black frames."""
 
     def __init__(self):
         self.image: np.ndarray | None = None
@@ -97,7 +108,14 @@ class _Thumbnail:
 
 
 def check_copy(listing: Listing, source: Path, *, num_workers: int, timeout: float) -> Iterator[Finding]:
-    """A finding for every item and unlisted file, as they come; `finish` needs all of them."""
+    """Yields a finding for every item and every unlisted file, in the order of completion.
+
+    Args:
+        listing: the items to check.
+        source: folder that the paths of the items are relative to.
+        num_workers: number of processes; 0 decodes in this one.
+        timeout: maximum time of one file, in seconds.
+    """
     for item in listing.items:
         if item.path is None:
             yield Finding(Line(item.name, item.split, label_text(item, listing.classes), "missing"))
@@ -110,7 +128,7 @@ def check_copy(listing: Listing, source: Path, *, num_workers: int, timeout: flo
 
 
 def finish(findings: Iterable[Finding]) -> list[Finding]:
-    """All findings by split and path, those of files with the same bytes in two splits or classes marked."""
+    """Sorts all findings by split and path, and marks files with the same bytes in two splits or classes."""
     findings = sorted(findings, key=lambda found: (found.line.split, found.line.path))
     same = defaultdict(list)
     for found in findings:
@@ -130,13 +148,13 @@ def finish(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def label_text(item: Item, classes: tuple[str, ...]) -> str:
-    """The name of its class, or of those of its actions."""
+    """Returns the name of an item's class, or the names of its actions' classes, separated by "; "."""
     labels = {item.label} if item.label >= 0 else {action.label for action in item.actions}
     return "; ".join(classes[label] for label in sorted(labels))
 
 
 def write_report(directory: Place, title: str, findings: list[Finding]) -> None:
-    """report.csv, index.html and the pictures that it shows."""
+    """Writes report.csv, index.html and the pictures of the page."""
     make_directory(directory)
     with written(directory) as folder:
         folder.mkdir(exist_ok=True)
@@ -149,7 +167,7 @@ def write_report(directory: Place, title: str, findings: list[Finding]) -> None:
 
 
 def count_statuses(findings: Iterable[Finding]) -> dict[str, Counter]:
-    """How many of each status, by split; unlisted files under ""."""
+    """Counts the findings of each status, by split. Unlisted files have the split ""."""
     table: dict[str, Counter] = defaultdict(Counter)
     for found in findings:
         table[found.line.split][found.line.status] += 1
@@ -157,7 +175,7 @@ def count_statuses(findings: Iterable[Finding]) -> dict[str, Counter]:
 
 
 def _wrong(item: Item, found: Scan) -> Iterator[tuple[str, str]]:
-    """(status, reason) of all that is wrong with a file that gives frames, the gravest first."""
+    """Yields (status, reason) of each fault of a file that gives frames, the most serious fault first."""
     promised = found.promised
     if found.damage or promised - found.frames > max(2, 0.05 * promised):
         yield "truncated", f"{found.frames} of {promised} frames decode" + (found.damage and f" ({found.damage})")
@@ -189,13 +207,13 @@ def _page(title: str, findings: list[Finding], thumbnails: Path) -> str:
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
         f"<h1>{html.escape(title)}</h1><p>Every file is one line of <a href=report.csv>report.csv</a>.</p>"
         f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
-        f"{''.join(parts) or '<h2>All that is there decodes</h2>'}"
+        f"{''.join(parts) or '<h2>All files decode</h2>'}"
         f"<h2>Videos of each class that decode</h2>{_histogram(findings)}</html>"
     )
 
 
 def _card(found: Finding, thumbnails: Path, name: str) -> str:
-    """A file with its picture, which is saved under `name`."""
+    """Returns the HTML of a file with its picture, and saves the picture as `name`."""
     picture = ""
     if found.thumbnail is not None:
         thumbnails.mkdir(exist_ok=True)

@@ -1,17 +1,18 @@
-"""When the frames of a video are shown."""
+"""Presentation times of the frames of a video."""
 
 import av
 
 
 class Clock:
-    """Seconds from the first frame of a video to each that follows, always more for a later frame.
+    """Computes the time of each frame in seconds from the first frame. Later frames have larger times.
 
-    They are presentation times. Where these cannot be trusted (AVI with B-frames, joined streams), or a frame has none
-    that is after that of the frame before, it follows that frame after as long as a frame lasts on average.
+    The time is the frame's presentation time. If the container's times cannot be trusted (AVI with B-frames, joined
+    streams), or a frame's time is missing or not after the frame before, then the time is that of the frame before
+    plus the mean duration of a frame.
 
     Args:
-        rate: mean frames per second; 0, unknown, counts as 25.
-        timed: whether the times of the container can be trusted.
+        rate: mean frames per second; 0 means unknown and counts as 25.
+        timed: whether the times in the container can be trusted.
     """
 
     def __init__(self, rate: float, *, timed: bool = True):
@@ -20,7 +21,7 @@ class Clock:
         self._count, self._last = 0, 0.0
 
     def __call__(self, frame: av.VideoFrame) -> float:
-        """Seconds of the next frame."""
+        """Returns the time of the next frame, in seconds."""
         now = frame.time if self._timed else self._count * self._step
         if self._count == 0:
             self._first = now

@@ -1,4 +1,4 @@
-"""Opening a video with PyAV, and its frames from where it stands to the end."""
+"""Opens a video with PyAV and decodes its frames from the present position to the end."""
 
 import io
 import os
@@ -10,25 +10,25 @@ from av.stream import Disposition
 
 from nl_jax.data.failure import DecodeError, Source, words_of
 
-# Libav happily draws a text file as a video of a terminal; these are the codecs that do so.
+# Codecs with which libav draws a text file as a video of a terminal.
 _TEXT_CODECS = frozenset({"ansi", "bintext", "idf", "xbin"})
-# Larger pictures are refused before memory is allocated for them. A decoder keeps up to 17 frames of a video, and 8K is
-# 8192 x 4320; of still pictures it keeps one, and the largest cameras have 200 million pixels.
+# Larger pictures are refused before libav allocates memory for them. A decoder keeps up to 17 frames of a video, and 8K
+# is 8192 x 4320. A decoder keeps one frame of a still picture, and the largest cameras have 200 million pixels.
 MAX_PIXELS, MAX_PIXELS_OF_STILL = 36_000_000, 200_000_000
-CORRUPT = "a picture is damaged"  # among damages, the word for a frame that libav marks so
-# PyAV before version 19 raises an error on a title that is not UTF-8 unless it is told not to.
+CORRUPT = "a picture is damaged"  # in a list of damages: a frame that libav marks as corrupt
+# Without this option PyAV before version 19 raises an error for a title that is not UTF-8.
 _METADATA = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 
 @contextmanager
 def open_video(path: Source) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container and its first video stream, closed at the end.
+    """Opens a video, yields the container and its first video stream, and closes the container.
 
     Args:
         path: a file or its bytes.
 
     Raises:
-        DecodeError: the file is missing, empty, not a video or without a video stream that can be decoded.
+        DecodeError: the file is missing, empty or not a video, or it has no video stream that can be decoded.
     """
     if isinstance(path, bytes):
         if not path:
@@ -49,13 +49,13 @@ def open_video(path: Source) -> Iterator[tuple[av.container.InputContainer, av.V
 
 
 def open_container(file, **options) -> av.container.InputContainer:
-    """As `av.open`, for reading: neither a name nor a play list inside the file may reach out to the network."""
+    """Opens a file for reading, like `av.open`. Names and playlists in the file cannot make libav use the network."""
     limits = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS_OF_STILL)}
     return av.open(file, options=limits, **_METADATA, **options)
 
 
 def first_video_stream(container: av.container.InputContainer, path: Source) -> av.VideoStream:
-    """That of an open container; raises DecodeError if it has none that can be decoded."""
+    """Returns the first video stream of an open container. Raises DecodeError if it has none that can be decoded."""
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         raise DecodeError(path, "the file has no video stream")
@@ -72,19 +72,21 @@ def first_video_stream(container: av.container.InputContainer, path: Source) -> 
     if codec.width * codec.height > most:
         raise DecodeError(path, f"its pictures are {codec.width} x {codec.height}, valid are at most {most} pixels")
     codec.options = {"max_pixels": str(most)}
-    stream.thread_type = "NONE"  # measured on 2 cores: threads gain nothing here, and loader processes share them
+    stream.thread_type = (
+        "NONE"  # measured on 2 cores: threads gain nothing, and they compete with the loader's processes
+    )
     return stream
 
 
 def is_picture_format(container: av.container.InputContainer) -> bool:
-    """Whether the container is that of a picture file, or of several behind each other."""
+    """Returns whether the container is a picture file, or several picture files joined into one."""
     return container.format.name.endswith("_pipe") or container.format.name == "image2"
 
 
 def packets_of(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
-    """The packets of a stream that a decoder can be sent; the last, empty one asks for what it still has."""
+    """Yields the packets of a stream to send to the decoder. The last, empty packet flushes the decoder."""
     for packet in container.demux(stream):
-        if packet.size or packet.dts is None:  # any other empty one says "repeat the last frame", which libav refuses
+        if packet.size or packet.dts is None:  # other empty packets mean "repeat the last frame", which libav refuses
             yield packet
 
 
@@ -96,21 +98,21 @@ def decode_frames(
     before: Callable[[av.Packet], None] = lambda packet: None,
     damage: list[str] | None = None,
 ) -> Iterator[av.VideoFrame]:
-    """Frames from where the container stands to the end of the stream, without those from a damage to a key frame.
+    """Yields the frames from the container's position to the end of the stream, without damaged frames.
 
-    A damage is a packet that cannot be decoded, or a frame that libav marks as corrupt: it has put something else in
-    its place.
+    A damage is a packet that cannot be decoded, or a frame that libav marks as corrupt because it had to invent a part
+    of it. After a damage all frames up to the next key frame are left out.
 
     Args:
-        container: as `open_video` gives it.
+        container: an open container, as `open_video` yields it.
         stream: its video stream.
-        packets: of the stream, as `packets_of` gives them; by default those from where the container stands.
-        before: is called with every packet before it is decoded, and may change it.
-        damage: to which words for every damage are added.
+        packets: packets of the stream, as from `packets_of`; by default all from the container's position.
+        before: a function that is called with every packet before it is decoded; it may change the packet.
+        damage: a list to which a description of every damage is added.
     """
     damage = [] if damage is None else damage
     packets = packets_of(container, stream) if packets is None else packets
-    decodable, shown = True, True  # whether packets, and the frames that come out, depend on no damage
+    decodable, shown = True, True  # whether the packets, and the decoded frames, are free of damage
     timed = True
     while True:
         try:
@@ -124,7 +126,7 @@ def decode_frames(
                     continue
                 timed = timed and packet.pts is not None
             frames = packet.decode()
-        except Exception as error:  # where it is the container that cannot be read, nothing comes after it
+        except Exception as error:  # if the container cannot be read, no packet follows
             damage.append(words_of(error))
             decodable = False
             continue
@@ -133,6 +135,6 @@ def decode_frames(
                 damage.append(CORRUPT)
             shown = not frame.is_corrupt and (shown or frame.key_frame)
             if shown:
-                if not timed:  # PyAV has made a time up
+                if not timed:  # PyAV has invented a time
                     frame.pts = None
                 yield frame

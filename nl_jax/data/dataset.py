@@ -1,4 +1,4 @@
-"""What a run asks of one split of its data."""
+"""The interface of one split of a dataset."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -10,15 +10,15 @@ Batch = dict[str, np.ndarray]
 
 @runtime_checkable
 class Dataset(Protocol):
-    """The examples of one split: videos, images, whatever a task learns from.
+    """The examples of one split, such as videos or images.
 
-    An example is a dict of arrays. `index` () is its number, and `failed` (f,) holds the numbers of the examples that
-    could not be decoded, filled up with -1. The other arrays are a matter of the task.
+    An example is a dict of arrays. `index` () is the number of the example. `failed` (f,) holds the numbers of examples
+    that could not be decoded, padded with -1. The task defines the other arrays.
 
     Attributes:
-      classes: their names in label order.
-      names: of the examples, such as the paths of their files.
-      ignored: files that lie among the examples and are not taken for any.
+      classes: class names in label order.
+      names: names of the examples, such as the paths of their files.
+      ignored: files in the dataset's folder that are not examples.
     """
 
     classes: tuple[str, ...]
@@ -28,19 +28,19 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def train_example(self, index: int, rng: np.random.Generator) -> Batch:
-        """An example to train on; all that is random in it comes from `rng`."""
+        """Returns a training example. All random choices come from `rng`."""
         ...
 
     def test_example(self, index: int) -> Batch:
-        """An example to test with, the same at every call."""
+        """Returns a test example. It is the same at every call."""
         ...
 
     def failure_reason(self, index: int) -> str:
-        """Why an example that was among the `failed` cannot be decoded."""
+        """Returns the reason why an example of `failed` cannot be decoded."""
         ...
 
     def list_hash(self) -> str:
-        """12 hex digits that name the list of examples and labels, wherever they lie."""
+        """Returns a hash (12 hex digits) of the list of examples and labels. It does not depend on their folder."""
         ...
 
 
@@ -48,11 +48,13 @@ class Dataset(Protocol):
 class ClipDataset(Dataset, Protocol):
     """Labelled videos.
 
-    A training example holds `video` uint8 (t,h,w,3) and `label`, a test example the same with all views (v,t,h,w,3).
+    A training example holds `video` uint8 (t,h,w,3) and `label`. A test example holds the same with all v views of a
+    video, (v,t,h,w,3).
 
     Attributes:
-      multi_label: whether a label is (k,) of 0 and 1, for any number of classes in a clip, and no class number ().
-      variable_size: whether the views of one video differ in height and width from those of another.
+      multi_label: whether a clip can have several classes. Then a label is (k,) of 0 and 1, one value a class;
+        otherwise a label is the number of one class, ().
+      variable_size: whether the views of different videos differ in height and width.
     """
 
     multi_label: bool

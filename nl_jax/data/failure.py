@@ -1,4 +1,4 @@
-"""Why a video gives no frames, or too few, in plain words; every exception of a decoder becomes one of these."""
+"""Errors for videos that give no frames, or too few. Every exception of a decoder becomes one of these errors."""
 
 import os
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ class DecodeError(InputError):
     """A video that gives no frames.
 
     Attributes:
-        path: the file; "video in memory" for bytes.
-        reason: why, in plain words.
+        path: path of the file; "video in memory" for bytes.
+        reason: why the video gives no frames, in plain words.
     """
 
     def __init__(self, path: Source, reason: str):
         path = "video in memory" if isinstance(path, bytes) else str(path)
-        super().__init__(path, reason)  # both in `args`, so that it survives pickling between processes
+        super().__init__(path, reason)  # both in `args`, so that the error can be pickled between processes
         self.path = path
         self.reason = reason
 
@@ -29,10 +29,10 @@ class DecodeError(InputError):
 
 
 class ShortVideoError(DecodeError):
-    """A video that ends before a frame asked for.
+    """A video that ends before a requested frame.
 
     Attributes:
-        frames: how many frames really decode (at least 1).
+        frames: number of frames that decode (at least 1).
     """
 
     def __init__(self, path: Source, frames: int):
@@ -43,10 +43,10 @@ class ShortVideoError(DecodeError):
 
 @contextmanager
 def failures_of(path: Source) -> Iterator[None]:
-    """Any exception inside becomes the DecodeError of this video; an InputError stays as it is.
+    """Turns any exception inside the context into a DecodeError of this video. An InputError stays as it is.
 
-    Decoders, demuxers and their Python bindings raise exceptions of many types on damaged files: no list of them is
-    complete. One file must never end a run over many.
+    Decoders, demuxers and their Python bindings raise many types of exceptions for damaged files, and no list of these
+    types is complete. One damaged file must not end a run over many files.
     """
     try:
         yield
@@ -57,6 +57,6 @@ def failures_of(path: Source) -> Iterator[None]:
 
 
 def words_of(error: Exception) -> str:
-    """The message of an exception: libav's own words where it has any, else with its type."""
+    """Returns the message of an exception: libav's own text if there is one, else the exception's type and message."""
     words = getattr(error, "strerror", None)
     return str(words) if words else f"{type(error).__name__}: {error}"

@@ -1,19 +1,20 @@
-"""A video task whose answer lies in two places far apart in space and time, small enough for a laptop.
+"""A video dataset that needs long-range dependencies, small enough for a laptop.
 
-A clip shows one thing at a time. Four handwritten digits, each of another kind and another tint, and a disc, the cue,
-take turns in random order; each drifts at a random place for a few frames. The label is the digit whose tint is the
-cue's: "which digit was red?" after, or before, a red disc.
+A clip shows one thing at a time, in random order: four handwritten digits and a disc, the cue. The four digits are
+different and have four different tints. The cue has the tint of one of them. Each thing drifts from a random place for
+a few frames. The label is the digit that has the tint of the cue: a red disc, before or after the digits, asks "which
+digit was red?".
 
-No frame holds the answer, and neither does any sum over frames. A network that looks at frames one by one and
-averages (C2D) can know that a red 3, a blue 2, a green 0, a yellow 1 and a blue disc were there, but the disc adds the
-same to the average whatever the digits are. All kinds and tints are alike, so the best that a linear classifier of
-such a sum can do is to name any of the four digits shown: right one time in four. The answer needs a product of what
-was seen at two positions, and that is what a non-local block computes: a digit finds the cue of its own tint, or the
-cue its digit. As in the paper, such a network starts from one trained on still images (`images=True`): single digits
-and discs, to be told by kind and tint.
+No single frame and no sum over frames holds the answer. A network that looks at each frame alone and averages (C2D) can
+know that a red 3, a blue 2, a green 0, a yellow 1 and a blue disc were shown. The disc adds the same amount to the
+average for all digits. All digits and tints are equally likely, so a linear classifier of that sum can at best name one
+of the four digits: it is right one time in four. The answer needs a product of features at two positions. A non-local
+block computes this product: a digit finds the cue of its own tint, or the cue finds its digit. As in the paper, the
+network starts from one that was trained on still images (`images=True`). These images show single digits and discs, and
+their label is the kind and the tint.
 
 The digits are the 1797 that scikit-learn ships (UCI optical recognition of handwritten digits, 8 x 8). Training,
-validation and test use different ones.
+validation and test use different samples.
 """
 
 import dataclasses
@@ -28,17 +29,22 @@ import numpy as np
 from nl_jax.errors import InputError
 
 TINTS = {"red": (255, 60, 60), "green": (70, 230, 70), "blue": (80, 120, 255), "yellow": (240, 220, 50)}
-SPLITS = {"train": (0.0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1.0)}  # shares of each digit's samples
-GLYPH = 16  # pixels on a side: digits are enlarged twice
-DISC = 10  # diameter of the cue
-CUE = 10  # the kind of thing that is not a digit
+SPLITS = {"train": (0.0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1.0)}  # fractions of each digit's samples
+GLYPH = 16  # pixels of a side: the 8 x 8 digits are enlarged to twice their size
+DISC = 10  # diameter of the cue, in pixels
+CUE = 10  # the kind of the cue; kinds 0 to 9 are the digits
 
 
 @dataclasses.dataclass(frozen=True)
 class Shot:
-    """One thing on screen: what it is, and the frames and places (top, left of its 16 x 16 pixels) it is shown at.
+    """One thing that a clip shows.
 
-    kind is a digit or CUE, tint counts into TINTS, sample into scikit-learn's digits (-1 for a cue).
+    Attributes:
+      kind: a digit, or CUE.
+      tint: index into TINTS.
+      sample: index into scikit-learn's digits; -1 for a cue.
+      frames: the t frames that show it.
+      places: (t,2) int, top and left pixel of its 16 x 16 pixels in each of these frames.
     """
 
     kind: int
@@ -49,23 +55,23 @@ class Shot:
 
 
 class LongRange:
-    """Clips of one split, made when they are asked for: the same for the same seed, split, index and parameters.
+    """Clips of one split, drawn on demand. The same seed, split, index and parameters give the same clip.
 
     Args:
-      split: train, validation or test; each has its own handwriting.
-      size: how many clips there are. Making one more costs nothing: a training split larger than the number of clips
-        a run draws never repeats itself.
-      seed: another seed, other clips from the same handwriting.
-      images: one thing on one frame, to be told by kind and tint; the task to train on first.
-      frames: of a clip; an image has one.
-      side: of a frame, in pixels.
-      kinds: the digits there are, 0 to kinds - 1; the classes. More are slower to learn.
-      digits: how many of them a clip shows next to the cue, each of another kind and tint.
-      drift: largest motion, in pixels per frame along each axis.
-      noise: the background is uniform noise of grey levels from 0 to this, of 255.
+      split: train, validation or test. The splits use different samples of the handwritten digits.
+      size: number of clips. More clips cost nothing. If the training split has more clips than a run draws, no clip is
+        repeated.
+      seed: seed of the random numbers. Other seeds give other clips of the same handwritten samples.
+      images: makes images of one frame with one thing, labelled by kind and tint: the task to train on first.
+      frames: frames of a clip; an image has one.
+      side: height and width of a frame, in pixels.
+      kinds: number of classes: the digits are 0 to kinds - 1. More classes are slower to learn.
+      digits: number of digits in a clip beside the cue, all of different kinds and tints.
+      drift: maximum motion in pixels per frame, along each axis.
+      noise: maximum grey level (of 255) of the background, which is uniform noise from 0.
 
     Raises:
-      InputError: for a value that no clip can be made with.
+      InputError: a value is out of range.
     """
 
     def __init__(
@@ -111,16 +117,17 @@ class LongRange:
 
     @property
     def names(self) -> Sequence[str]:
-        """The clips' numbers as text."""
+        """Returns the numbers of the clips as text."""
         return Numbers(self.size)
 
     def __len__(self) -> int:
         return self.size
 
     def train_example(self, index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
-        """video (t,h,w,3) uint8, label, index and failed: empty, since no decoder can fail here.
+        """Returns video (t,h,w,3) uint8, label () int32, index () int32 and failed (0,) int32.
 
-        `rng` is what other data sets draw their crops with; here every index is already another draw.
+        `failed` is empty because nothing is decoded. `rng` is not used: other datasets draw crops with it, and here
+        every index already is a random clip.
         """
         shots, label = self.compose(index)
         return {
@@ -131,20 +138,24 @@ class LongRange:
         }
 
     def test_example(self, index: int) -> dict[str, np.ndarray]:
-        """The same with video (v,t,h,w,3): one view, the whole clip."""
+        """Returns the same arrays as `train_example`, with video (1,t,h,w,3): one view, which is the whole clip."""
         clip = self.train_example(index)
         return clip | {"video": clip["video"][None]}
 
     def failure_reason(self, index: int) -> str:
-        """Never asked: a clip that is drawn cannot fail."""
+        """Raises InputError always: nothing is decoded, so no clip can fail."""
         raise InputError(f"index={index}: a clip that is drawn cannot fail to decode")
 
     def list_hash(self) -> str:
-        """12 hex digits that name these clips: equal when split, parameters and the list's length are."""
+        """Returns a hash (12 hex digits) of all parameters. The same parameters give the same clips."""
         return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()[:12]
 
     def compose(self, index: int) -> tuple[list[Shot], int]:
-        """The shots of a clip in the order they are shown, and its label."""
+        """Returns the shots of a clip in the order in which it shows them, and its label.
+
+        Raises:
+          InputError: `index` is out of range.
+        """
         if not 0 <= index < self.size:
             raise InputError(f"index={index} is out of range; choose 0 to {self.size - 1}")
         rng = self._rng(index, 0)
@@ -184,7 +195,7 @@ class LongRange:
 
 @dataclasses.dataclass(frozen=True)
 class Numbers(Sequence):
-    """ "0", "1", .. up to `count`, none of them made before it is asked for."""
+    """The texts "0", "1", .. of the numbers below `count`. Each text is made on demand."""
 
     count: int
 
@@ -197,15 +208,15 @@ class Numbers(Sequence):
 
 @functools.cache
 def handwriting():
-    """scikit-learn's digits: `images` (n,8,8) from 0 to 16, `target` (n,) the digit."""
-    from sklearn.datasets import load_digits  # a second that no other data needs
+    """Returns scikit-learn's digits: `images` (n,8,8) with values from 0 to 16, and `target` (n,) the digits."""
+    from sklearn.datasets import load_digits  # the import takes a second, and no other dataset needs it
 
     return load_digits()
 
 
 @functools.cache
 def samples(split: str) -> tuple[np.ndarray, ...]:
-    """For every digit, which of scikit-learn's samples the split may show."""
+    """Returns, for every digit, the indices of scikit-learn's samples that belong to the split."""
     target = handwriting().target
     shuffled = np.random.default_rng(0).permutation(len(target))
     of_digit = [shuffled[target[shuffled] == digit] for digit in range(10)]
@@ -214,15 +225,15 @@ def samples(split: str) -> tuple[np.ndarray, ...]:
 
 
 def enlarged(images: np.ndarray, side: int) -> np.ndarray:
-    """Images (..,8,8) in another size (..,side,side), bilinear."""
-    centers = (np.arange(side) + 0.5) * 8 / side - 0.5  # of the enlarged pixels, counted in original ones
+    """Resizes images (..,8,8) to (..,side,side) by bilinear interpolation."""
+    centers = (np.arange(side) + 0.5) * 8 / side - 0.5  # centres of the new pixels, in units of the original pixels
     weights = np.maximum(0, 1 - np.abs(np.clip(centers, 0, 7)[:, None] - np.arange(8)))
     return weights @ images @ weights.T
 
 
 @functools.cache
 def _pictures() -> np.ndarray:
-    """Every sample in every tint, (n,k,16,16,3) uint8: bilinearly enlarged; the last is the disc."""
+    """Returns every sample in every tint, (n,k,16,16,3) uint8, enlarged bilinearly. The last sample is the disc."""
     glyphs = enlarged(handwriting().images / 16, GLYPH)
     y, x = np.indices((GLYPH, GLYPH)) - (GLYPH - 1) / 2
     glyphs = np.concatenate([glyphs, (np.hypot(y, x) <= DISC / 2)[None]])

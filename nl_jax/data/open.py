@@ -1,4 +1,4 @@
-"""The videos that a path names: a folder, a CSV list, or a split of a prepared data set."""
+"""Opens the videos of a path: a folder, a CSV list, or a split of a prepared dataset."""
 
 import os
 from pathlib import Path
@@ -11,10 +11,14 @@ from nl_jax.places import check_local, is_bucket
 
 
 def open_videos(path: str | os.PathLike, **options) -> Videos:
-    """The videos at `path`: DIR:SPLIT of a prepared data set, or a folder or a CSV as `VideoFolder` has them.
+    """Opens the videos of a path.
+
+    Args:
+        path: DIR:SPLIT of a prepared dataset, or a folder or a CSV file as in `VideoFolder`.
+        options: arguments of `Videos`.
 
     Raises:
-        InputError: as `PreparedVideos` or `VideoFolder`.
+        InputError: as in `PreparedVideos` or `VideoFolder`, or `path` is a prepared dataset without a split.
     """
     directory, colon, split = os.fspath(path).rpartition(":")
     in_bucket = is_bucket(directory)
@@ -25,5 +29,5 @@ def open_videos(path: str | os.PathLike, **options) -> Videos:
         return PreparedVideos(directory, split, **options)
     if os.path.isdir(path) and (Path(path) / "dataset_info.json").exists():
         splits = ", ".join(builder_at(path).info.splits)
-        raise InputError(f"{path}: is a prepared data set, valid is {path}:SPLIT with one of {splits}")
+        raise InputError(f"{path}: is a prepared dataset, valid is {path}:SPLIT with one of {splits}")
     return VideoFolder(path, **options)

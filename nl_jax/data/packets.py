@@ -1,12 +1,13 @@
-"""The index of a video: how many frames it has, and from which packet each can be decoded, without decoding any.
+"""The index of a video: the number of its frames, and the packet from which each frame can be decoded.
 
-The headers of most containers only promise a number of frames, or a duration, or nothing: a browser's recorder, a live
-stream or a camera writes them before it knows. The packets are what is there. An index is read once for a file in a
-process, and kept.
+Reading the index decodes no frame. The header of most containers only promises a number of frames, a duration, or
+nothing: a browser's recorder, a live stream or a camera writes the header before it knows these. The packets show the
+frames that are really there. Each process reads the index of a file once and keeps it.
 
-The numbers of frames follow from the presentation times of the packets, where these can be trusted. They cannot in AVI
-with H.264 and B-frames, in files copied from there, in Windows Media, in joined streams: there they are in decoding
-order, or not in any. What was learnt in decoding such a file from its start is kept in its index.
+The presentation times of the packets give the numbers of their frames, if these times can be trusted. They cannot be
+trusted in AVI with H.264 and B-frames, in files copied from AVI, in Windows Media and in joined streams. There the
+times are in decoding order, or in no order. These files are decoded from the start, and the index keeps the frame
+numbers that decoding finds.
 """
 
 import os
@@ -22,36 +23,37 @@ from nl_jax.data.container import is_picture_format, open_video, packets_of
 from nl_jax.data.failure import Source, failures_of
 from nl_jax.data.picture_folder import files_of, frames_of_folder, is_folder
 
-# Codecs in which a packet is a frame, so that packets number the frames. In others some packets hold no frame, or two
-# (packed MPEG-4, repeated Theora frames); they are numbered by decoding.
+# Codecs in which every packet is one frame, so that the packets give the numbers of the frames. In other codecs some
+# packets hold no frame or two frames (packed MPEG-4, repeated Theora frames). Decoding gives the numbers there.
 _ONE_FRAME_A_PACKET = frozenset("h264 hevc av1 libdav1d vp8 vp9 mjpeg mpeg1video mpeg2video mpeg4".split())
-_NOT_CODED = 16  # bytes; a smaller MPEG-4 packet may say "no picture", as XviD writes it after a packet of two
-_LEAST_PACKET = 8  # bytes that a frame takes at least in a container that counts them
-_CACHED_PACKETS = 2_000_000  # of all indices together, some 80 MB; an index by itself counts as 100
+_NOT_CODED = 16  # bytes; a smaller MPEG-4 packet may mean "no picture": XviD writes it after a packet of two frames
+_LEAST_PACKET = 8  # minimum bytes of a frame, in a container that counts its frames
+_CACHED_PACKETS = 2_000_000  # maximum packets of all cached indices, about 80 MB; each index counts as 100 more
 
 
 @dataclass
 class VideoIndex:
-    """What the packets of a video say.
+    """The index of a video, read from its packets.
 
     Attributes:
-        frames: number of frames; of a damaged file, how many there should be.
+        frames: number of frames. For a damaged file it is the number that should be there.
         width: stored width in pixels, before any rotation.
         height: stored height in pixels, before any rotation.
         pixel_aspect: width of a pixel over its height.
         rate: mean frames per second (0 if unknown).
-        stated_rate: mean frames per second as the header says (0 if it does not).
-        stated_frames: how many frames the header counts, those that an edit list hides left out (0 if it does not
-            count, or counts more than the file has room for).
-        stated_duration: seconds as the header says (0 if it does not); of all streams if it does not tell them apart.
-        timed: whether the times of the packets are those at which frames are shown.
+        stated_rate: mean frames per second in the header (0 if the header has none).
+        stated_frames: number of frames in the header, without frames that an edit list hides (0 if the header has no
+            number, or a number too large for the size of the file).
+        stated_duration: duration in the header, in seconds (0 if the header has none). It is the duration of all
+            streams if the header has none of the video stream.
+        timed: whether the presentation times of the packets can be trusted.
         image: whether the video is a still picture.
-        keys: numbers of the key packets among all packets.
-        numbers: of every packet the number of its frame, -1 if it has none; None where times cannot be trusted.
-        learnt: by key packet the number of its frame, as decoding found it, where `numbers` is None.
-        facts: of every packet (position in the file, size, presentation time), which tell packets apart.
-        seek_times: of every packet the time to which the container seeks for it.
-        first_size: stored width and height of the first frame, once it was asked for.
+        keys: (k,) indices of the key packets among all n packets.
+        numbers: (n,) frame number of every packet, -1 if it has none; None if the times cannot be trusted.
+        learnt: {key packet: frame number} as decoding found it, used if `numbers` is None.
+        facts: (n, 3) position in the file, size in bytes and presentation time of every packet, which identify it.
+        seek_times: (n,) time to which the container seeks to find the packet, in units of the stream's time base.
+        first_size: stored width and height of the first frame; None until it is first needed.
     """
 
     frames: int
@@ -72,7 +74,7 @@ class VideoIndex:
     first_size: tuple[int, int] | None = None
 
     def key_before(self, number: int) -> tuple[int, int] | None:
-        """(packet, number of its frame) of the last key packet at or before a frame; None if none is known."""
+        """Returns (packet, its frame number) of the last key packet at or before a frame; None if none is known."""
         if self.numbers is not None:
             frames = self.numbers[self.keys]
             before = np.flatnonzero((frames >= 0) & (frames <= number))
@@ -85,7 +87,7 @@ class VideoIndex:
 
 
 def index_of(path: Source) -> VideoIndex:
-    """The index of a video, read once in a process as long as the file does not change.
+    """Returns the index of a video. A process reads the index again only if the file changes.
 
     Raises:
         DecodeError: the video is missing, empty, or not a video.
@@ -93,7 +95,7 @@ def index_of(path: Source) -> VideoIndex:
     try:
         key = stamp(path)
     except OSError:
-        return _read(path)  # says what is wrong
+        return _read(path)  # raises an error that names the fault
     with _lock:
         if (index := _cache.find(key)) is not None:
             return index
@@ -104,7 +106,7 @@ def index_of(path: Source) -> VideoIndex:
 
 
 def stamp(path: Source) -> tuple:
-    """What changes when a video does: its path, and the sizes and times of its files; of bytes, their hash."""
+    """Returns a key that changes with the video: its path, file sizes and file times, or the hash of its bytes."""
     if isinstance(path, bytes):
         return "", 1, len(path), hash(path)
     stats = [os.stat(file) for file in files_of(path)]
@@ -112,7 +114,7 @@ def stamp(path: Source) -> tuple:
 
 
 class _Cache:
-    """The indices that were used last."""
+    """The indices that were used most recently."""
 
     def __init__(self):
         self._kept: OrderedDict[tuple, VideoIndex] = OrderedDict()
@@ -136,9 +138,15 @@ _lock = threading.Lock()
 
 
 def mean_rate(stated: float, frames: int, seconds: Fraction | float) -> float:
-    """Frames per second of frames of which the last is shown so many seconds after the first.
+    """Returns the mean frames per second.
 
-    The rate that the container states, if it gives these times but for their rounding to milliseconds.
+    The result is the stated rate if it agrees with the times within their rounding to milliseconds. Otherwise it is
+    (frames - 1) / seconds.
+
+    Args:
+        stated: frames per second in the header; 0 if it has none.
+        frames: number of frames.
+        seconds: time from the first frame to the last.
     """
     if frames < 2 or seconds <= 0:
         return stated
@@ -146,12 +154,12 @@ def mean_rate(stated: float, frames: int, seconds: Fraction | float) -> float:
 
 
 def stated_rate(stream: av.VideoStream) -> float:
-    """Mean frames per second as the container says (0 if it does not)."""
+    """Returns the mean frames per second that the container states (0 if it states none)."""
     return float(stream.average_rate or stream.guessed_rate or 0)
 
 
 def pixel_aspect_of(stream: av.VideoStream) -> Fraction:
-    """Width of a pixel over its height; square where the file does not say, or says what no pixel is."""
+    """Returns the width of a pixel over its height: 1 if the file states none, or a value outside 1/10 to 10."""
     aspect = stream.sample_aspect_ratio
     return Fraction(aspect) if aspect and Fraction(1, 10) <= aspect <= 10 else Fraction(1)
 
@@ -165,18 +173,20 @@ def _read_folder(path: Source) -> VideoIndex:
 def _read(path: Source) -> VideoIndex:
     with failures_of(path), open_video(path) as (container, stream):
         codec = stream.codec_context
-        stated_frames, stated_duration = _stated(container, stream)  # some containers change their mind in reading
+        stated_frames, stated_duration = _stated(
+            container, stream
+        )  # before reading, which changes these values in some containers
         rows, broken = [], False
         packets = packets_of(container, stream)
         while True:
             try:
                 packet = next(packets, None)
-            except Exception:  # what comes after it cannot be read
+            except Exception:  # the rest of the file cannot be read
                 broken = True
                 break
             if packet is None:
                 break
-            if packet.size:  # not the packets themselves: together they are the whole file
+            if packet.size:  # keeps no packet itself: all packets together are the whole file
                 rows.append(_row(packet, codec.name))
         table = np.array(rows, np.int64).reshape(-1, 7)
         pts, dts, position, size = table[:, :4].T
@@ -185,7 +195,7 @@ def _read(path: Source) -> VideoIndex:
         times = pts[places]
         order = _order(times, codec.reorder_depth) if len(times) and timed.all() and not broken else None
         numbers = None
-        # What is shown before the first packet, or decoded before a key packet, does not decode.
+        # Frames that are shown before the first packet, or decoded before a key packet, do not decode.
         if order is not None and codec.name in _ONE_FRAME_A_PACKET and key[0] and times.min() >= pts[0]:
             if codec.name != "mpeg4" or size.min() > _NOT_CODED:
                 numbers = np.full(len(pts), -1)
@@ -210,10 +220,10 @@ def _read(path: Source) -> VideoIndex:
 
 
 def _stated(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[int, float]:
-    """How many frames, and how many seconds, the header states; 0 for what it does not, or what cannot be."""
+    """Returns the number of frames and the duration in seconds of the header; 0 if missing or impossible."""
     entries = stream.index_entries
     frames = stream.frames - sum(entry.is_discard for entry in entries)
-    if frames < 0 or frames * _LEAST_PACKET > container.size:  # an AVI that is written to a pipe counts 2**30
+    if frames < 0 or frames * _LEAST_PACKET > container.size:  # an AVI that was written to a pipe states 2**30
         return 0, 0.0
     if stream.duration is not None:
         return frames, max(0.0, float(stream.duration * stream.time_base))
@@ -221,7 +231,7 @@ def _stated(container: av.container.InputContainer, stream: av.VideoStream) -> t
 
 
 def _row(packet: av.Packet, codec: str) -> tuple[int, ...]:
-    """(presentation time, time to seek to, position, size, whether it shows a frame, is a key and has a time)."""
+    """Returns (presentation time, time to seek to, position, size, shows a frame, is a key, has a time)."""
     hidden = packet.is_discard or (codec == "vp8" and not memoryview(packet)[0] & 0x10)
     timed = packet.pts is not None
     pts = packet.pts if timed else 0
@@ -231,10 +241,14 @@ def _row(packet: av.Packet, codec: str) -> tuple[int, ...]:
 
 
 def _order(times: np.ndarray, depth: int) -> np.ndarray | None:
-    """Of packets in decoding order the number of each in presentation order, or None where times contradict the codec.
+    """Returns the place of each packet in presentation order, or None if the times contradict the codec.
 
-    A codec that reorders frames by `depth` shows a frame at most so many places before its place in decoding order,
-    and some frame before it: times that only ascend are then times of decoding.
+    A codec with reordering depth `depth` shows a frame at most `depth` places before its place in decoding order, and
+    it shows at least one frame before its place. If the times only ascend, they are decoding times.
+
+    Args:
+        times: (n,) presentation times of the packets in decoding order.
+        depth: reordering depth of the codec.
     """
     numbers = np.empty(len(times), int)
     numbers[np.argsort(times)] = np.arange(len(times))

@@ -1,4 +1,4 @@
-"""A video as a folder of numbered pictures, `VIDEO/img_00001.jpg`: frame i is the picture of the i-th number."""
+"""A video as a folder of numbered pictures, `VIDEO/img_00001.jpg`. Frame i is the picture with the i-th number."""
 
 import os
 import re
@@ -10,9 +10,10 @@ _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
 
 
 def picture_files(names: list[str]) -> list[str]:
-    """The pictures among the names of a folder's files, by number, if they are the frames of one video, else none.
+    """Returns the names of the pictures in a folder, sorted by number, if they are the frames of one video.
 
-    They are frames if there are two or more and their names differ in one number alone. Hidden files do not count.
+    They are frames if there are two or more pictures and their names differ in one number only. Otherwise the result is
+    empty. Hidden files do not count.
     """
     pictures = [name for name in names if is_picture(name)]
     matches = [_NUMBERED.fullmatch(name) for name in pictures]
@@ -23,18 +24,18 @@ def picture_files(names: list[str]) -> list[str]:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file is a picture, by its ending, and is not hidden."""
+    """Returns whether a file has the ending of a picture and is not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def is_folder(path: Source) -> bool:
-    """Whether a video is a folder, and so one of pictures."""
+    """Returns whether a video is a folder of pictures."""
     return not isinstance(path, bytes) and os.path.isdir(path)
 
 
 def frames_of_folder(path: Source) -> list[str]:
-    """The paths of the pictures of a video that is a folder, in order; raises DecodeError if it is none."""
-    names = os.listdir(path)  # with links to nothing: a frame that is missing must not go unseen
+    """Returns the paths of a folder's pictures, in order. Raises DecodeError if they are not one video's frames."""
+    names = os.listdir(path)  # includes broken links: a missing frame must cause an error later
     files = picture_files([name for name in names if not os.path.isdir(os.path.join(path, name))])
     if not files:
         raise DecodeError(path, "the folder holds no pictures whose names differ in one number, such as img_00001.jpg")
@@ -42,5 +43,5 @@ def frames_of_folder(path: Source) -> list[str]:
 
 
 def files_of(path: Source) -> list[str]:
-    """The files that a video consists of."""
+    """Returns the paths of the files of a video."""
     return frames_of_folder(path) if is_folder(path) else [os.fspath(path)]

@@ -1,4 +1,4 @@
-"""Decoded frames as images: scaled, cropped, in full-range RGB, upright and with square pixels."""
+"""Turns decoded frames into images: scaled, cropped, in full-range RGB, upright and with square pixels."""
 
 import re
 from collections.abc import Callable
@@ -10,35 +10,37 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import VideoReformatter
 
 MAX_ASPECT = 8
-"""A frame that is to be scaled may be so many times as wide as high, or as high as wide."""
+"""Maximum ratio of the longer side to the shorter side of a frame that is scaled."""
 
-# Formats of three planes of bytes, which can be cropped before they become RGB. Of those with more bits RGB depends on
-# where the file says that its colours lie, which a part would not say.
+# Formats with three planes of bytes, which can be cropped before the conversion to RGB. For formats with more bits the
+# conversion depends on the file's colour description, which a cropped frame would lose.
 _PLANAR = re.compile(r"yuvj?4(20|22|44)p")
-_HALVED = {"20": (1, 1), "22": (0, 1), "44": (0, 0)}  # whether chroma has half of the rows, and of the columns
+_HALVED = {"20": (1, 1), "22": (0, 1), "44": (0, 0)}  # whether chroma has half the rows, and half the columns
 
 
 class PictureError(ValueError):
-    """Pictures of a size that no clip is made of; the message says why."""
+    """Pictures have a size from which no clip is made. The message gives the reason."""
 
 
 class ToRgb:
-    """Upright uint8 (h, w, 3) images of decoded frames, all of one size.
+    """Turns decoded frames of one video into upright uint8 (h, w, 3) images of one size.
 
-    The size is decided once for a video, by its first frame. A later frame of another size or aspect (a turned phone,
-    joined files) is fitted into it, as a player does: the aspect is kept, the frame is centred, what is left is black.
+    The first frame of the video decides the size. A later frame of another size or aspect (a turned phone, joined
+    files) is fitted into this size, as a player does: it keeps its aspect, it is centred, and the rest is black.
 
-    Scaled first, then cropped, then made RGB: each step works on as few samples as can be.
+    The frame is scaled first, then cropped, then converted to RGB, so that each step works on as few samples as
+    possible.
 
     Args:
         short_side: pixels of the shorter side; None keeps the size.
-        first_size: from the frame that comes first to stored width and height of the first frame of the video; None
-            takes those of the frame.
-        pixel_aspect: width of a pixel over its height. A frame of other than square pixels is enlarged along one side.
-        enlarge: whether frames that are smaller are scaled, too.
-        multiple: of which height and width are made multiples.
-        upright: whether images are turned as the file asks; else they stay as they are stored.
-        crop: from the height and width of the scaled, upright images to (top, left, side) of the part that is wanted.
+        first_size: a function from the first frame that is passed to the stored width and height of the first frame of
+            the video. None takes the size of the frame that is passed.
+        pixel_aspect: width of a pixel over its height. A frame without square pixels is enlarged along one side.
+        enlarge: whether frames smaller than `short_side` are enlarged.
+        multiple: height and width become multiples of this number.
+        upright: whether images are turned as the file asks; otherwise they stay as stored.
+        crop: a function from the height and width of the scaled, upright images to (top, left, side) of the square to
+            cut out. None cuts nothing.
     """
 
     def __init__(
@@ -56,24 +58,24 @@ class ToRgb:
         self._upright = upright
         self._ask_first_size, self._pixel_aspect = first_size, pixel_aspect
         self._first_size = (0, 0)
-        self._size: tuple[int, int] | None = None  # of all images, width and height, before they are made upright
+        self._size: tuple[int, int] | None = None  # width and height of all images, before they are turned upright
         self._crop: tuple[int, int, int] | None = None
         self._transposed, self._flips = False, (1, 1)
-        # They hold what they have computed for one pair of sizes; libav's filters would do the same, but their graphs
-        # are part of a reference cycle.
+        # A reformatter keeps its tables for one pair of sizes. libav's filters would too, but PyAV's filter graphs are
+        # in a reference cycle.
         self._scale, self._convert = VideoReformatter(), VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        """The image of a decoded frame, uint8 (h, w, 3).
+        """Returns the image of a decoded frame, uint8 (h, w, 3).
 
         Raises:
-            PictureError: the frames are far wider than high, or far higher than wide.
+            PictureError: the frames are to be scaled, and one side is more than MAX_ASPECT times the other.
         """
         if self._size is None:
             self._decide(frame)
         size, crop = self._fitted(frame), self._crop
         if (frame.width, frame.height) != size:
-            # Not every format can be written: a palette, for one, cannot.
+            # The scaler cannot write every format. It cannot write a palette, for example.
             kept = frame.format.name if _PLANAR.fullmatch(frame.format.name) else "rgb24"
             frame = self._scale.reformat(frame, *size, format=kept, interpolation="BILINEAR", threads=1)
         if crop is not None and size == self._size and not self._transposed and self._flips == (1, 1):
@@ -109,12 +111,12 @@ class ToRgb:
             self._crop = self._choose(*(self._size if self._transposed else self._size[::-1]))
 
     def _shown(self, width: int, height: int) -> tuple[float, float]:
-        """Width and height in square pixels."""
+        """Returns the width and height in square pixels."""
         aspect = float(self._pixel_aspect)
         return (width * aspect, float(height)) if aspect >= 1 else (float(width), height / aspect)
 
     def _fitted(self, frame: av.VideoFrame) -> tuple[int, int]:
-        """The size to which a frame is scaled: that of all images, or a part of it that keeps the frame's aspect."""
+        """Returns the size to scale a frame to: that of all images, or a smaller one that keeps the frame's aspect."""
         if (frame.width, frame.height) == self._first_size:
             return self._size
         shown = self._shown(frame.width, frame.height)
@@ -123,10 +125,11 @@ class ToRgb:
 
 
 def _crop_planes(frame: av.VideoFrame, crop: tuple[int, int, int]) -> tuple[av.VideoFrame, tuple[int, int, int]]:
-    """A part of a frame around a crop, and the crop inside of it; the whole frame where its format has no such planes.
+    """Cuts a part around a crop out of a frame. Returns the part, and the crop inside the part.
 
-    Where chroma has fewer samples only even places can be cut, and even sizes become RGB fastest: what is too much is
-    left for later.
+    A frame with another format than three planes of bytes is returned whole. Chroma with fewer samples can only be cut
+    at even places, and even sizes are converted to RGB fastest. So the part may be larger than the crop; the caller
+    cuts the rest.
     """
     match = _PLANAR.fullmatch(frame.format.name)
     if match is None:
@@ -150,7 +153,7 @@ def _rows_of(plane) -> np.ndarray:
 
 
 def _centred(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An image in the middle of a black one of this width and height."""
+    """Puts an image in the middle of a black image of this width and height."""
     canvas = np.zeros((size[1], size[0], 3), np.uint8)
     top, left = ((room - n) // 2 for room, n in zip(canvas.shape, image.shape[:2], strict=False))
     canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
@@ -163,16 +166,16 @@ def _unknown_side_data(cls, value):
     return member
 
 
-# PyAV raises an error for all side data of a frame if it does not know one of them: EXIF, before version 19.
+# PyAV raises an error for all side data of a frame if it does not know one kind. Before version 19 EXIF is unknown.
 SideData._missing_ = classmethod(_unknown_side_data)
 
 
 def _display(frame: av.VideoFrame) -> tuple[bool, tuple[int, int]]:
-    """What makes a stored frame upright: whether to transpose it, then the steps (1 or -1) through rows and columns.
+    """Returns how to turn a frame upright: whether to transpose it, then the steps (1 or -1) through rows and columns.
 
-    The display matrix sends the stored pixel (x, y) to (a x + c y, b x + d y); quarter turns and mirrorings are obeyed.
+    The display matrix maps the stored pixel (x, y) to (a x + c y, b x + d y). Quarter turns and mirrorings are applied.
     """
-    # A frame and its side data hold each other until the garbage collector comes by: of a small copy instead.
+    # A frame and its side data form a reference cycle. With a small copy the cycle keeps little memory.
     copy = frame.reformat(2, 2, format="gray", interpolation="POINT", threads=1)
     matrix = copy.side_data.get(SideData.DISPLAYMATRIX)
     if matrix is None:

@@ -1,4 +1,4 @@
-"""A whole video decoded once: what it really holds, and the same frames as a small H.264 file."""
+"""Decodes a whole video once: measures its real content, and writes its frames as a small H.264 file."""
 
 import hashlib
 import io
@@ -17,34 +17,34 @@ from nl_jax.data.failure import DecodeError, failures_of, words_of
 from nl_jax.data.packets import index_of, mean_rate
 from nl_jax.data.picture_folder import files_of
 
-# A key frame at least every 32 frames, so that a clip in the middle is near one. Without the deblocking filter and
-# arithmetic coding, decoding takes 0.6 of the processor time, and the file has 5 to 8% more bytes. The same video must
-# give the same bytes, and x264's depend on its number of threads. With its macroblock tree they differ between calls.
+# A key frame at least every 32 frames, so that every clip is near one. Without the deblocking filter and arithmetic
+# coding, decoding takes 0.6 of the processor time, and the file has 5 to 8% more bytes. The same video must give the
+# same bytes: x264's bytes depend on the number of threads, and its macroblock tree makes them differ between calls.
 X264 = {
     **{"crf": "20", "preset": "veryfast", "tune": "fastdecode", "g": "32", "threads": "1"},
     "x264-params": "mbtree=0",
 }
-_TIME_BASE = Fraction(1, 90_000)  # in which the usual frame rates are whole numbers
+_TIME_BASE = Fraction(1, 90_000)  # seconds; a frame of the usual frame rates lasts a whole number of these
 
 
-# Containers whose header states the duration; in others libav guesses it from the last packets.
+# Containers whose header states the duration. For other containers libav guesses it from the last packets.
 _STATING = ("matroska", "mov", "avi", "flv", "asf", "ogg")
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a video really holds, beside what its header and its packets promise.
+    """The real content of a video, and the content that its header and packets promise.
 
     Attributes:
-        promised: how many frames there should be: as many as packets, or more if the header states more.
-        times: seconds at which its frames are shown, from 0, ascending.
+        promised: number of frames that should be there: the number of packets, or more if the header states more.
+        times: presentation times of the frames in seconds, from 0, ascending.
         rate: mean frames per second (0 if unknown).
-        duration: seconds, the last frame included (0 if unknown).
-        stated_rate: frames per second as the header says (0 if it does not).
-        stated_duration: seconds as the header says of the pictures (0 if it does not).
-        damage: libav's words for the first damage, and how often there is any; empty if there is none.
+        duration: in seconds, with the last frame (0 if unknown).
+        stated_rate: frames per second in the header (0 if the header has none).
+        stated_duration: duration of the video stream in the header, in seconds (0 if the header has none).
+        damage: libav's description of the first damage, and the number of damages; empty if there is none.
         image: whether the file is a still image.
-        sha256: of the bytes of the file.
+        sha256: SHA-256 of the bytes of the file.
     """
 
     promised: int
@@ -59,17 +59,17 @@ class Scan:
 
     @property
     def frames(self) -> int:
-        """How many frames really decode."""
+        """Returns the number of frames that decode."""
         return len(self.times)
 
 
 def scan(
     path: str | os.PathLike, on_frame: Callable[[av.VideoFrame, float], None] = lambda frame, seconds: None
 ) -> Scan:
-    """Decodes every frame, and calls `on_frame` with it and its time.
+    """Decodes every frame of a video, and calls `on_frame` with the frame and its time in seconds.
 
     Raises:
-        DecodeError: the file gives no frame at all.
+        DecodeError: no frame can be decoded.
     """
     damage: list[str] = []
     times = []
@@ -104,7 +104,7 @@ def scan(
 
 
 def _other_streams_last(path: str | os.PathLike, seconds: float) -> bool:
-    """Whether sound goes on after so many seconds, or the container does not say how long it should."""
+    """Returns whether another stream continues after `seconds`, or the container states no duration."""
     with open_video(path) as (container, _):
         if not container.format.name.startswith(_STATING):
             return True
@@ -123,7 +123,7 @@ def _summary(damage: list[str]) -> str:
 
 
 def _sha256(path: str | os.PathLike) -> str:
-    """Of the bytes of a file, or of all files of a folder one after the other."""
+    """Returns the SHA-256 of a file's bytes, or of the bytes of all files of a folder in order."""
     digest = hashlib.sha256()
     for name in files_of(path):
         with open(name, "rb") as file:
@@ -133,18 +133,21 @@ def _sha256(path: str | os.PathLike) -> str:
 
 
 def transcode(path: str | os.PathLike, short_side: int | None) -> tuple[Scan, bytes]:
-    """The frames of a video, upright, with square pixels and without sound, as an MP4 of one H.264 stream.
+    """Writes the frames of a video, upright, with square pixels and without sound, as an MP4 with one H.264 stream.
 
-    It has 8 bits (4:2:0, BT.601). Frame i of the result is frame i of the video and is shown when that one was, to
-    1/90000 of a second.
+    The result has 8 bits (4:2:0, BT.601). Frame i of the result is frame i of the video. Its presentation time is the
+    same, rounded to 1/90000 of a second.
 
     Args:
-        path: a video.
-        short_side: pixels to which the shorter side is scaled down; smaller videos, and all with None, keep their size.
-            Either side becomes even.
+        path: path of the video.
+        short_side: pixels to which the shorter side is scaled down. Smaller videos keep their size. None keeps the size
+            of every video. Height and width become even.
+
+    Returns:
+        the content of the video, and the bytes of the MP4.
 
     Raises:
-        DecodeError: the file gives no frame at all, or frames that H.264 or MP4 cannot hold.
+        DecodeError: no frame can be decoded, or H.264 or MP4 cannot hold the frames.
     """
     with failures_of(path):
         to_rgb = to_rgb_of(path, index_of(path), short_side, enlarge=False, multiple=2)

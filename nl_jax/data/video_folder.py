@@ -1,4 +1,4 @@
-"""A data set of labelled videos on disk: a CSV list, or a folder with one sub-folder per class."""
+"""A dataset of labelled videos on disk: a CSV list, or a folder with one sub-folder per class."""
 
 import os
 from pathlib import Path
@@ -11,22 +11,22 @@ from nl_jax.errors import InputError
 
 
 class VideoFolder(Videos):
-    """Labelled videos, and the clips and crops the paper takes of them (section 4).
+    """Labelled videos of a folder or a CSV list, with the clips and crops of the paper (section 4).
 
     Args:
-        path: a CSV file of `path,label` lines (that very header line is optional; relative paths start at the CSV's
-            folder), or a folder with one sub-folder of videos per class.
-        classes: class names in label order. Without it they are the sorted labels found or, when all labels are
-            integers and one is 0, "0" to the highest.
-        options: of `Videos`.
+        path: a CSV file of `path,label` lines, or a folder with one sub-folder of videos per class. The CSV may begin
+            with the header line `path,label`. Its relative paths are relative to the folder of the CSV.
+        classes: class names in label order. By default they are the sorted labels of the list. If all labels are
+            integers and one label is 0, they are "0" to the highest.
+        options: arguments of `Videos`.
 
     Attributes:
-        ignored: files in the folder that are not taken for videos, are hidden, or lie in no class folder; links to
-            nothing, and links to a folder that is there by another name.
+        ignored: files in the folder that are not videos, are hidden, or lie in no class folder; broken links; and links
+            to a folder that is already read under another name.
 
     Raises:
         InputError: the list is missing, empty or wrong, a listed file does not exist or is listed twice, a label is
-            not among `classes`, or a number is out of range.
+            not in `classes`, or a number is out of range.
     """
 
     def __init__(self, path: str | os.PathLike, *, classes: tuple[str, ...] | None = None, **options):

@@ -1,4 +1,4 @@
-"""One function over many files on all cores, where a file may crash the decoder or keep it busy for ever."""
+"""Runs one function over many files on all cores, although a file may crash the decoder or never end."""
 
 import multiprocessing
 import os
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-_CONTEXT = multiprocessing.get_context("spawn")  # a forked copy of libav's and NumPy's threads can hang
+_CONTEXT = multiprocessing.get_context("spawn")  # a forked process can hang in the threads of libav and NumPy
 
 
 class Crash(Exception):
-    """What became of a call that gave no result: its message says so in plain words."""
+    """A call gave no result because its process ended or took too long. The message gives the reason."""
 
 
 class _Worker:
@@ -21,7 +21,7 @@ class _Worker:
         self._process = _CONTEXT.Process(target=_serve, args=(function, theirs), daemon=True)
         self._process.start()
         theirs.close()
-        self.index: int | None = None  # of the argument at work
+        self.index: int | None = None  # index of the argument that the process works on
         self.since = 0.0
 
     def send(self, index: int, argument: Any) -> None:
@@ -29,7 +29,7 @@ class _Worker:
         self.connection.send(argument)
 
     def receive(self) -> Any:
-        """The result of the call at work, or a Crash where the process ended in it."""
+        """Returns the result of the present call, or a Crash if the process ended during the call."""
         self.index = None
         try:
             return self.connection.recv()
@@ -46,16 +46,17 @@ class _Worker:
 def map_unordered(
     function: Callable[[Any], Any], arguments: Sequence[Any], *, num_workers: int, timeout: float
 ) -> Iterator[tuple[int, Any]]:
-    """(index of the argument, result of the function) as they come, from processes that end when this one does.
+    """Calls a function with every argument in other processes. These processes end when this process ends.
 
     Args:
-        function: can be pickled; an exception in it ends the whole.
-        arguments: anything that can be pickled.
-        num_workers: processes; with 0 the calls are made here, in order, with no limit of time.
-        timeout: seconds after which a call is given up.
+        function: a function that can be pickled. An exception in it is raised here and ends the iteration.
+        arguments: objects that can be pickled.
+        num_workers: number of processes. With 0 this process makes the calls, in order and without a time limit.
+        timeout: maximum time of a call, in seconds.
 
     Returns:
-        an iterator; the result is a `Crash` for a call whose process ended or took too long.
+        an iterator of (index of the argument, result) in the order of completion. The result is a `Crash` if the
+        process of the call ended or the call took too long.
     """
     if not num_workers:
         yield from ((index, function(argument)) for index, argument in enumerate(arguments))
@@ -106,6 +107,6 @@ def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """Also when the parent is killed, of which nobody is told."""
+    """Ends this process when its parent ends. Without it this process would not notice that its parent was killed."""
     multiprocessing.parent_process().join()
     os._exit(1)

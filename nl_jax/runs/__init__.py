@@ -1,4 +1,4 @@
-"""From a config file to a trained network, and from a workdir to predictions."""
+"""Turns a config file into a trained network, and a workdir into predictions."""
 
 from nl_jax.errors import require
 

@@ -1,4 +1,4 @@
-"""The config files that a run is named by."""
+"""Loads the config file of a run."""
 
 import importlib.util
 import traceback
@@ -10,7 +10,11 @@ from nl_jax.errors import InputError
 
 
 def load_config(name: str) -> ConfigDict:
-    """The config of FILE.py or FILE.py:ROW. Raises InputError for a file, row or flag that does not exist."""
+    """Loads the config of FILE.py or FILE.py:ROW.
+
+    Raises:
+      InputError: the file or row does not exist, or the file raises an exception.
+    """
     path, _, argument = name.partition(":")
     if not Path(path).is_file():
         raise InputError(f"there is no config file {path}")
@@ -19,7 +23,7 @@ def load_config(name: str) -> ConfigDict:
     try:
         spec.loader.exec_module(module)
         return module.get_config(argument)
-    except Exception as error:  # a config is a user's program: whatever goes wrong in it is told with its place
+    except Exception as error:  # a config is a user's program: the message names the line of any exception
         places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
         where = f"{name}, line {places[-1].lineno}" if places else name
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "

@@ -1,4 +1,4 @@
-"""A detector that says what is in an image, in pixels of that image. Needs `pycocotools`."""
+"""A detector that finds the objects of an image, in pixels of that image. It needs `pycocotools`."""
 
 import json
 from collections.abc import Iterator
@@ -33,16 +33,16 @@ from nl_jax.zoo.pretrained import pretrained
 
 @dataclass(frozen=True)
 class Objects:
-    """The n objects found in an image (h,w), the surest first.
+    """The n objects found in an image (h,w), sorted from the highest score to the lowest.
 
     Attributes:
-        classes: by label.
-        labels: (n,) of the objects.
-        scores: (n,).
+        classes: class names by label.
+        labels: (n,), labels of the objects.
+        scores: (n,), scores of the objects.
         boxes: (n,4), x0 y0 x1 y1 in pixels.
-        masks: (n,h,w), None of a network without masks.
-        keypoints: (n,k,3), x and y in pixels and score, None of a network without keypoints.
-        of_keypoints: which of the k a class has, their names, and what joins them; None likewise.
+        masks: (n,h,w); None for a network without masks.
+        keypoints: (n,k,3), x and y in pixels and score; None for a network without keypoints.
+        of_keypoints: the keypoints of each class, their names and skeletons; None for a network without keypoints.
     """
 
     classes: tuple[str, ...]
@@ -54,9 +54,9 @@ class Objects:
     of_keypoints: Keypoints | None = None
 
     def as_list(self) -> list[dict]:
-        """For JSON: class, label, score, box and mask or keypoints of each.
+        """Returns the class, label, score, box and mask or keypoints of each object, for JSON.
 
-        A mask is a run-length as pycocotools reads it; keypoints are name to x, y and score.
+        A mask is in pycocotools' run-length format. Keypoints are {name: [x, y, score]}.
         """
         found = []
         for place, label in enumerate(self.labels.tolist()):
@@ -73,7 +73,10 @@ class Objects:
         return found
 
     def skeletons(self) -> list[list[tuple[np.ndarray, np.ndarray]]]:
-        """Of each object the lines that join its keypoints, from (2,) to (2,), and from a keypoint to itself."""
+        """Returns the lines of each object's skeleton, as pairs of points (2,) in pixels.
+
+        It adds a line from each keypoint to itself, so that keypoints outside the skeleton are drawn too.
+        """
         found = []
         for place, label in enumerate(self.labels.tolist() if self.keypoints is not None else ()):
             points, of = self.keypoints[place, :, :2], self.of_keypoints
@@ -83,17 +86,23 @@ class Objects:
 
 
 class Detector:
-    """The network of a run of detection, and how its config scales images.
+    """The network of a detection run, with the image sizes of the run's config.
+
+    Args:
+        directory: the workdir of the run.
+        best: takes the best checkpoint by validation instead of the newest.
 
     Raises:
-        InputError: the workdir is that of another kind of run.
+        InputError: the workdir belongs to another kind of run.
     """
 
     def __init__(self, directory: Place, *, best: bool = False):
         config = workdir.read_config(directory)
         task = task_of(config)
         if not isinstance(task, Detection):
-            raise InputError(f"{directory}: the run is one of {config.get('task', 'classification')}, not of detection")
+            raise InputError(
+                f"{directory}: the task of the run is {config.get('task', 'classification')}, not detection"
+            )
         arrays = workdir.restore_arrays(directory, task, _mesh(), best=best)
         classes = workdir.read_classes(directory)
         keypoints = read_keypoints(directory, len(classes)) if config.detector.get("keypoints") else None
@@ -101,14 +110,14 @@ class Detector:
 
     @classmethod
     def from_pretrained(cls, name: str, path: str | Path | None = None) -> "Detector":
-        """That of a published network; see `nl_jax.from_pretrained`.
+        """Returns the detector of a published network; see `nl_jax.from_pretrained`.
 
         Raises:
-            InputError: as there, and for a network that finds no objects.
+            InputError: as in `nl_jax.from_pretrained`, or the network is not a detector.
         """
         found = pretrained(name, path)
         if not found.entry.is_detector:
-            raise InputError(f"{name} names what a video shows: nl_jax.Predictor.from_pretrained takes it")
+            raise InputError(f"{name} classifies videos: load it with nl_jax.Predictor.from_pretrained")
         detector = cls.__new__(cls)
         keypoints = of_coco(len(found.classes)) if found.config.detector.get("keypoints") else None
         detector._prepare(task_of(found.config), found.classes, keypoints, *flat.split(found.model))
@@ -126,7 +135,7 @@ class Detector:
         self._forward = partial(Evaluator(graphdef, task.forward(), _mesh()).outputs, *arrays)
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], min_score: float = 0.5) -> Objects:
-        """What is found in an image with a score of at least `min_score`."""
+        """Returns the objects of an image with a score of at least `min_score`."""
         height, width = image.shape[:2]
         example = padded(image, Image(0, "", width, height), self._shape.test_short_side, self._shape)
         found = self._forward({name: example[name][None] for name in ("images", "sizes")})
@@ -143,7 +152,17 @@ class Detector:
 
 
 def read_keypoints(directory: Place, classes: int) -> Keypoints:
-    """Those of the categories that a run was trained on; COCO's in a workdir of imported weights."""
+    """Returns the keypoints of the categories on which a run was trained.
+
+    A workdir of imported weights has no file of keypoints. Its keypoints are COCO's.
+
+    Args:
+        directory: the workdir of the run.
+        classes: number of classes.
+
+    Raises:
+        InputError: keypoints.json cannot be read.
+    """
     path = directory / "keypoints.json"
     if not path.exists():
         return of_coco(classes)
@@ -154,18 +173,18 @@ def read_keypoints(directory: Place, classes: int) -> Keypoints:
 
 
 def _mesh() -> Mesh:
-    return sharding.make_mesh(1, 1, devices=jax.local_devices()[:1])  # an image at a time
+    return sharding.make_mesh(1, 1, devices=jax.local_devices()[:1])  # one image at a time needs one device
 
 
 def frames(path: str, every: float = 0.0) -> Iterator[tuple[int, float, np.ndarray]]:
-    """(number, seconds, uint8 (h,w,3)) of the frames of a video, or of the one frame of an image.
+    """Yields (number, time in seconds, image uint8 (h,w,3)) of the frames of a video, or of an image.
 
     Args:
-        path: of a video, an image or a folder of numbered images.
-        every: seconds from one of these frames to the next, at least; 0 takes every frame.
+        path: path of a video, an image or a folder of numbered images.
+        every: minimum seconds from one yielded frame to the next; 0 yields every frame.
 
     Raises:
-        DecodeError: the file gives no frame.
+        DecodeError: no frame can be decoded.
     """
     index = index_of(path)
     to_rgb, due = to_rgb_of(path, index, None), 0.0

@@ -1,4 +1,4 @@
-"""What a layer of a network makes of a video, clip by clip: for retrieval and for localisation in time."""
+"""Features of a video from a layer of a network, clip by clip, for retrieval and for temporal localisation."""
 
 import hashlib
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ from nl_jax.zoo.pretrained import pretrained
 
 @dataclass(frozen=True)
 class Features:
-    """Of one video, with v clips of t frames in the order of time, each in several crops.
+    """The features of one video, with v clips of t frames in order of time, and several crops of each clip.
 
     Attributes:
-      clips: the numbers of their frames.
-      seconds: the middle of each.
-      features: of each crop, c channels; (v, crops, t2, h, w, c) where they are not pooled.
+      clips: (v, t), frame numbers of the clips.
+      seconds: (v,), time of the middle of each clip.
+      features: (v, crops, c) with c channels; (v, crops, t2, h, w, c) if they are not pooled.
     """
 
     clips: Int[np.ndarray, "v t"]
@@ -39,21 +39,23 @@ class Features:
 
 
 class Extractor:
-    """A layer of a network as a function of a video. Clips and crops are those of testing.
+    """A function that returns the features of a video from a layer. It uses the clips and crops of testing.
 
     Args:
       model: the network.
-      config: by which it was trained and is tested.
-      layer: a name of `layers_of`, or a stage, such as res5, for the last layer of that stage.
-      pooled: whether features are averaged over the frames and places of a clip.
+      config: the config with which the network was trained and is tested.
+      layer: a name of `layers_of`; or a stage, such as res5, for the last layer of this stage.
+      pooled: whether features are averaged over the frames and positions of a clip.
 
     Raises:
-      InputError: for a layer that the network does not have, and a network that is not one of videos.
+      InputError: the network does not have the layer, or it is not a network of videos.
     """
 
     def __init__(self, model: VideoResNet, config: ConfigDict, layer: str = "res5", *, pooled: bool = True):
         if config.get("task", "classification") != "classification" or config.data.name != "video_folder":
-            raise InputError(f"features are those of networks of videos, and this one is of {config.data.name!r}")
+            raise InputError(
+                f"features need a network of videos, and data.name of this network is {config.data.name!r}"
+            )
         model.eval()
         names = layers_of(model)
         found = [name for name in names if name == layer or name.startswith(f"{layer}_")]
@@ -75,16 +77,28 @@ class Extractor:
 
     @classmethod
     def of_workdir(cls, directory: Place, layer: str = "res5", *, best: bool = False, **options) -> "Extractor":
-        """That of a run; `options` are those of `Extractor`, and fields of its data, such as num_clips."""
+        """Returns the extractor of a run.
+
+        Args:
+          directory: the workdir of the run.
+          layer: as in `Extractor`.
+          best: takes the best checkpoint by validation instead of the newest.
+          options: `pooled` as in `Extractor`, and fields of `config.data`, such as num_clips.
+
+        Raises:
+          InputError: as in `Extractor`.
+        """
         config = workdir.read_config(directory)
         if config.get("task", "classification") != "classification":
-            raise InputError(f"{directory}: the run is one of {config.task}, and features are those of videos")
+            raise InputError(
+                f"{directory}: the task of the run is {config.task}, and features need a network of videos"
+            )
         model = flat.merge(*restore_network(directory, sharding.make_mesh(data=-1, fsdp=1), best=best))
         return cls._with(model, config, layer, **options)
 
     @classmethod
     def from_pretrained(cls, name: str, layer: str = "res5", path: str | Path | None = None, **options) -> "Extractor":
-        """That of a published network; see `nl_jax.from_pretrained`, and `of_workdir` for the options."""
+        """Returns the extractor of a published network; see `nl_jax.from_pretrained`, and `of_workdir` for options."""
         found = pretrained(name, path)
         return cls._with(found.model, found.config, layer, **options)
 
@@ -95,16 +109,21 @@ class Extractor:
         return cls(model, config, layer, pooled=pooled)
 
     def settings(self) -> dict[str, object]:
-        """What the features of a video depend on, beside the layer: the network and the clips of a video."""
+        """Returns the settings that determine the features of a video: the network, the layer and the clips."""
         names = ("frames", "stride", "num_clips", "num_crops", "starts", "test_short_side", "test_crop")
         return {"network": self.digest, "layer": self.layer, "pooled": self.pooled} | {
             name: self._data[name] for name in names
         }
 
     def __call__(self, path: str | Path, every: float = 0.0) -> Features:
-        """The features of a video, with a clip for every so many seconds where that is more than in testing.
+        """Returns the features of a video.
 
-        Raises DecodeError for a file that gives no frame.
+        Args:
+          path: path of the video.
+          every: one clip for each `every` seconds, if that gives more clips than testing; 0 gives the test clips.
+
+        Raises:
+          DecodeError: no frame can be decoded.
         """
 
         def of_clips(clips, indices):
@@ -123,7 +142,7 @@ class Extractor:
 
 
 def layers_of(model: VideoResNet) -> list[str]:
-    """The names of what `VideoResNet.features` returns, in the order of computation."""
+    """Returns the names of the layers in `VideoResNet.features`, in order of computation."""
     pool1, pool2 = model.pools
     names = ["conv1"] + (["pool1"] if pool1 else [])
     blocks = model.nonlocal_blocks()
@@ -136,7 +155,7 @@ def layers_of(model: VideoResNet) -> list[str]:
 
 
 def _digest(arrays: list[flat.FlatParams]) -> str:
-    """A short hash of all parameters and statistics."""
+    """Returns a hash (16 hex digits) of all parameters and batch norm statistics."""
     found = hashlib.sha256()
     for part in arrays:
         for name in sorted(part):

@@ -1,4 +1,4 @@
-"""A network that says what a video shows: its clips as in testing, one at a time, and their scores together."""
+"""A predictor that classifies a video. It computes the scores of the test clips one by one and combines them."""
 
 import json
 import math
@@ -31,11 +31,17 @@ from nl_jax.zoo.pretrained import pretrained
 
 @dataclass(frozen=True)
 class Prediction:
-    """Scores of one video (k) and of each of its clips (v,k), in time; those of a clip are of all its crops.
+    """The scores of one video with v clips, for k classes.
 
     Attributes:
-        seconds: (v,) the middle of each clip.
-        surest: the clip with the highest score of any class, in its middle crop, whose number is its row.
+        name: path of the video, or name of the stream.
+        classes: class names by label.
+        scores: (k,), scores of the video.
+        clip_scores: (v,k), scores of each clip over all its crops, in order of time.
+        seconds: (v,), time of the middle of each clip.
+        crops: number of crops of a clip.
+        surest: the clip with the highest score of any class, in its middle crop. Its `number` is its row in
+            `clip_scores`.
     """
 
     name: str
@@ -47,17 +53,29 @@ class Prediction:
     surest: Clip
 
     def top(self, count: int = 5, scores: np.ndarray | None = None) -> list[dict[str, str | float | int]]:
-        """The likeliest classes of the video, or of `scores`: class, score and label of each."""
+        """Returns the class, score and label of the classes with the highest scores.
+
+        Args:
+            count: number of classes.
+            scores: (k,), scores of the classes; None takes the scores of the video.
+        """
         scores = self.scores if scores is None else scores
         order = np.argsort(-scores, kind="stable")[:count]
         return [{"class": self.classes[i], "score": float(scores[i]), "label": int(i)} for i in order]
 
 
 class Predictor:
-    """A network, its classes, and how the config that it was trained with tests.
+    """A network with its classes and the test settings of its config.
 
     Args:
-      multi_label: whether a video has any number of classes: sigmoids, of which the highest of all clips counts.
+      model: the network.
+      config: the config with which the network was trained.
+      classes: class names by label.
+      multi_label: whether a video can have several classes. Then scores are sigmoids, and the score of a video is the
+        maximum over its clips.
+
+    Raises:
+      InputError: the network was not trained on videos.
     """
 
     def __init__(self, model: VideoResNet, config: ConfigDict, classes: tuple[str, ...], *, multi_label: bool):
@@ -77,7 +95,16 @@ class Predictor:
 
     @classmethod
     def of_workdir(cls, directory: Place | str, *, best: bool = False, multi_label: bool | None = None) -> "Predictor":
-        """That of a run, whose results say whether its videos have several labels unless `multi_label` does."""
+        """Returns the predictor of a run.
+
+        Args:
+          directory: the workdir of the run.
+          best: takes the best checkpoint by validation instead of the newest.
+          multi_label: whether a video can have several classes; None takes this from the results of the run.
+
+        Raises:
+          InputError: the workdir has no network of videos.
+        """
         directory = place("workdir", directory)
         config, classes = workdir.read_config(directory), workdir.read_classes(directory)
         model = flat.merge(*restore_network(directory, sharding.make_mesh(data=-1, fsdp=1), best=best))
@@ -88,34 +115,46 @@ class Predictor:
 
     @classmethod
     def from_pretrained(cls, name: str, path: str | Path | None = None) -> "Predictor":
-        """That of a published network; see `nl_jax.from_pretrained`."""
+        """Returns the predictor of a published network; see `nl_jax.from_pretrained`.
+
+        Raises:
+          InputError: as in `nl_jax.from_pretrained`, or the network is not a classifier of videos.
+        """
         found = pretrained(name, path)
         if found.entry.is_detector:
-            raise InputError(f"{name} finds objects in images: nl_jax.runs.detector.Detector.from_pretrained takes it")
+            raise InputError(
+                f"{name} detects objects in images: load it with nl_jax.runs.detector.Detector.from_pretrained"
+            )
         if not found.classes:
-            raise InputError(f"{name} has no classifier: it is there to start training from")
+            raise InputError(f"{name} has no classifier: it is only a start for training")
         return cls(found.model, found.config, found.classes, multi_label=False)
 
     def __call__(self, path: str | Path) -> Prediction:
-        """What a video or an image shows: `file` with a clip every ten seconds at least."""
+        """Returns the scores of a video or an image: `file` with at least one clip for every ten seconds."""
         return self.file(str(path), every=10.0)
 
     def check_block(self, block: str | None) -> None:
-        """Raises InputError for a block that the network does not have."""
+        """Raises InputError if the network does not have the block. None stands for the last block."""
         if block is not None and block not in self.blocks:
             raise InputError(f"block={block}: the network has {', '.join(self.blocks) or 'no non-local block'}")
 
     def file(self, path: str, *, every: float, on_clip: Callable = lambda seconds, scores: None) -> Prediction:
-        """The test clips of a file, and one for every so many seconds if those are more; 0 is as in testing.
+        """Returns the scores of a video file.
 
-        Raises DecodeError for a file that gives no frame.
+        Args:
+          path: path of the video.
+          every: one clip for each `every` seconds, if that gives more clips than testing; 0 gives the test clips.
+          on_clip: a function that is called with the time in seconds and the scores (k,) of each clip.
+
+        Raises:
+          DecodeError: no frame can be decoded, or the scores are not finite.
         """
         return over_clips(path, self._data, every, lambda clips, _: self._predict(path, clips, on_clip))
 
     def stream(
         self, name: str, *, every: float, seconds: float, on_clip: Callable = lambda seconds, scores: None
     ) -> Prediction:
-        """Clips of a camera or of standard input; Ctrl-C ends it, too. See `clips_of_stream`."""
+        """Returns the scores of a camera or of standard input; see `clips_of_stream`. Ctrl-C ends the stream."""
         data = self._data
         clips = clips_of_stream(
             name,
@@ -130,7 +169,16 @@ class Predictor:
     def attend(
         self, video: np.ndarray, block: str | None, position: tuple[int, int, int] | None
     ) -> attention.Attention:
-        """What a position of a clip looks at in a block, the last by default."""
+        """Returns the attention of a position of a clip in a non-local block.
+
+        Args:
+          video: the clip, uint8 (t,h,w,3).
+          block: name of the block; None takes the last.
+          position: (frame, row, column) in the input of the block; None gives the mean over all positions.
+
+        Raises:
+          InputError: the block or the position does not exist.
+        """
         return attention.attend(
             self._model, self._normalize(jnp.asarray(video)[None]), block or list(self.blocks)[-1], position
         )
@@ -142,7 +190,7 @@ class Predictor:
                 views = views_of(clip.video, self._data)
                 scores = scores_of_views(self._forward, views, at_once(len(views)))
                 if not np.isfinite(scores).all():
-                    raise DecodeError(name, "the network's scores of it are not finite")
+                    raise DecodeError(name, "the scores of the network are not finite")
                 of_clip = combine(scores, several=self._multi_label)
                 if surest is None or of_clip.max() > surest[0]:
                     surest = of_clip.max(), clip.number, clip.seconds, views[len(views) // 2]
@@ -167,13 +215,21 @@ class Predictor:
 
 
 def over_clips(path: str, data: ConfigDict, every: float, use: Callable[[Iterator[Clip], Callable], Any]) -> Any:
-    """use(the test clips of a file, what gives the numbers (v,t) of their frames); again for a file shorter than told.
+    """Calls `use` with the test clips of a file, and with a function that returns their frame numbers (v,t).
+
+    If the file has fewer frames than it states, the call is repeated with the clips of the real number of frames.
 
     Args:
+      path: path of the video.
       data: `config.data` of videos.
-      every: a clip for every so many seconds where that is more than `data.num_clips`; 0 is as in testing.
+      every: one clip for each `every` seconds, if that gives more than `data.num_clips`; 0 gives the test clips.
+      use: the function to call.
 
-    Raises DecodeError for a file that gives no frame.
+    Returns:
+      the result of `use`.
+
+    Raises:
+      DecodeError: no frame can be decoded.
     """
     asked = []
 
@@ -194,10 +250,10 @@ def over_clips(path: str, data: ConfigDict, every: float, use: Callable[[Iterato
 
 
 def views_of(video: np.ndarray, data: ConfigDict) -> np.ndarray:
-    """The crops (v,t,h,w,3) of a clip that are tested."""
+    """Returns the test crops (v,t,h,w,3) of a clip."""
     return test_crops(video, data.test_crop, data.num_crops) if data.test_crop else video[None]
 
 
 def at_once(views: int) -> int:
-    """So many views, filled up to a multiple of the devices."""
+    """Returns the number of views, rounded up to a multiple of the number of devices."""
     return -(-views // jax.device_count()) * jax.device_count()

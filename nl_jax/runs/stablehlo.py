@@ -1,4 +1,7 @@
-"""A network with its weights as one StableHLO program a platform, which needs JAX alone, or what reads StableHLO."""
+"""Exports a network with its weights as one StableHLO program for each platform.
+
+JAX, or any other reader of StableHLO, can run a program without nl_jax.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,23 +18,31 @@ from nl_jax.places import make_directory
 from nl_jax.training import workdir
 from nl_jax.training.normalize import make_normalize
 
-# Platforms by JAX's names for an export, and the names that operations know them by.
+# Maps JAX's name of a platform to the name in `nl_jax.ops.devices`.
 PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
 
 
 def export_network(model: VideoResNet | MaskRCNN, config: ConfigDict, platform: str = "cpu") -> export.Exported:
-    """The program (video uint8 (b,t,h,w,3)) -> logits (b,k) float32, for any b, with normalisation and weights inside.
+    """Exports a program from video uint8 (b,t,h,w,3) to logits float32 (b,k), for any b.
 
-    Frames and pixels are those of testing: `config.data.frames`, and a crop of `config.data.test_crop`. Operations have
-    the forms that they have on that platform, whatever this machine has, but for kernels made for one batch size.
+    The program holds the normalisation and the weights. Its clips have the size of testing: `config.data.frames`
+    frames, and a crop of `config.data.test_crop` pixels. Operations have the form for the platform, and not for this
+    machine. The program leaves out kernels that are made for one batch size.
+
+    Args:
+      model: the network.
+      config: the config with which the network was trained.
+      platform: a key of `PLATFORMS`.
 
     Raises:
-      InputError: for a platform that does not exist, or a network whose inputs are not crops of videos.
+      InputError: the platform is unknown, or the inputs of the network are not crops of videos.
     """
     if platform not in PLATFORMS:
         raise InputError(f"platform={platform!r} is unknown; choose one of {', '.join(PLATFORMS)}")
     if not isinstance(model, VideoResNet):
-        raise InputError("a detector has a program for every size of its images; only networks of videos are exported")
+        raise InputError(
+            "only networks of videos are exported; a detector needs a program for every size of its images"
+        )
     model.eval()
     normalize = make_normalize(config.input)
     (batch,) = export.symbolic_shape("b")
@@ -47,15 +58,17 @@ def export_network(model: VideoResNet | MaskRCNN, config: ConfigDict, platform: 
 def write_programs(
     model: VideoResNet | MaskRCNN, config: ConfigDict, classes: tuple[str, ...], platforms: Sequence[str], out: Path
 ) -> list[Path]:
-    """Writes PLATFORM.jax_export, which `jax.export.deserialize` reads, and PLATFORM.stablehlo, portable bytecode.
+    """Writes the programs of `export_network` for several platforms, and the shapes and classes to OUT/export.json.
 
-    OUT/export.json has the shapes and the classes. See `export_network`.
+    Each platform has two files: PLATFORM.jax_export for `jax.export.deserialize`, and PLATFORM.stablehlo, which is
+    portable bytecode.
 
     Returns:
-      The files.
+      The paths of the programs.
 
     Raises:
-      MissingExtra: where flatbuffers, which JAX writes programs with, is not installed.
+      MissingExtra: flatbuffers is not installed, and JAX needs it to write programs.
+      InputError: as in `export_network`.
     """
     require("export", "flatbuffers")
     shapes = {"video": ["b", *clip_shape(config)], "logits": ["b", len(classes)]}
@@ -71,13 +84,13 @@ def write_programs(
 
 
 def clip_shape(config: ConfigDict) -> tuple[int, int, int, int]:
-    """(t,h,w,3) of a view in testing. Raises InputError where views differ in size."""
+    """Returns the shape (t,h,w,3) of a test view. Raises InputError if views differ in size."""
     data = config.data
     if data.name == "long_range":
         return (data.frames, data.side, data.side, 3)
     if data.name != "video_folder" or not data.test_crop:
         raise InputError(
-            f"data.name={data.name!r} with test_crop={data.get('test_crop')}: views have no size of their own; give "
-            "--size, the side of a crop"
+            f"data.name={data.name!r} with test_crop={data.get('test_crop')}: views have no fixed size; give --size, "
+            "the side of a crop in pixels"
         )
     return (data.frames, data.test_crop, data.test_crop, 3)

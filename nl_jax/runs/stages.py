@@ -1,4 +1,4 @@
-"""A config trained, and before it the stage that it starts from: images, then clips, then long clips."""
+"""Trains a config, and before it the stage that it starts from: images, then clips, then long clips."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,31 +17,35 @@ from nl_jax.training.start import Start, check_stage
 from nl_jax.training.task import Results
 from nl_jax.zoo.start import StartFromPublished
 
-# What makes a ResNet another one than the usual, with the usual values.
+# Fields that distinguish a ResNeXt from a ResNet, with the values of a ResNet.
 RESNEXT = {"groups": 1, "width_per_group": 64, "stride_on_1x1": False}
 
 
 def train_chain(config: ConfigDict, directory: Place | str, profile_steps: tuple[int, int] | None = None) -> Results:
-    """Trains the stage that the config starts from, unless that has been done, and then the config.
+    """Trains the stage that the config starts from, unless it is already trained, and then the config.
 
     Args:
-      directory: the workdir; that of the stage is `directory`/start.
-      profile_steps: of the last stage, see `train`.
+      config: the config of the last stage.
+      directory: the workdir. The workdir of the stage before is `directory`/start.
+      profile_steps: steps of the last stage to profile, see `train`.
+
+    Returns:
+      The test metrics of the last stage.
 
     Raises:
-      InputError: for a config of any stage that cannot be run, before the first one is trained.
+      InputError: the config of a stage cannot be run. The error is raised before the first stage is trained.
     """
     directory = place("workdir", directory)
     if _has_stage_to_train(config, directory):
-        check_chain(config, directory)  # before hours are spent on the stage
+        check_chain(config, directory)  # finds errors before the stage is trained for hours
     return _train_stages(config, directory, profile_steps)
 
 
 def check_chain(config: ConfigDict, directory: Place) -> Setup:
-    """The set-up of the last stage, once every stage that is not trained yet has passed; writes nothing.
+    """Checks every stage that is not trained yet. Returns the set-up of the last stage and writes nothing.
 
     Raises:
-      InputError: for a config of any stage that cannot be run.
+      InputError: the config of a stage cannot be run.
     """
     _published(config)
     task = task_of(recipe.at_batch_size(config))
@@ -75,7 +79,7 @@ def _train_stages(config: ConfigDict, directory: Place, profile_steps: tuple[int
 
 
 def _published(config: ConfigDict) -> StartFromPublished | None:
-    """The published network that the config starts from, if it names one."""
+    """Returns the published network that the config starts from, or None."""
     if not (name := config.start.get("model")):
         return None
     if config.start.workdir:
@@ -102,13 +106,19 @@ def train(
     start_from: Place | Start | None = None,
     profile_steps: tuple[int, int] | None = None,
 ) -> Results:
-    """Trains one config, or goes on where an earlier call stopped, and returns the test metrics; see `loop.train`.
+    """Trains one config, or continues from the last checkpoint of an earlier call; see `loop.train`.
 
     Args:
-      config: as those under `configs`; `configs/common.py` explains every field.
+      config: a config like those of the folder `configs`; `configs/common.py` explains every field.
       directory: the workdir.
       start_from: the network to start from, or its workdir.
-      profile_steps: the first step to trace into `directory`/profile, and the one after the last.
+      profile_steps: (first step, step after the last) to trace into `directory`/profile.
+
+    Returns:
+      The test metrics.
+
+    Raises:
+      InputError: the config cannot be run.
     """
     scaled = recipe.at_batch_size(config)
     if note := recipe.describe(config, scaled):
@@ -119,12 +129,13 @@ def train(
 
 
 def stage_of(config: ConfigDict) -> ConfigDict:
-    """The config of `config.start.stage` as the run of `config` needs it.
+    """Returns the config of `config.start.stage`, with the fields that it shares with `config`.
 
-    Raises InputError for a stage of images where `config` does not say where they are.
+    Raises:
+      InputError: the stage cannot be loaded, or it trains on images and `config` does not give their folder.
     """
     stage = load_config(config.start.stage)
-    # What says how a run is carried out holds for the whole chain, and so does what both networks share.
+    # Fields on how a run is carried out, and fields that both networks share, are the same in all stages.
     for name in (*workdir.CARRIED_OUT, "seed"):
         stage[name] = config[name]
     if stage.data.get("frames") == 1 or stage.data.get("images"):  # an image has no frames to split
@@ -133,7 +144,7 @@ def stage_of(config: ConfigDict) -> ConfigDict:
     for name in ("depth", "blocks_per_stage", "width"):
         stage.model[name] = config.model[name]
     with stage.unlocked():
-        for name, usual in RESNEXT.items():  # fields that a classifier of the usual network does not have
+        for name, usual in RESNEXT.items():  # the config of a classifier without ResNeXt does not have these fields
             if config.model.get(name, usual) != usual:
                 stage.model[name] = config.model[name]
     if stage.data.name == "video_folder" and config.data.name in ("video_folder", "coco"):
@@ -142,16 +153,16 @@ def stage_of(config: ConfigDict) -> ConfigDict:
 
 
 def _inherit_videos(stage: ConfigDict, config: ConfigDict) -> None:
-    """A stage of videos is trained on the same ones, a stage of images on those of `config.images`."""
+    """Sets the data of a stage: the videos of `config` for a stage of videos, `config.images` for one of images."""
     if config.data.name == "coco" and stage.data.frames != 1:
-        raise InputError(f"start.stage={config.start.stage} is one of videos, and a detector starts from images")
+        raise InputError(f"start.stage={config.start.stage} trains on videos, and a detector starts from images")
     stage.images = config.images
     paths = config.data
     if stage.data.frames == 1:
         if not config.images.train:
             raise InputError(
                 f"images.train is empty: {config.start.stage} needs a folder of images, one sub-folder per class. "
-                "start.workdir takes a finished image network in its place, start.stage= starts from scratch"
+                "Give start.workdir to start from a finished image network, or start.stage= to start from scratch"
             )
         paths = {"train": config.images.train, "validation": config.images.validation, "test": ""}
     for name in ("train", "validation", "test"):

@@ -1,11 +1,11 @@
-"""The kinds of run. Each is one file here, and one line of TASKS."""
+"""The tasks, which are the kinds of run. Each task is one file in this folder and one entry of TASKS."""
 
 from flax import nnx
 from jax.sharding import Mesh
 
 from nl_jax.errors import InputError, require
 
-require("train", "ml_collections")  # which the files below import
+require("train", "ml_collections")  # the modules below import it
 
 from ml_collections import ConfigDict  # noqa: E402
 
@@ -20,7 +20,11 @@ TASKS = {"classification": Classification, "detection": Detection}
 
 
 def task_of(config: ConfigDict) -> Task:
-    """The task that a config names in its field `task`; without one it is classification."""
+    """Returns the task of the config's field `task`. The default is classification.
+
+    Raises:
+      InputError: there is no task of this name.
+    """
     name = config.get("task", "classification")
     if name not in TASKS:
         raise InputError(f"task={name!r} is unknown; choose one of {', '.join(TASKS)}")
@@ -28,5 +32,11 @@ def task_of(config: ConfigDict) -> Task:
 
 
 def restore_network(workdir: Place, mesh: Mesh, *, best: bool = False) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
-    """The network of a run as `nl_jax.models.flat` splits it: its newest checkpoint, or the best by validation."""
+    """Restores the network of a run, split as by `nl_jax.models.flat`.
+
+    Args:
+      workdir: the workdir of the run.
+      mesh: the devices on which the arrays are placed.
+      best: takes the best checkpoint by validation instead of the newest.
+    """
     return restore_arrays(workdir, task_of(read_config(workdir)), mesh, best=best)

@@ -1,4 +1,4 @@
-"""`config.data` of labelled videos: the embedded task, or videos on disk."""
+"""Opens `config.data` of labelled videos: the dataset that nl_jax draws itself, or videos on disk."""
 
 from ml_collections import ConfigDict
 
@@ -11,7 +11,16 @@ from nl_jax.training.task import SPLITS
 
 
 def open_clips(config: ConfigDict, split: str, classes: tuple[str, ...] | None = None) -> ClipDataset:
-    """The train, validation or test split of `config.data`; `classes` fixes the order of the labels."""
+    """Opens the train, validation or test split of `config.data`.
+
+    Args:
+        config: `config.data`.
+        split: train, validation or test.
+        classes: class names in label order; None takes the classes of the data.
+
+    Raises:
+        InputError: the name of the dataset is unknown, or the dataset cannot be opened.
+    """
     fields = config.to_dict()
     name = fields.pop("name")
     if name not in SOURCES:
@@ -20,12 +29,12 @@ def open_clips(config: ConfigDict, split: str, classes: tuple[str, ...] | None =
 
 
 def measured_on(config: ConfigDict, split: str) -> str:
-    """What a figure of this split is measured on, for a video folder whose split was not given."""
+    """Returns the name of the examples on which figures of this split are measured: see `splits.measured_on`."""
     return splits.measured_on(config, split, "video") if config.name == "video_folder" else f"the {split} split"
 
 
 def validated_on(config: ConfigDict) -> str:
-    """What a validation is called: see `splits.validated_on`."""
+    """Returns the name of the validation: see `splits.validated_on`."""
     return splits.validated_on(config, "video") if config.name == "video_folder" else "validation"
 
 

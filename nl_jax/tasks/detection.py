@@ -1,6 +1,6 @@
-"""Finding, naming and outlining objects, or their keypoints: Mask R-CNN on images in COCO's format (section 6)."""
+"""Detection of objects with their masks or keypoints: Mask R-CNN on images in COCO's format (section 6)."""
 
-from __future__ import annotations  # pycocotools is an extra: what needs it is imported where it is used
+from __future__ import annotations  # pycocotools is an extra, so functions import the modules that need it
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,12 +39,15 @@ if TYPE_CHECKING:
     from nl_jax.evaluation.detections import Found
 
 LARGE = 512 * 512  # pixels of an image
-# How the names of parameters begin that depend on the classes.
+# Prefixes of the names of parameters that depend on the classes.
 BY_CLASS = ("box_head/classes/", "box_head/deltas/", "mask_head/logits/", "keypoint_head/deconv/")
 
 
 class Detection(Task):
-    """See `nl_jax.training.task.Task`. A batch is that of `nl_jax.models.detection.losses`, its images uint8."""
+    """The task of detection; see `nl_jax.training.task.Task`.
+
+    A batch has the arrays of `nl_jax.models.detection.losses`, with uint8 images.
+    """
 
     unit = example = "image"
     inputs = ("images", "sizes")
@@ -70,12 +73,12 @@ class Detection(Task):
         self.train_figures, self.validation_figures = map(self._of_heads, (TRAIN_FIGURES, VALIDATION_FIGURES))
 
     def check(self) -> None:
-        """The numbers that only a detector has, and that its network can be built at all."""
+        """Checks the fields that only a detector has, and that its network can be built."""
         check_ranges(self.config, {"optimizer.bias_rate": "0 or more", "model.freeze_at": "0 or more"})
         self.detector(1).check()
 
     def check_mesh(self, mesh: Mesh, num_classes: int, example: Example) -> None:
-        """Batches are whole groups of batch norm, in every part of a step, and an image is on one device."""
+        """Checks that each part of a step holds whole groups of batch norm, and that an image is on one device."""
         batch_size, resnet = self.config.batch_size, self.detector(num_classes).resolved_backbone()
         if "batch" in resnet.norms() and batch_size > resnet.group_size and batch_size % resnet.group_size:
             raise InputError(f"batch_size={batch_size} is not a multiple of model.group_size={resnet.group_size}")
@@ -83,11 +86,11 @@ class Detection(Task):
         _check_time(mesh)
 
     def check_test(self, mesh: Mesh, dataset: DetectionImages) -> None:
-        """An image is on one device."""
+        """Checks that an image is on one device."""
         _check_time(mesh)
 
     def open_split(self, split: str, classes: tuple[str, ...] | None = None) -> DetectionImages:
-        """See `nl_jax.tasks.image_splits.open_images`."""
+        """Opens a split of `config.data`: see `nl_jax.tasks.image_splits.open_images`."""
         from nl_jax.tasks.image_splits import open_images
 
         dataset = open_images(self.config.data, split, classes, masks=self._masks, keypoints=bool(self._keypoints))
@@ -99,12 +102,12 @@ class Detection(Task):
         return dataset
 
     def measured_on(self, split: str) -> str:
-        """The split, or the one that stands for it where it is not given."""
+        """Returns the name of the split, or of the split that replaces it if the user gave none."""
         data = self.config.data
         return splits.measured_on(data, split, "image") if data.name == "coco" else f"the {split} split"
 
     def notes(self, dataset: DetectionImages) -> Sequence[str]:
-        """What is wrong with the annotation file, and what of it is left out."""
+        """Returns a line on each kind of fault in the annotation file, and on the images that are left out."""
         found = []
         if dataset.problems:
             from nl_jax.data.coco.annotations import told
@@ -115,25 +118,25 @@ class Detection(Task):
         if self._keypoints and (unknown := dataset.keypoints.without_sigma()):
             from nl_jax.data.coco.keypoints import DEFAULT_SIGMA
 
-            found.append(f"no sigmas are given for {', '.join(unknown)}: {DEFAULT_SIGMA} is taken to score them")
+            found.append(f"no sigmas are given for {', '.join(unknown)}: they are scored with {DEFAULT_SIGMA}")
         if dataset.crowded:
             count, most = len(dataset.crowded), dataset.shape.max_boxes
-            found.append(f"{count} images have more than {most} objects, of which {most} are drawn every time")
+            found.append(f"{count} images have more than {most} objects: {most} of them are drawn at random each time")
         return found
 
     def train_batches(self, dataset: DetectionImages, *, batch_size: int, seed: int, rows: Sequence[int]):
-        """Shuffled images; those of a batch are all wide or all tall."""
+        """Returns shuffled batches. The images of a batch are all wide or all tall."""
         workers = self.config.num_workers
         options = {"batch_size": batch_size, "seed": seed, "num_workers": workers, "rows": rows}
         return TrainBatches(dataset, groups=dataset.groups, **options)
 
     def test_batches(self, dataset: DetectionImages, rows: Sequence[int]) -> Iterator[Batch]:
-        """The wide images, then the tall ones."""
+        """Returns batches of the wide images, then of the tall images."""
         size, workers = self.config.eval_batch_size, self.config.num_workers
         return test_batches(dataset, batch_size=size, num_workers=workers, rows=rows, groups=dataset.groups)
 
     def example_shapes(self, dataset: DetectionImages | None = None) -> Example:
-        """A wide image (h,w,3) with its size and g true boxes."""
+        """Returns the shapes of a wide padded image (h,w,3), its size and g true boxes."""
         shape = self.shape() if dataset is None else dataset.shape
         height, width = shape.bucket(tall=False)
         g = shape.max_boxes
@@ -154,7 +157,7 @@ class Detection(Task):
         return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
     def shape(self) -> Shape:
-        """The sizes that images are scaled and padded to."""
+        """Returns the sizes to which images are scaled and padded."""
         from nl_jax.data.coco.example import Shape
 
         data = self.config.data
@@ -163,24 +166,25 @@ class Detection(Task):
         return Shape(data.short_sides, data.long_side, data.test_short_side, data.max_boxes)
 
     def detector(self, num_classes: int) -> DetectorConfig:
-        """`config.model` and `config.detector` as the network's own configuration."""
+        """Returns the network's configuration from `config.model` and `config.detector`."""
         backbone = make_resnet_config(self.config.model, None)
         return DetectorConfig(backbone, num_classes, **detector_fields(self.config.detector))
 
     def build(self, num_classes: int, rngs: nnx.Rngs) -> MaskRCNN:
-        """Mask R-CNN; Keypoint R-CNN where there are keypoints, and Faster R-CNN where there are neither."""
+        """Builds Mask R-CNN, Keypoint R-CNN if there are keypoints, or Faster R-CNN without masks and keypoints."""
         return MaskRCNN(self.detector(num_classes), rngs=rngs)
 
     def summary(self, num_classes: int, example: Example) -> Summary:
-        """Of the network for a padded image."""
+        """Returns the summary of the network for a padded image."""
         detector = self.detector(num_classes)
         detector.check()
         return detector_summary(detector, example["images"].shape[:2])
 
     def optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """`config.optimizer`. Kernels decay and biases do not; their steps are `bias_rate` times as long.
+        """Returns the optimizer of `config.optimizer`.
 
-        Frozen stages and norms do not move.
+        Weight decay applies to kernels and not to biases. The learning rate of biases is `bias_rate` times that of
+        kernels. The parameters of frozen stages and norms do not change.
         """
         frozen = self._frozen()
 
@@ -197,21 +201,21 @@ class Detection(Task):
         return make_optimizer(self.config.optimizer, schedule, decay=decays, scaled=scaled)
 
     def loss(self, model: nnx.Module, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Metrics]:
-        """The sum of the losses of Mask R-CNN, and each of them; see `nl_jax.models.detection.losses.loss`.
+        """Returns the sum of the losses of Mask R-CNN, and each loss; see `nl_jax.models.detection.losses.loss`.
 
-        Every loss is a mean over what is sampled in the batch, or with `accumulate_steps` in a part of it, as on the
-        paper's eight devices.
+        Each loss is a mean over the samples of the batch. With `accumulate_steps` it is a mean over the samples of each
+        part of the batch, as on the paper's eight devices.
         """
         total, found = losses.loss(model, batch | {"images": self.normalized(batch)}, key)
         return total, {name: found[name].astype(jnp.float32) for name in self.train_figures}
 
     def compiler_options(self, example: Example) -> dict[str, object]:
-        """Those that save memory, where images are large; small images are faster without them."""
+        """Returns the options that save memory, for large images. Small images train faster without them."""
         height, width, _ = example["images"].shape
         return devices.options_for_memory() if height * width >= LARGE else {}
 
     def forward(self, dataset: DetectionImages | None = None) -> Callable[[nnx.Module, dict[str, Array]], dict]:
-        """The function (model, {"images", "sizes"}) -> {boxes, scores, classes, valid, masks or keypoints}."""
+        """Returns a function (model, {"images", "sizes"}) -> {boxes, scores, classes, valid, masks or keypoints}."""
 
         def of_model(model, inputs):
             found = model(self.normalized(inputs), inputs["sizes"])._asdict()
@@ -220,7 +224,10 @@ class Detection(Task):
         return of_model
 
     def start_arrays(self, source: Task, arrays: FlatParams) -> FlatParams:
-        """Those of another detector, or of an image classifier, whose stages become the backbone."""
+        """Returns the arrays to start from, of another detector or of an image classifier.
+
+        The stages of a classifier become the backbone. Raises InputError for any other network.
+        """
         if isinstance(source, Detection):
             heads = {"mask_head/": self._masks, "keypoint_head/": self._keypoints}
             absent = tuple(name for name, wanted in heads.items() if not wanted)
@@ -230,18 +237,18 @@ class Detection(Task):
         raise InputError("a detector starts from a detector or from an image classifier; choose another start.workdir")
 
     def evaluate(self, dataset: DetectionImages, batches: Iterable[Batch], forward: Forward, gather: Gather) -> Found:
-        """See `nl_jax.evaluation.detections.detect`."""
+        """Detects the objects of every image: see `nl_jax.evaluation.detections.detect`."""
         from nl_jax.evaluation.detections import detect
 
         heads = {"masks": self._masks, "keypoints": bool(self._keypoints)}
         return detect(dataset, batches, forward, gather, hosts.gather_json, **heads)
 
     def results(self, evaluation: Found, dataset: DetectionImages, measured_on: str) -> Results:
-        """The figures, and what they were measured on."""
+        """Returns the figures, and the name of the examples on which they were measured."""
         return evaluation.metrics() | {"measured_on": measured_on}
 
     def describe(self, results: Results) -> str:
-        """The figures as sentences that say what they were measured on."""
+        """Returns the figures as sentences that name the examples on which they were measured."""
         lines = [f"{words(results)} ({results['images']} images of {results['measured_on']}, list {results['list']})"]
         if results["undecodable"]:
             lines.append(f"{results['undecodable']} of these images could not be decoded: nothing is found in them")
@@ -250,28 +257,28 @@ class Detection(Task):
         return "\n".join(lines)
 
     def normalized(self, batch: dict[str, Array]) -> Float[Array, "b h w 3"]:
-        """The images of a batch, normalised, and 0 where they are padded."""
+        """Returns the normalised images of a batch. The padding is 0."""
         images, sizes = self._normalize(batch["images"]), batch["sizes"]
         rows, columns = (jnp.arange(images.shape[axis])[None] < sizes[:, axis - 1, None] for axis in (1, 2))
         return jnp.where((rows[:, :, None] & columns[:, None])[..., None], images, 0)
 
     def describes(self, dataset: DetectionImages) -> dict[str, object]:
-        """The keypoints of the categories, by which `predict` names and joins what is found."""
+        """Returns the keypoints of the categories, with which `predict` names and joins detected keypoints."""
         return {"keypoints.json": [one.entry() for one in dataset.keypoints.categories]} if self._keypoints else {}
 
     def _of_heads(self, figures: dict[str, str]) -> dict[str, str]:
-        """Those of the heads that there are."""
+        """Returns the figures of the heads that the network has."""
         absent = [kind for kind, there in (("mask", self._masks), ("keypoint", self._keypoints)) if not there]
         return {name: text for name, text in figures.items() if not name.startswith(tuple(absent))}
 
     def _frozen(self) -> tuple[str, ...]:
-        """How the names of all parameters begin that do not move."""
+        """Returns the prefixes of the names of all frozen parameters."""
         graphdef, *arrays = flat.abstract(lambda: self.build(1, nnx.Rngs(0)))
         return flat.merge(graphdef, *arrays).frozen_parameters()
 
 
 def detector_fields(config: ConfigDict) -> dict[str, object]:
-    """`config.detector` as fields of DetectorConfig: "default" is not given."""
+    """Returns the fields of DetectorConfig from `config.detector`. An option "default" is left out."""
     fields = config.to_dict()
     options = nonlocal_options(fields.pop("keypoint_options", {}))
     return fields | ({"keypoint_options": options} if options else {})

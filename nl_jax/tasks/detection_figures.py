@@ -1,4 +1,4 @@
-"""What a detector's losses and figures are called: in logs, beside the progress bar, in curves and in results."""
+"""The names of a detector's losses and figures in logs, beside the progress bar, in curves and in results."""
 
 from nl_jax.figures.curves import Curves
 from nl_jax.training.task import Results
@@ -75,7 +75,7 @@ CURVES = (
 
 
 def words(results: Results) -> str:
-    """Box AP with mask AP or keypoint AP, as far as the results have them."""
+    """Returns a text with the box AP and the mask AP or keypoint AP of the results."""
     kinds = [
         f"{kind} AP {results[f'{kind}_ap']:.1%}, AP50 {results[f'{kind}_ap50']:.1%}, "
         f"AP75 {results[f'{kind}_ap75']:.1%}, whatever the class {results[f'{kind}_ap_agnostic']:.1%}"

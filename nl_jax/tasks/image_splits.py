@@ -1,4 +1,7 @@
-"""`config.data` of images with boxes: the embedded tasks, or a data set in COCO's format. Needs `pycocotools`."""
+"""Opens `config.data` of images with boxes: a dataset that nl_jax draws itself, or one in COCO's format.
+
+It needs `pycocotools`.
+"""
 
 from pathlib import Path
 
@@ -20,7 +23,18 @@ GIVEN = "FILE.json beside its images, IMAGES:FILE.json, or DIR:SPLIT of COCO's l
 def open_images(
     config: ConfigDict, split: str, classes: tuple[str, ...] | None = None, *, masks: bool, keypoints: bool = False
 ) -> DetectionImages:
-    """The train, validation or test split of `config.data`; `classes` must be those of the data."""
+    """Opens the train, validation or test split of `config.data`.
+
+    Args:
+        config: `config.data`.
+        split: train, validation or test.
+        classes: the expected class names; None accepts any.
+        masks: whether examples have masks.
+        keypoints: whether examples have keypoints.
+
+    Raises:
+        InputError: the name of the dataset is unknown, or the dataset cannot be opened.
+    """
     fields = config.to_dict()
     name = fields.pop("name")
     if name not in SOURCES:
@@ -29,10 +43,14 @@ def open_images(
 
 
 def open_coco(path: str, **options) -> DetectionImages:
-    """The images at `path`, which is FILE.json, IMAGES:FILE.json or DIR:SPLIT.
+    """Opens the images of a path.
+
+    Args:
+        path: FILE.json, IMAGES:FILE.json or DIR:SPLIT.
+        options: arguments of `CocoImages`.
 
     Raises:
-        InputError: for a path of another form, and as `CocoFolder` and `PreparedCoco`.
+        InputError: `path` has another form, or as in `CocoFolder` and `PreparedCoco`.
     """
     first, colon, last = path.rpartition(":")
     if not is_bucket(first):
@@ -48,7 +66,7 @@ def open_coco(path: str, **options) -> DetectionImages:
         if last not in found:
             raise InputError(f"{directory}: has no split {last!r}, valid are {', '.join(found)}")
         return CocoFolder(*found[last], **options)
-    from nl_jax.data.coco.records import PreparedCoco  # TFDS, which no folder needs
+    from nl_jax.data.coco.records import PreparedCoco  # imports TFDS, which a folder does not need
 
     return PreparedCoco(first, last, **options)
 

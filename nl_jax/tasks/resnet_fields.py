@@ -1,4 +1,4 @@
-"""`config.model` of a residual network with non-local blocks."""
+"""Reads `config.model` of a residual network with non-local blocks."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,15 @@ from nl_jax.models.resnet import nonlocal_preset
 
 
 def make_resnet_config(config: ConfigDict, num_classes: int | None) -> ResNetConfig:
-    """`config.model` as the network's own configuration; its empty strings and tuples mean "not given"."""
+    """Returns the network's configuration from `config.model`. Empty strings and tuples mean "not given".
+
+    Args:
+        config: `config.model`.
+        num_classes: number of classes; None for a backbone without a classifier.
+
+    Raises:
+        InputError: the values are not valid, or both `nonlocal_preset` and `nonlocal_blocks` are given.
+    """
     fields = config.to_dict()
     fields["nonlocal_blocks"] = {stage: tuple(at) for stage, at in fields["nonlocal_blocks"].items() if at}
     if preset := fields.pop("nonlocal_preset", 0):
@@ -29,7 +37,11 @@ def make_resnet_config(config: ConfigDict, num_classes: int | None) -> ResNetCon
 
 
 def nonlocal_options(options: Mapping[str, str]) -> dict[str, object]:
-    """The options of non-local blocks that a config gives; those that are "default" are left out."""
+    """Returns the options of non-local blocks in a config. Options with the value "default" are left out.
+
+    Raises:
+        InputError: a scale is neither a number nor a known name.
+    """
     return {name: _option(name, value) for name, value in options.items() if value != "default"}
 
 

@@ -1,22 +1,29 @@
-"""Which data a figure is measured on where the user gave no data for its split."""
+"""Chooses the data on which a figure is measured if the user gave no data for its split."""
 
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-Paths = Mapping[str, str] | ConfigDict  # of each split; "" is not given
+Paths = Mapping[str, str] | ConfigDict  # path of each split; "" means that it is not given
 
-# What stands for each split, the first that is given: a user with one folder only sees how well it is fitted.
+# The splits that can replace each split, in order of preference. A user with one folder sees only how well the network
+# fits it.
 ORDER = {"train": ("train",), "validation": ("validation", "train"), "test": ("test", "validation", "train")}
 
 
 def stand_in(paths: Paths, split: str) -> str:
-    """The split whose data stand for `split`: itself where its path is given, else the next that is."""
+    """Returns the split whose data are used for `split`: `split` itself if given, else the first given one of ORDER."""
     return next((name for name in ORDER[split] if paths[name]), split)
 
 
 def measured_on(paths: Paths, split: str, example: str) -> str:
-    """What a figure of this split is measured on, in words; an example is a "video", say."""
+    """Returns the name of the examples on which a figure of this split is measured.
+
+    Args:
+        paths: path of each split.
+        split: train, validation or test.
+        example: the word for an example, such as "video".
+    """
     used = stand_in(paths, split)
     if used == split:
         return f"the {split} split"
@@ -25,5 +32,8 @@ def measured_on(paths: Paths, split: str, example: str) -> str:
 
 
 def validated_on(paths: Paths, example: str) -> str:
-    """ "validation", or the training examples where they stand for it: a network's fit must not be taken for one."""
+    """Returns "validation", or the name of the training examples if they replace the validation split.
+
+    A figure on the training examples only shows the fit of the network and must not be called a validation.
+    """
     return f"the training {example}s" if stand_in(paths, "validation") == "train" else "validation"

@@ -22,7 +22,7 @@ def pan() -> Callable[..., np.ndarray]:
 
     def make(frames: int, width: int = 64, height: int = 48, photo: int = 0) -> np.ndarray:
         image = photos[photo]
-        y = (200 + np.arange(frames) * 2) % (image.shape[0] - height)  # from below the sky, which is all alike
+        y = (200 + np.arange(frames) * 2) % (image.shape[0] - height)  # starts below the sky, whose rows look alike
         x = np.arange(frames) * 3 % (image.shape[1] - width)
         return np.stack([image[j : j + height, i : i + width] for j, i in zip(y, x, strict=True)])
 
@@ -31,7 +31,7 @@ def pan() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def encode() -> Callable[..., Path]:
-    """encode(path, video, ...) -> path; the ending of the path decides the container."""
+    """encode(path, video, ...) -> path. The ending of the path decides the container."""
 
     def write(
         path: Path,
@@ -75,13 +75,13 @@ def encode() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def decode_all() -> Callable[..., np.ndarray]:
-    """decode_all(path, (w, h)) -> uint8 (t, h, w, 3): every frame from the start that decodes and is not damaged."""
+    """decode_all(path, (w, h)) -> uint8 (t, h, w, 3): all frames that decode from the start and are not damaged."""
 
     def read(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
         images = []
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            stream.thread_type = "NONE"  # how libav patches up a broken frame depends on threads
+            stream.thread_type = "NONE"  # libav repairs a broken frame differently with threads
             graph = None
             for packet in container.demux(stream):
                 try:
@@ -104,7 +104,7 @@ def decode_all() -> Callable[..., np.ndarray]:
 
 @pytest.fixture
 def cut() -> Callable[[Path, float], Path]:
-    """cut(path, part): drops the end of a file in place and keeps the given part."""
+    """cut(path, part): cuts a file to its first part, a fraction of its size."""
 
     def shorten(path: Path, part: float) -> Path:
         data = path.read_bytes()
@@ -116,10 +116,10 @@ def cut() -> Callable[[Path, float], Path]:
 
 @pytest.fixture
 def coco_set(tmp_path) -> Callable[..., tuple[Path, Path, dict]]:
-    """coco_set(change) -> (folder, annotation file, its content): four photographs of which `change` may alter all.
+    """coco_set(change) -> (folder, annotation file, its content): four photographs, and `change` may alter the content.
 
-    wide.jpg is annotated with a triangle of two parts and a crowd, tall.png with a box of compressed run-lengths,
-    square.jpg with uncompressed ones, and empty.jpg with nothing. Category ids have a gap.
+    wide.jpg has a triangle of two parts and a crowd. tall.png has a box of compressed run-lengths. square.jpg has
+    uncompressed run-lengths. empty.jpg has no annotation. Category ids have a gap.
     """
     photo = load_sample_images().images[0]
     sizes = {"wide.jpg": (60, 96), "tall.png": (96, 64), "square.jpg": (80, 80), "empty.jpg": (60, 96)}

@@ -93,7 +93,7 @@ def test_reasons_and_facts(found):
 
 
 def test_a_wrong_rate(tmp_path, pan, encode):
-    """The first 40 frames at 25 per second, the rest a minute later: a mean that no header promises."""
+    """The first 40 frames have 25 per second, and the rest follows a minute later: the mean differs from the header."""
     times = np.r_[np.arange(40) * 40, 60_000 + np.arange(40) * 40]
     encode(tmp_path / "a.mkv", pan(80), times=times, g=12)
     listing = Listing((Item("a", "a.mkv", "train", 0),), ("walk",))

@@ -29,7 +29,7 @@ def test_a_sound_file_is_read_whole_and_nothing_is_told(coco_set):
 
 
 def first(name, **fields):
-    """A change of the first entry of a list; a field that is ... is taken away."""
+    """Returns a change of the first entry of a list. A field with the value ... is removed."""
 
     def change(content, folder):
         entry = content[name][0]
@@ -55,7 +55,7 @@ def add(name, entry):
 
 TRIANGLE = [10, 10, 40, 10, 10, 40]
 # ruff: noqa: E501
-DAMAGE = {  # what is done: (the change, kind, words of the message, annotations that are left of 4)
+DAMAGE = {  # name: (the change, kind of fault, a part of the message, annotations that are left of 4)
     "a category that is not listed": (annotation(category_id=3), "unknown category", "category_id 3, valid is one of [2, 7]", 3),
     "a category as text": (annotation(category_id="2"), "entry", "category_id '2', valid is an integer", 3),
     "a category with a fraction": (annotation(category_id=2.5), "entry", "category_id 2.5, valid is an integer", 3),
@@ -90,23 +90,23 @@ DAMAGE = {  # what is done: (the change, kind, words of the message, annotations
     "a box as text": (annotation(bbox="10 10 5 5"), "box", "bbox '10 10 5 5'", 3),
     "no box": (annotation(bbox=...), "box", "no bbox", 3),
     "a box outside": (annotation(bbox=[200, 10, 5, 5]), "box", "valid is a box inside the 96 x 60 image", 3),
-    "a box that reaches out": (annotation(bbox=[80, 10, 50, 5]), "box outside", "cut at the border", 4),
+    "a box that reaches out": (annotation(bbox=[80, 10, 50, 5]), "box outside", "clipped to the image", 4),
     "an annotation with a text as id": (annotation(id="100"), "entry", "id '100', valid is an integer", 3),
     "an annotation without id": (annotation(id=...), "entry", "annotation at place 0: found no id", 3),
     "an annotation that is none": (add("annotations", "none"), "entry", "annotation at place 4: found 'none'", 4),
-    "a repeated annotation": (add("annotations", {}), "repeated id", "annotation 100: found id 100 once more", 4),
+    "a repeated annotation": (add("annotations", {}), "repeated id", "annotation 100: found the repeated id 100", 4),
     "no iscrowd": (annotation(iscrowd=...), "crowd", "no iscrowd, valid is 0 or 1; taken as 0", 4),
     "another iscrowd": (annotation(iscrowd=2), "crowd", "iscrowd 2, valid is 0 or 1", 4),
-    "no area": (annotation(area=...), "area", "no area, valid is a number above 0; that of the box is taken", 4),
+    "no area": (annotation(area=...), "area", "no area, valid is a number above 0; the area of the box is used", 4),
     "a negative area": (annotation(area=-1), "area", "area -1", 4),
     "an image with a text as id": (add("images", {"id": "5"}), "entry", "image '5': found id '5', valid is an integer", 4),
     "an image without height": (add("images", {"id": 5, "height": None}), "entry", "height None, valid is an integer from 1", 4),
     "an image of no width": (add("images", {"id": 5, "width": 0}), "entry", "width 0, valid is an integer from 1", 4),
     "an image without a name": (add("images", {"id": 5, "file_name": ""}), "entry", "file_name ''", 4),
-    "a repeated image": (add("images", {"file_name": "x.jpg"}), "repeated id", "image 3: found id 3 once more", 4),
-    "an image listed twice": (add("images", {"id": 5}), "repeated file", "wide.jpg, as image 3 has", 4),
-    "a repeated category": (add("categories", {"name": "x"}), "repeated id", "category 7: found id 7 once more", 4),
-    "a category of the same name": (add("categories", {"id": 9}), "repeated id", "the name 'leaf' once more", 4),
+    "a repeated image": (add("images", {"file_name": "x.jpg"}), "repeated id", "image 3: found the repeated id 3", 4),
+    "an image listed twice": (add("images", {"id": 5}), "repeated file", "wide.jpg, also of image 3", 4),
+    "a repeated category": (add("categories", {"name": "x"}), "repeated id", "category 7: found the repeated id 7", 4),
+    "a category of the same name": (add("categories", {"id": 9}), "repeated id", "the repeated name 'leaf'", 4),
     "a category without a name": (add("categories", {"id": 9, "name": None}), "entry", "name None", 4),
 }  # fmt: skip
 
@@ -193,7 +193,7 @@ def test_keypoints_are_read(coco_set):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ([20, 20, 2], "keypoints of 3 values \\[20, 20, 2\\], valid is keypoints: 3 times x, y and 0, 1 or 2"),
+        ([20, 20, 2], "keypoints of 3 values \\[20, 20, 2\\], valid is keypoints: x, y and 0, 1 or 2 for each of 3"),
         ([20, 20, 3, 30, 21, 1, 0, 0, 0], "visibility \\[3.0, 1.0, 0.0\\]"),
         ([20, None, 2, 30, 21, 1, 0, 0, 0], "None"),
         (..., "no keypoints"),
@@ -211,7 +211,7 @@ def test_damaged_keypoints_are_named(coco_set, value, words):
 
 
 def test_categories_have_keypoints_of_their_own(coco_set):
-    """Those of one name are one keypoint; a category may have none."""
+    """Keypoints with the same name are one keypoint. A category may have none."""
 
     def change(content, folder):
         with_keypoints(content, folder)
@@ -236,11 +236,11 @@ def test_categories_have_keypoints_of_their_own(coco_set):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"skeleton": [[1, 4]]}, "skeleton [1, 4], valid is skeleton: pairs of different numbers of 1 to 3"),
-        ({"flip_pairs": [[1, 2], [2, 3]]}, "valid is every keypoint in one pair at most"),
+        ({"skeleton": [[1, 4]]}, "skeleton [1, 4], valid is skeleton: pairs of different numbers from 1 to 3"),
+        ({"flip_pairs": [[1, 2], [2, 3]]}, "valid is every keypoint in at most one pair"),
         ({"flip_pairs": [[1, 1]]}, "flip_pairs [1, 1]"),
         ({"sigmas": [0.1, 0.1]}, "sigmas [0.1, 0.1], valid is 3 numbers above 0"),
-        ({"keypoints": ["nose", "nose", "ear"]}, "a name of its own for each"),
+        ({"keypoints": ["nose", "nose", "ear"]}, "a unique name for each"),
         ({"keypoints": []}, "found no category with keypoints"),
     ],
 )
@@ -258,7 +258,7 @@ def test_pairs_are_told_by_names_of_hands_and_animals():
     hand = Keypoints([Category(("wrist", "thumb"), flip_pairs=())])
     assert hand.flip_order.tolist() == [0, 1]
     one, other = Category(("a", "b"), flip_pairs=((0, 1),)), Category(("a", "c"), flip_pairs=((0, 1),))
-    with pytest.raises(InputError, match="'a' changes places with 'b' in one category and with 'c' in another"):
+    with pytest.raises(InputError, match="exchanges the keypoint 'a' with 'b' in one category and with 'c' in another"):
         Keypoints([one, other])
 
 

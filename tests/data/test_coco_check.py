@@ -13,7 +13,7 @@ from nl_jax.errors import InputError
 
 @pytest.fixture
 def source(coco_set, tmp_path):
-    """source(damage) -> a data set of two splits, the second of other pixels; `damage` is given both folders."""
+    """source(damage) -> a dataset of two splits with different pixels. `damage` gets both folders."""
 
     def make(damage=None):
         folder, file, _ = coco_set()
@@ -132,7 +132,7 @@ def test_exported_folders_are_found(coco_set, tmp_path):
     shutil.copy(file, root / "train" / "_annotations.coco.json")
     assert find_splits(root) == {"train": (root / "train", root / "train" / "_annotations.coco.json")}
     assert checked(root) == []
-    assert find_splits(root, "person_keypoints") == find_splits(root)  # such a file may have keypoints
+    assert find_splits(root, "person_keypoints") == find_splits(root)  # this file may also have keypoints
     with pytest.raises(InputError, match=r"found neither annotations/person_keypoints_SPLIT.json"):
         find_splits(folder, "person_keypoints")
     (root / "annotations").mkdir()

@@ -140,7 +140,7 @@ def test_an_image_that_does_not_decode_is_replaced_in_training_and_counted_in_te
     data = folder_of(coco_set(broken("wide.jpg")))
     example = draws(data, count=1)[0]
     assert example["index"] == 0 and example["failed"].tolist()[:2] == [0, -1]
-    assert example["image_id"] == 12 and example["images"].shape == (64, 96, 3)  # the other one of the group
+    assert example["image_id"] == 12 and example["images"].shape == (64, 96, 3)  # the other image of the group
     tested = data.test_example(0)
     assert tested["failed"][0] == 0 and not tested["images"].any() and tested["sizes"].tolist() == [60, 96]
     assert data.failure_reason(0) and data.failure_reason(1) == "it decodes now"
@@ -231,7 +231,7 @@ def test_keypoints_are_scaled_and_mirrored(coco_set):
         content["annotations"][1]["keypoints"] = [0] * 9
 
     data = folder_of(coco_set(change), keypoints=True)
-    assert data.names == ["wide.jpg"] and data.unused == 3  # others have no labelled keypoint
+    assert data.names == ["wide.jpg"] and data.unused == 3  # the other images have no labelled keypoint
     seen = {tuple(map(tuple, e["keypoints"][0].tolist())) for e in draws(data)}
     assert seen == {
         ((20.5, 20.5, 2), (30.5, 21.5, 1), (0, 0, 0)),
@@ -259,7 +259,7 @@ def test_the_list_has_a_name_that_changes_with_its_boxes(coco_set):
         ({"test_short_side": 0}, "test_short_side: found 0"),
         ({"long_side": 50}, "long_side: found 50, valid is at least every short side"),
         ({"max_boxes": 0}, "max_boxes: found 0"),
-        ({"classes": ("a",)}, "not those asked for, but roof, leaf"),
+        ({"classes": ("a",)}, "not the requested ones; found roof, leaf"),
     ],
 )
 def test_bad_options_are_named(coco_set, options, words):
@@ -275,7 +275,7 @@ def test_a_set_without_anything_to_learn_is_refused(coco_set):
     files = coco_set(crowds)
     with pytest.raises(InputError, match="none of its 4 images can be trained on; nothing is wrong"):
         folder_of(files)
-    with pytest.raises(InputError, match="found no such folder"):
+    with pytest.raises(InputError, match="the folder does not exist"):
         folder_of((files[0] / "no", *files[1:]))
 
 

@@ -11,7 +11,7 @@ HEIGHT, WIDTH = 60, 96
 
 
 def covered(mask, box, side):
-    """Which part of each cell of a side x side grid over the box the mask covers, cell by cell and pixel by pixel."""
+    """Returns the fraction of each cell of a side x side grid over the box that the mask covers, by plain loops."""
     x0, y0, x1, y1 = box
     result = np.zeros((side, side))
     for i in range(side):
@@ -28,7 +28,7 @@ def covered(mask, box, side):
 
 
 def polygon(rng):
-    """A star of 12 points."""
+    """Returns a star of 12 points."""
     angle, radius = np.arange(12) * np.pi / 6, rng.uniform(6, 28, 12)
     x, y = 48 + 1.6 * radius * np.cos(angle), 30 + radius * np.sin(angle)
     return np.stack([x, y], 1).ravel().tolist(), [x.min(), y.min(), x.max(), y.max()]
@@ -63,7 +63,7 @@ def test_a_bitmap_is_mirrored_with_its_mask():
     box = np.array([20.0, 10, 60, 50])
     other = np.array([WIDTH - 60.0, 10, WIDTH - 20, 50])
     a, b = bitmap(mask, box)[:, ::-1], bitmap(np.ascontiguousarray(mask[:, ::-1]), other)
-    sums = [x.reshape(GRID, 4, GRID, 4).sum((1, 3)) for x in (a, b)]  # which of equal cells are set may differ
+    sums = [x.reshape(GRID, 4, GRID, 4).sum((1, 3)) for x in (a, b)]  # the chosen ones of equal cells may differ
     np.testing.assert_array_equal(*sums)
 
 
@@ -95,7 +95,7 @@ def test_compressed_run_lengths_are_understood_as_pycocotools_does(seed):
     mask = (rng.random((HEIGHT, WIDTH)) < (0.5, 0.02, 0.98)[seed]).astype(np.uint8)
     text = compressed(mask)["counts"]
     assert parse({"size": [HEIGHT, WIDTH], "counts": text}, HEIGHT, WIDTH)[1] == []
-    for cut in range(1, 40):  # whatever is cut off or changed is found, or still adds up
+    for cut in range(1, 40):  # a cut or changed text raises an error, or still has the right sum
         for damaged in (text[:-cut], text[:cut] + chr(48 + int(rng.integers(64))) + text[cut + 1 :]):
             try:
                 kept, _ = parse({"size": [HEIGHT, WIDTH], "counts": damaged}, HEIGHT, WIDTH)

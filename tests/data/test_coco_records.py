@@ -15,7 +15,7 @@ SIZES = {"short_sides": (64,), "long_side": 96, "test_short_side": 64, "max_boxe
 
 @pytest.fixture
 def prepared(coco_set, tmp_path):
-    """The folder, its annotation file, and the directory of the prepared data set, one image of which is missing."""
+    """The folder, its annotation file, and the directory of the prepared dataset. One image file is missing."""
 
     def damage(content, folder):
         (folder / "square.jpg").unlink()
@@ -45,7 +45,7 @@ def test_records_give_the_examples_of_the_folder(prepared):
             a, b = data.test_example(index), plain.test_example(index)
             for name in a:
                 np.testing.assert_array_equal(a[name], b[name])
-    assert "there was no such file" in data.failure_reason(2) and data.failure_reason(1) == "it decodes now"
+    assert "the file did not exist" in data.failure_reason(2) and data.failure_reason(1) == "it decodes now"
     assert data.coco() == plain.coco()
 
 
@@ -62,7 +62,7 @@ def test_records_are_read_in_worker_processes(prepared):
 def test_what_is_not_prepared_is_named(prepared, tmp_path):
     with pytest.raises(InputError, match=r"has no split 'val', valid are train"):
         PreparedCoco(prepared[2], "val", training=True)
-    with pytest.raises(InputError, match="valid is the directory of one data set"):
+    with pytest.raises(InputError, match="valid is the directory of one dataset"):
         PreparedCoco(tmp_path / "no", "train", training=True)
     with pytest.raises(InputError, match="annotations: found 'captions', valid are instances and person_keypoints"):
         config_of("captions")

@@ -1,4 +1,4 @@
-"""Frame i by seeking is frame i from the start, for every codec in every container that FFmpeg writes."""
+"""Seeking gives the same frame i as decoding from the start, for every codec in every container of FFmpeg."""
 
 import subprocess
 
@@ -29,7 +29,7 @@ def _x26(codec, group, rest):
     return ["-c:v", f"lib{codec}", f"-{codec}-params", options]
 
 
-_HIDDEN = ["-auto-alt-ref", "1", "-lag-in-frames", "16"]  # frames that are predicted from and never shown
+_HIDDEN = ["-auto-alt-ref", "1", "-lag-in-frames", "16"]  # makes reference frames that are never shown
 ENCODERS = {
     **{f"h264, {group}": _x26("x264", group, "") for group in B_FRAMES},
     **{f"hevc, {group}": _x26("x265", group, ":log-level=none") for group in B_FRAMES},
@@ -55,7 +55,7 @@ def test_frame_i_is_frame_i(encoder, tmp_path, monkeypatch):
     tried = hidden = 0
     source = ["-f", "lavfi", "-i", f"testsrc2=rate=25:size=96x64:duration={FRAMES / 25}", "-pix_fmt", "yuv420p"]
     options, passes = ENCODERS[encoder], []
-    if encoder == "vp8, hidden frames":  # which it writes only if it has seen the video before
+    if encoder == "vp8, hidden frames":  # FFmpeg writes them only in a second pass over the video
         passes = ["-passlogfile", tmp_path / "log"]
         assert not _encode(*source, *options, *passes, "-pass", "1", "-f", "null", "-")
         passes += ["-pass", "2"]
@@ -75,7 +75,7 @@ def test_frame_i_is_frame_i(encoder, tmp_path, monkeypatch):
         index = index_of(path)
         assert (index.frames, probe(path).frames) == (FRAMES, FRAMES), ending
         hidden += len(index.facts) - FRAMES
-        if not hidden:  # AVI gives them a time, too
+        if not hidden:  # AVI also gives hidden frames a time
             assert index.rate == 25, ending
         from_start.clear()
         asked = list(np.random.default_rng(0).permutation(FRAMES)[:, None])
@@ -88,6 +88,6 @@ def test_frame_i_is_frame_i(encoder, tmp_path, monkeypatch):
 
 
 def _encode(*arguments) -> int:
-    """The exit code of FFmpeg."""
+    """Runs FFmpeg and returns its exit code."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *map(str, arguments)]
     return subprocess.run(command, capture_output=True).returncode

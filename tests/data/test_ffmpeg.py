@@ -1,4 +1,4 @@
-"""Frames against those of another FFmpeg: the binary in the imageio-ffmpeg wheel."""
+"""Compares frames with the frames of another FFmpeg: the binary in the imageio-ffmpeg wheel."""
 
 import subprocess
 
@@ -80,6 +80,6 @@ def test_frames_equal_those_of_ffmpeg(kind, tmp_path, whole):
     assert len(np.unique(expected.reshape(len(expected), -1), axis=0)) > 10, "the frames must be told apart"
     difference = np.abs(actual.astype(int) - expected).mean(axis=(1, 2, 3))
     assert difference.max() < 1, "grey levels, on average over a frame"
-    half = len(actual) // 2  # reached from a key frame, where the container allows it
+    half = len(actual) // 2  # decoded from a key frame, if the container allows it
     np.testing.assert_array_equal(read_frames(path, [half, half + 2]), actual[[half, half + 2]])
     np.testing.assert_array_equal(read_frames(path.read_bytes(), [half, half + 2]), actual[[half, half + 2]])

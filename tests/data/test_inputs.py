@@ -1,6 +1,6 @@
-"""Inputs that people have: live recordings, turned phones, joined files, cameras' pictures; the right frames of each.
+"""Inputs of real users give the right frames: live recordings, turned phones, joined files, cameras' pictures.
 
-Each goes through all that reads videos: probe, clips to train and to test on, prediction, the check and preparing.
+Each input goes through everything that reads videos: probe, training and test clips, prediction, check and preparation.
 """
 
 import gc
@@ -178,7 +178,7 @@ def _images(path, short_side=None):
 
 
 def check_one(folder, name):
-    """The line of the report on a file."""
+    """Returns the line of the report on a file."""
     return Inspection(folder, ("walk",))(Item(name, name, "train", 0)).line
 
 
@@ -195,7 +195,7 @@ def turned(tmp_path):
 
 
 def test_frames_of_another_size_are_fitted_into_the_first(turned):
-    """As a player does: the aspect is kept, the frame is in the middle, the rest is black."""
+    """A player does the same: the frame keeps its aspect and is in the middle, and the rest is black."""
     whole = read_frames(turned, range(40))
     assert whole.shape == (40, 48, 64, 3)
     upright = np.stack([frame.to_ndarray(format="rgb24") for frame in list(all_frames(turned))[20:]])
@@ -204,7 +204,7 @@ def test_frames_of_another_size_are_fitted_into_the_first(turned):
     shown = whole[20:, :, 14:50].astype(int)
     rows, columns = np.arange(48) * 64 // 48, np.arange(36) * 48 // 36
     assert np.abs(shown - upright[:, rows][:, :, columns]).mean() < 18
-    for asked in ([30], [3, 35], [25, 26]):  # whichever frames are asked for together
+    for asked in ([30], [3, 35], [25, 26]):  # for any frames that are read together
         np.testing.assert_array_equal(read_frames(turned, asked), whole[asked])
 
 
@@ -325,7 +325,7 @@ def test_a_folder_of_numbered_pictures_is_a_video(frames_on_disk, encode):
 
 
 def test_pictures_of_classes_are_pictures(tmp_path, pan):
-    """ImageNet has CLASS/CLASS_1.JPEG, and a smaller one CLASS/images/CLASS_1.JPEG: their numbers are no times."""
+    """ImageNet has CLASS/CLASS_1.JPEG, and a smaller copy CLASS/images/CLASS_1.JPEG. Their numbers are not times."""
     for layout in ("", "images/"):
         root = tmp_path / (layout.strip("/") or "plain")
         for label in ("n01", "n02"):
@@ -339,13 +339,13 @@ def test_pictures_of_classes_are_pictures(tmp_path, pan):
 
 
 def test_pictures_that_are_damaged_are_counted_and_left_out(tmp_path, pan, encode):
-    """In H.264, libav puts something in their place and marks it; nobody is to train on that."""
+    """In H.264 libav invents a picture and marks it as corrupt. It must not be used for training."""
     path = encode(tmp_path / "video.mp4", pan(50, 160, 120), g=10, bf=2, crf=15)
     whole = read_frames(path, range(50))
     with av.open(str(path)) as container:
         packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
     original = path.read_bytes()
-    for shift in range(0, 400, 20):  # until libav notices
+    for shift in range(0, 400, 20):  # until libav finds the damage
         data = bytearray(original)
         position, size = packets[25]
         place = position + size // 4 + shift
@@ -374,7 +374,7 @@ def test_pictures_that_are_damaged_are_counted_and_left_out(tmp_path, pan, encod
 
 
 def test_what_decodes_and_cannot_be_written_is_one_row(tmp_path, pan, encode):
-    """Time stamps that leap by seven hours, and a picture that is wider than H.264 can be here."""
+    """Time stamps that jump by seven hours, and a picture that is too wide for H.264."""
     encode(tmp_path / "leap.mkv", pan(4), times=np.array([0, 40, 25_200_000, 25_200_040]))
     ffmpeg(
         "-f",
@@ -434,7 +434,7 @@ def test_any_exception_of_a_decoder_is_the_reason_of_its_file(tmp_path, pan, enc
 
 
 def test_nothing_of_a_clip_is_left_when_it_is_gone(tmp_path, pan, encode):
-    """No frame waits for the garbage collector."""
+    """No frame stays in memory until a garbage collection."""
     path = encode(tmp_path / "video.mp4", pan(40, 320, 240), rotation=90)
     read_frames(path, range(0, 40, 2), short_side=100)
     gc.collect()

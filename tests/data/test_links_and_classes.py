@@ -1,4 +1,4 @@
-"""Folders as people have them: with links, with numbers for classes, of the wrong level, from another system."""
+"""Folders of real users: with links, with numbers as classes, of the wrong level, from another system."""
 
 import os
 import unicodedata
@@ -51,7 +51,7 @@ def tree(tmp_path):
 
 
 def outside(root: Path, *names: str) -> Path:
-    """A folder beside `root` with these files."""
+    """Makes a folder next to `root` with these files."""
     folder = root.parent / "elsewhere"
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def test_a_folder_that_cannot_be_read_is_named(tree, monkeypatch):
             raise PermissionError(13, "Permission denied")
         return scan(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)  # the tests may run as root, who may read all
+    monkeypatch.setattr(os, "scandir", refuse)  # the tests may run as root, who may read every folder
     with pytest.raises(InputError, match=r"walk: the folder cannot be read \(Permission denied\)"):
         make(root)
 
@@ -205,7 +205,7 @@ def test_names_in_two_unicode_forms_are_one_class(tree):
     videos = make(root)
     assert videos.classes == ("run", COMPOSED)
     assert videos.labels == [1, 0, 1] if videos.names[1] == "run/3.mp4" else [0, 1, 1]
-    for form in (DECOMPOSED, COMPOSED):  # those of a run that was trained elsewhere
+    for form in (DECOMPOSED, COMPOSED):  # the classes of a run on another system
         assert make(root, classes=("run", form)).labels == videos.labels
     (root / "list.csv").write_text(f"{DECOMPOSED}/2.mp4,{DECOMPOSED}\n{COMPOSED}/1.mp4,{COMPOSED}\n", encoding="utf-8")
     assert make(root / "list.csv").classes == (COMPOSED,)

@@ -44,7 +44,7 @@ def test_splits_share_no_handwriting_and_use_all_of_it():
 
 
 def look(window):
-    """What a window of a frame without noise shows, from its pixels alone: kind, tint and scikit-learn's sample."""
+    """Returns the kind, tint and scikit-learn sample of a window of a frame without noise, from its pixels alone."""
     shape = window.max(-1).astype(float)
     colour = window.reshape(-1, 3)[shape.argmax()] / shape.max()
     tints = np.array(list(TINTS.values())) / np.max(list(TINTS.values()), axis=1, keepdims=True)
@@ -108,7 +108,7 @@ def test_labels_tints_and_the_order_of_the_cue_are_balanced():
 
 
 def test_adding_up_what_each_shot_shows_is_right_one_time_in_four():
-    """A linear classifier of the sum of one-hot (kind, tint): all that an ideal frame-by-frame network can add up."""
+    """Trains a linear classifier on the sum of one-hot (kind, tint), the best sum of a frame-by-frame network."""
     data = LongRange("train", size=6000, kinds=10)
     evidence, labels = np.zeros((6000, 11, 4)), np.zeros(6000, int)
     for index in range(6000):
@@ -123,7 +123,7 @@ def test_adding_up_what_each_shot_shows_is_right_one_time_in_four():
         weights += sums[fitted].T @ (target[fitted] - scores / scores.sum(1, keepdims=True)) / 4000
     assert 0.2 < ((sums[held_out] @ weights).argmax(1) == labels[held_out]).mean() < 0.3
 
-    # while the product of the cue's tint with the digits' answers every clip
+    # The product of the cue's tint with the digits' tints answers every clip.
     products = np.einsum("ndk,nk->nd", evidence[:, :10], evidence[:, CUE])
     assert (products.argmax(1) == labels).all()
 

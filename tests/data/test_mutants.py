@@ -1,4 +1,4 @@
-"""Videos with bytes changed, ends cut, parts spliced and sizes blown up: each costs its own row and nothing else.
+"""Damaged videos, with changed bytes, cut ends, spliced parts and inflated sizes, only cost their own row.
 
 MUTANTS=300 pytest -n0 tests/data/test_mutants.py is the long form.
 """
@@ -22,7 +22,7 @@ from nl_jax.data.video_folder import VideoFolder
 from nl_jax.data.workers import map_unordered
 
 COUNT = int(os.environ.get("MUTANTS", "21"))
-SECONDS = 60.0  # for all that is done with one file
+SECONDS = 60.0  # maximum time for one file
 MEMORY = 2 * 2**20  # KiB
 ORIGINALS = {
     "h264.mp4": {"g": 12, "bf": 2, "audio": True},
@@ -37,7 +37,7 @@ SIZE = (64, 48)
 
 
 def mutate(data: bytes, other: bytes, rng: random.Random) -> tuple[str, bytes]:
-    """(what was done, the result)."""
+    """Returns (description of the damage, damaged bytes)."""
     kind = rng.choice(("bytes", "cut", "hole", "splice", "header", "giant", "zeros"))
     changed = bytearray(data)
     at = rng.randrange(len(data))
@@ -68,14 +68,14 @@ def mutate(data: bytes, other: bytes, rng: random.Random) -> tuple[str, bytes]:
 
 
 def everything_and_memory(folder: Path, item: Item) -> str:
-    """What `everything` says, and the most memory that this process has had in KB, by the system."""
+    """Returns the result of `everything`, and the system's peak memory of this process in KB."""
     said = everything(folder, item)
     (most,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return f"{said}\n{most}"
 
 
 def everything(folder: Path, item: Item) -> str:
-    """The status of a file in the report, after it was checked, prepared, trained on, tested and predicted on."""
+    """Checks, prepares, trains on, tests and predicts a file. Returns its status in the report."""
     path = folder / item.path
     finding = Inspection(folder, ("walk",))(item)
     record = Preparation(folder, 256)(item)

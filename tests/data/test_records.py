@@ -1,4 +1,4 @@
-"""From a folder to records and back: what was prepared trains and tests as the folder does."""
+"""Prepared records of a folder train and test like the folder itself."""
 
 import os
 import pickle
@@ -21,7 +21,7 @@ from nl_jax.data.video_folder import VideoFolder
 from nl_jax.data.workers import Crash
 from nl_jax.errors import InputError
 
-# The protobuf that Apache Beam needs warns of what TFDS calls.
+# The version of protobuf for Apache Beam warns about calls in TFDS.
 pytestmark = pytest.mark.filterwarnings(r"ignore:label\(\) is deprecated:DeprecationWarning")
 
 OPTIONS = dict(
@@ -94,7 +94,7 @@ def test_it_is_the_folder_it_was_made_of(prepared, folder):
         assert ours["video"].shape == theirs["video"].shape == (6, 4, 32, 32, 3)
         np.testing.assert_array_equal(ours["label"], theirs["label"], strict=True)
         np.testing.assert_array_equal(ours["failed"], theirs["failed"])
-        if index != 2:  # of which the folder learns only by trying how long it is
+        if index != 2:  # the folder finds the length of this video only by decoding it
             assert np.abs(ours["video"].astype(int) - theirs["video"]).mean() < 8
             clip, same = (data.train_example(index, np.random.default_rng(1)) for data in (videos, original))
             assert np.abs(clip["video"].astype(int) - same["video"]).mean() < 8
@@ -152,7 +152,7 @@ def test_it_is_found_from_above(prepared, tmp_path):
         assert open_videos(path, **OPTIONS).list_hash() == open_prepared(directory, "train").list_hash()
     with pytest.raises(InputError, match=r"1\.0\.0:SPLIT with one of train"):
         open_videos(directory, **OPTIONS)
-    with pytest.raises(InputError, match="its classes are not those asked for, but bend, jump"):
+    with pytest.raises(InputError, match="its classes are not the requested ones; found bend, jump"):
         open_prepared(directory, "train", classes=("jump", "bend"))
 
 
@@ -189,7 +189,8 @@ def test_actions_are_kept_by_frame(actions):
     videos = open_prepared(actions.data_path, "train")
     assert videos.multi_label
     assert videos.actions[0].tolist() == [[2, 0, 10], [0, 11, 15], [1, 29, 29]]
-    # Frames 6 (0.36 s) to 10 (1.0 s); no frame is shown from 2.0 to 2.2 s, and 14 (1.96 s) is nearest to the middle.
+    # The first action shows frames 6 (0.36 s) to 10 (1.0 s). From 2.0 to 2.2 s no new frame is shown, and frame 14
+    # (1.96 s) is nearest to the middle.
     assert videos.actions[1].tolist() == [[1, 6, 10], [1, 14, 14], [0, 18, 18]]
 
 
@@ -212,7 +213,7 @@ def test_a_clip_has_the_labels_of_its_own_frames(actions):
 
 
 def _first_draw(seed):
-    """The generator from which `train_example` draws where a clip starts."""
+    """Returns the generator from which `train_example` draws the start of a clip."""
     rng = np.random.default_rng(int(np.random.default_rng(seed).integers(2**63)))
     rng.integers(32, 41)
     return rng.spawn(2)[0]

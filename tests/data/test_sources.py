@@ -1,4 +1,4 @@
-"""Listings from annotation files as they are distributed, of copies with holes in them."""
+"""Reads distributed annotation files of copies in which some videos are missing."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from nl_jax.errors import InputError
 
 @pytest.fixture
 def source(tmp_path):
-    """source({path: text}) writes the files and is the folder that they are in."""
+    """source({path: text}) writes the files and returns their folder."""
 
     def write(files: dict[str, str]):
         for name, text in files.items():
@@ -63,7 +63,7 @@ def test_lines_without_a_label_need_no_times(source):
     ("change", "message"),
     [
         ({"annotations/train.csv": "label,youtube_id,time_start\n"}, r"train\.csv, line 1: .*time_end"),
-        ({"annotations/train.csv": KINETICS["annotations/train.csv"] + "a,b\n"}, r"train\.csv, line 5: found another"),
+        ({"annotations/train.csv": KINETICS["annotations/train.csv"] + "a,b\n"}, r"train\.csv, line 5: the number"),
         ({"annotations/train.csv": KINETICS["annotations/train.csv"] + "zumba,g,x,11,train\n"}, "line 5: .*'x'"),
         ({"annotations/validate.csv": "label,youtube_id,time_start,time_end\njump,h,1,2\n"}, "'jump'"),
         ({"annotations/train.csv": "label,youtube_id,time_start,time_end\nzumba,a,1,2\n"}, "has 1 classes, valid is 2"),
@@ -75,7 +75,7 @@ def test_wrong_kinetics(change, message, source):
 
 
 def as_json(table: str) -> str:
-    """A list of Kinetics as DeepMind's JSON of it."""
+    """Returns a CSV list of Kinetics in the form of DeepMind's JSON."""
     videos = {}
     for row in csv.DictReader(table.splitlines()):
         segment = {"segment": [float(row["time_start"]), float(row["time_end"])]}

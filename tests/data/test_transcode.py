@@ -10,7 +10,7 @@ from nl_jax.data.transcode import scan, transcode
 
 
 def stored(video: bytes):
-    """Times, codec and number of streams of a file in memory, read in another way than by nl_jax."""
+    """Returns the times, codec and number of streams of a file in memory, without the code of nl_jax."""
     with av.open(io.BytesIO(video)) as container:
         (stream,) = container.streams
         times = [frame.time for frame in container.decode(stream)]

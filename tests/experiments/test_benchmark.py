@@ -1,4 +1,4 @@
-"""The benchmark with tiny sizes: what it measures, writes and says when it cannot."""
+"""The benchmark with tiny sizes: its measurements, its files and its errors."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training.sharding import make_mesh
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # torch and mmcv warn while they are imported
+    warnings.simplefilter("ignore")  # importing torch and mmcv causes warnings
     pytest.importorskip("mmcv.cnn")
 
 TINY = {
@@ -48,7 +48,7 @@ def test_subject(subject, tmp_path, capsys):
 
 def test_growth_is_measured_with_both_allocators(tmp_path, monkeypatch, capsys):
     command = ["growth", "--positions", "64", "--channels", "8", "--repeats", "1", "--out", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", ["benchmark", *command])  # from which the processes are started
+    monkeypatch.setattr("sys.argv", ["benchmark", *command])  # the processes are started with these arguments
     benchmark.main(command)
     rows = json.loads((tmp_path / "growth.json").read_text())
     cases = {f"{f} {d}" for f in ("dot_product", "concatenation") for d in op.DIRECTIONS}
@@ -60,7 +60,7 @@ def test_growth_is_measured_with_both_allocators(tmp_path, monkeypatch, capsys):
 
 def test_the_loop_is_measured_with_the_arrays_of_a_network(tmp_path, monkeypatch, capsys):
     config = loop._config(argparse.Namespace(steps=6, depth=50))
-    assert _arrays(config) == 540  # of the R50 with five blocks
+    assert _arrays(config) == 540  # the arrays of the R50 with five blocks
     config.model.update({"blocks_per_stage": (1,), "nonlocal_preset": 0, "nonlocal_blocks": {"res2": (0,)}})
     monkeypatch.setattr(loop, "_config", lambda _: config)
     monkeypatch.setattr(loop, "WARM_UP", 2)
@@ -75,7 +75,7 @@ def test_the_loop_is_measured_with_the_arrays_of_a_network(tmp_path, monkeypatch
 
 
 def _arrays(config) -> int:
-    """Parameters and their momentum, statistics, and the counters of the state and of its schedule."""
+    """Counts the parameters, momenta, statistics, and the counters of the state and of its schedule."""
     resnet = make_resnet_config(config.model, 5)
     _, params, batch_stats = flat.abstract(lambda: VideoResNet(resnet, rngs=nnx.Rngs(0)))
     return 2 * len(params) + len(batch_stats) + 2
@@ -83,7 +83,7 @@ def _arrays(config) -> int:
 
 @pytest.mark.parametrize("subject", ["network", "train_step"])
 def test_programs_to_compile_for_a_tpu(subject):
-    """Both lower; ours without the pairs of all positions, n of res3 with its keys pooled."""
+    """Both programs lower. Ours does not hold all pairs of the positions and the pooled keys of res3."""
     parser = argparse.ArgumentParser()
     network.add_arguments(parser)
     arguments = parser.parse_args("--frames 256 --side 64 --width 2 --batch 1 --norm frozen".split())
@@ -99,7 +99,9 @@ def test_programs_to_compile_for_a_tpu(subject):
 def test_operations_of_the_programs_are_those_of_the_formulas():
     shapes = [(2, 12, 8), (2, 3, 8), (2, 3, 8)]
     assert op._operations("gaussian", shapes, True, False) == 2 * 2 * 12 * 3 * 16
-    assert op._operations("dot_product", shapes, True, False) == 2 * 2 * 12 * 3 * 16  # the cheaper order here
+    assert (
+        op._operations("dot_product", shapes, True, False) == 2 * 2 * 12 * 3 * 16
+    )  # the cheaper order of the products
     assert op._operations("dot_product", [(1, 1200, 8), (1, 300, 8), (1, 300, 8)], True, False) == 2 * 1500 * 64
 
 
@@ -118,7 +120,7 @@ def test_programs_are_compared_in_turns():
 
 
 def test_the_peer_has_our_parameters():
-    """The same network: as many parameters, layer by layer, whatever their order."""
+    """Both are the same network: their layers have the same numbers of parameters, in any order."""
     from experiments.benchmark.torch_network import I3D
 
     blocks = network.NONLOCAL_BLOCKS[50]

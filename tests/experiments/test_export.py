@@ -1,4 +1,4 @@
-"""Exported programs: the network's own logits for any batch, and those of other platforms are made here."""
+"""Exported programs give the network's logits for any batch, and this machine exports for all platforms."""
 
 import json
 import subprocess
@@ -76,13 +76,13 @@ for pairwise in ("gaussian", "embedded_gaussian", "dot_product", "concatenation"
 
 
 def test_a_block_is_traced_with_sizes_that_are_symbols():
-    """In a Python of its own: the annotations that tests check compare sizes, and symbols cannot be."""
+    """Runs in a new Python process without jaxtyping's checks, which cannot compare symbolic sizes."""
     done = subprocess.run([sys.executable, "-c", SYMBOLS], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def test_a_tpu_has_no_kernel_for_a_batch_that_is_a_symbol():
-    """With a known batch it has: 512 positions and 128 channels or more."""
+    """With a known batch there is a kernel for at least 512 positions and 128 channels."""
     block = NonLocalBlock(256, rngs=nnx.Rngs(0))
     block.eval()
     texts = []

@@ -1,4 +1,4 @@
-"""Features of videos: those of the network, one file a video, resumed, bad videos listed."""
+"""Features of videos: equal to the network's, one file a video, resumed, with a list of bad videos."""
 
 import csv
 import json
@@ -56,7 +56,7 @@ def test_features_are_those_of_the_network_for_the_views_of_testing(config, mode
         Extractor(model, config, "res6")
     config = config.copy_and_resolve_references()
     config.data.name = "long_range"
-    with pytest.raises(InputError, match="this one is of 'long_range'"):
+    with pytest.raises(InputError, match=r"data\.name of this network is 'long_range'"):
         Extractor(model, config)
 
 
@@ -91,5 +91,5 @@ def test_a_command_goes_on_where_it_stopped_and_lists_bad_videos(config, model, 
     extractor.pooled = False
     with pytest.raises(InputError, match="holds other features: pooled was True and is now False"):
         feature_files.write(extractor, [str(videos)], out)
-    with pytest.raises(InputError, match=r"would both be .*clip\.mp4\.npz; give the folder above both"):
+    with pytest.raises(InputError, match=r"would both write .*clip\.mp4\.npz; give the folder above both"):
         feature_files._videos([str(videos / label / "clip.mp4") for label in ("flower", "pagoda")], out)

@@ -1,4 +1,4 @@
-"""`python -m experiments.benchmark gpu --small`, which measures on a CPU what it will measure on a GPU."""
+"""`python -m experiments.benchmark gpu --small` makes the measurements of a GPU on a CPU, with small sizes."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def test_every_section_runs(tmp_path):
 
 
 def test_it_needs_no_package_of_the_other_benchmarks():
-    """Nor those of the training programs: a GPU may be lent bare."""
+    """It also needs no package of the training programs, because a GPU machine may have few packages."""
     code = (
         "import sys; absent = 'ml_collections grain av matplotlib absl.app mmcv decord torchcodec'.split();"
         "sys.modules |= dict.fromkeys(absent);"
@@ -44,14 +44,14 @@ def test_it_needs_no_package_of_the_other_benchmarks():
 
 
 def test_a_batch_fits_twice():
-    """The network and its peer, in what JAX may take of 141 GB and of 80 GB; a GPU may not say what it has."""
+    """The network and its peer fit in JAX's part of 141 GB and of 80 GB. A GPU may not state its memory."""
     assert clips_in_batch({"bytes_limit": 113e9}) == {8: 128, 32: 32}
     assert clips_in_batch({"bytes_limit": 64e9}) == clips_in_batch(None) == {8: 64, 32: 16}
 
 
 @pytest.mark.parametrize("name", ["gaussian", "dot_product", "concatenation"])
 def test_the_references_have_the_gradients_of_their_values(name):
-    """By differences, so that what a form is held to does not come from JAX."""
+    """Compares the gradients with finite differences, so that the references do not depend on JAX."""
     rng = np.random.default_rng(0)
     shapes = [(1, 4), (1, 3), (1, 3, 2)] if name == "concatenation" else [(1, 4, 5), (1, 3, 5), (1, 3, 2)]
     arrays, dy = [rng.normal(size=shape) for shape in shapes], rng.normal(size=(1, 4, 2))
@@ -104,7 +104,7 @@ def test_programs_take_turns():
 
 
 def test_macs_are_counted_whatever_kernel_runs(monkeypatch):
-    """cuDNN's has no products that could be counted."""
+    """The program with cuDNN's kernel has no products to count."""
     from nl_jax.models import ResNetConfig
     from nl_jax.models.summary import summarize
 

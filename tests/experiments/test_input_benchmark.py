@@ -18,7 +18,7 @@ def test_a_run_measures_every_contestant_that_is_asked_for():
 
 @pytest.mark.parametrize("name", ["decord, one thread", "torchcodec"])
 def test_contestants_do_the_same(name, tmp_path):
-    """The same frames, of the same scale, at the same place: what differs is how samples are interpolated."""
+    """All make the same frames at the same scale and place. Only the interpolation of samples differs."""
     module, make = benchmark.CONTESTANTS[name]
     if not benchmark._works(module):
         pytest.skip(f"{module} is not installed, or it cannot be loaded")

@@ -1,4 +1,4 @@
-"""The launchers: that shells and YAML can read them, and that they start what exists and obey exit code 75."""
+"""The launchers are valid shell and YAML, start existing programs and obey exit code 75."""
 
 import os
 import re
@@ -35,7 +35,7 @@ def test_gke_names_what_exists():
     assert container["command"][1:] == ["-m", "experiments.train"]
     (bad_input,) = job["podFailurePolicy"]["rules"]
     assert (bad_input["action"], bad_input["onExitCodes"]["values"]) == ("FailJob", [2])
-    (not_again,) = jobset["spec"]["failurePolicy"]["rules"]  # a JobSet starts a failed job again unless told
+    (not_again,) = jobset["spec"]["failurePolicy"]["rules"]  # without a rule a JobSet restarts every failed job
     assert not_again == {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
     name, workdir, *fields = (argument.removeprefix("--") for argument in container["args"])
     config = load_config(name.removeprefix("config="))
@@ -56,7 +56,7 @@ def test_gke_names_what_exists():
 
 
 def test_slurm_starts_a_process_for_every_gpu():
-    """JAX shows a process under Slurm the one GPU that has its number on the machine."""
+    """Under Slurm JAX shows each process only the GPU with the number of the process on its machine."""
     options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\d+)$", (LAUNCH / "slurm.sbatch").read_text(), re.M))
     assert options["ntasks-per-node"] == options["gpus-per-node"]
 
@@ -71,14 +71,14 @@ def test_slurm_queues_a_preempted_run_again(tmp_path):
         (tmp_path / "calls").write_text("")
         done = subprocess.run(command, env=environment)
         started, *others = (tmp_path / "calls").read_text().splitlines()
-        assert "--kill-on-bad-exit=0" in started  # else the first to end with 75 has the others killed
+        assert "--kill-on-bad-exit=0" in started  # otherwise Slurm kills all processes when the first ends with 75
         assert started.endswith("python3 -m experiments.train --config=a.py:row --workdir=with space")
         assert others == calls and done.returncode == (0 if code == 75 else code)
 
 
 @pytest.mark.parametrize("codes, result", [("75 75 0", 0), ("75 1", 1), ("2", 1)])
 def test_a_tpu_slice_is_started_again_until_it_is_finished(tmp_path, codes, result):
-    """Arguments arrive as they were given, through the shell of the hosts."""
+    """The arguments pass through the shell of the hosts unchanged."""
     (tmp_path / "here").mkdir()
     (tmp_path / "codes").write_text("\n".join(codes.split()) + "\n")
     fake(

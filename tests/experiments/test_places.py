@@ -1,4 +1,4 @@
-"""Flags that every launcher writes, and users who have no home, in every program."""
+"""Every program takes the flags of the launchers, and runs for users without a home."""
 
 import importlib.util
 import os
@@ -40,7 +40,7 @@ def directory(tmp_path):
     return tmp_path
 
 
-# Each is a process that imports JAX: those whose flags are defined in other ways.
+# Each command is a process that imports JAX, so only programs with differently defined flags are tested.
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_address_that_cannot_be_there_is_refused_before_anything_is_written(command, directory):
     found = run(directory, command.split()[0], *COMMANDS[command])
@@ -64,7 +64,7 @@ def test_a_user_without_a_home_can_run_a_program(directory):
     environment = {
         name: value for name, value in os.environ.items() if name not in ("HOME", "JAX_COMPILATION_CACHE_DIR")
     }
-    # A user that the system does not know, as in a container: --user 12345.
+    # A user that the system does not know, as in a container with --user 12345.
     code = (
         "import os, pwd, runpy, sys; os.environ.pop('HOME', None)\n"
         "def unknown(uid): raise KeyError(uid)\n"
@@ -81,7 +81,7 @@ def test_a_user_without_a_home_can_run_a_program(directory):
 
 def test_a_file_whose_name_begins_with_a_dash(directory):
     found = run(directory, "predict", "--workdir=run", "-abc.mp4")
-    assert found.returncode == 2 and "comes after --, as in -- -abc.mp4" in found.stderr
+    assert found.returncode == 2 and "after --, as in -- -abc.mp4" in found.stderr
 
 
 def test_help_is_no_failure(directory):

@@ -1,6 +1,6 @@
-"""The plan of a step: what is read from a compiled program, and what cannot be asked for.
+"""The plan of a step: facts of a compiled program, and invalid requests.
 
-libtpu is not needed: the same step is compiled for the simulated devices of this machine in place of TPU chips.
+libtpu is not needed, because the step is compiled for this machine's simulated devices instead of TPU chips.
 """
 
 import dataclasses
@@ -74,7 +74,7 @@ ENTRY %main (p0: f32[4]) -> f32[4] {
 def test_collectives_are_read_from_a_program():
     reduce, gather, permute = collectives(HLO, 8)
     assert reduce == Collective("all-reduce", 1, 40, 2 * 7 / 8 * 40)
-    assert gather.count == 6 and gather.bytes == 64 + 5 * 512  # in a loop of five, and one that is asynchronous
+    assert gather.count == 6 and gather.bytes == 64 + 5 * 512  # five in a loop, and an asynchronous one
     assert gather.sent == 7 / 8 * 64 + 5 * 3 / 4 * 512
     assert permute == Collective("collective-permute", 1, 128, 128)
 
@@ -87,7 +87,7 @@ def test_a_compiled_step(pod, config, capsys, monkeypatch):
     assert plan.parts["batch"] == 4 * (3 * math.prod(CLIP) + 4)
     assert plan.operations == 6 * 4 * network.macs
     assert plan.needed > sum(plan.parts[name] for name in STATE)
-    # Every device has the gradient of its own clips: all parameters but those that none depends on are added up.
+    # Every device has the gradient of its own clips. The gradients of all parameters that have one are summed.
     (reduce,) = [found for found in plan.collectives if found.kind == "all-reduce"]
     assert 0.9 * plan.parts["parameters"] < reduce.bytes < 2 * plan.parts["parameters"]
     seconds = plan.seconds(CHIPS["v5e"], "float32")
@@ -100,7 +100,7 @@ def test_a_compiled_step(pod, config, capsys, monkeypatch):
     assert printed.count("images/s") == 2 and "clip" not in printed
     (flags,) = [line.split()[3:-1] for line in printed.splitlines() if line.startswith("to train so: ")]
     assert flags[0] == "--config.batch_size=32" and flags[2:4] == ["--config.mesh.fsdp=1", "--config.mesh.time=1"]
-    assert flags[4] == "'--config.model.remat=('\"'\"'res2'\"'\"',)'"  # as a shell reads it
+    assert flags[4] == "'--config.model.remat=('\"'\"'res2'\"'\"',)'"  # quoted for a shell
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_found_between_what_does(pod, config, monkeypatch):
     tried.clear()
     settings = [search.Setting(remat=remat, batch=clips) for remat in ((), ("res2",)) for clips in (8, 16, 32)]
     search.every(config, pod, SIZES, settings)
-    assert tried == [8, 16, 8, 16]  # more clips than did not fit are not tried
+    assert tried == [8, 16, 8, 16]  # batches above one that does not fit are not tried
 
 
 @pytest.mark.parametrize("multiple, fitting", [(4, 8), (16, 0)])
@@ -177,7 +177,7 @@ def test_operations_choose_for_what_is_compiled_for():
         assert devices.platform() == "tpu" and devices.partitioned()
         with devices.compiling_for("gpu", 1):
             assert devices.platform() == "gpu" and not devices.partitioned()
-    assert devices.platform() == "cpu" and devices.partitioned()  # of the eight simulated ones
+    assert devices.platform() == "cpu" and devices.partitioned()  # the eight simulated devices
 
 
 def program(*arguments):
@@ -189,10 +189,10 @@ def test_gpus_are_lowered_for(tmp_path):
     out = tmp_path / "plan.json"
     done = program("--config=configs/quickstart.py", "--topology=h100:4", "--batch_per_chip=2", f"--out={out}")
     assert done.returncode == 0, done.stderr
-    assert "whether it fits is known only to the compiler" in done.stdout and "clips/s, limited by" in done.stdout
+    assert "only the compiler knows whether it fits" in done.stdout and "clips/s, limited by" in done.stdout
     (plan,) = json.loads(out.read_text())
     assert plan["mesh"]["data"] == 4 and plan["batch_size"] == 8 and plan["fits"] is None
-    # Nothing needs the gradient of the video, and what is no product is counted too.
+    # No gradient of the video is computed, and operations besides products are counted too.
     assert 0.7 < plan["compiled_operations"] / plan["operations"] < 1.3
 
 

@@ -1,4 +1,4 @@
-"""Scores of a video are those of testing, by name of the program and in it; bad files are passed over."""
+"""Scores of a video equal the scores of testing, in Python and as a program. Bad files are skipped."""
 
 import json
 import os
@@ -30,7 +30,7 @@ CLASSES = ("flower", "pagoda")
 
 @pytest.fixture
 def run(tmp_path, randomise):
-    """The workdir of a small network with numbers at random."""
+    """The workdir of a small network with random parameters."""
     config = folder.get_config().unlock()
     config.model.width, config.data.frames, config.data.num_clips, config.data.num_crops = 4, 4, 3, 3
     model = randomise(lambda: VideoResNet(make_resnet_config(config.model, 2), rngs=nnx.Rngs(0)))

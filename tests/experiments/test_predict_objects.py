@@ -1,4 +1,4 @@
-"""What `experiments.predict` and `experiments.evaluate` say of a run of detection."""
+"""The output of `experiments.predict` and `experiments.evaluate` for a detection run."""
 
 import json
 import os
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def run(tmp_path, randomise):
-    """The workdir of a narrow detector with numbers at random."""
+    """The workdir of a narrow detector with random parameters."""
     config = scenes.get_config("block").unlock()
     narrow = {"fpn_channels": 8, "box_channels": 16, "mask_channels": 8, "pre_nms": 24, "proposals": 16}
     config.detector.update(narrow | {"detections": 5, "score_threshold": 0.01})
@@ -114,7 +114,7 @@ def test_attend_shows_what_the_centre_of_a_box_looks_at(run, tmp_path):
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     for kind in ("heat", "arrows"):
-        path = tmp_path / f"image3_res4_0_nonlocal_0-2-2_{kind}.png"  # of places of 16 pixels
+        path = tmp_path / f"image3_res4_0_nonlocal_0-2-2_{kind}.png"  # positions of 16 x 16 pixels
         assert f"wrote {path}" in done.stdout
         with PIL.Image.open(path) as picture:
             assert picture.size[0] > 600

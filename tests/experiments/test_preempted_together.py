@@ -1,4 +1,4 @@
-"""Two processes of four simulated devices each are one run: asked to end, they save after the same step."""
+"""Two processes of four simulated devices each are one run. If asked to stop, both save after the same step."""
 
 import os
 import re
@@ -33,7 +33,7 @@ SMALL = [
     "changes, rows, message",
     [
         ((), 3, r"saved at step (\d+);"),
-        # A validation longer than anybody waits.
+        # A validation that is too long to finish.
         (
             ("eval_every=3", "recipe_batch_size=16", "data.validation_size=100000"),
             2,
@@ -60,7 +60,7 @@ def test_sigterm_of_one_process_saves_in_both_after_the_same_step(tmp_path, chan
         while not (csv.exists() and len(csv.read_text().splitlines()) > rows):
             assert all(process.poll() is None for process in processes), [p.communicate()[1] for p in processes]
             time.sleep(0.05)
-        time.sleep(1 if changes else 0)  # the validation has begun, or will
+        time.sleep(1 if changes else 0)  # the validation has begun or will begin soon
         processes[1].send_signal(signal.SIGTERM)
         printed = [process.communicate(timeout=300)[0] for process in processes]
     finally:

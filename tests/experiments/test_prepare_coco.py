@@ -1,4 +1,4 @@
-"""`prepare_data --dataset=coco` as it is typed: what it prepares, what it checks, and what it refuses."""
+"""`prepare_data --dataset=coco` as a user types it: its datasets, its checks and its errors."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ def run(*arguments) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Two splits of three images each, one square a picture; in the second split one file is half an image."""
+    """Two splits of three images with one square each. One file of the second split is half an image."""
     root = tmp_path_factory.mktemp("coco")
     (root / "annotations").mkdir()
     rng = np.random.default_rng(0)
@@ -54,9 +54,9 @@ def test_a_data_set_is_prepared_once_and_can_be_read(source, tmp_path):
     assert f"train on it with --config.data.train={directory}:train2017" in first.stdout
     data = PreparedCoco(directory, "val2017", training=True, short_sides=(64,), long_side=96, test_short_side=64)
     assert len(data) == 3 and "no whole image" in data.failure_reason(1) and data.failure_reason(0) == "it decodes now"
-    (directory / "annotations_val2017.json").unlink()  # as if it was stopped before the end
+    (directory / "annotations_val2017.json").unlink()  # as if the program was stopped before the end
     again = run(f"--source={source}", f"--data_dir={tmp_path}")
-    assert again.returncode == 0 and "has its shards already" in again.stdout
+    assert again.returncode == 0 and "already has its shards" in again.stdout
     assert (directory / "annotations_val2017.json").exists() and not list(tmp_path.glob(".preparing*"))
 
 

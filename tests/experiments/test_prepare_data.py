@@ -1,4 +1,4 @@
-"""The program as it is typed: killed and resumed, checking a folder of broken files, and what it refuses."""
+"""The program as a user types it: killed and resumed, checking broken files, and its errors."""
 
 import csv
 import os
@@ -35,7 +35,7 @@ def records(data_dir: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def source(video_folder, tmp_path_factory):
-    """16 videos, half of them copies under other names, and an empty one."""
+    """16 videos and an empty file. Half of the videos are copies under other names."""
     folder = tmp_path_factory.mktemp("source")
     shutil.copytree(video_folder, folder, dirs_exist_ok=True)
     for file in sorted(folder.rglob("clip.*")):
@@ -73,7 +73,7 @@ def test_killed_twice_and_finished_equals_uninterrupted(source, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         kept.append({file: file.stat().st_mtime_ns for file in cache.glob("*/*") if not file.suffix})
-    # What a kill while the shards are written leaves behind is removed.
+    # The program removes the unfinished files of a run that was killed while it wrote shards.
     unfinished = tmp_path / "killed/video_folder/short256/incomplete.0_1.0.0"
     unfinished.mkdir(parents=True)
 
@@ -84,14 +84,14 @@ def test_killed_twice_and_finished_equals_uninterrupted(source, tmp_path):
     said, _ = last.communicate(timeout=300)
     assert last.returncode == 0
     assert kept[0].items() <= kept[1].items() and len(kept[1]) >= 9
-    assert int(re.search(r"(\d+) of 17 videos were done already", said).group(1)) >= len(kept[1])
+    assert int(re.search(r"(\d+) of 17 videos were already done", said).group(1)) >= len(kept[1])
     assert not cache.exists() and not unfinished.exists()
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
     index = [file.read_bytes() for file in sorted(tmp_path.glob("*/video_folder/*/1.0.0/videos_train.csv"))]
     assert len(index) == 2 and index[0] == index[1]
 
     again = run(f"--source={source}", f"--data_dir={tmp_path / 'whole'}")
-    assert again.returncode == 0 and "is prepared already" in again.stdout
+    assert again.returncode == 0 and "is already prepared" in again.stdout
 
 
 def test_check_accounts_for_every_file(source, tmp_path):
@@ -119,7 +119,7 @@ def test_check_accounts_for_every_file(source, tmp_path):
 
 
 def test_one_file_ends_nothing(tmp_path):
-    """A camera's picture, a live recording, and one that decodes and that an MP4 cannot hold."""
+    """A camera's picture, a live recording, and a video that decodes but does not fit an MP4."""
     (tmp_path / "videos/walk/photos").mkdir(parents=True)
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a camera"

@@ -1,4 +1,4 @@
-"""One run on other devices, and as two processes of four devices each: what it gives, and what one leaves behind."""
+"""One run on other devices, and as two processes of four devices each: its results, and the end of one process."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ MINUTE = 60
 
 
 def start(name, *arguments, devices, code=None, **environment) -> subprocess.Popen:
-    """A program of experiments, or Python code that takes its arguments."""
+    """Starts a program of experiments, or Python code with these arguments."""
     program = ["-m", f"experiments.{name}"] if code is None else ["-c", code]
     return subprocess.Popen(
         [sys.executable, *program, *map(str, arguments)],
@@ -47,14 +47,14 @@ def start_two(name, *arguments, lowered: Path | None = None, code=None) -> list[
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    # Where they write what they compile, if anywhere.
+    # The folders for the compiled programs, if they are wanted.
     dumps = [{} if lowered is None else {"JAX_DUMP_IR_TO": str(lowered / str(i))} for i in range(2)]
     joined = [f"--coordinator=localhost:{port}", "--num_processes=2"]
     return [start(name, *arguments, *joined, f"--process_id={i}", devices=4, code=code, **dumps[i]) for i in range(2)]
 
 
 def done(*processes) -> str:
-    """What the first of them printed."""
+    """Waits for the processes and returns the output of the first."""
     output = [process.communicate(timeout=400) for process in processes]
     for process, (_, error) in zip(processes, output, strict=True):
         assert process.returncode == 0, error
@@ -62,7 +62,7 @@ def done(*processes) -> str:
 
 
 def wait_for_rows(count: int, workdir: Path, process: subprocess.Popen) -> None:
-    """Until so many steps are logged, or the process has ended."""
+    """Waits until `count` steps are logged or the process has ended."""
     csv = workdir / "metrics.csv"
     while process.poll() is None and not (csv.exists() and len(csv.read_text().splitlines()) > count):
         time.sleep(0.01)
@@ -74,12 +74,12 @@ def losses(workdir: Path) -> list[float]:
 
 
 def statistics(workdir: Path) -> dict[str, np.ndarray]:
-    """Those of batch norm in the newest checkpoint."""
+    """Returns the batch norm statistics of the newest checkpoint."""
     return jax.device_get(restore_network(workdir, make_mesh(-1, 1))[2])
 
 
 def assert_same_statistics(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    """To 1e-5 of the largest of their array."""
+    """Compares statistics to within 1e-5 of the largest value of each array."""
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-5 * np.abs(value).max(), err_msg=name)
 
@@ -91,7 +91,7 @@ def scores(directory: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def on_eight(tmp_path_factory):
-    """The workdir of a whole run of one process on eight devices."""
+    """The workdir of a complete run of one process on eight devices."""
     workdir = tmp_path_factory.mktemp("eight") / "run"
     done(start("train", *SMALL, f"--workdir={workdir}", devices=8))
     return workdir
@@ -112,7 +112,7 @@ def test_a_lost_process_ends_the_other_and_other_devices_go_on(on_eight, tmp_pat
     second.send_signal(signal.SIGKILL)
     second.communicate()
     output, error = first.communicate(timeout=MINUTE)
-    assert first.returncode != 0 and "another" in error, error  # ours, or JAX's "another task died"
+    assert first.returncode != 0 and "another" in error, error  # our message, or JAX's "another task died"
     assert "on 8 device(s) of 2 processes" in output
     np.testing.assert_allclose(losses(tmp_path)[:3], losses(on_eight)[:3], rtol=1e-5)
 
@@ -123,7 +123,7 @@ def test_a_lost_process_ends_the_other_and_other_devices_go_on(on_eight, tmp_pat
 
 
 def test_a_process_that_falls_silent_ends_the_other(tmp_path):
-    """As where a machine is gone: no connection is broken, nothing comes."""
+    """This is like a lost machine: no connection breaks, and no message comes."""
     first, second = start_two("train", *SMALL, "--config.steps=100000", f"--workdir={tmp_path}")
     try:
         wait_for_rows(1, tmp_path, first)
@@ -133,7 +133,7 @@ def test_a_process_that_falls_silent_ends_the_other(tmp_path):
         for process in (first, second):
             process.kill()
             process.communicate()
-    assert first.returncode == -signal.SIGABRT and "another task died" in error, error  # JAX's words
+    assert first.returncode == -signal.SIGABRT and "another task died" in error, error  # JAX's message
 
 
 def test_a_checkpoint_of_eight_devices_is_tested_alike_on_two_and_by_two_processes(on_eight, tmp_path):
@@ -150,7 +150,7 @@ def test_a_checkpoint_of_eight_devices_is_tested_alike_on_two_and_by_two_process
 
 
 def changed(workdir: Path, copy: Path, changes: dict) -> Path:
-    """A copy of a workdir whose config has these changes."""
+    """Copies a workdir and changes its config."""
     shutil.copytree(workdir, copy)
     config = read_config(copy).unlock()
     config.update_from_flattened_dict(changes)
@@ -160,11 +160,13 @@ def changed(workdir: Path, copy: Path, changes: dict) -> Path:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_sigterm_of_one_process_ends_the_testing_of_all(on_eight, tmp_path, count):
-    workdir = changed(on_eight, tmp_path / "run", {"data.test_size": 100000})  # longer than anybody waits
+    workdir = changed(on_eight, tmp_path / "run", {"data.test_size": 100000})  # too long to finish
     arguments = ("evaluate", f"--workdir={workdir}")
     processes = start_two(*arguments) if count == 2 else [start(*arguments, devices=8)]
     try:
-        assert "testing 100000 videos on 8 device(s)\n" in processes[0].stdout  # up to this line, which is the last
+        assert (
+            "testing 100000 videos on 8 device(s)\n" in processes[0].stdout
+        )  # reads up to this line, which is the last
         processes[-1].send_signal(signal.SIGTERM)
         output = [process.communicate(timeout=300) for process in processes]
     finally:
@@ -193,7 +195,7 @@ def test_testing_ends_where_its_input_hangs(on_eight, tmp_path):
 
 
 def workers_of(process: subprocess.Popen) -> list[int]:
-    """The processes that make its batches, by their ids."""
+    """Returns the ids of the processes that make the batches of a process."""
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
@@ -203,7 +205,7 @@ def workers_of(process: subprocess.Popen) -> list[int]:
     return found
 
 
-# Process 1 hangs in a system call in place of its fourth batch.
+# Process 1 hangs in a system call instead of making its fourth batch.
 STUCK = """
 import os, runpy, sys
 from nl_jax.data.loader import TrainBatches
@@ -220,7 +222,7 @@ runpy.run_module("experiments.train", run_name="__main__", alter_sys=True)
 
 @pytest.mark.parametrize("asked", [False, True], ids=["not asked to end", "asked to end"])
 def test_a_process_whose_input_is_stuck_is_named_by_the_other_and_both_end(asked, tmp_path):
-    """Both are alive and answer each other, so nothing else would ever end them."""
+    """Both processes are alive and answer each other, so only the watchdog can end them."""
     os.mkfifo(tmp_path / "pipe")
     limits = ("--config.input_warning=3", f"--config.input_timeout={0 if asked else 20}")
     arguments = (tmp_path / "pipe", *SMALL, *limits, f"--workdir={tmp_path / 'run'}")
@@ -256,14 +258,14 @@ def test_sigterm_saves_where_an_input_worker_is_stuck(tmp_path):
         assert workers
         for worker in workers:
             os.kill(worker, signal.SIGSTOP)
-        time.sleep(2)  # what was made before is used up
+        time.sleep(2)  # the batches that were made before are used up
         process.send_signal(signal.SIGTERM)
         code = process.wait(timeout=MINUTE)
     finally:
         for pid in (process.pid, *workers):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        output, error = process.communicate()  # the worker had these pipes, too
+        output, error = process.communicate()  # the worker also had these pipes
     assert code == 75, error
     (saved,) = (tmp_path / "checkpoints").iterdir()
     assert f"asked to end: saved at step {saved.name};" in output and len(losses(tmp_path)) == int(saved.name)

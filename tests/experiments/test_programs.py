@@ -1,4 +1,4 @@
-"""The programs as they are typed: in processes of their own, killed, resumed, given what they cannot use."""
+"""The programs as a user types them, in their own processes: killed, resumed, and with bad input."""
 
 import json
 import os
@@ -58,14 +58,14 @@ def run(name: str, *arguments, devices: int = 1) -> subprocess.CompletedProcess:
 
 
 def rows(workdir: Path) -> list[str]:
-    """metrics.csv without its columns of timing."""
+    """Returns the lines of metrics.csv without the timing columns."""
     lines = (workdir / "metrics.csv").read_text().splitlines()
     kept = [at for at, name in enumerate(lines[0].split(",")) if name not in timing("clip")]
     return [",".join(line.split(",")[at] for at in kept) for line in lines]
 
 
 def final_state(workdir: Path) -> dict[str, np.ndarray]:
-    """Every array of the newest checkpoint: parameters, statistics and those of the optimiser."""
+    """Returns every array of the newest checkpoint: parameters, statistics and optimiser state."""
     with ocp.CheckpointManager(workdir / "checkpoints", item_names=("model", "optimizer")) as manager:
         step = manager.latest_step()
         items = {name: ocp.args.StandardRestore() for name in ("model", "optimizer")}
@@ -86,7 +86,7 @@ def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path):
     for number in SIGNALS:
         least = (len(csv.read_text().splitlines()) if csv.exists() else 1) + moments.randint(1, 2)
         process = subprocess.Popen(killed, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
-        # At a random moment after some more rows, wherever a save may then be.
+        # Kills at a random moment after some more rows, possibly during a save.
         while process.poll() is None and not (csv.exists() and len(csv.read_text().splitlines()) > least):
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.1))
@@ -102,7 +102,7 @@ def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path / "killed"), final_state(tmp_path / "whole"))
 
     if len(SIGNALS) > 3:
-        return  # the rest is the same whatever the number of kills
+        return  # the rest does not depend on the number of kills
 
     drawn = run("attend", f"--workdir={tmp_path / 'whole'}", "--video=3", "--position=1,1,1")
     assert drawn.returncode == 0, drawn.stderr
@@ -111,7 +111,7 @@ def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path):
     nowhere = run("attend", f"--workdir={tmp_path / 'whole'}", "--position=1,7,1")
     assert nowhere.returncode == 2 and "position=(1, 7, 1) lies outside the (16, 3, 3)" in nowhere.stderr
 
-    # The same checkpoint on its own, on other devices, gives the same figure; its loss rows agree to 1e-5.
+    # The same checkpoint on other devices gives the same figure, and its losses agree to 1e-5.
     evaluated = run("evaluate", f"--workdir={tmp_path / 'whole'}", "--checkpoint=newest", devices=4)
     assert evaluated.returncode == 0, evaluated.stderr
     found = json.loads((tmp_path / "whole" / "evaluate" / "results.json").read_text())
@@ -124,7 +124,7 @@ def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path):
     losses = [[float(line.split(",")[2]) for line in rows(tmp_path / name)[1:]] for name in ("whole", "eight")]
     np.testing.assert_allclose(losses[1][:5], losses[0][:5], rtol=1e-5)
 
-    # A checkpoint that lost half of a file is named, and nothing else is tried.
+    # A checkpoint with half a file is named in the error, and no other checkpoint is tried.
     (manifest,) = (tmp_path / "whole" / "checkpoints" / "12" / "model").glob("manifest.ocdbt")
     manifest.write_bytes(manifest.read_bytes()[: manifest.stat().st_size // 2])
     damaged = run("evaluate", f"--workdir={tmp_path / 'whole'}")
@@ -153,7 +153,7 @@ def test_one_command_runs_the_whole_chain(tmp_path):
     assert "arrays taken over" in done.stdout
     assert (tmp_path / "run" / "start" / "results.json").exists()
     stage = json.loads((tmp_path / "run" / "start" / "config.json").read_text())
-    assert stage["batch_size"] == 128  # of its recipe; how it is carried out is that of the whole chain
+    assert stage["batch_size"] == 128  # from the stage's recipe; other fields are those of the whole chain
     assert [stage[name] for name in ("accumulate_steps", "eval_batch_size", "checkpoint_every")] == [2, 8, 2]
     assert (tmp_path / "run" / "results.json").exists()
 
@@ -172,7 +172,7 @@ def test_commands_of_the_readme_name_programs_and_configs_that_exist():
 
 
 def test_figures_of_the_quickstart_in_the_readme_are_those_that_the_run_prints_to_compare():
-    """One source, configs/quickstart.py, for both."""
+    """Both come from configs/quickstart.py."""
     text = (ROOT / "README.md").read_text()
     rows = re.findall(r"configs/quickstart\.py(?::(\w+))? --config\.seed=S --workdir=DIR` \| (.*?) \|", text)
     assert [row for row, _ in rows] == ["", "c2d"]
@@ -182,7 +182,7 @@ def test_figures_of_the_quickstart_in_the_readme_are_those_that_the_run_prints_t
 
 
 def test_a_folder_with_broken_files(tmp_path, video_folder_with_broken_files):
-    """Trains, names and counts what cannot be decoded, and counts it as wrong when testing."""
+    """A run names and counts videos that cannot be decoded, and counts them as wrong in testing."""
     folder, broken = video_folder_with_broken_files
     trained = run("train", *FOLDER, f"--config.data.train={folder}", f"--workdir={tmp_path / 'run'}")
     assert trained.returncode == 0, trained.stderr
@@ -212,7 +212,7 @@ def test_names_that_are_no_text(tmp_path, video_folder):
     os.rename(folder + b"/flower", folder + b"/fl\xe8che")
     Path(os.fsdecode(folder + b"/fl\xe8che/cass\xe9.mp4")).write_text("no video")
     arguments = [*FOLDER, f"--config.data.train={tmp_path / 'videos'}", f"--workdir={tmp_path / 'run'}"]
-    for _ in range(2):  # and read what the first has written
+    for _ in range(2):  # the second run reads the files of the first
         done = run("train", *arguments)
         assert done.returncode == 0, done.stderr
     assert r"cannot be decoded, counted as wrong: fl\udce8che/cass\udce9.mp4" in done.stdout
@@ -243,7 +243,7 @@ TRAIN = ["train", "--config=configs/quickstart.py", "--workdir=W"]
         (["train", "--config=configs/quickstart.py", "--workdir="], "--workdir is empty"),
         ([*TRAIN, "--config.model.nonlocal_blocks.res3=('a',)"], "after residual block 'a' of res3"),
         (["evaluate", "--workdir=/no/such"], "/no/such holds no config.json"),
-        ([*TRAIN, "--config.model.depth=34"], r"depth=34 has no effect where blocks_per_stage=\(1, 2\) says how many"),
+        ([*TRAIN, "--config.model.depth=34"], r"depth=34 has no effect because blocks_per_stage=\(1, 2\) sets the"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_exit_code_2(tmp_path, arguments, message):

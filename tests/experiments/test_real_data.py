@@ -1,4 +1,4 @@
-"""The block on real data: what is held out, what the networks have, and a run of a few steps."""
+"""The block on real data: the held-out examples, the networks' parameters, and a run of a few steps."""
 
 import gzip
 import importlib.util
@@ -21,7 +21,7 @@ def write_idx(path, values):
 
 @pytest.fixture
 def digits(tmp_path):
-    """A folder in the format of Fashion-MNIST, of scikit-learn's digits: 300 to train on, 100 to test on."""
+    """scikit-learn's digits in the format of Fashion-MNIST: 300 for training and 100 for testing."""
     found = load_digits()
     for part, chosen in (("train", slice(300)), ("t10k", slice(300, 400))):
         write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", found.images[chosen])
@@ -42,14 +42,14 @@ def test_the_official_test_part_of_the_images_is_held_out(digits):
     np.testing.assert_array_equal(images[..., 0], found.images[:400])
     np.testing.assert_array_equal(labels, found.target[:400])
     np.testing.assert_array_equal(folds, [-1] * 300 + [0] * 100)
-    with jax.numpy_dtype_promotion("standard"):  # Optax promotes
+    with jax.numpy_dtype_promotion("standard"):  # Optax promotes types
         held_out = [indices for _, indices, _ in real_data.right_by_fold("plain", (images, labels, folds), 1, 1)]
     np.testing.assert_array_equal(np.concatenate(held_out), np.arange(300, 400))
 
 
 def test_a_few_steps_learn_images(digits, capsys, monkeypatch):
     monkeypatch.setattr(real_data, "NETWORKS", ("plain", "non_local"))
-    monkeypatch.setattr(real_data, "EVALUATED", 64)  # in two parts that differ in size
+    monkeypatch.setattr(real_data, "EVALUATED", 64)  # two parts of different size
     with jax.numpy_dtype_promotion("standard"):
         real_data.main(["fashion", "--seeds=1", "--steps=40", f"--data_dir={digits}", f"--out={digits}"])
     found = json.loads((digits / "real_data_fashion.json").read_text())
@@ -79,9 +79,9 @@ def test_a_damaged_file_is_named(digits):
     labels = digits / "t10k-labels-idx1-ubyte.gz"
     whole = labels.read_bytes()
     for content, message in (
-        (whole[:-20], "no whole gzip file"),
-        (b"labels", "no whole gzip file"),
-        (whole[:20] + bytes(8) + whole[28:], "no whole gzip file"),
+        (whole[:-20], "not a complete gzip file"),
+        (b"labels", "not a complete gzip file"),
+        (whole[:20] + bytes(8) + whole[28:], "not a complete gzip file"),
         (gzip.compress(gzip.decompress(whole)[:-3]), r"holds 97 bytes, and 100 by its header"),
         (gzip.compress(b"\0\0\x0d\x01" + bytes(8)), "begins with 00000d01, valid is 00000801"),
     ):

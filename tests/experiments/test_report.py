@@ -1,4 +1,4 @@
-"""The report on made-up runs, whose curves and mistakes are known, as a page and as a browser shows it."""
+"""The report on invented runs with known curves and mistakes, as a page and in a browser."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ def loss(step: int) -> float:
 
 
 def make_run(path, *, mistakes: dict[int, int], rate: float):
-    """A workdir of the quickstart; `mistakes` says how many videos of a class are taken for the next one."""
+    """Makes a workdir of the quickstart. `mistakes` is {class: number of videos taken for the next class}."""
     config = quickstart.get_config().unlock()
     config.data.test_size = VIDEOS
     config.optimizer.learning_rate = rate
@@ -116,7 +116,7 @@ def test_videos_with_several_labels_have_an_average_precision(runs, tmp_path):
     assert by_class.measure == "average precision" and by_class.confusion is None
     (hardest,) = by_class.hardest(1, 1)
     assert hardest.figure == by_class.figures[int(hardest.name)] == by_class.figures.min() < 1
-    assert "where it scores lowest" in render(found, "several")
+    assert "videos with the lowest score" in render(found, "several")
 
 
 def test_the_misses_and_the_false_alarms_of_a_detector(tmp_path):
@@ -127,7 +127,7 @@ def test_the_misses_and_the_false_alarms_of_a_detector(tmp_path):
     of = {number: [one for one in truth["annotations"] if one["image_id"] == number] for number in range(3)}
     sure = [{name: one[name] for name in ("image_id", "category_id", "bbox")} | {"score": 0.9} for one in of[0] + of[1]]
     wrong = of[1][0]["category_id"] % 4 + 1
-    sure[len(of[0])] |= {"category_id": wrong, "score": 0.95}  # one has another name; those of image 2 are not found
+    sure[len(of[0])] |= {"category_id": wrong, "score": 0.95}  # one has the wrong class; those of image 2 are not found
     nowhere = sure[0] | {"bbox": [88.0, 40.0, 12.0, 12.0], "score": 0.7}
     twice = sure[1] | {"score": 0.6}
     (path := tmp_path / "run").mkdir()
@@ -139,7 +139,7 @@ def test_the_misses_and_the_false_alarms_of_a_detector(tmp_path):
     workdir.write_json(path / "results.json", {"box_ap": 0.4, "box_ap_small": 0.375} | facts)
     (run,) = read_runs([str(path)])
     found = Objects(run, show=20)
-    assert [name for name, _ in found.by_class] == ["blue", "red", "yellow", "green"]  # the lowest first, none last
+    assert [name for name, _ in found.by_class] == ["blue", "red", "yellow", "green"]  # the lowest AP first, no AP last
     assert found.by_size[0][1] == [0.375, None] and not found.reason
     names = dict(enumerate(dataset.classes, 1))
     right = names[of[1][0]["category_id"]]
@@ -149,8 +149,8 @@ def test_the_misses_and_the_false_alarms_of_a_detector(tmp_path):
         + [f"{right}, not found; taken for {names[wrong]} (95.0%)"]
     )
     assert [(mistake.name, mistake.text) for mistake in found.false_alarms] == [
-        ("1", f"{names[wrong]} (95.0%), where {right} is: IoU 1.00"),
-        ("0", f"{names[sure[0]['category_id']]} (70.0%), where no object is"),
+        ("1", f"{names[wrong]} (95.0%), at an object of class {right}: IoU 1.00"),
+        ("0", f"{names[sure[0]['category_id']]} (70.0%), at a place without an object"),
         ("0", f"{names[sure[1]['category_id']]} (60.0%): IoU 1.00, found twice"),
     ]
     page = render([run], "detector", show=2)
@@ -158,7 +158,7 @@ def test_the_misses_and_the_false_alarms_of_a_detector(tmp_path):
     config.data.seed = 1
     workdir.write_json(path / "config.json", json.loads(config.to_json()))
     (other,) = read_runs([str(path)])
-    assert "no longer the images that were tested" in Objects(other, show=2).reason
+    assert "the images are not the tested images" in Objects(other, show=2).reason
 
 
 def test_differences_are_those_of_the_configs(runs):
@@ -182,7 +182,7 @@ def test_a_run_that_was_not_tested_and_one_whose_videos_are_gone(runs, tmp_path)
     results = json.loads((runs[0] / "results.json").read_text())
     (tmp_path / "moved" / "results.json").write_text(json.dumps(results | {"list": "another"}))
     moved = render(read_runs([str(tmp_path / "moved")]), "moved")
-    assert "no longer the videos that were tested" in moved and "data:image" not in moved
+    assert "the videos are not the tested videos" in moved and "data:image" not in moved
 
 
 def test_what_is_no_run_is_named(runs, tmp_path):
@@ -196,7 +196,7 @@ def test_what_is_no_run_is_named(runs, tmp_path):
         read_runs([str(tmp_path / "run")])
 
 
-# Written into a copy of the page: where its parts are on screen, and that the console is heard.
+# A script in a copy of the page. It measures the positions of the parts on the screen and reads the console.
 MEASURE = """<script>
 const box = e => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.width, r.height]; };
 const chart = document.querySelector('[data-chart="Loss in training"]');
@@ -236,7 +236,7 @@ def test_a_browser_shows_the_curve_and_the_confusion_where_they_must_be(runs, pa
     assert found["images"] and min(found["images"]) > 64
 
     def place(ticks, axis, value):
-        """The pixel of a value, from where two ticks are on screen."""
+        """Returns the pixel of a value, from the positions of two ticks on the screen."""
         (low, at_low), (high, at_high) = ((float(text.replace(",", "")), box[axis]) for text, box in ticks)
         return at_low + (at_high - at_low) * (value - low) / (high - low)
 
@@ -244,7 +244,7 @@ def test_a_browser_shows_the_curve_and_the_confusion_where_they_must_be(runs, pa
     for step in (300, 1000, 1700):
         x = round(place([("0", found["x"]["0"]), ("2,000", found["x"]["2,000"])], 0, step))
         y = round(place([("0", found["y"]["0"]), ("2", found["y"]["2"])], 1, loss(step)))
-        # Both runs have this curve: the second lies over the first.
+        # Both runs have this curve, and the second line covers the first.
         near = pixels[y - 3 : y + 4, x - 3 : x + 4].reshape(-1, 3)
         far = pixels[y - 40 : y - 12, x + 2 : x + 8].reshape(-1, 3)
         line = line_colour(near, pixels[2, 2])
@@ -257,7 +257,7 @@ def test_a_browser_shows_the_curve_and_the_confusion_where_they_must_be(runs, pa
     side = width / len(confusion)
     depth = np.zeros(confusion.shape)
     for row, column in np.ndindex(confusion.shape):
-        # Beside the number in the middle of the cell.
+        # A point next to the number in the middle of the cell.
         y, x = round(top + (row + 0.15) * height / len(confusion)), round(left + (column + 0.15) * side)
         depth[row, column] = np.abs(pixels[y, x] - pixels[2, 2]).sum()
     shares = confusion / confusion.sum(axis=1, keepdims=True)
@@ -289,5 +289,5 @@ def test_long_names_of_classes_lie_within_the_drawing_of_the_confusion(runs, tmp
 
 
 def line_colour(near: np.ndarray, ground: np.ndarray) -> np.ndarray:
-    """Of some pixels the one that is least like the ground."""
+    """Returns the pixel that differs most from the background."""
     return near[np.abs(near - ground).sum(axis=1).argmax()]

@@ -1,4 +1,4 @@
-"""A detector in the one loop: what is special to it, and what must hold as for every other run."""
+"""A detector in the training loop: its own properties, and the properties of every run."""
 
 import json
 from functools import partial
@@ -61,7 +61,7 @@ def tiny(**changes):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The workdir and the results of a run that nothing interrupted."""
+    """The workdir and the results of a run without interruption."""
     directory = tmp_path_factory.mktemp("detection") / "whole"
     with jax.numpy_dtype_promotion("standard"):
         return directory, stages.train(tiny(), directory)
@@ -179,7 +179,7 @@ def test_a_detector_starts_from_one_of_other_classes_and_from_an_image_network(w
 
 @pytest.fixture
 def photographs(tmp_path):
-    """8 wide and 8 tall pictures with a bright square each, of which one file is no picture."""
+    """8 wide and 8 tall pictures with a bright square each. One of the files is not a picture."""
     rng = np.random.default_rng(0)
     listed, annotations = [], []
     for number in range(16):

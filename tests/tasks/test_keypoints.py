@@ -1,4 +1,4 @@
-"""A run with keypoints: its batches, figures, skeletons, and pictures of what the place of a keypoint looks at."""
+"""A run with keypoints: its batches, figures, skeletons, and pictures of the attention at a keypoint."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def one_device():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The workdir of a new network that was tested, and its results."""
+    """The workdir and the results of a new network that was tested."""
     directory = tmp_path_factory.mktemp("keypoints") / "run"
     task = task_of(tiny())
     dataset = task.open_split("test")

@@ -1,4 +1,4 @@
-"""The loop with a task that has no clip, no class to name and no batch norm: what it assumes of a task shows here."""
+"""The loop with a task without clips, class names and batch norm: it shows what the loop assumes about a task."""
 
 import json
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ SIDE = 4
 
 
 class Images(Dataset):
-    """Noise, and how bright it is."""
+    """Noise images and their brightness."""
 
     classes = ("brightness",)
     ignored = ()
@@ -187,7 +187,7 @@ def test_a_run_of_another_task_is_resumed_tested_and_read_back(config, tmp_path,
     }
     rows = read_metrics(tmp_path / "run" / "metrics.csv")
     assert float(rows[3]["train_loss"]) < float(rows[0]["train_loss"])
-    assert {row["train_bias"] for row in rows} == {"0.0"}  # which is frozen
+    assert {row["train_bias"] for row in rows} == {"0.0"}  # the bias is frozen
     assert [bool(row["validation_closeness"]) for row in rows] == [False, True, False, True]
     assert "images_per_second" in rows[0] and "train_hidden" in rows[0] and "train_top1" not in rows[0]
     assert json.loads((tmp_path / "run" / "train_list.json").read_text()) == {"images": 10, "list": "0123456789ab"}

@@ -39,7 +39,7 @@ def test_imported_weights_are_tested_and_exported(tmp_path, checkpoint, torch):
     assert json.loads((workdir / "classes.json").read_text()) == ["zero", "one", "two", "three", "four"]
 
     again = run("import_weights", *arguments)
-    assert again.returncode == 2 and "holds a run already" in again.stderr
+    assert again.returncode == 2 and "already holds a run" in again.stderr
 
     tested = run("evaluate", f"--workdir={workdir}")
     assert tested.returncode == 0, tested.stderr

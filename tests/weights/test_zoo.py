@@ -218,7 +218,7 @@ def test_a_file_of_a_detector_loads_by_the_name_alone(name, randomise, stand_in,
     if entry.source == "torchvision":
         weights.save(model, path)
         assert Detector.from_pretrained(name, path).classes == classes
-        with pytest.raises(InputError, match=r"Predictor\.from_pretrained takes it"):
+        with pytest.raises(InputError, match=r"load it with nl_jax\.Predictor\.from_pretrained"):
             monkeypatch.setattr(
                 "nl_jax.runs.detector.pretrained", lambda *_: types.SimpleNamespace(entry=zoo.find("i3d_r50_8x8"))
             )
@@ -271,8 +271,8 @@ def test_what_cannot_be_is_said(monkeypatch):
     with pytest.raises(InputError, match="no published network 'i3d_nln_r50'; choose i3d_nln_r50_8x8"):
         nl_jax.from_pretrained("i3d_nln_r50")
     for name, message in (
-        ("detectron2_mask_rcnn_r50_fpn_3x", "Detector.from_pretrained takes it"),
-        ("release_imagenet_r50", "has no classifier: it is there to start training from"),
+        ("detectron2_mask_rcnn_r50_fpn_3x", "load it with nl_jax.runs.detector.Detector.from_pretrained"),
+        ("release_imagenet_r50", "has no classifier: it is only a start for training"),
     ):
         found = types.SimpleNamespace(entry=zoo.find(name), classes=class_names(zoo.find(name).classes))
         monkeypatch.setattr("nl_jax.runs.predictor.pretrained", lambda *_, found=found: found)

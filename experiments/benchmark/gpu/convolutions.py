@@ -1,4 +1,4 @@
-"""Convolutions as they are folded to two axes, against the same ones over three and PyTorch's; gradients of kernels."""
+"""Compares convolutions folded to two axes with convolutions over three axes and with PyTorch's, with gradients."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from experiments.benchmark.gpu import theirs
 from experiments.benchmark.gpu.record import Record, alternate
 from nl_jax.ops.conv import conv3d
 
-# Clips, frames, side, channels in and out, kernel, strides, padding: those of I3D R50 at 32 frames.
+# (Clips, frames, side, input channels), output channels, kernel, strides and padding, as in I3D R50 with 32 frames.
 CASES = {
     "3x3x3 in res2": ((8, 32, 56, 64), 64, (3, 3, 3), (1, 1, 1), (1, 1, 1)),
     "3x3x3 in res4": ((8, 16, 14, 256), 256, (3, 3, 3), (1, 1, 1), (1, 1, 1)),
@@ -25,7 +25,7 @@ CASES = {
 
 
 def measure(record: Record, small: bool) -> None:
-    """Forward and backward in bfloat16: ours, `lax.conv_general_dilated` over three axes, PyTorch's conv3d."""
+    """Times forward and backward in bfloat16: ours, `lax.conv_general_dilated` over three axes, PyTorch's conv3d."""
     theirs.prepare(small)
     rng = np.random.default_rng(0)
     for name, ((b, t, side, i), o, kernel, strides, padding) in CASES.items():

@@ -1,4 +1,7 @@
-"""Every form of every operation, value and gradient, against float64 in NumPy (convolutions: PyTorch's on the CPU)."""
+"""Checks values and gradients of every form of every operation against float64 in NumPy.
+
+Convolutions are checked against PyTorch's on the CPU.
+"""
 
 import re
 from collections.abc import Callable
@@ -17,13 +20,13 @@ from nl_jax.ops.conv import conv3d
 from nl_jax.ops.hinge import hinge
 from nl_jax.ops.relu import relu
 
-# Relative error of a whole array, by the type and the precision of its products. TF32 and bfloat16 round the factors of
-# a product to 10 and to 7 bits; the scores of a softmax pass that on to its exponent.
+# Maximum relative error of a whole array, by the type and the precision of its products. TF32 rounds the factors of a
+# product to 10 bits, and bfloat16 to 7 bits. In a softmax these errors are in the exponent.
 TOLERANCE = {("float32", "highest"): 2e-5, ("float32", None): 4e-3, ("bfloat16", None): 3e-2, ("float16", None): 4e-3}
 
 
 class Case(NamedTuple):
-    """One form: `function` of arrays, and what it must be in float64: `reference(*arrays, dy)` -> (y, *gradients)."""
+    """One form: a `function` of arrays, and its `reference(*arrays, dy)` -> (y, *gradients) in float64."""
 
     name: str
     function: Callable
@@ -34,6 +37,7 @@ class Case(NamedTuple):
 
 
 def check(record: Record, small: bool, only: str = "") -> None:
+    """Compiles every form and records its relative errors. `only` is a pattern of the names of forms."""
     cases = [case for case in _operations(small) + _convolutions(small) if re.search(only, case.name)]
     rng = np.random.default_rng(1)
     programs = []
@@ -41,13 +45,15 @@ def check(record: Record, small: bool, only: str = "") -> None:
         arrays = [jnp.asarray(x, case.dtype) for x in case.arrays]
         dy = jnp.asarray(rng.normal(size=jax.eval_shape(case.function, *arrays).shape), case.dtype)
         programs.append((case, arrays, dy))
-    with ThreadPoolExecutor(2 if small else 4) as pool:  # nothing is timed here, so compilations may go side by side
+    with ThreadPoolExecutor(
+        2 if small else 4
+    ) as pool:  # nothing is timed here, so several programs may compile at once
         compiled = [pool.submit(_compile, *program) for program in programs]
         for (case, arrays, dy), future in zip(programs, compiled, strict=True):
             what = f"{case.name}, {case.dtype}{', float32 products' if case.precision else ''}"
             with record.attempt(what):
                 found = future.result()(dy, *arrays)
-                # The reference is given the rounded inputs: what is measured is the arithmetic.
+                # The reference gets the rounded inputs, so that only errors of the arithmetic are measured.
                 expected = case.reference(*(np.asarray(x, np.float64) for x in arrays), np.asarray(dy, np.float64))
                 names = ("y", *(f"gradient {i}" for i in range(len(arrays))))
                 errors = {n: _error(f, e) for n, f, e in zip(names, found, expected, strict=True)}
@@ -68,7 +74,7 @@ def _error(found, expected):
 
 
 def gaussian_reference(theta, phi, g, dy, scale=1.0, valid=None):
-    """y and the gradients of theta, phi and g, from the derivative of the softmax written out."""
+    """Returns y and the gradients of theta, phi and g, from the derivative of the softmax."""
     scores = scale * theta @ phi.swapaxes(1, 2)
     if valid is not None:
         scores = np.where(valid[:, None], scores, -np.inf)
@@ -80,12 +86,14 @@ def gaussian_reference(theta, phi, g, dy, scale=1.0, valid=None):
 
 
 def dot_product_reference(theta, phi, g, dy):
+    """Returns y and the gradients of theta, phi and g for the dot product."""
     rows = theta @ phi.swapaxes(1, 2) / phi.shape[1]
     drows = dy @ g.swapaxes(1, 2) / phi.shape[1]
     return rows @ g, drows @ phi, drows.swapaxes(1, 2) @ theta, rows.swapaxes(1, 2) @ dy
 
 
 def concatenation_reference(a, p, g, dy, valid=None):
+    """Returns y and the gradients of a, p and g for the concatenation; `valid` (b,m) masks keys."""
     counted = np.ones(p.shape, bool) if valid is None else valid
     count = counted.sum(1)[:, None, None]
     sums = a[:, :, None] + p[:, None]
@@ -127,7 +135,7 @@ def _operations(small: bool) -> list[Case]:
             gaussian("cudnn", d, d, dtype, None, masked)
         gaussian("cudnn", 256, 256, "bfloat16", None, masked=True)
         gaussian("mixed", 256, 256, "bfloat16", None)
-        for sizes in ((n, m - 1), (n + 1, m), (n + 1, m - 1)):  # JAX has conditions on what is odd
+        for sizes in ((n, m - 1), (n + 1, m), (n + 1, m - 1)):  # JAX has conditions on odd sizes
             gaussian("cudnn", 256, 256, "bfloat16", None, sizes=sizes)
     for dtype, precision in kinds:
         cases.append(
@@ -152,7 +160,7 @@ def _masked_hinge(form, valid, *arrays):
     return hinge(*arrays, form, jnp.asarray(valid))
 
 
-# Kernel, strides and padding of the convolutions there are.
+# Kernel, strides and padding of every convolution of the networks.
 KERNELS = {
     "conv 1x1x1": ((1, 1, 1), (1, 1, 1), (0, 0, 0)),
     "conv 1x1x1, stride 2": ((1, 1, 1), (1, 2, 2), (0, 0, 0)),
@@ -184,6 +192,7 @@ def _convolutions(small: bool) -> list[Case]:
 
 
 def convolution_reference(x, kernel, dy, strides, padding):
+    """Returns y and the gradients of x and the kernel, from PyTorch's convolution on the CPU."""
     import torch
 
     x, kernel, dy = (torch.tensor(np.ascontiguousarray(a)) for a in (x, kernel, dy))

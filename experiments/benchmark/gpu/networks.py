@@ -1,4 +1,4 @@
-"""I3D-NL R50 with five blocks, forward pass and training step, against the PyTorch peer in turns."""
+"""Compares I3D-NL R50 with five blocks with the PyTorch peer: forward pass and training step, in turns."""
 
 import jax
 import jax.numpy as jnp
@@ -11,26 +11,29 @@ from nl_jax.models.summary import summarize
 from nl_jax.ops import devices
 
 BLOCKS = {"res3": (1, 3), "res4": (1, 3, 5)}
-# Frames in a batch, and half of them where a network and its peer would not fit in the memory of the GPU together.
+# Frames in a batch. It is half of this if a network and its peer together would not fit in the memory of the GPU.
 FRAMES_IN_BATCH = 1024
-LARGE_MEMORY = 100e9  # bytes that JAX may take
-FRAMES = (8, 32)  # of a clip
-# The order of what is measured: training in bfloat16 is what matters most.
+LARGE_MEMORY = 100e9  # minimum bytes for JAX with which the two fit
+FRAMES = (8, 32)  # frames of a clip
+# The order of the measurements. Training in bfloat16 is the most important.
 ORDER = [
     (dtype, train) for dtype, train in (("bfloat16", True), ("bfloat16", False), ("float32", True), ("float32", False))
 ]
-COMPILE_SECONDS = 100  # that torch.compile is given for one network
-EAGER_SECONDS = 200  # that must be left for PyTorch without its compiler
+COMPILE_SECONDS = 100  # maximum time of torch.compile for one network
+EAGER_SECONDS = 200  # PyTorch without its compiler is measured only if this time is left
 
 
 def clips_in_batch(memory: dict[str, int] | None) -> dict[int, int]:
-    """Frames of a clip to clips, for what JAX says of the memory of a device."""
+    """Returns {frames of a clip: clips in a batch} for the memory statistics of a device."""
     large = memory is not None and memory["bytes_limit"] >= LARGE_MEMORY
     return {frames: FRAMES_IN_BATCH // frames // (1 if large else 2) for frames in FRAMES}
 
 
 class Networks:
-    """The compiled programs, kept from the smoke test for the measurement. `products` are the chip's own FLOP/s."""
+    """The compiled programs, which the smoke test and the measurement share.
+
+    `products` holds the FLOP/s of matrix products on the chip, by type.
+    """
 
     def __init__(self, record: Record, small: bool, products: dict[str, float]):
         self.record, self.small, self.products = record, small, products
@@ -41,9 +44,10 @@ class Networks:
         self._programs = {}
 
     def smoke(self) -> None:
-        """One step in bfloat16 at 8 frames: compiled, run, finite. It is kept for the measurement.
+        """Compiles and runs one step in bfloat16 with 8 frames, and checks that its loss is finite.
 
-        Where it fails with cuDNN's attention, it and all that follows is done without.
+        The program is kept for the measurement. If the step fails with cuDNN's attention, this step and all later ones
+        run without cuDNN's attention.
         """
         what = "one training step in bfloat16, 8 frames"
         try:
@@ -64,6 +68,7 @@ class Networks:
         self.record.add(text, what=what, ok=ok, loss=float(loss), **fields)
 
     def measure(self) -> None:
+        """Times every network and records it, with PyTorch's time over ours."""
         theirs.prepare(self.small)
         for dtype, train in ORDER:
             for frames in self.batch:
@@ -73,7 +78,7 @@ class Networks:
                     continue
                 with self.record.attempt(what):
                     self._compare(what, frames, dtype, train)
-                self._programs.pop((frames, dtype, train), None)  # with the memory of its state
+                self._programs.pop((frames, dtype, train), None)  # frees the memory of its state
                 theirs.free()
 
     def _compare(self, what, frames, dtype, train):
@@ -98,7 +103,7 @@ class Networks:
             try:
                 with theirs.within(min(COMPILE_SECONDS, self.record.left() - 10)):
                     call = theirs.network(video, label, dtype, train, wrap, **network)
-                    call()  # cuDNN's search, and the compiler
+                    call()  # cuDNN's search, and compilation
                     memory[name] = theirs.peak_bytes(call)
                     programs[name] = theirs.looped(call)
             except Exception as error:
@@ -119,20 +124,20 @@ class Networks:
         return rng.normal(size=shape).astype(np.float32), rng.integers(0, 400, shape[0]).astype(np.int32)
 
     def profile(self) -> None:
-        """The kernels of a training step in bfloat16 at 8 frames."""
+        """Profiles the kernels of a training step in bfloat16 with 8 frames."""
         run, _ = self._ours(8, "bfloat16", True)
         _, _, step = self._programs[8, "bfloat16", True]
         profiling.profile(self.record, f"training step of {self.batch[8]} clips", run, step.as_text())
 
     def _compile(self, frames, dtype, train):
-        """A function of how often to run, which returns the last loss; and what is known of the program."""
+        """Compiles a program and keeps three things: a function run(count) -> last loss, its facts, the program."""
         config = ResNetConfig(
             blocks_per_stage=self.stages,
             width=self.width,
             inflate="3x1x1",
             geometry="slowfast",
             nonlocal_blocks=self.blocks,
-            group_size=max(self.batch.values()),  # statistics over the batch, as PyTorch has them
+            group_size=max(self.batch.values()),  # batch norm statistics over the batch, as in PyTorch
             dtype=dtype,
         )
         graphdef, params, batch_stats = ours.arrays(config)
@@ -167,7 +172,7 @@ class Networks:
         self._programs[frames, dtype, train] = run, fields, step
 
     def _ours(self, frames, dtype, train):
-        """What `_compile` made, kept until it has been measured."""
+        """Returns run and facts of `_compile`, which are kept until the program has been measured."""
         if (frames, dtype, train) not in self._programs:
             self._compile(frames, dtype, train)
         return self._programs[frames, dtype, train][:2]

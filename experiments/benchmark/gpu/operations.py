@@ -1,4 +1,4 @@
-"""The operations alone, against PyTorch in turns, and the memory that they take at 128 frames."""
+"""Compares the operations alone with PyTorch, in turns, and measures their memory with 128 frames."""
 
 import re
 from functools import partial
@@ -16,7 +16,7 @@ from nl_jax.ops import chunks, devices, nonlocal_op
 from nl_jax.ops.attention import attention, attention_form
 from nl_jax.ops.hinge import hinge, hinge_form
 
-# Batch, queries, keys and channels of a block in PySlowFast's geometry: res3 and res4 of 32 frames, res3 of 8.
+# Batch, queries, keys and channels of a block in PySlowFast's geometry.
 SIZES = {
     "res3 of 32 frames": (8, 12544, 3136, 256),
     "res4 of 32 frames": (8, 3136, 784, 512),
@@ -28,7 +28,7 @@ BOTH = "forward+backward"
 
 
 def forms(function: str, shapes: list[tuple[int, ...]], dtype: str) -> dict[str, object]:
-    """Every form of ours by name; the first is the one that is chosen."""
+    """Returns every form of ours by name. The first is the form that nl_jax chooses."""
     if function == "dot_product":
         return {"ours": nonlocal_op.dot_product}
     (_, n, *_), (_, m, *_), (_, _, d) = shapes
@@ -42,12 +42,12 @@ def forms(function: str, shapes: list[tuple[int, ...]], dtype: str) -> dict[str,
 
 
 def measure(record: Record, small: bool, only: str = "") -> None:
-    """Times of every form and of PyTorch's, eager and compiled: the ratio is the better of them over ours."""
+    """Times every form, and PyTorch's eager and compiled. The ratio is the faster of PyTorch's two over ours."""
     _measure(record, small, only, [("bfloat16", BOTH)])
 
 
 def measure_further(record: Record, small: bool, only: str = "") -> None:
-    """The same of the forward pass, and in float32."""
+    """Times the same for the forward pass in bfloat16, and for forward and backward in float32."""
     _measure(record, small, only, [("bfloat16", "forward"), ("float32", BOTH)])
 
 
@@ -67,7 +67,10 @@ def _measure(record, small, only, cases):
 
 
 def memory(record: Record, small: bool) -> None:
-    """Bytes of forward and backward next to the arguments, ours as compiled and PyTorch's as its allocator counts."""
+    """Records the bytes of forward and backward without the arguments.
+
+    The bytes of ours are those of the compiled program. The bytes of PyTorch are those of its allocator.
+    """
     theirs.prepare(small)
     for size, (b, n, m, d) in (SMALL if small else LONG).items():
         for function in op.FUNCTIONS:
@@ -78,9 +81,9 @@ def memory(record: Record, small: bool) -> None:
                 with record.attempt(f"{function} {name}"):
                     step = op.jax_program(form, BOTH)
                     ours[name] = compiled_bytes(step, *arrays)
-                    jax.block_until_ready(step(*arrays))  # it runs, too
+                    jax.block_until_ready(step(*arrays))  # checks that it also runs
             peers = {"torch": op.torch_program(function, tensors, BOTH)}
-            if function == "gaussian":  # through the matrix, as the published networks have it
+            if function == "gaussian":  # through the n x m matrix, as in the published networks
                 peers["torch einsum"] = partial(_gaussian_by_einsum, tensors)
             found = {}
             for name, call in peers.items():
@@ -92,7 +95,7 @@ def memory(record: Record, small: bool) -> None:
 
 
 def chunk_sizes(record: Record, small: bool) -> None:
-    """Which `MAX_PAIRS_ON_GPUS` is fast: forward and backward by chunks, in turns."""
+    """Times several values of `MAX_PAIRS_ON_GPUS`: forward and backward by chunks, in turns."""
     sizes = [10, 12] if small else [20, 22, 23, 24, 25, 26]
     before = chunks.MAX_PAIRS_ON_GPUS
     for function, form, d in (("gaussian", "chunked", 512), ("concatenation", "blockwise", 256)):
@@ -141,7 +144,7 @@ def _time(record, what, function, direction, shapes, dtype):
             programs[name](1)
     eager = op.torch_program(function, tensors, direction)
     peers = {"torch": lambda: eager}
-    if function != "gaussian":  # whose kernel is fused already
+    if function != "gaussian":  # the kernel of the Gaussian is already fused
         peers["torch compiled"] = lambda: op.torch_program(function, tensors, direction, theirs.compiled)
     for name, make in peers.items():
         try:

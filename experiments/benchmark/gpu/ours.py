@@ -1,4 +1,4 @@
-"""Our networks as programs to time: parameters made on the host, a training step in a few lines of Optax."""
+"""Our networks as programs to time, with parameters made on the host and a short training step with Optax."""
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,15 @@ from nl_jax.models import ResNetConfig, VideoResNet, flat
 
 
 def sgd(rate: float = 0.01) -> optax.GradientTransformation:
-    """The paper's, at one learning rate."""
+    """Returns the optimiser of the paper with a constant learning rate."""
     return optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(rate, momentum=0.9, nesterov=True))
 
 
 def arrays(config: ResNetConfig, seed: int = 0):
-    """Structure, parameters and statistics of a network with weights as He et al. start them and no scale of zero.
+    """Returns the graphdef, parameters and batch norm statistics of a network.
 
-    Made by NumPy: to compile every initialiser for a GPU takes longer than to train for a minute.
+    The weights have the initialisation of He et al., and no scale is zero. NumPy makes them, because compiling every
+    initialiser for a GPU takes more than a minute.
     """
     graphdef, params, batch_stats = flat.abstract(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
     rng = np.random.default_rng(seed)
@@ -33,7 +34,10 @@ def arrays(config: ResNetConfig, seed: int = 0):
 
 
 def training_step(graphdef, optimizer: optax.GradientTransformation):
-    """(state, video, label, key) -> (state, loss) with state (params, batch_stats, optimizer's), which is donated."""
+    """Returns a function (state, video, label, key) -> (state, loss).
+
+    The state is (params, batch_stats, optimiser state), and it is donated.
+    """
 
     def step(state, video, label, key):
         params, batch_stats, opt_state = state
@@ -53,7 +57,7 @@ def training_step(graphdef, optimizer: optax.GradientTransformation):
 
 
 def forward_pass(graphdef):
-    """(params, batch_stats, video) -> probabilities, with running statistics."""
+    """Returns a function (params, batch_stats, video) -> probabilities. It uses running statistics."""
 
     def forward(params, batch_stats, video):
         model = flat.merge(graphdef, params, batch_stats)

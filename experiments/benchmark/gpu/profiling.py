@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: the kernels of a few steps with their time, and the compiled program."""
+"""Profiles a training step: the kernels of a few steps with their time, and the compiled program."""
 
 import collections
 import gzip
@@ -10,14 +10,18 @@ import jax
 from experiments.benchmark.gpu.record import Record
 
 STEPS = 3
-SHOWN = 40  # kernels
+SHOWN = 40  # number of kernels in the text
 
 
 def profile(record: Record, what: str, run, program: str | None = None) -> None:
-    """Traces STEPS steps of `run`, and lists the kernels by what they take in one.
+    """Traces STEPS steps of `run`, and lists the kernels by their time in one step.
 
-    `program` is the optimised HLO of the step, in which a kernel's instruction is found; it is written next to the
-    results, as is every kernel's time.
+    Args:
+      record: where the results are written.
+      what: name of the program.
+      run: a function of the number of steps to run.
+      program: the optimised HLO of the step, which holds the instruction of every kernel. It is written next to the
+        results.
     """
     slug = what.replace(" ", "_").replace(",", "")
     if program:
@@ -43,7 +47,7 @@ def profile(record: Record, what: str, run, program: str | None = None) -> None:
 
 
 def _kernels(data) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Nanoseconds of every run by instruction, and the kernels' names."""
+    """Returns the nanoseconds of every run of an instruction, and the names of the kernels."""
     planes = [plane for plane in data.planes if plane.name.startswith("/device:")] or list(data.planes)
     lines = [line for plane in planes for line in plane.lines]
     lines = [line for line in lines if line.name.startswith("Stream")] or lines

@@ -1,4 +1,4 @@
-"""What is found, written as it is found: a run that is ended keeps its results."""
+"""Records results and writes each one at once, so that a run that is stopped keeps its results."""
 
 import json
 import statistics
@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 class Record:
-    """gpu.jsonl, one result a line, and gpu.txt, the same in words, in the folder `out`.
+    """Writes gpu.jsonl, with one result a line, and gpu.txt, with the same results in words.
 
     Args:
-      out: is made where it does not exist.
-      seconds: that the whole run may take.
+      out: folder of the files, which is made if it does not exist.
+      seconds: maximum time of the whole run.
     """
 
     def __init__(self, out: Path, seconds: float):
@@ -26,36 +26,36 @@ class Record:
             (out / name).write_text("")
 
     def left(self) -> float:
-        """Seconds that the section may still take."""
+        """Returns the seconds that are left for the section."""
         return min(self._end, self._section_end) - time.monotonic()
 
     def note(self, text: str) -> None:
-        """A line of gpu.txt, and of the output."""
+        """Writes a line to gpu.txt and to the output."""
         line = f"[{time.monotonic() - self._start:5.0f} s] {text}"
         print(line, flush=True)
         with (self.out / "gpu.txt").open("a") as file:
             file.write(line + "\n")
 
     def add(self, text: str, **fields) -> None:
-        """One result: `text` says it in words, `fields` are its line of gpu.jsonl."""
+        """Writes one result: `text` to gpu.txt, and `fields` as a line of gpu.jsonl."""
         row = {"section": self._section, "at": round(time.monotonic() - self._start, 1), **fields}
         with (self.out / "gpu.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         self.note(text)
 
     def check(self, what: str, errors: dict[str, float], tolerance: float) -> None:
-        """Relative errors that must not pass the tolerance."""
-        ok = all(error <= tolerance for error in errors.values())  # not where one is no number
+        """Writes whether all relative errors are at most the tolerance."""
+        ok = all(error <= tolerance for error in errors.values())  # an error of nan is not ok
         self.failures += not ok
         found = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
         self.add(f"{'ok  ' if ok else 'FAIL'} {what}: {found} (at most {tolerance:g})", what=what, errors=errors, ok=ok)
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """Whatever goes wrong within is told, and the run goes on with the next."""
+        """Writes any exception inside the context as a failure, and lets the run continue."""
         try:
             yield
-        except Exception as error:  # a compiler's, a kernel's, a peer's
+        except Exception as error:  # of a compiler, a kernel or a peer
             self.failures += 1
             first = str(error).strip().splitlines()[:1]
             self.add(f"FAIL {what}: {type(error).__name__}: {' '.join(first)[:300]}", what=what, ok=False)
@@ -63,7 +63,7 @@ class Record:
                 file.write(traceback.format_exc()[-4000:])
 
     def section(self, name: str, run: Callable[[], None], seconds: float, least: float) -> None:
-        """Runs a section for about so many seconds, or says that too little time is left for it."""
+        """Runs a section for about `seconds`. Skips it with a note if less than `least` seconds are left."""
         left = self._end - time.monotonic()
         if left < least:
             self.note(f"-- {name}: skipped, {left:.0f} s are left and it needs {least:.0f}")
@@ -76,9 +76,10 @@ class Record:
 
 
 def alternate(programs: dict[str, Callable[[int], None]], rounds: int, seconds: float = 0.05) -> dict[str, float]:
-    """Median seconds of one call. Each program is given how often to call; all are warm, and take turns.
+    """Returns the median seconds of one call of each program. The programs take turns, after a first call.
 
-    A turn calls often enough to last about `seconds`, so that the wait at its end costs little.
+    A program is a function of the number of calls. A turn makes so many calls that it lasts about `seconds`, so that
+    the wait at its end takes a small part of the time.
     """
     counts = {}
     for name, run in programs.items():

@@ -17,7 +17,7 @@ from experiments.benchmark.gpu.networks import Networks
 from experiments.benchmark.gpu.record import Record, alternate
 from nl_jax.ops import devices
 
-# Of a section: seconds that it may take, and the fewest with which it is begun.
+# For each section: its maximum seconds, and the minimum seconds that must be left to start it.
 LIMITS = {
     **{"machine": (40, 5), "forms": (90, 20), "steps": (90, 30), "smoke": (120, 30), "operations": (60, 20)},
     **{"networks": (330, 50), "further_operations": (80, 20), "memory": (60, 15), "convolutions": (60, 15)},
@@ -26,8 +26,8 @@ LIMITS = {
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Runs the sections that are asked for; ends with code 1 where one of their checks failed."""
-    if not jax.config.jax_compilation_cache_dir:  # a second run on the same machine compiles nothing anew
+    """Runs the chosen sections. Exits with code 1 if a check failed."""
+    if not jax.config.jax_compilation_cache_dir:  # a second run on the same machine then compiles nothing
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "nl_jax" / "compiled"))
     record = Record(arguments.out, arguments.seconds)
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
         "chunks": partial(operations.chunk_sizes, record, small),
         "profile": networks.profile,
     }
-    asked = {"machine", *arguments.sections}  # whose products the others need
+    asked = {"machine", *arguments.sections}  # the other sections need the products of machine
     for name in ("machine", *(name for name in arguments.sections if name != "machine")):
         if name in asked:
             record.section(name, programs[name], *LIMITS[name])
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _machine(record: Record, small: bool, products: dict[str, float]) -> None:
-    """The chip, the versions, and what the chip's own matrix products and copies reach through JAX and PyTorch."""
+    """Records the chip, the versions, and the speed of matrix products and copies with JAX and PyTorch."""
     device, target = jax.devices()[0], devices.target()
     versions = {"jax": jax.__version__, "torch": torch.__version__, "cudnn of torch": torch.backends.cudnn.version()}
     versions |= {"python": platform.python_version(), "of JAX's platform": device.client.platform_version}

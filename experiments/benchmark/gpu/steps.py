@@ -1,4 +1,4 @@
-"""Five training steps of a small network, on the GPU and on this machine's CPU, from the same weights and clips."""
+"""Compares five training steps of a small network on the GPU and on the CPU, from the same weights and clips."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,13 @@ from experiments.benchmark.gpu import ours
 from experiments.benchmark.gpu.record import Record
 from nl_jax.models import ResNetConfig
 
-STEPS, RATE = 5, 2e-4  # at a higher rate rounding alone moves the fifth loss
-# Of the losses, relative to the first of them: by the type of the network and the precision of its products.
+STEPS, RATE = 5, 2e-4  # at a higher rate rounding errors alone change the fifth loss
+# Maximum errors of the losses over the first loss, by the type of the network and the precision of its products.
 TOLERANCE = {("float32", "highest"): 1e-3, ("float32", None): 1e-2, ("bfloat16", None): 5e-2}
 
 
 def check(record: Record, small: bool) -> None:
+    """Records the errors of the losses, and whether a second run gives the same bits."""
     gpu, cpu = jax.devices()[0], jax.devices("cpu")[0]
     expected, _ = _losses(cpu, "float32", "highest")
     record.note(f"losses on the CPU: {', '.join(f'{loss:.5f}' for loss in expected)}")
@@ -28,7 +29,7 @@ def check(record: Record, small: bool) -> None:
 
 
 def _losses(device, dtype, precision, runs=1):
-    """The losses of the first run, and the state that each run ends with."""
+    """Returns the losses of the first run, and the last state of each run."""
     config = ResNetConfig(
         blocks_per_stage=(1, 2),
         width=16,

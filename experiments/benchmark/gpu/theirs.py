@@ -1,4 +1,7 @@
-"""The PyTorch peer as it is run on GPUs: autocast, channels last, torch.compile, fused attention, cuDNN's benchmark."""
+"""Runs the PyTorch peer in its fast settings on GPUs.
+
+These are autocast, channels last, torch.compile, fused attention and cuDNN's benchmark.
+"""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -16,23 +19,23 @@ _compiler = "inductor"
 
 
 def prepare(small: bool) -> None:
-    """TF32 for float32 products and convolutions, cuDNN's fastest algorithms."""
+    """Sets TF32 for float32 products and convolutions, and cuDNN's fastest algorithms."""
     global _compiler
     _compiler = "eager" if small else "inductor"
-    if small:  # one thread, since several wait for each other where cores are shared, and no code is generated
+    if small:  # one thread, because several threads wait for each other on shared cores; and no generated code
         torch.set_num_threads(1)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
 
 
 def compiled(function: Callable) -> Callable:
-    """torch.compile's."""
+    """Returns the function, compiled by torch.compile."""
     torch.compiler.reset()
     return torch.compile(function, backend=_compiler)
 
 
 def looped(call: Callable[[], object]) -> Callable[[int], None]:
-    """So many calls, and the wait for them."""
+    """Returns a function of the number of calls, which makes the calls and waits for them."""
 
     def run(count: int) -> None:
         for _ in range(count):
@@ -44,7 +47,7 @@ def looped(call: Callable[[], object]) -> Callable[[int], None]:
 
 
 def peak_bytes(call: Callable[[], object]) -> int | None:
-    """The most that a call takes next to what is there before; None without a GPU."""
+    """Returns the maximum bytes that a call allocates; None without a GPU."""
     if DEVICE != "cuda":
         call()
         return None
@@ -58,17 +61,18 @@ def peak_bytes(call: Callable[[], object]) -> int | None:
 
 
 def free() -> None:
+    """Returns PyTorch's cached memory to the GPU."""
     if DEVICE == "cuda":
         torch.cuda.empty_cache()
 
 
 class PeerTimeout(Exception):
-    """The peer took longer than it was given."""
+    """The peer took longer than its time limit."""
 
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Raises PeerTimeout after so many seconds: torch.compile has no limit of its own."""
+    """Raises PeerTimeout inside the context after `seconds`, because torch.compile has no time limit."""
 
     def stop(*_):
         raise PeerTimeout(f"not done after {seconds:.0f} s")
@@ -83,9 +87,15 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def network(video: np.ndarray, label: np.ndarray, dtype: str, train: bool, wrap=lambda model: model, **options):
-    """A call that does one training step, or one forward pass, on videos (b,t,h,w,3).
+    """Returns a function that runs one training step, or one forward pass.
 
-    `wrap` may be `compiled`.
+    Args:
+      video: (b,t,h,w,3) float32.
+      label: (b,) class numbers.
+      dtype: bfloat16 or float32.
+      train: whether to run a training step.
+      wrap: a function of the model, such as `compiled`.
+      options: arguments of `I3D`.
     """
     model = I3D(fused=True, **options).to(DEVICE, memory_format=torch.channels_last_3d).train(train)
     video = torch.tensor(video).permute(0, 4, 1, 2, 3).to(DEVICE, memory_format=torch.channels_last_3d)

@@ -1,4 +1,4 @@
-"""Data sets in COCO's format: annotation files and images to padded batches for detection. Needs `pycocotools`."""
+"""Datasets in COCO's format: turns annotation files and images into padded examples. Needs `pycocotools`."""
 
 from nl_jax.errors import require
 

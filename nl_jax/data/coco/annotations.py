@@ -1,8 +1,8 @@
-"""Annotation files in COCO's format, read with every fault in them named and nothing lost without a word.
+"""Reads annotation files in COCO's format and reports every fault in them.
 
-The format: an object with the lists `images` (id, file_name, width, height), `annotations` (id, image_id, category_id,
-bbox, area, iscrowd, segmentation, keypoints) and `categories` (id, name, keypoints, skeleton; see
-`nl_jax.data.coco.keypoints`). https://cocodataset.org/#format-data
+The format is a JSON object with the lists `images` (id, file_name, width, height), `annotations` (id, image_id,
+category_id, bbox, area, iscrowd, segmentation, keypoints) and `categories` (id, name, keypoints, skeleton; see
+`nl_jax.data.coco.keypoints`). Source: https://cocodataset.org/#format-data
 """
 
 import json
@@ -25,17 +25,17 @@ LISTS = ("images", "annotations", "categories")
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One annotated object, or a crowd of them.
+    """One annotated object, or a crowd of objects.
 
     Attributes:
-        id: of the annotation in the file.
-        bbox: x, y, width and height in pixels of the original image, as the file has them.
-        label: index into the category names.
-        crowd: whether it stands for several objects that nobody told apart.
-        area: of the mask, in pixels, as the file has it.
-        segmentation: the mask as `nl_jax.data.coco.masks` has it; None where masks are not asked for.
-        keypoints: (k, 3) x, y, visibility as in the file, of the keypoints of all categories; 0 of those that its own
-            has not. None where keypoints are not asked for.
+        id: id of the annotation in the file.
+        bbox: x, y, width and height from the file, in pixels of the original image.
+        label: index of the category in the category names.
+        crowd: whether the annotation stands for several objects that are not separated.
+        area: area of the mask from the file, in pixels.
+        segmentation: the mask in a form of `nl_jax.data.coco.masks`; None if masks are not read.
+        keypoints: (k, 3) x, y and visibility from the file, for the k keypoints of all categories. Rows of keypoints
+            that the instance's category lacks are 0. None if keypoints are not read.
     """
 
     id: int
@@ -49,7 +49,7 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """One image of the list and what is annotated in it."""
+    """One image of the annotation file, with its size in pixels and its annotated instances."""
 
     id: int
     file_name: str
@@ -58,21 +58,21 @@ class Image:
     instances: list[Instance] = field(default_factory=list)
 
     def box(self, instance: Instance) -> np.ndarray:
-        """(4,) x0 y0 x1 y1 of an instance, cut at the image's border."""
+        """Returns the box x0 y0 x1 y1 (4,) of an instance in pixels, clipped to the image."""
         x, y, width, height = instance.bbox
         return np.clip([x, y, x + width, y + height], 0, [self.width, self.height] * 2).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """All that can be used of an annotation file.
+    """The usable entries of an annotation file.
 
     Attributes:
-        images: in the order of the file, also those without any instance.
-        names: of the categories, by label; labels follow the order of the ids.
-        category_ids: by label.
-        keypoints: of all categories; None where they are not asked for.
-        problems: all that is wrong with the file.
+        images: images in the order of the file. Images without an instance are included.
+        names: names of the categories, by label. Labels follow the order of the category ids.
+        category_ids: ids of the categories, by label.
+        keypoints: keypoints of all categories; None if keypoints are not read.
+        problems: all faults of the file.
     """
 
     images: list[Image]
@@ -83,20 +83,20 @@ class Annotations:
 
 
 def read_annotations(path: str | os.PathLike, *, masks: bool = True, keypoints: bool = False) -> Annotations:
-    """What can be used of an annotation file.
+    """Reads the usable entries of an annotation file.
 
-    An entry that cannot be used is left out and told in `problems`. An annotation counts as one of these when its
-    mask or its keypoints cannot be used and are asked for. A box that reaches out of its image by more than a pixel is
-    told.
+    An entry that cannot be used is left out and reported in `problems`. An annotation cannot be used if its mask or its
+    keypoints are required and are not valid. A box that extends more than one pixel out of its image is reported, and
+    kept.
 
     Args:
-        path: the file.
+        path: the annotation file.
         masks: whether every annotation must have a mask.
-        keypoints: whether every annotation must have the keypoints that its category names. One of a category that
-            names none has none.
+        keypoints: whether every annotation must have the keypoints that its category names. An annotation of a category
+            without keypoints needs none.
 
     Raises:
-        InputError: the file is none of this format, or no image of it is left.
+        InputError: the file does not have this format, or it has no usable image or category.
     """
     path = os.fspath(path)
     content = _load(path)
@@ -111,7 +111,7 @@ def read_annotations(path: str | os.PathLike, *, masks: bool = True, keypoints: 
 
 
 def told(problems: list[Problem]) -> str:
-    """One line on what is wrong: how many problems of each kind, and the first in full."""
+    """Returns one line with the number of problems of each kind and the first problem in full."""
     counts = ", ".join(f"{count} of kind {kind!r}" for kind, count in counted(problems).items())
     return f"{counts}; the first: {problems[0]}" if problems else "nothing is wrong"
 
@@ -125,7 +125,7 @@ def _load(path: str) -> dict:
     try:
         with open(path, encoding="utf-8-sig") as file:
             content = json.load(file)
-    except (ValueError, RecursionError) as error:  # of the text's form, and of its encoding
+    except (ValueError, RecursionError) as error:  # wrong form, wrong encoding, or too deeply nested
         raise InputError(f"{path}: not JSON ({error}), valid is {valid}") from error
     if isinstance(content, list) and content and isinstance(content[0], dict) and "score" in content[0]:
         raise InputError(f"{path}: found a list of results, which have a score, valid is {valid}")
@@ -139,7 +139,7 @@ def _load(path: str) -> dict:
 
 
 class _Reader:
-    """Reads list after list of one file; what was read before decides what is valid."""
+    """Reads the lists of one file in turn. Entries of earlier lists decide which later entries are valid."""
 
     def __init__(self, path: str, masks: bool, keypoints: bool):
         self._path, self._masks, self._keypoints = path, masks, keypoints
@@ -156,9 +156,7 @@ class _Reader:
             name = fields.text(record, "name")
             points = of_keypoints.category(record) if self._keypoints else Category()
             if any(name == other for other, _ in categories.values()):
-                self._tell(
-                    f"category {number}", "repeated id", f"the name {name!r} once more", "a name of its own", "kept"
-                )
+                self._tell(f"category {number}", "repeated id", f"the repeated name {name!r}", "a unique name", "kept")
                 name = f"{name} ({number})"
             categories[number] = name, points
 
@@ -180,7 +178,9 @@ class _Reader:
             name = fields.text(record, "file_name")
             image = Image(number, name, fields.integer(record, "width", 1), fields.integer(record, "height", 1))
             if (first := of_file.setdefault(name, number)) != number:
-                self._tell(f"image {number}", "repeated file", f"{name}, as image {first} has", "a file once", "kept")
+                self._tell(
+                    f"image {number}", "repeated file", f"{name}, also of image {first}", "each file once", "kept"
+                )
             self.images[number] = image
 
         self._read_all("image", entries, read)
@@ -221,7 +221,7 @@ class _Reader:
         if x1 <= x0 or y1 <= y0:
             raise Bad("box", found, valid)
         if max(x0 - x, y0 - y, x + width - x1, y + height - y1) > 1:
-            self._tell(where, "box outside", found, valid, "cut at the border for training")
+            self._tell(where, "box outside", found, valid, "clipped to the image for training")
 
     def _crowd(self, where: str, record: dict) -> bool:
         crowd = record.get("iscrowd")
@@ -236,13 +236,13 @@ class _Reader:
         if fields.is_number(area) and area > 0:
             return float(area)
         found = f"area {shown(area)}" if "area" in record else "no area"
-        self._tell(where, "area", found, "a number above 0", "that of the box is taken")
+        self._tell(where, "area", found, "a number above 0", "the area of the box is used")
         return float(bbox[2] * bbox[3])
 
     def _new_id(self, what: str, record: dict) -> int:
         number = fields.integer(record, "id")
         if number in self._taken[what]:
-            raise Bad("repeated id", f"id {number} once more", "an id of its own")
+            raise Bad("repeated id", f"the repeated id {number}", "a unique id")
         self._taken[what].add(number)
         return number
 

@@ -1,4 +1,4 @@
-"""Images that an annotation file in COCO's format lists, in a folder."""
+"""Detection datasets of an annotation file in COCO's format and a folder of images."""
 
 import os
 from pathlib import Path
@@ -15,30 +15,30 @@ from nl_jax.errors import InputError
 
 
 class CocoImages(DetectionImages):
-    """The images that an annotation file lists; a class below this one says in `source` where their bytes are.
+    """The images of an annotation file. A subclass implements `source`, which finds the bytes of an image.
 
     Args:
-        root: where the images lie, for messages.
-        annotations: the annotation file, as `nl_jax.data.coco.annotations` has it.
-        training: keeps only images to learn from: those with a box that is no crowd, and with `keypoints` those with a
-            box that has a labelled keypoint.
-        short_sides: pixels of the shorter side in training; one of them is drawn for every image.
-        long_side: pixels of the longer side, at most.
+        root: place of the images, for error messages.
+        annotations: the annotation file; `nl_jax.data.coco.annotations` describes its format.
+        training: keeps only images with a box that is not a crowd. With `keypoints` this box must have a labelled
+            keypoint.
+        short_sides: pixels of the shorter side in training; one value is drawn for every image.
+        long_side: maximum pixels of the longer side.
         test_short_side: pixels of the shorter side in testing.
-        max_boxes: g, true boxes that an example has room for.
-        masks: whether examples have masks; then every annotation must have one.
-        keypoints: whether examples have keypoints; then every annotation must have those that its category names.
+        max_boxes: g, the maximum number of true boxes in an example.
+        masks: whether examples have masks. Then every annotation must have one.
+        keypoints: whether examples have keypoints. Then every annotation must have its category's keypoints.
         flip: whether half of the training images are mirrored.
-        classes: must be those of the file where given.
+        classes: the expected category names; None accepts any.
 
     Attributes:
-        problems: all that is wrong with the annotation file.
+        problems: all faults of the annotation file.
         listed: ids of all images of the file, in its order.
-        unused: how many images of the file `training` leaves out.
-        crowded: {file name: number of boxes} of images with more than g of them.
+        unused: number of images of the file that `training` leaves out.
+        crowded: {file name: number of boxes} of images with more than g boxes.
 
     Raises:
-        InputError: the annotation file cannot be used, no image is left, its classes are not those asked for, or a
+        InputError: the annotation file cannot be used, no image is left, its categories differ from `classes`, or a
             number is out of range.
     """
 
@@ -61,7 +61,7 @@ class CocoImages(DetectionImages):
         found = read_annotations(annotations, masks=masks, keypoints=keypoints)
         if classes is not None and tuple(classes) != found.names:
             raise InputError(
-                f"{annotations}: its categories are not those asked for, but {', '.join(found.names[:20])}"
+                f"{annotations}: its categories are not the requested ones; found {', '.join(found.names[:20])}"
             )
         self.problems: list[Problem] = found.problems
         self.listed = [image.id for image in found.images]
@@ -86,15 +86,15 @@ class CocoImages(DetectionImages):
         )
 
     def source(self, image: Image) -> Source:
-        """The file of an image, or its bytes; may raise DecodeError."""
+        """Returns the path of an image's file, or its bytes. May raise DecodeError."""
         raise NotImplementedError
 
     def annotated(self, index: int) -> Image:
-        """What the annotation file says of an image."""
+        """Returns the id, size and instances of an image from the annotation file."""
         return self._annotated[index]
 
     def pixels(self, index: int) -> np.ndarray:
-        """uint8 (h, w, 3), the image in its own size; may raise DecodeError."""
+        """Returns the image in its original size, uint8 (h, w, 3). Raises DecodeError if it cannot be decoded."""
         image = self._annotated[index]
         return read_image(self.source(image), image.width, image.height)
 
@@ -105,20 +105,22 @@ class CocoFolder(CocoImages):
     Args:
         images: the folder that the file names are relative to.
         annotations: the annotation file.
-        options: of `CocoImages`.
+        options: arguments of `CocoImages`.
 
     Raises:
-        InputError: as `CocoImages`, or there is no such folder.
+        InputError: as in `CocoImages`, or the folder does not exist.
     """
 
     def __init__(self, images: str | os.PathLike, annotations: str | os.PathLike, **options):
         self._folder = Path(images)
         if not self._folder.is_dir():
-            raise InputError(f"{self._folder}: found no such folder, valid is that of the images of {annotations}")
+            raise InputError(
+                f"{self._folder}: the folder does not exist, valid is the folder with the images of {annotations}"
+            )
         super().__init__(os.fspath(images), annotations, **options)
 
     def source(self, image: Image) -> Source:
-        """The file of an image."""
+        """Returns the path of an image's file."""
         return self._folder / image.file_name
 
 

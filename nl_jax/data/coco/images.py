@@ -1,4 +1,4 @@
-"""Images of a data set in COCO's format: decoded as its annotations see them, and scaled as the recipe asks."""
+"""Decodes images in the orientation of their annotations, and scales them."""
 
 import av
 import numpy as np
@@ -7,37 +7,38 @@ from jaxtyping import UInt8
 from nl_jax.data.decode import DecodeError, Source, decode_frames, open_video
 from nl_jax.data.to_rgb import ToRgb
 
-MULTIPLE = 32  # of the sides of a padded batch: the coarsest level of the pyramid has a place for every 32 pixels
+MULTIPLE = 32  # sides of a padded batch are multiples of this, the stride of the backbone's last stage
 
 
 class SizeError(DecodeError):
-    """An image of another size than its annotations say."""
+    """An image has another size than the annotation file states."""
 
 
 def read_image(source: Source, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The image in the pixels that its annotations count, full-range RGB.
+    """Decodes an image in full-range RGB, in the orientation of its annotations.
 
-    A photograph may carry a tag that asks for it to be turned. Annotation tools differ: some show it turned, others as
-    it is stored. The size in the annotation file tells the two apart where the tag asks for a quarter turn. Otherwise
-    the image is turned, as OpenCV, detectron2 and mmdetection do.
+    A photograph can have an orientation tag. Some annotation tools turn the image as the tag asks, and others show the
+    stored pixels. If the tag asks for a quarter turn, the size in the annotation file shows which of the two the tool
+    did. Otherwise the image is turned, as in OpenCV, detectron2 and mmdetection.
 
     Args:
-        source: a file, or the bytes of one.
-        width: in pixels, as the annotation file says.
-        height: likewise.
+        source: path of a file, or its bytes.
+        width: width in the annotation file, in pixels.
+        height: height in the annotation file, in pixels.
 
     Raises:
         SizeError: the image has another size.
-        DecodeError: there is no such file, or no whole image in it.
+        DecodeError: the file does not exist, or no whole image can be decoded.
     """
     return _read(source, width, height)[0]
 
 
 def is_turned(source: Source, width: int, height: int) -> bool:
-    """Whether the annotations see the image as it is stored, although a tag asks for a quarter turn.
+    """Returns whether the annotations use the stored pixels although the orientation tag asks for a quarter turn.
 
     Raises:
-        DecodeError: as `read_image`.
+        SizeError: as in `read_image`.
+        DecodeError: as in `read_image`.
     """
     return _read(source, width, height)[1]
 
@@ -45,7 +46,9 @@ def is_turned(source: Source, width: int, height: int) -> bool:
 def _read(source: Source, width: int, height: int) -> tuple[np.ndarray, bool]:
     damage: list[str] = []
     with open_video(source) as (container, stream):
-        stream.codec_context.options = {"err_detect": "explode"}  # else half a JPEG is an image with a grey half
+        stream.codec_context.options = {
+            "err_detect": "explode"
+        }  # without this, half a JPEG decodes to an image with a grey half
         frame = next(decode_frames(container, stream, damage=damage), None)
         if frame is None:
             raise DecodeError(source, f"no whole image can be decoded ({damage[0] if damage else 'it has no frame'})")
@@ -58,18 +61,21 @@ def _read(source: Source, width: int, height: int) -> tuple[np.ndarray, bool]:
 
 
 def scaled_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
-    """Height and width after scaling: the shorter side to `short_side`, or less so that the longer fits `long_side`."""
+    """Returns the height and width after scaling.
+
+    The shorter side becomes `short_side`, or less if the longer side would be more than `long_side`. All are in pixels.
+    """
     scale = min(short_side / min(height, width), long_side / max(height, width))
     return tuple(max(1, int(side * scale + 0.5)) for side in (height, width))
 
 
 def bucket_of(short_side: int, long_side: int) -> tuple[int, int]:
-    """Height and width of the padded batch of wide images; tall ones have them exchanged."""
+    """Returns the height and width of a padded batch of wide images. Tall images have the two exchanged."""
     return tuple(-(-side // MULTIPLE) * MULTIPLE for side in (short_side, long_side))
 
 
 def resize(image: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The image in another size, bilinear; where it shrinks, over all pixels that a new one covers."""
+    """Resizes the image bilinearly. If it shrinks, each new pixel is a mean over all the pixels it covers."""
     if image.shape[:2] == (height, width):
         return image
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")

@@ -1,11 +1,12 @@
-"""The keypoints that the categories of an annotation file name: any number of any names, of people, hands or animals.
+"""The keypoints of an annotation file's categories, with any names and any number: people, hands or animals.
 
-A category may have, beside COCO's `keypoints` and `skeleton`,
+Beside COCO's `keypoints` and `skeleton`, a category can have these fields:
 
-- `flip_pairs`: pairs of keypoints that change places in a mirror, by their numbers from 1, as the skeleton has them.
-  Without it they are told by their names: left_x and right_x, L_x and R_x.
-- `sigmas`: one a keypoint, how far people who annotate it are apart (https://cocodataset.org/#keypoints-eval). Without
-  them a keypoint that has one of COCO's 17 names has the sigma of COCO, and another has DEFAULT_SIGMA.
+- `flip_pairs`: pairs of keypoints that a mirror exchanges, as numbers from 1 like the skeleton. By default the names
+  give the pairs: left_x and right_x, L_x and R_x.
+- `sigmas`: one number a keypoint, the standard deviation of its position between annotators
+  (https://cocodataset.org/#keypoints-eval). By default a keypoint with one of COCO's 17 names has COCO's sigma, and
+  every other keypoint has DEFAULT_SIGMA.
 """
 
 import re
@@ -38,13 +39,13 @@ Pairs = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Category:
-    """The keypoints of one category, in the order of the file; without any for a category that has none.
+    """The keypoints of one category, in the order of the file. A category can have no keypoints.
 
     Attributes:
-        names: of its keypoints.
-        skeleton: pairs of them that are joined, by their places from 0.
-        flip_pairs: pairs of them that change places in a mirror, likewise.
-        sigmas: one each.
+        names: names of the keypoints.
+        skeleton: pairs of keypoints that a line joins, as indices from 0.
+        flip_pairs: pairs of keypoints that a mirror exchanges, as indices from 0.
+        sigmas: COCO's sigma of each keypoint.
     """
 
     names: tuple[str, ...] = ()
@@ -53,7 +54,7 @@ class Category:
     sigmas: tuple[float, ...] = ()
 
     def entry(self) -> dict:
-        """The fields of a category of an annotation file."""
+        """Returns the keypoint fields of the category's entry in an annotation file."""
         if not self.names:
             return {}
         pairs = {"skeleton": self.skeleton, "flip_pairs": self.flip_pairs}
@@ -62,19 +63,19 @@ class Category:
 
 
 class Keypoints:
-    """The k keypoints of all categories together: those of one name are one keypoint.
+    """The k keypoints of all categories. Keypoints with the same name are one keypoint.
 
     Args:
-        categories: by label.
+        categories: the keypoints of each category, by label.
 
     Attributes:
-        categories: by label, as given.
-        names: (k,) in the order in which the categories bring them.
-        of_category: by label, the places of its keypoints among the k.
-        flip_order: (k,), keypoint i of a mirrored image is keypoint `flip_order[i]`.
+        categories: the argument.
+        names: (k,), names in the order of the categories.
+        of_category: for each label, the indices of the category's keypoints among the k.
+        flip_order: (k,), keypoint i of a mirrored image is keypoint `flip_order[i]` of the image.
 
     Raises:
-        InputError: a keypoint changes places with different ones in different categories.
+        InputError: a mirror exchanges a keypoint with different keypoints in different categories.
     """
 
     def __init__(self, categories: Sequence[Category]):
@@ -89,8 +90,8 @@ class Keypoints:
                 twin = category.names[changed.get(place, place)]
                 if twins.setdefault(name, twin) != twin:
                     raise InputError(
-                        f"flip_pairs: the keypoint {name!r} changes places with {twins[name]!r} in one category and "
-                        f"with {twin!r} in another; give it two names"
+                        f"flip_pairs: a mirror exchanges the keypoint {name!r} with {twins[name]!r} in one category "
+                        f"and with {twin!r} in another; give it another name in each"
                     )
         self.flip_order = np.array([places[twins[name]] for name in self.names], int)
 
@@ -101,7 +102,7 @@ class Keypoints:
         return isinstance(other, Keypoints) and self.categories == other.categories
 
     def without_sigma(self) -> list[str]:
-        """The keypoints that are scored with DEFAULT_SIGMA, since neither the file nor COCO has one for them."""
+        """Returns the names of keypoints that are scored with DEFAULT_SIGMA: the file and COCO give no sigma."""
         found = {
             name
             for one in self.categories
@@ -111,27 +112,27 @@ class Keypoints:
         return [name for name in self.names if name in found]
 
     def skeleton(self, label: int) -> list[tuple[int, int]]:
-        """The pairs among the k that the skeleton of a category joins."""
+        """Returns the pairs of the k keypoints that the skeleton of a category joins."""
         places = self.of_category[label].tolist()
         return [(places[a], places[b]) for a, b in self.categories[label].skeleton]
 
 
 def of_coco(labels: int) -> Keypoints:
-    """COCO's 17 of a person, for each of `labels` categories."""
+    """Returns COCO's 17 keypoints of a person, for each of `labels` categories."""
     return Keypoints([category({"keypoints": list(COCO_NAMES), "skeleton": [list(p) for p in COCO_SKELETON]})] * labels)
 
 
 def category(record: dict) -> Category:
-    """The keypoints of a category of an annotation file. Raises Bad for fields that are not as they must be."""
+    """Returns the keypoints of a category's entry in an annotation file. Raises Bad if a field is not valid."""
     if "keypoints" not in record or record["keypoints"] == []:
         return Category()
     names = texts(record, "keypoints")
     if len(set(names)) < len(names):
-        raise Bad("keypoints", f"keypoints {shown(list(names))}", "a name of its own for each")
+        raise Bad("keypoints", f"keypoints {shown(list(names))}", "a unique name for each")
     pairs = _pairs(record, "flip_pairs", len(names)) if "flip_pairs" in record else pairs_by_name(names)
     flat = [place for pair in pairs for place in pair]
     if len(set(flat)) < len(flat):
-        raise Bad("keypoints", f"flip_pairs {shown(record['flip_pairs'])}", "every keypoint in one pair at most")
+        raise Bad("keypoints", f"flip_pairs {shown(record['flip_pairs'])}", "every keypoint in at most one pair")
     sigmas = record.get("sigmas", default_sigmas(names))
     if not (isinstance(sigmas, list | tuple) and len(sigmas) == len(names) and all(map(_is_sigma, sigmas))):
         raise Bad("keypoints", f"sigmas {shown(sigmas)}", f"{len(names)} numbers above 0, one for each keypoint")
@@ -139,12 +140,12 @@ def category(record: dict) -> Category:
 
 
 def default_sigmas(names: Sequence[str]) -> list[float]:
-    """Those of COCO for the names that COCO has, and DEFAULT_SIGMA for the others."""
+    """Returns COCO's sigma for each name of COCO, and DEFAULT_SIGMA for every other name."""
     return [COCO_SIGMAS[name.split("_")[-1]] if name in COCO_NAMES else DEFAULT_SIGMA for name in names]
 
 
 def pairs_by_name(names: Sequence[str]) -> Pairs:
-    """Pairs of keypoints whose names differ in left and right alone, or begin with L_ and R_."""
+    """Returns pairs of keypoints whose names differ only in left and right, or begin with L_ and R_."""
     places = {name: place for place, name in enumerate(names)}
     pairs = ((place, places[twin]) for name, place in places.items() if (twin := _twin(name)) in places)
     return tuple((a, b) for a, b in pairs if a < b)
@@ -164,7 +165,7 @@ def _twin(name: str) -> str | None:
 
 def _pairs(record: dict, key: str, count: int) -> Pairs:
     pairs = record.get(key) or []
-    valid = f"{key}: pairs of different numbers of 1 to {count}"
+    valid = f"{key}: pairs of different numbers from 1 to {count}"
     if not isinstance(pairs, list):
         raise Bad("keypoints", f"{key} {shown(pairs)}", valid)
     for pair in pairs:

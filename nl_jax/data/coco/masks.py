@@ -1,8 +1,8 @@
-"""Masks of annotations: polygons and run-lengths, parsed, rasterised by pycocotools, and drawn into their boxes.
+"""Masks of annotations: parses polygons and run-lengths, rasterises them with pycocotools, and draws them into boxes.
 
-A mask is kept as it is given: a list of polygons, each a flat list x, y, x, y, .. of at least three points, or an
-object {"size": [h, w], "counts": ..} of run-lengths, a list of integers or COCO's text. Run-lengths go down the columns
-and begin with the places outside.
+A mask keeps the form of the annotation file. It is a list of polygons, each a flat list x, y, x, y, .. of at least
+three points, or an object {"size": [h, w], "counts": ..} of run-lengths. The counts are a list of integers or COCO's
+text. Run-lengths run down the columns, and the first run is outside the mask.
 """
 
 import numpy as np
@@ -12,16 +12,21 @@ from pycocotools import mask as rasters
 from nl_jax.data.coco.fields import is_number
 from nl_jax.data.coco.problems import Bad, shown
 
-SIDE = 112  # of a bitmap
-GRID = 28  # to which the network resamples it
+SIDE = 112  # cells of a bitmap's side
+GRID = 28  # cells of a side after the network has resampled the bitmap
 Segmentation = list | dict
 
 
 def parse(value: object, height: int, width: int) -> tuple[Segmentation, list[Bad]]:
-    """The mask that can be used, and the polygons of it that cannot.
+    """Returns the usable part of a mask, and an error for each polygon that cannot be used.
+
+    Args:
+        value: the field `segmentation` of an annotation.
+        height: height of the image, in pixels.
+        width: width of the image, in pixels.
 
     Raises:
-        Bad: nothing of it can be used.
+        Bad: no part of the mask can be used.
     """
     valid = "a list of polygons, or an object with size and counts"
     if isinstance(value, dict):
@@ -40,7 +45,7 @@ def parse(value: object, height: int, width: int) -> tuple[Segmentation, list[Ba
 
 
 def run_lengths(segmentation: Segmentation, height: int, width: int) -> dict:
-    """The mask as compressed run-lengths {"size": [h, w], "counts": bytes}, of an image of this size."""
+    """Returns the mask in an image of this size as compressed run-lengths {"size": [h, w], "counts": bytes}."""
     if isinstance(segmentation, list):
         return rasters.merge(rasters.frPyObjects(segmentation, height, width))
     if isinstance(segmentation["counts"], list):
@@ -49,24 +54,25 @@ def run_lengths(segmentation: Segmentation, height: int, width: int) -> dict:
 
 
 def drawn(segmentation: Segmentation, height: int, width: int) -> UInt8[np.ndarray, "h w"]:
-    """The mask of an image of this size, 1 inside: what pycocotools makes of it."""
+    """Rasterises a mask in an image of this size, with 1 inside, as pycocotools does."""
     counts = run_lengths(segmentation, height, width)["counts"].decode()
-    runs = _decompress(counts, "")  # pycocotools' own function warns of what NumPy no longer has
+    runs = _decompress(counts, "")  # pycocotools' own decoder causes a warning of NumPy
     return np.repeat(np.arange(len(runs)) % 2, runs).astype(np.uint8).reshape(width, height).T
 
 
 def compressed(mask: np.ndarray) -> dict:
-    """A binary mask (h, w) as compressed run-lengths {"size": [h, w], "counts": text}."""
+    """Returns a binary mask (h, w) as compressed run-lengths {"size": [h, w], "counts": text}."""
     encoded = rasters.encode(np.asfortranarray(mask, np.uint8))
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode()}
 
 
 def bitmap(mask: UInt8[np.ndarray, "h w"], box: Float[np.ndarray, "4"]) -> UInt8[np.ndarray, "112 112"]:
-    """A binary mask of a whole image, drawn into a grid over the box x0 y0 x1 y1 in pixels.
+    """Draws the mask of a whole image into a 112 x 112 grid over the box x0 y0 x1 y1, in pixels.
 
-    Every cell is covered by the mask to some part. Of the 4 x 4 cells that make one cell of a 28 x 28 grid, as many are
-    set as the mask covers, those covered most. So the mean over them is the covered part to 1/32, and above one half
-    where the mask covers more than one half.
+    The mask covers a fraction of each cell. 4 x 4 cells form one cell of a 28 x 28 grid. The number of set cells among
+    these 16 is the sum of their fractions, rounded, and the cells with the largest fractions are set. The mean of the
+    16 cells is therefore the covered fraction, rounded to 1/16. A fraction below one half that rounds to one half
+    becomes 7/16. So the mean is at least one half exactly if the mask covers at least half of the cell.
     """
     x0, y0, x1, y1 = box
     top, left, bottom, right = int(y0), int(x0), int(np.ceil(y1)), int(np.ceil(x1))
@@ -84,9 +90,9 @@ def bitmap(mask: UInt8[np.ndarray, "h w"], box: Float[np.ndarray, "4"]) -> UInt8
 
 
 def _covered(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """(112, n), the mean of values (size, n) in each of 112 equal parts from `low` to `high`.
+    """Returns (112, n), the means of values (size, n) over 112 equal parts from `low` to `high`.
 
-    From running sums: products with matrices of weights take ten times as long, and all cores.
+    It uses running sums. Products with weight matrices take ten times as long and use all cores.
     """
     sums = np.zeros((len(values) + 1, values.shape[1]))
     np.cumsum(values, axis=0, out=sums[1:])
@@ -103,7 +109,9 @@ def _polygon(part: object, height: int, width: int) -> list:
         raise Bad("mask", f"a polygon{length} {shown(part)}", valid)
     x, y = np.array(part, np.float64).reshape(-1, 2).T
     inside = min(x.max(), width) > max(x.min(), 0) and min(y.max(), height) > max(y.min(), 0)
-    near = min(x.min(), width - x.max()) >= -width and min(y.min(), height - y.max()) >= -height  # or it takes for ever
+    near = (
+        min(x.min(), width - x.max()) >= -width and min(y.min(), height - y.max()) >= -height
+    )  # rasterising points far outside takes very long
     if not inside or not near:
         raise Bad("mask", f"a polygon without area in the {width} x {height} image {shown(part)}", valid)
     return part
@@ -130,9 +138,11 @@ def _run_lengths(value: dict, height: int, width: int) -> dict:
 
 
 def _decompress(counts: str, valid: str) -> np.ndarray:
-    """Run-lengths of COCO's text: 5 bits a letter, the lowest first; the fourth and later ones less the last but one.
+    """Decodes COCO's text of run-lengths.
 
-    pycocotools trusts the text, and writes outside its memory where it is damaged.
+    Each letter holds 5 bits of a number, the lowest bits first. From the fourth number on, the number is the run-length
+    minus the run-length two places before. pycocotools does not check the text, and writes outside its memory if the
+    text is damaged.
     """
     letters = np.frombuffer(counts.encode("utf-8"), np.uint8).astype(np.int64) - 48
     if not len(letters) or letters.min() < 0 or letters.max() > 63 or letters[-1] & 32:

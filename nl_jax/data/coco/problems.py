@@ -1,43 +1,43 @@
-"""What can be wrong with a data set in COCO's format, and how it is told."""
+"""The faults that a dataset in COCO's format can have, and their messages."""
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Kind to its meaning, the gravest first: the order of a report.
+# Maps a kind of fault to its meaning, in the order of a report: the most serious kind first.
 KINDS = {
-    "missing": "listed, and there is no such file",
+    "missing": "listed, but the file does not exist",
     "unreadable": "no whole image can be decoded",
     "image size": "the image has another size than the annotations say",
     "two splits": "the same bytes as an image of another split",
     "entry": "not an object with the fields that it needs",
-    "repeated id": "an id that an earlier entry has",
+    "repeated id": "an id of an earlier entry",
     "repeated file": "one file under two ids",
     "unknown image": "an annotation of an image that is not listed",
     "unknown category": "an annotation of a category that is not listed",
     "box": "not a box with an area inside the image",
-    "box outside": "a box that reaches out of the image",
+    "box outside": "a box that extends out of the image",
     "mask": "a mask, or a part of one, that does not parse, has no area or lies outside its box",
     "keypoints": "keypoints that do not parse",
-    "crowd": "no iscrowd of 0 or 1",
+    "crowd": "an iscrowd that is not 0 or 1",
     "area": "no positive area",
-    "unlisted": "an image in the folder, and in no list",
-    "suffix": "a file of another format than its name says",
-    "turned": "annotations on the stored pixels, which an orientation tag turns",
+    "unlisted": "an image of the folder that is in no list",
+    "suffix": "a file with the suffix of another format",
+    "turned": "annotations of the stored pixels, although an orientation tag turns them",
 }
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, in words for a person.
+    """One fault, described for a reader.
 
     Attributes:
         file: the annotation file or the image.
         where: the entry, such as "annotation 12"; "" for the whole file.
-        kind: one of `KINDS`.
-        found: what is there.
-        valid: what may be there.
-        result: what becomes of it, such as "dropped".
+        kind: a key of `KINDS`.
+        found: the value that was found.
+        valid: the valid values.
+        result: the treatment of the entry, such as "dropped".
     """
 
     file: str
@@ -53,13 +53,13 @@ class Problem:
 
 
 def counted(problems: Iterable[Problem]) -> dict[str, int]:
-    """How many problems there are of each kind, in the order of `KINDS`."""
+    """Returns the number of problems of each kind, in the order of `KINDS`."""
     counts = Counter(problem.kind for problem in problems)
     return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
 
 class Bad(Exception):
-    """An entry that cannot be used: kind, found and valid as in `Problem`."""
+    """An entry cannot be used. `kind`, `found` and `valid` are the fields of `Problem`."""
 
     def __init__(self, kind: str, found: str, valid: str):
         super().__init__(kind, found, valid)
@@ -67,6 +67,6 @@ class Bad(Exception):
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: cut where it is long."""
+    """Returns the value as text for a message, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

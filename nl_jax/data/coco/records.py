@@ -1,4 +1,4 @@
-"""Data sets in COCO's format as ArrayRecord shards: the images' own bytes, with one annotation file for each split.
+"""Datasets in COCO's format as ArrayRecord shards of the images' own bytes, with one annotation file for each split.
 
     builder = Coco(config=config_of("instances"), data_dir=OUT)
     builder.splits = find_splits(SOURCE)
@@ -6,7 +6,7 @@
     write_annotations(Path(builder.data_path), builder.splits, "instances")
     data = PreparedCoco(OUT, "train2017", training=True)
 
-With `beam_runner` in the DownloadConfig each shard is written by a worker of Apache Beam.
+With `beam_runner` in the DownloadConfig a worker of Apache Beam writes each shard.
 """
 
 import json
@@ -26,29 +26,29 @@ from nl_jax.data.decode import DecodeError, Source
 from nl_jax.data.records.read import builder_at, find_prepared
 from nl_jax.errors import InputError
 
-IMAGES_PER_SHARD = 1024  # some 160 MB of COCO
+IMAGES_PER_SHARD = 1024  # about 160 MB of COCO
 
 
 @dataclass(eq=False)
 class CocoConfig(tfds.core.BuilderConfig):
-    """Which annotations: `name` is instances or person_keypoints."""
+    """The kind of annotations: `name` is instances or person_keypoints."""
 
 
 def config_of(kind: str) -> CocoConfig:
-    """The configuration for annotations of a kind. Raises InputError for another kind."""
+    """Returns the configuration for annotations of a kind. Raises InputError for an unknown kind."""
     if kind not in KINDS:
         raise InputError(f"annotations: found {kind!r}, valid are {' and '.join(KINDS)}")
     return CocoConfig(name=kind)
 
 
 class Coco(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """One record an image that can be used, in the order of the annotation file."""
+    """Builder with one record for each usable image, in the order of the annotation file."""
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "The images and annotation files are read where they lie: see docs/detection.md."
-    url_infos: dict = {}  # noqa: RUF012 - nothing is downloaded; the default looks for checksums beside this file
+    url_infos: dict = {}  # noqa: RUF012 - nothing is downloaded; TFDS's default would look for a file of checksums
 
-    splits: dict[str, tuple[Path, Path]]  # as `find_splits` returns them
+    splits: dict[str, tuple[Path, Path]]  # {split: (folder of images, annotation file)}, as `find_splits` returns it
 
     def __init__(self, **options):
         super().__init__(**{"file_format": "array_record"} | options)
@@ -81,7 +81,7 @@ class Coco(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 @dataclass(frozen=True)
 class _Shard:
-    """The records of one shard, when called; it can be sent to another machine."""
+    """A function that yields the records of one shard. It can be sent to another machine."""
 
     folder: Path
     files: tuple[tuple[int, str], ...]
@@ -94,13 +94,25 @@ class _Shard:
 
 
 def read_kind(file: Path, kind: str) -> Annotations:
-    """What can be used of an annotation file of this kind."""
+    """Reads the usable entries of an annotation file of this kind. Raises InputError as `read_annotations`."""
     keypoints = kind == "person_keypoints"
     return read_annotations(file, masks=not keypoints, keypoints=keypoints)
 
 
 def write_annotations(directory: Path, splits: dict[str, tuple[Path, Path]], kind: str) -> dict[str, Annotations]:
-    """Writes what can be used of each annotation file as `annotations_SPLIT.json` beside the records."""
+    """Writes the usable entries of each annotation file to `annotations_SPLIT.json`, next to the records.
+
+    Args:
+        directory: folder of the records.
+        splits: {split: (folder of images, annotation file)}, as `find_splits` returns it.
+        kind: instances or person_keypoints.
+
+    Returns:
+        the usable entries, by split.
+
+    Raises:
+        InputError: as in `read_annotations`.
+    """
     written = {}
     for split, (_, file) in splits.items():
         written[split] = found = read_kind(file, kind)
@@ -112,15 +124,15 @@ def write_annotations(directory: Path, splits: dict[str, tuple[Path, Path]], kin
 
 
 class PreparedCoco(CocoImages):
-    """One split of a prepared data set.
+    """One split of a prepared dataset in COCO's format.
 
     Args:
-        directory: that of the data set, or one above it that holds no other.
-        split: of those it has.
-        options: of `CocoImages`.
+        directory: the directory of the dataset, or a directory above it that holds only this dataset.
+        split: a split of the dataset.
+        options: arguments of `CocoImages`.
 
     Raises:
-        InputError: as `CocoImages`, there is no prepared data set, or several, or no such split.
+        InputError: as in `CocoImages`, or there is no prepared dataset, several datasets or no split of this name.
     """
 
     def __init__(self, directory: str | os.PathLike, split: str, **options):
@@ -132,15 +144,15 @@ class PreparedCoco(CocoImages):
             )
             raise InputError(f"{directory}: has no split {split!r}, valid are {', '.join(known)}")
         super().__init__(os.fspath(directory), file, **options)
-        self._places = {number: place for place, number in enumerate(self.listed)}  # of their records
+        self._places = {number: place for place, number in enumerate(self.listed)}  # index of the record of each image
 
     def source(self, image: Image) -> Source:
-        """The bytes of an image; raises DecodeError where there was no file."""
-        if self._records is None:  # opened in the process that reads it
+        """Returns the bytes of an image. Raises DecodeError if its file was missing."""
+        if self._records is None:  # each process that reads records opens them itself
             self._records = builder_at(self._directory).as_data_source(self._split)
         record = self._records[self._places[image.id]]
         if not record["image"]:
-            raise DecodeError(image.file_name, "there was no such file when the data set was prepared")
+            raise DecodeError(image.file_name, "the file did not exist when the dataset was prepared")
         return record["image"]
 
     def __getstate__(self) -> dict:

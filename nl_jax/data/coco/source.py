@@ -1,22 +1,26 @@
-"""Where a copy of a data set in COCO's format keeps its splits."""
+"""Finds the splits of a dataset in COCO's format."""
 
 from pathlib import Path
 
 from nl_jax.errors import InputError
 
 KINDS = ("instances", "person_keypoints")
-EXPORTED = "_annotations.coco.json"  # beside the images of a split, as some annotation tools write it
+EXPORTED = "_annotations.coco.json"  # some annotation tools write this file into the folder of a split's images
 
 
 def find_splits(source: Path, kind: str = "instances") -> dict[str, tuple[Path, Path]]:
-    """The folder of the images and the annotation file of every split, {"train2017": (folder, file), ..}.
+    """Returns the folder of images and the annotation file of every split, {"train2017": (folder, file), ..}.
 
-    Two layouts are known. COCO's own has SOURCE/annotations/KIND_SPLIT.json beside SOURCE/SPLIT or SOURCE/images/SPLIT.
-    The other has SOURCE/SPLIT/_annotations.coco.json among the images, with whatever is annotated; it is looked for
-    where there is no file of another kind than instances.
+    It knows two layouts. COCO's own layout has SOURCE/annotations/KIND_SPLIT.json, and the images in SOURCE/SPLIT or
+    SOURCE/images/SPLIT. The other layout has SOURCE/SPLIT/_annotations.coco.json among the images, with annotations of
+    any kind. If `kind` is not instances, the other layout is used only if there is no split in COCO's own layout.
+
+    Args:
+        source: the folder of the dataset.
+        kind: instances or person_keypoints.
 
     Raises:
-        InputError: there is neither, or an annotation file has no folder of images.
+        InputError: the folder has neither layout, or an annotation file has no folder of images.
     """
     splits = {}
     for file in sorted((source / "annotations").glob(f"{kind}_*.json")):

@@ -1,1 +1,1 @@
-"""Prepared data sets: records of videos, made one by one, written by TFDS and read for training."""
+"""Prepared datasets: records of videos that TFDS writes and training reads."""

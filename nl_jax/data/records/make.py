@@ -1,4 +1,4 @@
-"""One video of a listing made into the record that the builders write; kept on disk until all are written."""
+"""Makes the record of one video of a listing. Records are kept on disk until the builder has written all of them."""
 
 import hashlib
 import json
@@ -19,15 +19,15 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Preparation:
-    """Makes the record of an item; a function that can be sent to other processes and machines.
+    """A function that makes the record of an item. It can be sent to other processes and machines.
 
-    The record depends on the file and on `short_side` alone. A video that does not decode has a record, too, without
-    a video and with the reason: in testing it counts as wrong.
+    The record depends only on the file and on `short_side`. A video that does not decode also has a record, with the
+    reason in place of a video. In testing it counts as wrong.
 
     Args:
-        source: the folder of the videos.
-        short_side: pixels to which the shorter side is scaled down; None keeps it.
-        cache: where finished records are kept, so that none is made twice; None keeps none.
+        source: folder of the videos.
+        short_side: pixels to which the shorter side is scaled down; None keeps the size.
+        cache: folder for finished records, so that none is made twice; None keeps no records.
     """
 
     source: Path
@@ -35,7 +35,7 @@ class Preparation:
     cache: Path | None = None
 
     def __call__(self, item: Item) -> Record:
-        """The record: found in the cache or made, and then put there."""
+        """Returns the record of an item from the cache. Makes it and puts it into the cache if it is not there."""
         if self.cache is None:
             return self._make(item)
         kept = self._kept(item)
@@ -47,14 +47,19 @@ class Preparation:
         return record
 
     def done(self, item: Item) -> bool:
-        """Whether the record is in the cache."""
+        """Returns whether the record of an item is in the cache."""
         return self._kept(item).exists()
 
     def keep_all(self, items: Sequence[Item], *, num_workers: int, timeout: float) -> Iterator[tuple[Item, str]]:
-        """Puts the record of every item into the cache, in processes of their own, as `map_unordered` has them.
+        """Puts the record of every item into the cache, with the processes of `map_unordered`.
+
+        Args:
+            items: the items.
+            num_workers: as in `map_unordered`.
+            timeout: as in `map_unordered`, in seconds.
 
         Returns:
-            an iterator of every item, as they are finished, and why it has no video, if it has none.
+            an iterator of (item, reason why it has no video, or "") in the order of completion.
         """
         for index, reason in map_unordered(self._run, items, num_workers=num_workers, timeout=timeout):
             if isinstance(reason, Crash):
@@ -81,19 +86,21 @@ class Preparation:
         }
 
     def _kept(self, item: Item) -> Path:
-        """Named by all that the record depends on; a file that was changed since has another name."""
+        """Returns the record's path in the cache. It names all inputs of the record, so a changed file has another."""
         try:
             file = stamp(self.source / item.path)[1:]
-        except (OSError, DecodeError):  # there is none: the record says so
+        except (OSError, DecodeError):  # there is no video: the record will give the reason
             file = ()
         facts = [item.path, *file, self.short_side, [asdict(action) for action in item.actions]]
         name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
         return self.cache / name[:2] / name
 
     def _keep(self, path: Path, record: Record) -> None:
-        """Whole or not at all, whenever this process is killed."""
+        """Writes a record as a whole: a process that is killed leaves no partial record."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")  # workers of Beam may make the same one at a time
+        partial = path.with_name(
+            f"{path.name}.{uuid.uuid4().hex}"
+        )  # workers of Beam may make the same record at the same time
         head = json.dumps({key: value for key, value in record.items() if key != "video"})
         partial.write_bytes(head.encode() + b"\n" + record["video"])
         partial.replace(path)
@@ -104,7 +111,11 @@ def _without_video(reason: str) -> Record:
 
 
 def _in_frames(item: Item, found: Scan) -> list[dict[str, int]]:
-    """Actions by the first and last frame that is shown during them; one that no frame shows is at the nearest."""
+    """Returns the label, first frame and last frame of every action.
+
+    These are the frames that are shown during the action. If there is none, it is the frame nearest to the middle of
+    the action.
+    """
     result = []
     for action in item.actions:
         during = [i for i, time in enumerate(found.times) if action.start <= time <= action.end]

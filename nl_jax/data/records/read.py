@@ -1,4 +1,4 @@
-"""The data sets that `experiments.prepare_data` writes: records of videos, read where they are needed."""
+"""Reads the datasets of videos that `experiments.prepare_data` writes."""
 
 import csv
 import os
@@ -16,20 +16,22 @@ COLUMNS = ("path", "label", "frames", "rate", "duration", "sha256", "reason")
 
 
 class PreparedVideos(Videos):
-    """One split of a prepared data set.
+    """One split of a prepared dataset of videos.
 
     Args:
-        path: the directory of the data set, or one above it that holds no other.
-        split: of those it has: train, validation, test.
-        classes: must be those of the data set where given.
-        options: of `Videos`.
+        path: the directory of the dataset, or a directory above it that holds only this dataset.
+        split: a split of the dataset: train, validation or test.
+        classes: the expected class names; None accepts any.
+        options: arguments of `Videos`.
 
     Attributes:
-        actions: of every video (label, first frame, last frame), (n, 3) int; None for a data set of one label each.
-        labels: of every video, or for a data set of actions -1.
+        actions: for every video the label, first frame and last frame of its n actions, (n, 3) int; None for a dataset
+            with one label a video.
+        labels: the label of every video; -1 for a dataset of actions.
 
     Raises:
-        InputError: there is no prepared data set, or several, or no such split, or a number is out of range.
+        InputError: there is no prepared dataset, several datasets or no split of this name, the classes differ from
+            `classes`, or a number is out of range.
     """
 
     def __init__(self, path: str | os.PathLike, split: str, *, classes: tuple[str, ...] | None = None, **options):
@@ -38,10 +40,12 @@ class PreparedVideos(Videos):
         if split not in builder.info.splits:
             raise InputError(f"{self._directory}: has no split {split!r}, valid are {', '.join(builder.info.splits)}")
         self._split = split
-        self._records = None  # opened in the process that reads it
+        self._records = None  # each process that reads records opens them itself
         found = tuple(builder.info.metadata["classes"])
         if classes is not None and tuple(classes) != found:
-            raise InputError(f"{self._directory}: its classes are not those asked for, but {', '.join(found[:20])}")
+            raise InputError(
+                f"{self._directory}: its classes are not the requested ones; found {', '.join(found[:20])}"
+            )
         rows = read_index(self._directory, split)
         self.actions = [row.actions for row in rows] if "actions" in builder.info.features else None
         self.multi_label = self.actions is not None
@@ -59,7 +63,7 @@ class PreparedVideos(Videos):
         return self._records[index]["video"], *self._promised[index]
 
     def _label(self, index: int, indices: np.ndarray | None) -> np.int32 | np.ndarray:
-        """For a data set of actions float32 (k,): 1 for those done in any frame from the clip's first to its last."""
+        """Returns the label. For actions it is float32 (k,): 1 for each action in any frame of the clip's range."""
         if self.actions is None:
             return super()._label(index, indices)
         label = np.zeros(len(self.classes), np.float32)
@@ -79,31 +83,42 @@ class PreparedVideos(Videos):
 
 
 def builder_at(directory):
-    """TFDS's builder of the prepared data set in a directory."""
-    import tensorflow_datasets as tfds  # half a second that only prepared data sets need
+    """Returns TFDS's builder of the prepared dataset in a directory."""
+    import tensorflow_datasets as tfds  # the import takes half a second, and only prepared datasets need it
 
     return tfds.builder_from_directory(directory)
 
 
 def find_prepared(path: str | os.PathLike) -> Path:
-    """The one directory of a prepared data set at or below `path`, at most three levels down.
+    """Returns the directory of the one prepared dataset at `path` or at most three levels below.
 
-    ArrayRecord reads files of this machine, so a data set in a bucket is copied, once on every machine.
+    ArrayRecord reads files of this machine only. A dataset in a bucket is therefore copied, once on each machine.
 
     Raises:
-        InputError: there is none, or there are several, or no room for a copy.
+        InputError: there is no dataset, there are several, or the disk has no room for a copy.
     """
     path = place("data", path)
     found = [p.parent for depth in range(4) for p in sorted(path.glob("*/" * depth + "dataset_info.json"))]
     if len(found) != 1:
         names = ", ".join(map(str, found)) if found else "none"
-        raise InputError(f"{path}: found {names}, valid is the directory of one data set that prepare_data wrote")
+        raise InputError(f"{path}: found {names}, valid is the directory of one dataset that prepare_data wrote")
     return local_copy(found[0])
 
 
 @dataclass(frozen=True)
 class Row:
-    """What the index says of one record; actions as `PreparedVideos` has them."""
+    """One line of a dataset's index: the fields of one record, without the video.
+
+    Attributes:
+        path: path of the original file, relative to the source.
+        label: index of the class; -1 for a dataset of actions.
+        actions: (n, 3) int, label, first frame and last frame of each action.
+        frames: number of frames.
+        rate: mean frames per second.
+        duration: in seconds.
+        sha256: SHA-256 of the original file.
+        reason: why there is no video; "" if there is one.
+    """
 
     path: str
     label: int
@@ -116,7 +131,7 @@ class Row:
 
 
 def write_index(directory: Path) -> dict[str, list[Row]]:
-    """Reads every record and writes `videos_SPLIT.csv` beside them, a line each, without the videos."""
+    """Writes the index `videos_SPLIT.csv` of every split, with one line a record. Returns the rows of each split."""
     builder = builder_at(directory)
     rows = {}
     for split in builder.info.splits:
@@ -133,7 +148,7 @@ def write_index(directory: Path) -> dict[str, list[Row]]:
 
 
 def read_index(directory: Path, split: str) -> list[Row]:
-    """The lines of `videos_SPLIT.csv`, which is written first where it is missing."""
+    """Reads the rows of `videos_SPLIT.csv`. Writes the file first if it is missing."""
     file = directory / f"videos_{split}.csv"
     if not file.exists():
         return write_index(directory)[split]

@@ -1,10 +1,10 @@
-"""TFDS builders: what `experiments.prepare_data` writes, as ArrayRecord shards; none of them needs TensorFlow.
+"""TFDS builders of the datasets that `experiments.prepare_data` writes as ArrayRecord shards, without TensorFlow.
 
     builder = BUILDERS["kinetics400"](config=config_of("kinetics400"), data_dir=OUT)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=SOURCE))
     records = builder.as_data_source("train")
 
-With `beam_runner` or `beam_options` in the DownloadConfig each shard is made by a worker of Apache Beam.
+With `beam_runner` or `beam_options` in the DownloadConfig a worker of Apache Beam makes each shard.
 """
 
 import os
@@ -23,20 +23,31 @@ from nl_jax.data.sources.listing import Item, Listing
 from nl_jax.data.sources.splits import hmdb51, ucf101
 from nl_jax.errors import InputError
 
-VIDEOS_PER_SHARD = 256  # some 100 MB of Kinetics
-SECONDS_PER_VIDEO = 600.0  # after which decoding is given up
+VIDEOS_PER_SHARD = 256  # about 100 MB of Kinetics
+SECONDS_PER_VIDEO = 600.0  # maximum time to decode a video
 
 
 @dataclass(eq=False)
 class VideoConfig(tfds.core.BuilderConfig):
-    """Which of the official splits, where there are several, and the shorter side in pixels; None keeps it."""
+    """The configuration of a dataset.
+
+    Attributes:
+        split: number of the official split, if the dataset has several.
+        short_side: pixels of the shorter side; None keeps the size of every video.
+    """
 
     split: int = 1
     short_side: int | None = 256
 
 
 def config_of(dataset: str, *, split: int = 1, short_side: int | None = None) -> VideoConfig:
-    """The configuration of a data set; `short_side` None takes the usual one, 0 keeps that of every video.
+    """Returns the configuration of a dataset.
+
+    Args:
+        dataset: name of the dataset, a key of `BUILDERS`.
+        split: number of the official split: 1, 2 or 3 for UCF101 and HMDB51, 1 for the others.
+        short_side: pixels of the shorter side. None takes the usual value, 320 for Charades and 256 for the others. 0
+            keeps the size of every video.
 
     Raises:
         InputError: a number is out of range.
@@ -44,7 +55,7 @@ def config_of(dataset: str, *, split: int = 1, short_side: int | None = None) ->
     if short_side is None:
         short_side = 320 if dataset == "charades" else 256
     if short_side < 0 or short_side == 1:
-        raise InputError(f"short_side: found {short_side}, valid are 0, which keeps it, and integers from 2")
+        raise InputError(f"short_side: found {short_side}, valid are integers from 2, and 0 to keep the size")
     if split != 1 and (dataset not in SPLIT_IN_THREE or split not in (2, 3)):
         raise InputError(f"split: found {split}, valid are 1, 2 and 3 for {' and '.join(SPLIT_IN_THREE)}, 1 for others")
     name = f"short{short_side}" if short_side else "original"
@@ -54,17 +65,17 @@ def config_of(dataset: str, *, split: int = 1, short_side: int | None = None) ->
 
 
 class _Videos(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """One record a video file, in the order of the listing; the records of missing files do not exist."""
+    """Builder with one record for each video file, in the order of the listing. Missing files have no record."""
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "manual_dir holds the videos and their annotation files: see docs/data.md."
 
-    url_infos: dict = {}  # noqa: RUF012 - nothing is downloaded; the default looks for checksums beside this file
+    url_infos: dict = {}  # noqa: RUF012 - nothing is downloaded; TFDS's default would look for a file of checksums
 
     list_source: Callable[[Path, int], Listing]  # (source, number of the official split)
     multi_label = False
-    source: Path | None = None  # instead of manual_dir; may be a CSV
-    cache: Path | None = None  # where `Preparation` keeps finished records
+    source: Path | None = None  # replaces manual_dir; may be a CSV
+    cache: Path | None = None  # folder for finished records, see `Preparation`
 
     def __init__(self, **options):
         super().__init__(**{"file_format": "array_record"} | options)
@@ -79,7 +90,7 @@ class _Videos(tfds.core.ShardBasedBuilder, skip_registration=True):
             "sha256": tfds.features.Text(doc="of the original file"),
             "reason": tfds.features.Text(doc="why there is no video"),
         }
-        if self.multi_label:  # the first and the last frame of each
+        if self.multi_label:  # first and last are frame numbers
             features["actions"] = tfds.features.Sequence({"label": np.int64, "first": np.int64, "last": np.int64})
         else:
             features["label"] = tfds.features.ClassLabel()
@@ -110,12 +121,12 @@ class _Videos(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 
 def root_of(source: Path) -> Path:
-    """What the paths of a listing are relative to: the source, or the folder of the list that it is."""
+    """Returns the folder that the paths of a listing are relative to: the source, or the folder of a list."""
     return source if source.is_dir() else source.parent
 
 
 def found_by_split(listing: Listing) -> dict[str, list[Item]]:
-    """The items that the copy has, by split; splits of which it has none are left out."""
+    """Returns the items whose files exist, by split. Splits without items are left out."""
     found: dict[str, list[Item]] = {}
     for item in listing.items:
         if item.path is not None:
@@ -125,14 +136,14 @@ def found_by_split(listing: Listing) -> dict[str, list[Item]]:
 
 @dataclass(frozen=True)
 class _Shard:
-    """The examples of one shard, when called; it can be sent to another machine."""
+    """A function that yields the examples of one shard. It can be sent to another machine."""
 
     prepare: Preparation
     items: tuple[Item, ...]
     multi_label: bool
 
     def __call__(self) -> Iterator[tuple[str, Record]]:
-        if self.prepare.cache is not None:  # else a file that crashes the decoder would take a worker of Beam with it
+        if self.prepare.cache is not None:  # other processes decode: a crash of the decoder must not end Beam's worker
             left = [item for item in self.items if not self.prepare.done(item)]
             for _ in self.prepare.keep_all(left, num_workers=1, timeout=SECONDS_PER_VIDEO):
                 pass
@@ -144,38 +155,38 @@ class _Shard:
 
 
 class Kinetics400(_Videos, skip_registration=True):
-    """400 actions, clips of 10 seconds (Kay et al. 2017)."""
+    """Kinetics-400: 400 actions, clips of 10 seconds (Kay et al. 2017)."""
 
     list_source = staticmethod(lambda source, split: kinetics(source, 400))
 
 
 class Kinetics600(_Videos, skip_registration=True):
-    """600 actions (Carreira et al. 2018)."""
+    """Kinetics-600: 600 actions (Carreira et al. 2018)."""
 
     list_source = staticmethod(lambda source, split: kinetics(source, 600))
 
 
 class Kinetics700(_Videos, skip_registration=True):
-    """700 actions (Carreira et al. 2019), in the version of 2019 or 2020."""
+    """Kinetics-700: 700 actions (Carreira et al. 2019), in the version of 2019 or 2020."""
 
     list_source = staticmethod(lambda source, split: kinetics(source, 700))
 
 
 class Charades(_Videos, skip_registration=True):
-    """157 actions at home, several in a video (Sigurdsson et al. 2016)."""
+    """Charades: 157 actions at home, several in a video (Sigurdsson et al. 2016)."""
 
     list_source = staticmethod(lambda source, split: charades(source))
     multi_label = True
 
 
 class Ucf101(_Videos, skip_registration=True):
-    """101 actions (Soomro et al. 2012)."""
+    """UCF101: 101 actions (Soomro et al. 2012)."""
 
     list_source = staticmethod(ucf101)
 
 
 class Hmdb51(_Videos, skip_registration=True):
-    """51 actions (Kuehne et al. 2011)."""
+    """HMDB51: 51 actions (Kuehne et al. 2011)."""
 
     list_source = staticmethod(hmdb51)
 

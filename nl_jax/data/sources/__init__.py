@@ -1,1 +1,1 @@
-"""What data sets list, read from their annotations as distributed."""
+"""Readers of the annotation files of datasets, in the form in which the datasets are distributed."""

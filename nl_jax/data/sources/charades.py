@@ -1,4 +1,4 @@
-"""Charades: `Charades_v1_train.csv`, `Charades_v1_test.csv` and `Charades_v1_classes.txt` as distributed."""
+"""Reads Charades: `Charades_v1_train.csv`, `Charades_v1_test.csv` and `Charades_v1_classes.txt` as distributed."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ from nl_jax.errors import InputError
 
 
 def charades(source: Path) -> Listing:
-    """The videos of the two lists, ID.mp4, with the actions in each.
+    """Returns the videos of the two lists, ID.mp4, with the actions of each video.
 
-    The list called test is the validation set of the paper's table 4; it is the split `test` here, as it is named.
+    The test list is the validation set of the paper's table 4. It is the split `test` here.
 
     Raises:
-        InputError: a file is missing, or it is not as distributed.
+        InputError: a file is missing, or it does not have the distributed form.
     """
     classes_file = required_file(source, "Charades_v1_classes.txt")
     classes: dict[str, str] = {}
@@ -35,7 +35,7 @@ def charades(source: Path) -> Listing:
 
 
 def _action(text: str, index: dict[str, int], where: str) -> Action:
-    """Of `c092 11.90 21.20`."""
+    """Returns the action of a text such as `c092 11.90 21.20`: a class code, start and end in seconds."""
     fields = text.split()
     if len(fields) != 3 or fields[0] not in index:
         raise InputError(f"{where}: found the action {text!r}, valid is a code, a start and an end")

@@ -1,4 +1,4 @@
-"""A user's own videos: folders of classes or CSVs of path,label, one or one for each split."""
+"""Lists a user's own videos: folders of classes or CSV files of `path,label`, for one split or several."""
 
 import csv
 import os
@@ -11,18 +11,23 @@ from nl_jax.data.sources.listing import VIDEO_SUFFIXES, Item, Listing
 from nl_jax.data.sources.walk import walk
 from nl_jax.errors import InputError
 
-_MAX_CLASSES = 1_000_000  # an integer label beyond is a mistake, not a class
+_MAX_CLASSES = 1_000_000  # a larger integer label is a mistake, not a class
 
 _NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
-_HEADERS = frozenset("label labels class classes category target y".split())  # of the second column, in other lists
+_HEADERS = frozenset(
+    "label labels class classes category target y".split()
+)  # headers of a second column in other lists
 _SPLITS = frozenset("train training val valid validate validation dev test testing".split())
 
 
 def own_videos(source: Path) -> Listing:
-    """What is below `source`: train, validation (or val) and test folders or .csv files, or else all of it to train on.
+    """Lists the videos of `source`.
+
+    If `source` holds a folder or CSV file named train, the splits are the folders or CSV files train, validation (or
+    val) and test. Otherwise all of `source` is the training split.
 
     Raises:
-        InputError: nothing there is a folder of classes or a list, or two splits name their classes differently.
+        InputError: `source` does not exist, or a split is neither a folder of classes nor a list.
     """
     if not source.exists():
         raise InputError(f"{source}: there is no such file or folder")
@@ -55,19 +60,19 @@ def own_videos(source: Path) -> Listing:
     return Listing(tuple(items), classes, tuple(unlisted))
 
 
-# Both listings return rows (name, label, where it stands, for messages) and the labels found.
+# (name, label, its place for messages) of a video, as `list_folder` and `list_csv` return it.
 _Row = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What a folder of classes holds.
+    """The content of a folder of classes.
 
     Attributes:
-        rows: (path, label, where it stands) of every video.
-        labels: the classes, with those that have no video.
-        others: files that are not taken, and links to folders that are taken by another name.
-        missing: (path, label) of videos that are links to files that do not exist.
+        rows: (path, label, class folder) of every video.
+        labels: the classes. Classes without a video are included.
+        others: files that are not used, and links to folders that are used under another name.
+        missing: (path, label) of videos that are broken links.
     """
 
     rows: list[_Row]
@@ -77,11 +82,11 @@ class Folder:
 
 
 def list_folder(root: Path) -> Folder:
-    """The videos of a folder with one sub-folder per class; links are followed.
+    """Lists the videos of a folder with one sub-folder per class. Links are followed.
 
     Raises:
-        InputError: it has no sub-folder, or no video in one; its sub-folders are the splits of a data set; or it has
-            one sub-folder, with the classes in it.
+        InputError: the folder has no sub-folder or no video; its sub-folders are the splits of a dataset; or it has one
+            sub-folder, which holds the classes.
     """
     below = walk(root)
     folders = [folder.name for folder in below.folders if len(folder.parts) == 1 and not folder.name.startswith(".")]
@@ -105,7 +110,7 @@ def list_folder(root: Path) -> Folder:
 
 
 def _refuse_another_level(root: Path, folders: list[str], videos: list[Path]) -> None:
-    """Raises InputError where the classes seem to lie one level below `root`'s sub-folders."""
+    """Raises InputError if the classes seem to be one level below the sub-folders of `root`."""
     if any(len(video.parts) < 3 for video in videos):
         return
     if set(folders) <= _SPLITS:
@@ -119,10 +124,10 @@ def _refuse_another_level(root: Path, folders: list[str], videos: list[Path]) ->
 
 
 def find_videos(root: Path) -> tuple[list[Path], list[Path]]:
-    """(videos, files that belong to none) below a folder, relative to it, in order; see `choose_videos`.
+    """Returns (videos, files that belong to no video) below a folder, sorted, with paths relative to the folder.
 
-    Links are followed, and each folder is entered once. A link to a video that does not exist is a video, too: what
-    reads it says that it is missing.
+    `choose_videos` decides which files are videos. Links are followed, and each folder is entered once. A broken link
+    with the ending of a video is also a video, so that reading it raises an error.
     """
     below = walk(root)
     videos, others = choose_videos(below.files)
@@ -131,15 +136,15 @@ def find_videos(root: Path) -> tuple[list[Path], list[Path]]:
 
 
 def choose_videos(files: list[Path], *, least_depth: int = 1) -> tuple[list[Path], list[Path]]:
-    """(videos, files that belong to none) of the files below a folder, relative to it, in order.
+    """Returns (videos, files that belong to no video), sorted.
 
-    A video is a file with the ending of one, or a folder of numbered pictures. Folders of pictures that all have one
-    name (CLASS/images) are no videos. Pictures that belong to no video are left out; if there is nothing else, each of
-    them counts as a video of one frame.
+    A video is a file with the ending of a video, or a folder of numbered pictures. If all folders of pictures have the
+    same name (CLASS/images), they are not videos. Pictures that belong to no video are left out. If there are only
+    pictures, each picture is a video of one frame.
 
     Args:
-        files: all of them.
-        least_depth: how far below the folder a video must lie: 2 in folders of classes.
+        files: all files below a folder, with paths relative to it.
+        least_depth: minimum number of parts of a video's path: 2 in a folder of classes.
     """
     seen = [f for f in files if len(f.parts) >= least_depth and not any(part.startswith(".") for part in f.parts)]
     names: dict[Path, list[str]] = {}
@@ -164,10 +169,11 @@ def _is_video(name: str) -> bool:
 
 
 def list_csv(file: Path) -> tuple[list[_Row], list[str]]:
-    """(a (path, label, line) for every video, their labels) of a CSV of path,label lines.
+    """Reads a CSV file of `path,label` lines. Returns (path, label, line) of every video, and the labels.
 
     Raises:
-        InputError: not such a text, a line that is not path,label, or a file that does not exist or is listed twice.
+        InputError: the file is not a CSV in UTF-8, a line is not `path,label`, or a video does not exist or is listed
+            twice.
     """
     rows, lines = [], {}
     try:
@@ -195,24 +201,24 @@ def list_csv(file: Path) -> tuple[list[_Row], list[str]]:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether it is a file, or a folder of the frames of a video."""
+    """Returns whether the path is a file, or a folder of a video's frames."""
     return bool(picture_files(os.listdir(path))) if path.is_dir() else path.is_file()
 
 
 def _on_disk(path: str, root: Path) -> str:
-    """The path in the Unicode form in which it exists: a list of one system may stand beside files of another."""
+    """Returns the path in the Unicode form that exists. The list and the files may come from different systems."""
     forms = [path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD"))]
     return next((form for form in forms if os.path.lexists(root / form)), path)
 
 
 def _separator(fields: list[str]) -> str:
-    """What to say of a line of another separator than a comma."""
+    """Returns a hint for the message about a line whose separator is not a comma; "" for other lines."""
     path, _, label = fields[0].replace(";", " ").replace("\t", " ").rpartition(" ")
     return ", with a comma between them" if len(fields) == 1 and path and label else ""
 
 
 def _why_missing(fields: list[str], path: Path, *, is_first: bool) -> str:
-    """Why a listed file is not there, by what it most likely is."""
+    """Returns the most likely reason why a listed file does not exist."""
     if is_first and not os.path.splitext(fields[0])[1] and fields[1].lower() in _HEADERS:
         return f"found the header {','.join(fields)!r}, valid is path,label or none"
     if "://" in fields[0]:
@@ -225,25 +231,30 @@ def _why_missing(fields: list[str], path: Path, *, is_first: bool) -> str:
 
 
 def _relative(path: str, root: Path) -> str:
-    """One spelling per file, relative to the list where it lies below it."""
+    """Returns one spelling of a file's path, relative to the folder of the list if the file is below it."""
     absolute = Path(os.path.abspath(root))
     clean = Path(os.path.normpath(path))
     return (clean.relative_to(absolute) if clean.is_relative_to(absolute) else clean).as_posix()
 
 
 def class_name(text: str) -> str:
-    """A label or the name of a folder as the name of a class: in one Unicode form, NFC, whatever the system wrote."""
+    """Returns the class name of a label or a folder, in the Unicode form NFC."""
     return unicodedata.normalize("NFC", text)
 
 
 def class_names(labels: list[str], path: str | os.PathLike) -> tuple[str, ...]:
-    """The sorted labels or, when all are integers and one is 0, "0" to the highest; `path` is for messages.
+    """Returns the class names of the labels: the sorted labels, or "0" to the highest integer.
 
-    Integers from 0 are indices of classes, as in the lists of other programs, so that a list of some of the classes
-    keeps their numbers. Integers without 0 (1, 2, 3, or the years 2019, 2020) are names, in the order of numbers.
+    If all labels are integers and one label is 0, they are indices of classes, as in the lists of other programs. The
+    classes are then "0" to the highest, so that a list of only some classes keeps their indices. Integers without 0
+    (1, 2, 3, or the years 2019, 2020) are names, sorted as numbers.
+
+    Args:
+        labels: labels of the videos.
+        path: the list or folder, for error messages.
 
     Raises:
-        InputError: a negative integer, or one so high that it can be no label.
+        InputError: a label is a negative integer, or an integer index of a million or more.
     """
     found = set(labels)
     if negative := sorted(label for label in found if label.startswith("-") and label[1:].isdecimal()):

@@ -1,6 +1,6 @@
-"""Kinetics-400, -600 and -700: `train.csv`, `validate.csv` or `val.csv`, and `test.csv` as DeepMind and CVDF do it.
+"""Reads Kinetics-400, -600 and -700: `train.csv`, `validate.csv` or `val.csv`, and `test.csv` of DeepMind and CVDF.
 
-Without a `train.csv`, the JSON lists that DeepMind distributes beside them are read.
+If there is no `train.csv`, it reads the JSON lists that DeepMind also distributes.
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from nl_jax.data.sources.listing import Files, Item, Listing, annotation_file, number, read_table, required_file
 from nl_jax.errors import InputError
 
-# Several releases of the same lists, and the names that they carry.
+# Names of the same lists in several releases.
 _LISTS = {
     "train": ("train", "kinetics_train", "kinetics-*_train", "kinetics*train*"),
     "validation": ("validate", "val", "kinetics_val", "kinetics-*_val", "kinetics*val*"),
@@ -20,13 +20,14 @@ _FOLDERS = {"train": ("train",), "validation": ("val", "validate", "validation")
 
 
 def kinetics(source: Path, num_classes: int) -> Listing:
-    """The videos of the lists below `source`, whose files may lie in any folders there.
+    """Returns the videos of the lists below `source`. The video files can be in any folder below `source`.
 
-    A file is named `ID_START_END` with six digits for either second, as all usual downloads are, or `ID`. Classes are
-    in alphabetical order, as everywhere. Test lists of Kinetics-600 on have no labels and are left out.
+    The name of a file is `ID_START_END`, with six digits for each second, as in all usual downloads, or `ID`. Classes
+    are in alphabetical order, as usual. The test lists of Kinetics-600 and -700 have no labels and are left out.
 
     Raises:
-        InputError: there is no training list, a list is not one, or it has another number of classes.
+        InputError: there is no training list, a list is not valid, the training list does not have `num_classes`
+            classes, or another list has an unknown class.
     """
     train = required_file(source, *(stem + ending for ending in (".csv", ".json") for stem in _LISTS["train"]))
     rows: dict[str, list[tuple[str, str, float, float]]] = {}
@@ -43,7 +44,7 @@ def kinetics(source: Path, num_classes: int) -> Listing:
     for split, lines in rows.items():
         for label, video, start, end in sorted(lines, key=lambda line: line[1:]):
             if label not in index:
-                raise InputError(f"{source}: the {split} list has the class {label!r}, the training list has not")
+                raise InputError(f"{source}: the {split} list has the class {label!r}, and the training list does not")
             name = f"{video}_{int(start):06d}_{int(end):06d}"
             path = files.find(name, video, near=_FOLDERS[split])
             items.append(Item(name, path, split, index[label], duration=end - start))
@@ -51,7 +52,7 @@ def kinetics(source: Path, num_classes: int) -> Listing:
 
 
 def _of_csv(file: Path, labelled: bool) -> Iterator[tuple[str, str, float, float]]:
-    """(label, YouTube's ID, start, end) of the lines with a label; `labelled`: the column must be there."""
+    """Yields (label, YouTube's ID, start, end) of lines with a label. `labelled` requires the column label."""
     columns = ("youtube_id", "time_start", "time_end")
     for where, row in read_table(file, ("label", *columns) if labelled else columns):
         if label := row.get("label", "").strip().strip('"'):
@@ -60,7 +61,7 @@ def _of_csv(file: Path, labelled: bool) -> Iterator[tuple[str, str, float, float
 
 
 def _of_json(file: Path) -> Iterator[tuple[str, str, float, float]]:
-    """As `_of_csv`, of {ID: {"annotations": {"label": .., "segment": [start, end]}, ..}, ..}."""
+    """Yields the same as `_of_csv` from {ID: {"annotations": {"label": .., "segment": [start, end]}, ..}, ..}."""
     try:
         videos = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:

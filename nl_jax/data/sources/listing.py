@@ -1,4 +1,4 @@
-"""What a data set's annotations list, and which of it a copy on disk holds."""
+"""The videos that a dataset's annotations list, and the files on disk that belong to them."""
 
 import csv
 import unicodedata
@@ -18,7 +18,7 @@ VIDEO_SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class Action:
-    """Something that is done from `start` to `end`, in seconds, both included."""
+    """An action in a video from `start` to `end`, both included, in seconds. `label` is the index of its class."""
 
     label: int
     start: float
@@ -30,12 +30,12 @@ class Item:
     """One video that the annotations list.
 
     Attributes:
-        name: what the annotations call it.
-        path: its file, relative to the source with forward slashes; None if the copy has none.
+        name: its name in the annotations.
+        path: its file, relative to the source, with forward slashes; None if the file does not exist.
         split: train, validation or test.
-        label: index of its class; -1 for a video of actions.
-        actions: what is done in it, for a data set of actions.
-        duration: seconds that the annotations promise; None if they do not say.
+        label: index of its class; -1 in a dataset of actions.
+        actions: its actions, in a dataset of actions.
+        duration: duration in the annotations, in seconds; None if they have none.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Listing:
-    """All videos of a data set.
+    """All videos of a dataset.
 
     Attributes:
-        items: split by split, in an order that does not depend on the file system.
-        classes: their names in label order.
-        unlisted: files that look like videos and that no annotation names, relative to the source.
+        items: the videos, split by split, in an order that does not depend on the file system.
+        classes: class names in label order.
+        unlisted: video files that no annotation names, relative to the source.
         multi_label: whether a video has actions instead of one label.
     """
 
@@ -64,7 +64,7 @@ class Listing:
 
 
 class Files:
-    """The video files below a folder, found by name without their ending, in any Unicode form; links are followed."""
+    """Finds the video files below a folder by name without ending, in any Unicode form. Links are followed."""
 
     def __init__(self, root: Path):
         self._root = root
@@ -75,7 +75,12 @@ class Files:
         self._taken: set[str] = set()
 
     def find(self, *stems: str, near: Sequence[str] = ()) -> str | None:
-        """The first file of any of these names; one in a folder of a name in `near` comes before others."""
+        """Returns the path of the first file with one of these names, or None.
+
+        Args:
+            stems: names without ending, in order of preference.
+            near: names of folders. A file in one of them is preferred.
+        """
         near = set(map(_one_form, near))
         for stem in stems:
             if found := self._of_stem.get(_one_form(stem)):
@@ -85,40 +90,43 @@ class Files:
         return None
 
     def rest(self) -> tuple[str, ...]:
-        """All that `find` never returned."""
+        """Returns the paths of all files that `find` has not returned."""
         return tuple(sorted({path for paths in self._of_stem.values() for path in paths} - self._taken))
 
 
 def annotation_file(source: Path, *names: str) -> Path | None:
-    """The file of the first of these names that lies anywhere below `source`; the one nearest to it."""
+    """Returns the file below `source` with the first of these names that exists, or None.
+
+    Of several files with this name it returns the one with the fewest folders in its path.
+    """
     files = sorted(walk(source).files, key=lambda file: (len(file.parts), file))
     return next((source / file for name in names for file in files if file.match(name)), None)
 
 
 def required_file(source: Path, *names: str) -> Path:
-    """As `annotation_file`; raises InputError if there is none."""
+    """Returns the file of `annotation_file`. Raises InputError if there is none."""
     file = annotation_file(source, *names)
     if file is None:
-        raise InputError(f"{source}: found no {' or '.join(names)} below it, which the data set comes with")
+        raise InputError(f"{source}: found no {' or '.join(names)} below it, and the dataset needs it")
     return file
 
 
 def read_table(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """(where a line stands, its fields by name) of a CSV with a header line, which must name `columns`.
+    """Yields (place of the line for messages, its fields by name) of a CSV whose header line names `columns`.
 
     Raises:
-        InputError: not a CSV in UTF-8, a column is missing, or a line has too few or too many fields.
+        InputError: the file is not a CSV in UTF-8, a column is missing, or a line has too few or too many fields.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             reader = csv.DictReader(text, strict=True)
             found = reader.fieldnames or []
             if missing := [name for name in columns if name not in found]:
-                raise InputError(f"{file}, line 1: found the columns {', '.join(found)}, valid has {missing[0]}, too")
+                raise InputError(f"{file}, line 1: found the columns {', '.join(found)}, and {missing[0]} is missing")
             for row in reader:
                 where = f"{file}, line {reader.line_num}"
                 if None in row or None in row.values():
-                    raise InputError(f"{where}: found another number of fields than the {len(found)} of line 1")
+                    raise InputError(f"{where}: the number of fields is not {len(found)}, as in line 1")
                 yield where, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file}: not a CSV text in UTF-8 ({error})") from error
@@ -129,7 +137,7 @@ def _one_form(name: str) -> str:
 
 
 def number(text: str, where: str, column: str) -> float:
-    """The number in a field; raises InputError if there is none."""
+    """Returns the number in a field. Raises InputError if the field is not a number."""
     try:
         return float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""UCF101 and HMDB51, each with its three official splits into training and test videos."""
+"""Reads UCF101 and HMDB51. Each has three official splits into training and test videos."""
 
 from pathlib import Path
 
@@ -8,10 +8,14 @@ from nl_jax.errors import InputError
 
 
 def ucf101(source: Path, split: int) -> Listing:
-    """`classInd.txt`, `trainlist0N.txt` and `testlist0N.txt` of the action recognition task.
+    """Returns the videos of `classInd.txt`, `trainlist0N.txt` and `testlist0N.txt` of the action recognition task.
+
+    Args:
+        source: folder of the dataset.
+        split: N, the number of the official split.
 
     Raises:
-        InputError: a file is missing, or it is not as distributed.
+        InputError: a file is missing, or it does not have the distributed form.
     """
     index = {}
     for where, line in _lines(required_file(source, "classInd.txt")):
@@ -35,15 +39,21 @@ def ucf101(source: Path, split: int) -> Listing:
 
 
 def hmdb51(source: Path, split: int) -> Listing:
-    """`CLASS_test_splitN.txt` of all classes: VIDEO 1 trains, VIDEO 2 tests, VIDEO 0 does neither.
+    """Returns the videos of `CLASS_test_splitN.txt` of all classes.
+
+    The number after a video's name is 1 for training, 2 for testing and 0 for neither.
+
+    Args:
+        source: folder of the dataset.
+        split: N, the number of the official split.
 
     Raises:
-        InputError: there is no such file, or it is not as distributed.
+        InputError: no file is found, or a file does not have the distributed form.
     """
     ending = f"_test_split{split}.txt"
     lists = {file.name.removesuffix(ending): source / file for file in walk(source).files if file.match(f"*{ending}")}
     if not lists:
-        raise InputError(f"{source}: found no CLASS{ending} below it, which the data set comes with")
+        raise InputError(f"{source}: found no CLASS{ending} below it, and the dataset needs it")
     files = Files(source)
     items: dict[str, list[Item]] = {"train": [], "test": []}
     for label, (name, file) in enumerate(lists.items()):

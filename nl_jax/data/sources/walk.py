@@ -1,4 +1,4 @@
-"""The files below a folder, through links to folders: each folder is entered once, so a loop of links ends."""
+"""Finds the files below a folder and follows links to folders. It enters each folder once, so a loop of links ends."""
 
 import os
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from nl_jax.errors import InputError
 
 @dataclass
 class Below:
-    """Paths relative to the folder, each list in order.
+    """The content of a folder: sorted lists of paths relative to the folder.
 
     Attributes:
         files: files, and links to files.
         folders: folders, and links to folders, that were entered.
-        dangling: links to what does not exist.
-        again: links to a folder that was entered by another name, or that holds the folder itself.
+        dangling: broken links.
+        again: links to a folder that was entered under another name, or to a folder above `root`.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -25,9 +25,9 @@ class Below:
 
 
 def walk(root: str | os.PathLike) -> Below:
-    """All that is below `root`, in an order that does not depend on the file system.
+    """Returns everything below `root`, in an order that does not depend on the file system.
 
-    A folder that two links lead to has the name of the first of them, and one without a link its own.
+    A folder below `root` keeps its own name. A folder that only links lead to has the name of the first link.
 
     Raises:
         InputError: a folder cannot be read.

@@ -2,13 +2,18 @@
 
 import re
 
-CODE = re.compile(r"<pre.*?</pre>|<code>[^<]*</code>", re.DOTALL)
-WORD = re.compile(r"[^\s<>]*-[^\s<>]*")
+CODE = re.compile(r"<pre.*?</pre>|<code>(?P<text>[^<]*)</code>", re.DOTALL)
+WORD = re.compile(r"[^\s<>]+")
 
 
 def on_page_content(html: str, **_) -> str:
-    """The page with a span around each word of inline code that has a hyphen."""
-    return CODE.sub(lambda found: found[0] if found[0].startswith("<pre") else WORD.sub(_whole, found[0]), html)
+    """The page with a span around each word of inline code."""
+    return CODE.sub(_mark, html)
+
+
+def _mark(found: re.Match) -> str:
+    text = found["text"]
+    return found[0] if text is None else f"<code>{WORD.sub(_whole, text)}</code>"
 
 
 def _whole(word: re.Match) -> str:

@@ -39,6 +39,13 @@ def test_what_is_written_as_a_list_is_one(site):
             assert not re.search(r"^\s*([-*]|\d+\.) ", text, re.MULTILINE), f"{page.name}: {text}"
 
 
+def test_a_flag_in_a_sentence_is_not_broken_after_its_hyphens(site):
+    page = (site / "pods.html").read_text()
+    assert '<code><span class="word">--mesh</span></code>' in page
+    for page in site.rglob("*.html"):
+        assert not re.findall(r"<code>[^<]*--[^<]*</code>", page.read_text()), page.name
+
+
 def test_every_public_name_has_a_docstring_and_a_place_in_the_reference(site):
     explained = set()
     for page in (site / "reference").glob("*.html"):

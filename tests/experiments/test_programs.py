@@ -306,7 +306,10 @@ def wait_for(condition, seconds: float = 400) -> None:
         time.sleep(0.1)
 
 
-def test_the_python_of_the_readme_runs():
-    for block in re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S):
+def test_the_python_of_the_readme_and_of_the_page_on_the_block_runs():
+    text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "block.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    assert len(blocks) == 2 and blocks[0] in (ROOT / "docs" / "index.md").read_text()
+    for block in blocks:
         done = subprocess.run([sys.executable, "-W", "error", "-c", block], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

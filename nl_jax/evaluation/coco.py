@@ -46,7 +46,7 @@ class Scores:
 
     Attributes:
         figures: figures from 0 to 1, by the names in `FIGURES`; nan for a size that no true object has. AP is the mean
-          over IoU thresholds 0.5, 0.55 .. 0.95 and over categories. Small is below 32^2 pixels, large from 96^2 on.
+            over IoU thresholds 0.5, 0.55 .. 0.95 and over categories. Small is below 32^2 pixels, large from 96^2 on.
         by_class: AP by name of the category, nan for a category without a true object. Empty without categories.
         images: number of images scored, with the images without detections.
     """
@@ -77,7 +77,7 @@ def evaluate(
         detections: in COCO's result format, as `results` returns them. The detections of an image keep their order.
         iou_type: the compared parts: bbox, segm or keypoints.
         use_categories: whether categories count. If not, a detection matches an object of any category, and the caller
-          must first remove other detections of the same object with `without_categories`.
+            must first remove other detections of the same object with `without_categories`.
         sigmas: (k,), of every keypoint. By default the sigmas of the categories, see `nl_jax.data.coco.keypoints`.
 
     Raises:

@@ -124,7 +124,7 @@ def detect(
         dataset: the images.
         batches: batches of `nl_jax.data.loader.test_batches`, with the images of this process.
         forward: from {"images", "sizes"} to boxes, scores, classes, valid, and as needed masks and keypoints, of all
-          images of a batch.
+            images of a batch.
         gather: from this process's rows of a batch to all rows.
         together: from this process's detections to those of all processes.
         masks: whether detections have masks.

@@ -30,7 +30,7 @@ class Confusions:
     Attributes:
         counts: from (category, keypoint) to the number of times that each keypoint lies at its found place.
         paired: number of keypoints whose left-right twin is labelled too. Pairs with a similarity of 0.5 or more
-          between their places are left out, because nothing tells them apart.
+            between their places are left out, because nothing tells them apart.
         exchanged: number of the paired keypoints that were found nearer to the twin than to their own place.
     """
 

@@ -1,23 +1,24 @@
-"""The embedded task of keypoints, small enough for two cores: left is told from right by a head far from the limbs.
+"""The embedded task of keypoints, small enough for two cores: left is told from right by shoes far from the arms.
 
     python -m experiments.train --config=configs/poses.py --workdir=runs/poses
 
-A network finds the keypoints of a figure. The head alone says whether the figure is seen from the front or from behind,
+A network finds the keypoints of a figure. The shoes alone say whether the figure is seen from the front or from behind,
 and so which wrist is the left one (see `nl_jax.data.poses`). The rows:
 
 | row | network |
 |---|---|
-| `baseline` | two convolutions in the keypoint head: from an ankle they do not reach the head |
+| `baseline` | two convolutions in the keypoint head: from a shoulder they do not reach the shoes |
 | `blocks` | the same with a non-local block after each of them |
 | `blocks_backbone` | these two, and one in res4 |
-| `convolutions` | eight convolutions and no block, the control: they reach the head |
+| `convolutions` | eight convolutions and no block, the control: they reach the shoes |
 """
 
 from configs import common, scenes
 
 # In the head, whose maps have no norm, products of three features grow without a bound: the embedded Gaussian, which is
-# the default, keeps y a mean of its values. In the backbone as configs/scenes.py has it.
-HEAD = {"detector.keypoint_blocks": (1, 2), "detector.keypoint_options.subsample": "none"}
+# the default, keeps y a mean of its values. Both kinds of blocks start with a scale above 0, as in configs/scenes.py.
+OPTIONS = {"subsample": "none", "init": "he", "norm": "affine", "norm_scale": "1.0"}
+HEAD = {"detector.keypoint_blocks": (1, 2)} | {f"detector.keypoint_options.{k}": v for k, v in OPTIONS.items()}
 ROWS = {
     "blocks": HEAD,
     "baseline": {},

@@ -16,8 +16,8 @@ and so which wrist is the left one (see `nl_jax.data.poses`). The rows:
 from configs import common, scenes
 
 # In the head, whose maps have no norm, products of three features grow without a bound: the embedded Gaussian, which is
-# the default, keeps y a mean of its values. The shoes are a twentieth of the box, so y differs little from one figure to
-# another: a batch norm makes that difference large. With norm="affine" nothing was learnt of the shoes in 300 steps.
+# the default, keeps y a mean of its values. The shoes are a twentieth of the box, so y differs little from one figure
+# to another: a batch norm makes that difference large. With norm="affine" one run of 300 steps learnt nothing of them.
 OPTIONS = {"subsample": "none", "init": "he", "norm": "batch", "norm_scale": "1.0"}
 HEAD = {"detector.keypoint_blocks": (1, 2)} | {f"detector.keypoint_options.{k}": v for k, v in OPTIONS.items()}
 ROWS = {

@@ -1,11 +1,12 @@
 """A keypoint task in which a place far away tells left from right, small enough for a laptop.
 
 A picture shows one figure: the pose of a real person, drawn with limbs that are all alike. It is seen from the front or
-from behind. The head alone says which: a face is light, the back of a head is dark. The left wrist of a figure that is
-seen from the front lies where the right wrist of the same figure, turned round, lies seen from behind.
+from behind. The shoes alone say which: they are light in front and dark behind. The left wrist of a figure that is
+seen from the front lies where the right wrist of the same figure, turned round, lies seen from behind. In most of the
+poses the arms are raised, so shoulders, elbows and wrists are far from the shoes.
 
 Every pose is also mirrored, half of the time. So for every drawing of the limbs both assignments of left and right are
-equally probable, whatever the pose. A network whose field of view does not reach from a keypoint to the head can find
+equally probable, whatever the pose. A network whose field of view does not reach from a keypoint to the shoes can find
 the two wrists of a figure as well as any other. It can tell which is the left one no better than by chance.
 
 Keypoints are COCO's 17. Eyes and nose are not labelled in a figure seen from behind. The poses are those of poses.npz
@@ -33,9 +34,10 @@ FILE = Path(__file__).with_name("poses.npz")
 SPLITS = {"train": (0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1)}  # of the poses, in their order
 WIDTH, HEIGHT = 128, 192
 SIDES = (140, 172)  # pixels from the eyes to the feet
-MARGIN = 10  # pixels around a figure: of the head, and of the width of its limbs
-LIMB, HEAD = 7, 10  # pixels: width of a limb, radius of a head
-FACE, HAIR = (250, 205, 165), (60, 45, 120)
+GROUND = 0.8  # of the height of a pose, from its top: ankles are below
+MARGIN = 10  # pixels around the keypoints: of the head, the shoes, and the width of the limbs
+LIMB, HEAD, SHOE = 7, 10, 9  # pixels: width of a limb, radius of a head and of a shoe
+TOES, HEELS = (250, 220, 140), (60, 45, 160)  # shoes seen from the front and from behind
 CLOTHES = ((70, 160, 90), (180, 90, 80), (150, 150, 150), (170, 150, 60))
 LIMBS = (("shoulder", "elbow"), ("elbow", "wrist"), ("shoulder", "hip"), ("hip", "knee"), ("knee", "ankle"))
 HIDDEN_BEHIND = ("nose", "left_eye", "right_eye")
@@ -106,7 +108,7 @@ class Poses(DetectionImages):
         figure = self.compose(index)
         noise = self._rng(index, 1).integers(0, self.noise + 1, (HEIGHT, WIDTH, 3), np.uint8)
         mask = np.asarray(_mask(figure))
-        colours = np.array([(0, 0, 0), CLOTHES[figure.clothes], HAIR if figure.behind else FACE], np.uint8)
+        colours = np.array([(0, 0, 0), CLOTHES[figure.clothes], HEELS if figure.behind else TOES], np.uint8)
         return np.where(mask[..., None] > 0, colours[mask], noise)
 
     def compose(self, index: int) -> Figure:
@@ -141,15 +143,20 @@ class Poses(DetectionImages):
 
 @functools.cache
 def poses(split: str) -> np.ndarray:
-    """(n, 17, 2): x and y of COCO's keypoints, from 0; the height of a pose is 1. All are seen from the front."""
+    """(n, 17, 2): x and y of COCO's keypoints, from 0; the height of a pose is 1. All are seen from the front.
+
+    Both feet are on the ground: a raised foot would bring a shoe near the arms.
+    """
     with np.load(FILE) as file:
         points = file["points"] / 255.0
     first, last = (round(share * len(points)) for share in SPLITS[split])
-    return points[first:last]
+    points = points[first:last]
+    ankles = [PLACES["left_ankle"], PLACES["right_ankle"]]
+    return points[(points[:, ankles, 1] > GROUND).all(axis=1)]
 
 
 def _mask(figure: Figure) -> Pictures.Image:
-    """0 where nothing is drawn, 1 on the limbs, 2 on the head."""
+    """0 where nothing is drawn, 1 on limbs and head, 2 on the shoes."""
     picture = Pictures.new("L", (WIDTH, HEIGHT))
     draw = ImageDraw.Draw(picture)
     at = {name: tuple(figure.points[place].tolist()) for name, place in PLACES.items()}
@@ -161,6 +168,7 @@ def _mask(figure: Figure) -> Pictures.Image:
         draw.line(line, fill=1, width=LIMB)
         for x, y in line:
             draw.ellipse((x - LIMB / 2, y - LIMB / 2, x + LIMB / 2, y + LIMB / 2), fill=1)
-    x, y = np.mean([at["left_ear"], at["right_ear"]], axis=0).tolist()
-    draw.ellipse((x - HEAD, y - HEAD, x + HEAD, y + HEAD), fill=2)
+    head = tuple(np.mean([at["left_ear"], at["right_ear"]], axis=0).tolist())
+    for (x, y), radius, fill in ((head, HEAD, 1), (at["left_ankle"], SHOE, 2), (at["right_ankle"], SHOE, 2)):
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
     return picture

@@ -3,7 +3,7 @@ import pytest
 
 from nl_jax.data.coco.keypoints import COCO_NAMES
 from nl_jax.data.dataset import Dataset
-from nl_jax.data.poses import CLOTHES, FACE, HAIR, HEIGHT, SPLITS, WIDTH, Poses, poses
+from nl_jax.data.poses import CLOTHES, HEELS, HEIGHT, SHOE, SPLITS, TOES, WIDTH, Poses, poses
 from nl_jax.errors import InputError
 from nl_jax.evaluation.coco import evaluate
 from nl_jax.evaluation.keypoints import ap_by_keypoint, confusions
@@ -33,7 +33,7 @@ def test_splits_have_poses_of_their_own():
     assert all(pose[LEFT].mean(0)[0] > pose[RIGHT].mean(0)[0] for pose in poses("train"))  # all face the camera
 
 
-def test_limbs_lie_where_keypoints_are_and_the_head_tells_the_side():
+def test_limbs_lie_where_keypoints_are_and_the_shoes_tell_the_side():
     data, seen = Poses("validation", size=30, noise=0), set()
     for index in range(30):
         picture, figure, image = data.pixels(index), data.compose(index), data.annotated(index)
@@ -43,9 +43,9 @@ def test_limbs_lie_where_keypoints_are_and_the_head_tells_the_side():
         at = np.floor(figure.points[5:]).astype(int)
         at = at[(at >= 0).all(1) & (at[:, 0] < WIDTH)]
         colours = {tuple(picture[y, x].tolist()) for x, y in at}
-        assert len(at) >= 11 and colours <= {CLOTHES[figure.clothes], FACE, HAIR}
-        behind = (picture == HAIR).all(-1).any()
-        assert behind == figure.behind != (picture == FACE).all(-1).any()
+        assert len(at) >= 11 and colours <= {CLOTHES[figure.clothes], TOES, HEELS}
+        behind = (picture == HEELS).all(-1).any()
+        assert behind == figure.behind != (picture == TOES).all(-1).any()
         labelled = instance.keypoints[:, 2] > 0
         assert labelled[3:].all() and labelled[:3].any() != behind
         np.testing.assert_allclose(instance.keypoints[labelled, :2] + 0.5, figure.points[labelled])
@@ -87,21 +87,24 @@ def test_who_guesses_the_side_is_right_half_of_the_time():
     assert list(alone) == list(COCO_NAMES) and min(alone.values()) == pytest.approx(1)
 
 
-def test_an_ankle_does_not_see_the_head_without_a_block():
-    """In the baseline of configs/poses.py; the eight convolutions of the control reach it."""
+def test_a_shoulder_does_not_see_the_shoes_without_a_block():
+    """In the baseline of configs/poses.py; the eight convolutions of the control reach them."""
     backbone = ResNetConfig(blocks_per_stage=(1, 1, 1, 1), width=16, geometry="small")
-    data = Poses("train", size=200)
-    hidden = {2: 0, 8: 0}
+    data, hidden = Poses("test", size=200), {2: np.zeros(17), 8: np.zeros(17)}
     for index in range(200):
         image, figure = data.annotated(index), data.compose(index)
         _, y0, _, y1 = image.box(image.instances[0])
-        head, ankle = figure.points[3:5, 1].mean() + 10, figure.points[15:, 1].max()
-        cell = (y1 - y0) / 14
-        for convolutions in hidden:
+        cell, shoes = (y1 - y0) / 14, figure.points[15:, 1].min() - SHOE
+        for convolutions, count in hidden.items():
             # The deconvolution and the bilinear enlargement see a bin more on each side.
-            low = ankle - (convolutions + 1.5) * cell
-            hidden[convolutions] += min(region_view(backbone, low, low, level)[0] for level in (2, 3)) > head
-    assert hidden[2] > 180 and hidden[8] == 0
+            low = figure.points[:, 1] + (convolutions + 1.5) * cell
+            count += [max(region_view(backbone, y, y, level)[1] for level in (2, 3)) < shoes for y in low.tolist()]
+    share = {name: hidden[2][place] / 200 for place, name in enumerate(COCO_NAMES)}
+    assert share["left_shoulder"] == share["right_shoulder"] == share["left_ear"] == share["right_ear"] == 1
+    assert min(share["left_elbow"], share["right_elbow"]) > 0.9
+    assert min(share["left_wrist"], share["right_wrist"]) > 0.65
+    assert share["left_ankle"] == share["right_ankle"] == 0
+    assert hidden[8][[5, 6, 7, 8]].max() == 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,9 @@ from configs import poses
 from experiments import attend_keypoints, predict_objects
 from experiments.report.page import render
 from experiments.report.runs import read_runs
+from nl_jax.data.coco.example import mirrored
 from nl_jax.data.coco.keypoints import COCO_NAMES
+from nl_jax.data.poses import WIDTH
 from nl_jax.errors import InputError
 from nl_jax.evaluation.coco import evaluate
 from nl_jax.models import flat
@@ -24,7 +27,9 @@ from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding, workdir
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.evaluator import Evaluator
-from nl_jax.training.state import TrainState
+from nl_jax.training.schedule import make_schedule
+from nl_jax.training.state import TrainState, create
+from nl_jax.training.step import make_train_step
 
 NARROW = {
     "batch_size": 2,
@@ -85,6 +90,39 @@ def test_a_batch_has_what_the_loss_needs_and_its_figures_are_logged():
     total, metrics = jax.eval_shape(loss, arrays)
     assert total.shape == () and metrics.keys() == task.train_figures.keys()
     assert {"keypoint_loss", "keypoints"} < metrics.keys() and "mask_loss" not in metrics
+
+
+def test_training_steps_lower_the_loss_and_move_every_kernel_of_the_blocks():
+    """Of two pictures and their mirror images. The blocks start as the identity, as those of table 6 do."""
+    as_in_the_paper = {f"detector.keypoint_options.{name}": "default" for name in ("norm", "norm_scale")}
+    config = tiny(**{"optimizer.weight_decay": 0.0, "optimizer.warmup_steps": 0} | as_in_the_paper)
+    task = task_of(config)
+    dataset = task.open_split("train")
+    order = dataset.keypoints.flip_order
+    examples = [dataset.train_example(index, np.random.default_rng(0)) for index in range(2)]
+    left, right = COCO_NAMES.index("left_wrist"), COCO_NAMES.index("right_wrist")
+    for example in examples[:2]:
+        turned = mirrored(example, order)
+        np.testing.assert_allclose(turned["keypoints"][0, left, 0], WIDTH - example["keypoints"][0, right, 0])
+        examples.append(turned)
+    batch = {name: jnp.stack([example[name] for example in examples]) for name in task.example_shapes(dataset)}
+
+    mesh, schedule = one_device(), make_schedule(config.optimizer, config.steps)
+    optimizer = task.optimizer(schedule)
+    with jax.numpy_dtype_promotion("standard"):
+        train_state = create(partial(task.build, 1), optimizer, mesh, seed=0)
+        graphdef, _, _ = flat.abstract(lambda: task.build(1, nnx.Rngs(0)))
+        step = make_train_step(graphdef, task.loss, optimizer, schedule, mesh, train_state)
+        kernels = {name for name in train_state.params if "nonlocal_blocks" in name and name.endswith("kernel")}
+        before = {name: np.array(train_state.params[name]) for name in kernels}  # a step takes the state away
+        moved, losses = [], []
+        for _ in range(6):
+            train_state, metrics = step(train_state, batch, jax.random.key(0))
+            moved.append({name for name in kernels if (np.asarray(train_state.params[name]) != before[name]).any()})
+            losses.append(float(metrics["keypoint_loss"]))
+    assert len(kernels) == 8 and moved[0] == {name for name in kernels if "w_z" in name}
+    assert moved[-1] == kernels  # theta, phi and g have a gradient as soon as W_z is not 0
+    assert losses[-1] < losses[0] and float(metrics["keypoints"]) > 20
 
 
 def test_figures_are_those_of_pycocotools_and_say_what_is_exchanged(run):

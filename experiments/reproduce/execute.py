@@ -39,7 +39,7 @@ class Executor:
     """Executes the runs that have no result yet.
 
     Args:
-      jobs: number of runs at a time. Several runs on a CPU have one core each. On GPUs run k has devices k, k + jobs, ..
+      jobs: number of runs at a time. Several runs on a CPU get one core each. On GPUs run k has devices k, k + jobs, ..
       folder: folder of the results.
       workdirs: folder of the runs' workdirs.
     """

@@ -23,8 +23,8 @@ def paired_difference(
     """Returns the accuracy of `ours` minus the accuracy of `theirs`, and the low and high end of its 95% interval.
 
     The interval is a percentile bootstrap. It draws seeds and clips with replacement. Each draw applies to both
-    networks, because their runs are pairs: the runs of row k have the same seed, start and training clips, and column i
-    is the same test clip. With a single seed only the clips vary between draws. Few seeds make the interval too narrow:
+    networks, because their runs are pairs: run k of both has the same seed, start and training clips, and column i is
+    the same test clip. With a single seed only the clips vary between draws. Few seeds make the interval too narrow:
     three draws from three seeds have 10 outcomes.
 
     Args:

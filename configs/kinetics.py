@@ -4,9 +4,10 @@
         --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-Rows start from the image network of the same depth, the rows imagenet_r50 and imagenet_r101, trained first on a folder
-of images. A finished one takes its place with `--config.start.workdir=DIR`, and `--config.start.stage=` trains from
-scratch. The other tables' rows are these networks with a few changes: configs/table2a.py to configs/table4.py.
+A row starts from the image network of the same depth: imagenet_r50 or imagenet_r101. The run trains this network first,
+on a folder of images. `--config.start.workdir=DIR` starts from a finished image network instead.
+`--config.start.stage=` trains from scratch. The rows of the other tables are these networks with a few changes:
+configs/table2a.py to configs/table4.py.
 """
 
 from configs import common, laptop
@@ -15,7 +16,7 @@ NL5 = {"model.nonlocal_preset": 5}
 I3D = {"model.inflate": "3x1x1"}
 R50 = {"start.stage": "configs/kinetics.py:imagenet_r50"}
 R101 = {"model.depth": 101, "start.stage": "configs/kinetics.py:imagenet_r101"}
-# An image is a clip of one frame. The usual 90 epochs of ImageNet at batch 256.
+# An image is a clip of one frame. The steps are the usual 90 epochs of ImageNet at batch size 256.
 IMAGENET = {
     "start.stage": "",
     "data.frames": 1,
@@ -30,7 +31,7 @@ IMAGENET = {
     "optimizer.decay_every": 150_000,
     "model.dropout": 0.0,
 }
-# 128 consecutive frames, started from the network of 32 frames with its batch norm frozen (section 4.1).
+# Clips of 128 consecutive frames. The run starts from the network of 32 frames with frozen batch norm (section 4.1).
 LONG = {
     "data.frames": 128,
     "data.stride": 1,
@@ -54,7 +55,7 @@ ROWS = {
 
 
 def row_of(rows: dict[str, dict], argument: str):
-    """The paper's recipe with the changes of a row, or with the flag `laptop` its small counterpart."""
+    """Return the paper's recipe with the changes of a row, or its small counterpart if the flag `laptop` is given."""
     changes, flags = common.parse_row(argument, rows, ("laptop",))
     if flags:
         return laptop.counterpart(changes)

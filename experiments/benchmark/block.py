@@ -1,4 +1,4 @@
-"""Compares the non-local block in training with that of `mmcv` on the same shapes: forward, and with backward."""
+"""Compares the non-local block in training with the block of `mmcv`: forward, and forward with backward."""
 
 import argparse
 import math

@@ -71,7 +71,7 @@ def _config(arguments) -> DetectorConfig:
 
 
 def _batch(arguments, true: int = 100) -> dict[str, jax.Array]:
-    """Returns a batch of noise images with ten true boxes each, padded to `true` boxes."""
+    """Returns a batch of noise images. Each has ten true boxes, padded to `true` boxes."""
     rng = np.random.default_rng(0)
     b, h, w = arguments.batch, arguments.height, arguments.width
     side = rng.uniform(30, 300, (b, true, 2))

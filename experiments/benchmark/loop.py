@@ -1,4 +1,4 @@
-"""Measures the time that the training loop adds to a step of 100 ms on the device: wall time, and its thread's time."""
+"""Measures the wall time and the processor time that the training loop adds to a step of 100 ms on the device."""
 
 import argparse
 import ctypes
@@ -36,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Trains with a step that takes the arrays of the paper's network, waits 100 ms and returns them.
 
-    The wait replaces an accelerator, which leaves the host's cores free. Then the same step runs without the loop. The
-    time of the loop is the difference between a step in the loop and a step without it, minus the wait for a batch.
+    The wait stands for an accelerator, which also leaves the host's cores free. Then the same step runs without the
+    loop. The time of the loop is the difference between a step in the loop and a step without it, minus the wait for a
+    batch.
     """
     with tempfile.TemporaryDirectory() as workdir:
         _register_wait(Path(workdir))
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _config(arguments: argparse.Namespace):
-    """Returns a narrow config with short clips: only the number of arrays is that of the paper's network."""
+    """Returns a config with few channels and short clips. Only the number of arrays is as in the paper's network."""
     config = quickstart.get_config("nl_c2d").unlock()
     config.update_from_flattened_dict(
         {
@@ -115,7 +116,7 @@ class _WaitingStep:
         self._metrics = ("loss", *metrics, "learning_rate", "grad_norm")
 
     def made_by(self, graphdef, loss, optimizer, schedule, mesh, train_state, *_, **__):
-        self._state = jax.tree.map(jnp.copy, train_state)  # the loop donates its own
+        self._state = jax.tree.map(jnp.copy, train_state)  # the loop donates its own state
         self.arrays = len(jax.tree.leaves(train_state))
         self._step = jax.jit(partial(_step, metrics=self._metrics), donate_argnums=0)
         self.calls = []

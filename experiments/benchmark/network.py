@@ -24,7 +24,7 @@ from nl_jax.training.schedule import make_schedule
 from nl_jax.training.step import make_forward, make_train_step
 
 NONLOCAL_BLOCKS = {50: {"res3": (1, 3), "res4": (1, 3, 5)}, 101: {"res3": (1, 3), "res4": (6, 13, 20)}}
-TASK = Classification(base())  # for its loss and its forward pass
+TASK = Classification(base())  # only its loss and its forward pass are used
 FORWARD = TASK.scores(multi_label=False)
 CASES = {"network": "forward", "train_step": "training step", "evaluate": "forward of three test crops"}
 

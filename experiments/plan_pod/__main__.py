@@ -1,4 +1,4 @@
-"""Predicts whether a run fits a pod, and its throughput, without the pod: compiles the step for it on this machine.
+"""Compiles the training step for a pod on any machine. Predicts whether the step fits the pod, and its throughput.
 
 python -m experiments.plan_pod --config=configs/kinetics.py --topology=v5e:4x4 --batch_per_chip=8
 python -m experiments.plan_pod --config=configs/table3.py:nl_i3d_r101 --topology=v5e:16x16 --batch_per_chip=2
@@ -76,7 +76,7 @@ def main() -> None:
 def _sizes(task: Task) -> tuple[int, Example]:
     """Returns the number of classes and the shapes of a training example.
 
-    If neither the flag nor the config gives the number of classes, it opens the training split.
+    If neither the flag nor the config gives the number of classes, the number comes from the training split.
     """
     if classes := NUM_CLASSES.value or task.config.num_classes:
         return classes, task.example_shapes()

@@ -1,4 +1,4 @@
-"""Runs rows of the paper's tables and sets ours beside the paper's.
+"""Runs rows of the paper's tables, and shows our figures beside the paper's.
 
 python -m experiments.reproduce 2a --laptop --seeds=1
 python -m experiments.reproduce 2a 2b 2c 2d 2e 2f 2g controls --laptop --seeds=3
@@ -29,7 +29,7 @@ from nl_jax.errors import InputError, Preempted
 
 def main(argv: list[str] | None = None) -> None:
     arguments, rest = parser().parse_known_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # is passed on as Ctrl-C is
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM acts as Ctrl-C
     try:
         if unknown := [argument for argument in rest if not argument.startswith("--config.")]:
             raise InputError(f"unexpected argument {unknown[0]!r}; see --help")
@@ -70,10 +70,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def reproduce(arguments: argparse.Namespace, changes: list[str]) -> int:
-    """0; 1 where a run failed."""
+    """Runs the rows and writes the tables. Returns the exit code: 0, or 1 if a run failed."""
     if arguments.seeds < 1 or (arguments.jobs is not None and arguments.jobs < 1):
         raise InputError(f"--seeds={arguments.seeds}, --jobs={arguments.jobs}: choose 1 or more")
-    if arguments.plan and not arguments.laptop:  # where they are plays no part
+    if arguments.plan and not arguments.laptop:  # the place of the images does not change the cost
         changes = ["--config.images.train=IMAGES", *changes]
     runs = _runs(arguments, changes)
     if arguments.plan:
@@ -98,7 +98,7 @@ def reproduce(arguments: argparse.Namespace, changes: list[str]) -> int:
 
 
 def _runs(arguments: argparse.Namespace, changes: list[str]) -> dict[str, dict[str, list[PlannedRun]]]:
-    """Table to row to its runs, one a seed."""
+    """Returns {table: {row: runs}}, with one run per seed."""
     runs = {
         table: {
             row: [
@@ -116,12 +116,12 @@ def _runs(arguments: argparse.Namespace, changes: list[str]) -> dict[str, dict[s
 
 
 def _write(arguments: argparse.Namespace, runs: dict[str, dict[str, list[PlannedRun]]]) -> dict[str, list[tables.Row]]:
-    """Table to its rows, as written."""
+    """Writes the tables and the page. Returns {table: rows}."""
     sections, written = [], {}
     for table, of_table in runs.items():
         rows = written[table] = [_row(table, row, of_row, arguments) for row, of_row in of_table.items()]
         heading = table_module(table).__doc__.partition("\n")[0]
-        if arguments.laptop:  # what a row of its scale is trained on
+        if arguments.laptop:  # the data of the small rows
             heading = heading.replace(" on Kinetics", " on the embedded task")
         picture = f"{table}.png"
         tables.plot(f"Table {table}" if table[0].isdigit() else table, rows, arguments.out / picture)
@@ -136,7 +136,7 @@ def _write(arguments: argparse.Namespace, runs: dict[str, dict[str, list[Planned
 
 
 def _write_dips(arguments: argparse.Namespace, written: dict[str, list[tables.Row]]) -> None:
-    """A table for each table of the paper, of its rows whose runs kept their losses, as their baseline's did."""
+    """Writes one table for each table of the paper. It has the rows with losses, if their baseline has losses too."""
     for table, rows in written.items():
         if found := dip.dips(rows):
             (arguments.out / f"{table}_dip.md").write_text(dip.markdown(found))
@@ -144,7 +144,7 @@ def _write_dips(arguments: argparse.Namespace, written: dict[str, list[tables.Ro
 
 
 def _write_distance(arguments: argparse.Namespace, runs: dict[str, dict[str, list[PlannedRun]]]) -> None:
-    """A table and a picture for each table of the paper, of its rows that have been run."""
+    """Writes a table and a picture for each table of the paper, with the rows that have results."""
     for table, of_table in runs.items():
         curves = [distance.curves(row, of_row, arguments.results) for row, of_row in of_table.items()]
         curves = [curve for curve in curves if curve]
@@ -157,7 +157,7 @@ def _write_distance(arguments: argparse.Namespace, runs: dict[str, dict[str, lis
 
 def _row(table: str, row: str, runs: list[PlannedRun], arguments: argparse.Namespace) -> tables.Row:
     found = [result for run in runs if (result := results.load(run, arguments.results))]
-    network = found[0] if found else summary_of(runs[0].config)  # both know its size
+    network = found[0] if found else summary_of(runs[0].config)  # both have `parameters` and `macs`
     paper = table_module(table).ROWS[row].get("paper")
     return tables.Row(
         name=row,

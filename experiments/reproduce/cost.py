@@ -1,4 +1,4 @@
-"""What runs will cost, from their operations."""
+"""The cost of runs, computed from their operations."""
 
 from collections.abc import Iterable
 
@@ -6,18 +6,21 @@ from experiments.reproduce.rows import PlannedRun, chain, summary_of
 from nl_jax.training.chips import CHIPS
 
 CHIP = "v5e"
-EFFICIENCY = 0.4  # of the chip's published bfloat16 peak: assumed, not measured
+EFFICIENCY = 0.4  # fraction of the chip's published bfloat16 peak; assumed, not measured
 
 
 def device_hours(run: PlannedRun) -> float:
-    """Of training alone: a multiply-add is two operations, and the gradient twice the forward pass."""
+    """Returns the device-hours of the training alone.
+
+    A multiply-add is two operations. The gradient takes twice the operations of the forward pass.
+    """
     config = run.config
     operations = 6 * summary_of(config).macs * config.batch_size * config.steps
     return operations / (EFFICIENCY * CHIPS[CHIP].flops) / 3600
 
 
 def describe_costs(runs: Iterable[PlannedRun]) -> str:
-    """A line for every run and for each it starts from, once, and their sum."""
+    """Returns one line for each run, one for each run that these start from, and one for the sum."""
     every = {link.key: link for run in runs for link in chain(run)}.values()
     hours = {run.spec: device_hours(run) for run in every}
     width = max(map(len, hours))

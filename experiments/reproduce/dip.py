@@ -1,4 +1,4 @@
-"""How far training losses rise above the baseline's: whether new blocks disturb the network they are put in."""
+"""The rise of training losses above the losses of the baseline. It shows whether new blocks disturb a network."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,15 +7,21 @@ import numpy as np
 
 from experiments.reproduce.tables import Row, signed
 
-EARLY = 0.2  # of the steps: before either network leaves the plateau of the embedded task
+EARLY = 0.2  # fraction of the steps. No network has left the plateau of the embedded task by then.
 
 
 @dataclasses.dataclass(frozen=True)
 class Dip:
-    """Of one row, the largest loss above its baseline's with the same seed, which has the same clips, in nats.
+    """The largest difference in training loss between a row and its baseline, in nats.
 
-    `early` is over the means of the first steps, up to `until`; `all` over those of all steps, up to `steps`. Where the
-    network is better throughout they are negative.
+    Each run is compared with the baseline's run of the same seed, which has the same clips. If the row's loss is always
+    lower, the differences are negative.
+
+    Attributes:
+      row, baseline: names of the two rows.
+      runs: number of pairs of runs.
+      early: largest difference between mean losses of the first steps, up to step `until`.
+      all: largest difference between mean losses of all steps, up to step `steps`.
     """
 
     row: str
@@ -28,7 +34,7 @@ class Dip:
 
 
 def dips(rows: Sequence[Row]) -> list[Dip]:
-    """Of the rows that have runs with losses, for seeds of which their baseline has too."""
+    """Returns the dip of each row that shares a seed with its baseline, where both runs have losses."""
     by_name = {row.name: row for row in rows}
     found = []
     for row in rows:

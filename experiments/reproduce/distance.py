@@ -1,4 +1,4 @@
-"""Accuracy against how far apart the two places are that the answer depends on: the cue, and the digit of its tint."""
+"""Accuracy against the distance between the two places that decide the label: the cue and the digit of its tint."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from nl_jax.data.long_range import CUE, LongRange
 from nl_jax.errors import InputError
 from nl_jax.tasks import task_of
 
-BINS = 4  # at most, of each kind of distance
+BINS = 4  # largest number of groups for each kind of distance
 
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
-    """Test clips of about one distance, `low` to `high` frames or pixels: accuracy in percent and its 95% interval."""
+    """Test clips with distances from `low` to `high` frames or pixels. `accuracy` and its 95% `interval` are in %."""
 
     low: float
     high: float
@@ -32,7 +32,7 @@ class Bin:
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """Of one row, by distance in frames and in pixels, over all of its runs."""
+    """The accuracies of all runs of one row, by distance in frames and by distance in pixels."""
 
     row: str
     frames: tuple[Bin, ...]
@@ -40,7 +40,7 @@ class Curves:
 
 
 def distances(dataset: LongRange) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
-    """Frames, and pixels, from the middle of the cue's shot to that of the answer's, for every clip."""
+    """Returns the distances in frames and in pixels from the middle of the cue to the middle of the digit, per clip."""
     frames, pixels = np.empty(len(dataset)), np.empty(len(dataset))
     for index in range(len(dataset)):
         shots, label = dataset.compose(index)
@@ -51,7 +51,11 @@ def distances(dataset: LongRange) -> tuple[Float[np.ndarray, "n"], Float[np.ndar
 
 
 def curves(row: str, runs: Sequence[PlannedRun], folder: Path) -> Curves | None:
-    """None where no run has a result."""
+    """Returns the curves of a row, or None if no run has a result.
+
+    Raises:
+      InputError: the row is not on the embedded task.
+    """
     if runs[0].config.data.name != "long_range":
         raise InputError("--distance is of the embedded task; give --laptop")
     found = [result for run in runs if (result := results.load(run, folder))]
@@ -62,8 +66,8 @@ def curves(row: str, runs: Sequence[PlannedRun], folder: Path) -> Curves | None:
 
 
 def bins(right, values) -> tuple[Bin, ...]:
-    """Clips in groups of about the same size by distance; equal distances stay together."""
-    edges = np.unique(values)  # the lowest of each group
+    """Returns the clips in groups by distance. The groups have similar sizes, and equal distances stay together."""
+    edges = np.unique(values)  # the lowest distance of each group
     if len(edges) > BINS:
         edges = np.unique(np.quantile(values, np.arange(BINS) / BINS, method="nearest"))
     group = np.searchsorted(edges, values, side="right") - 1
@@ -78,7 +82,7 @@ def bins(right, values) -> tuple[Bin, ...]:
 
 
 def markdown(every: Sequence[Curves]) -> str:
-    """A line for every row; a column for every group of clips."""
+    """Returns a table with one line per row and one column per group of clips."""
     parts = []
     for unit in ("frames", "pixels"):
         of_row = {curve.row: getattr(curve, unit) for curve in every}

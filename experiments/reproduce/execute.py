@@ -1,4 +1,4 @@
-"""Runs as processes of their own, several at a time, each going on where it stopped."""
+"""Runs each training as its own process, several at a time. A stopped run continues."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def in_order(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
-    """The runs and those they start from, each once, and after what it starts from."""
+    """Returns the runs and all runs that they start from. Each is there once, after the run that it starts from."""
     found: dict[str, PlannedRun] = {}
     for run in runs:
         for link in chain(run):
@@ -28,7 +28,7 @@ def in_order(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
 
 
 def command(run: PlannedRun, workdirs: Path) -> list[str]:
-    """What trains it, as it would be typed; the run it starts from has ended."""
+    """Returns the command that trains the run, as a user types it. The run that it starts from must have ended."""
     arguments = [f"--config={run.spec}", f"--workdir={workdirs / run.name}", *run.overrides]
     if run.start:
         arguments.append(f"--config.start.workdir={workdirs / run.start.name}")
@@ -36,11 +36,12 @@ def command(run: PlannedRun, workdirs: Path) -> list[str]:
 
 
 class Executor:
-    """Runs what has no result yet.
+    """Executes the runs that have no result yet.
 
     Args:
-      jobs: runs at a time. With several on a CPU each is held to one core; on GPUs run k has devices k, k + jobs, ..
-      folder: of the results; workdirs: of the runs.
+      jobs: number of runs at a time. Several runs on a CPU get one core each. On GPUs run k has devices k, k + jobs, ..
+      folder: folder of the results.
+      workdirs: folder of the runs' workdirs.
     """
 
     def __init__(self, jobs: int, folder: Path, workdirs: Path):
@@ -53,7 +54,11 @@ class Executor:
         self._commit = current_commit()
 
     def __call__(self, runs: list[PlannedRun]) -> None:
-        """All of them. Raises Preempted when it was interrupted: each run saves, and goes on later."""
+        """Executes all runs.
+
+        Raises:
+          Preempted: on an interruption. Each run saves its state first, and can continue.
+        """
         missing = [run for run in runs if results.load(run, self.folder) is None]
         futures: dict[str, Future] = {}
         with ThreadPoolExecutor(self.jobs) as pool:
@@ -72,7 +77,7 @@ class Executor:
     def _run(self, run: PlannedRun, start_ends: Future | None) -> None:
         directory, start = self.workdirs / run.name, run.start
         if start_ends:
-            start_ends.result()  # submitted earlier, so it is running or has ended
+            start_ends.result()  # submitted earlier, so it already runs or has ended
         if self._stopped:
             return
         if start and not (self.workdirs / start.name / "results.json").exists():
@@ -91,7 +96,7 @@ class Executor:
                 env=os.environ | self._environment(slot),
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for this program, which passes it on
+                start_new_session=True,  # Ctrl-C reaches this program only, and it tells the runs
             )
             self._processes.add(process)
             _, status, usage = os.wait4(process.pid, 0)
@@ -130,12 +135,12 @@ class Executor:
 
 
 def default_jobs(laptop: bool) -> int:
-    """One run a core at laptop scale; else one run that has all devices."""
+    """Returns the number of runs at a time: one per core for laptop rows, else one run that has all devices."""
     return len(os.sched_getaffinity(0)) if laptop else 1
 
 
 def current_commit() -> str:
-    """The commit of the code, with "+" where files differ from it."""
+    """Returns the commit of the code, with "+" if files differ from it, or "unknown" without git."""
     try:
         git = ["git", "-C", str(ROOT)]
         commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)

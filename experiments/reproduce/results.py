@@ -1,4 +1,4 @@
-"""What is kept of a run: one line of JSON in the file of its table. Every table and plot is made of these lines."""
+"""The result of a run: one line of JSON in the file of its table. All tables and plots are made from these lines."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from nl_jax.errors import InputError
 from nl_jax.evaluation.metrics import in_top_k
 from nl_jax.training.logs import read_metrics
 
-# Of detection, beside box AP.
+# Further figures of detection, besides box AP.
 FIGURES = (
     *("box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75", "box_ap_agnostic", "mask_ap_agnostic"),
     "keypoint_exchanged",
@@ -25,19 +25,21 @@ class Result:
     """One finished run.
 
     Attributes:
-      row: FILE.py:ROW that it was run as; other rows may be the same network.
-      config: hash of what its config computes, but for the seed.
-      commit: of the code, with "+" where files differed from it.
-      accuracy: top-1 of the test videos; mean average precision where a video has several labels; of detection box AP,
-        with keypoints keypoint AP.
-      macs: multiply-adds of a clip; FLOPs are twice that.
-      seconds, cpu_seconds: that its process took on the clock, and on processors; of a run that was interrupted, the
-        process that ended it.
-      correct: whether each test video was right, as bits; empty where a video has several labels, and of detection.
-      videos, list: how many there are, and their hash.
-      losses: step to the mean training loss of the steps up to it since the one before; results of before they were
-        kept have none.
-      figures: by name, the others that the task measures, from 0 to 1; of classification none.
+      row: FILE.py:ROW of the run. Other rows can be the same network.
+      config: hash of the fields of the config that change the result, without the seed.
+      seed: seed of the run.
+      commit: commit of the code, with "+" if files differed from it.
+      accuracy: top-1 of the test videos; mean average precision if a video has several labels; for detection box AP,
+        or keypoint AP with keypoints.
+      parameters: number of parameters of the network.
+      macs: multiply-adds of a clip. The FLOPs are twice this number.
+      seconds, cpu_seconds: wall time and processor time of the process. For an interrupted run, this is the last
+        process.
+      videos: number of test videos or images.
+      list: hash of their list.
+      correct: whether each test video was right, as bits. It is empty if a video has several labels, and for detection.
+      losses: {step: mean training loss of the steps since the entry before}. Old results have none.
+      figures: {name: value} of the further figures of the task, from 0 to 1. Classification has none.
     """
 
     row: str
@@ -56,7 +58,7 @@ class Result:
     figures: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def measured(self) -> Shaped[np.ndarray, "n"]:
-        """What two runs are compared by: whether each test video was right, or else the accuracy alone."""
+        """Returns the values to compare with another run: whether each test video was right, or else the accuracy."""
         return self.right() if self.correct else np.array([self.accuracy])
 
     def right(self) -> Bool[np.ndarray, "n"]:
@@ -64,7 +66,7 @@ class Result:
 
 
 def collect(run: PlannedRun, workdir: Path, *, commit: str, seconds: float, cpu_seconds: float) -> Result:
-    """The result of a workdir whose run has ended."""
+    """Returns the result of a finished run, from its workdir."""
     found = json.loads((workdir / "results.json").read_text())
     correct = ""
     if (workdir / "predictions.npz").exists():
@@ -91,7 +93,7 @@ def collect(run: PlannedRun, workdir: Path, *, commit: str, seconds: float, cpu_
 
 
 def save(result: Result, folder: Path) -> None:
-    """Appends the result, as one line, to the file of the table that it was run for."""
+    """Appends the result as one line to the file of its table."""
     folder.mkdir(parents=True, exist_ok=True)
     table = Path(result.row.partition(":")[0]).stem
     with (folder / f"{table}.jsonl").open("a") as file:
@@ -99,7 +101,7 @@ def save(result: Result, folder: Path) -> None:
 
 
 def load(run: PlannedRun, folder: Path) -> Result | None:
-    """The newest result of a run, if it has been run, for this table or for another that has the same network."""
+    """Returns the newest result of a run, or None. Another table with the same network and recipe can have it too."""
     for path in sorted(folder.glob("*.jsonl")):
         if found := _read(path, path.stat().st_mtime_ns).get((run.key, run.seed)):
             return found
@@ -108,7 +110,7 @@ def load(run: PlannedRun, folder: Path) -> Result | None:
 
 @functools.cache
 def _read(path: Path, changed: int) -> dict[tuple[str, int], Result]:
-    """(hash of the config, seed) to the last result of each run in a file; read anew when the file has changed."""
+    """Returns {(hash of the config, seed): last result of the run}. A changed file is read again."""
     found = {}
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         try:

@@ -1,4 +1,4 @@
-"""What several runs of two rows say of their difference."""
+"""Statistics of the difference between two rows, each with several runs."""
 
 import functools
 
@@ -9,7 +9,7 @@ RESAMPLES = 5000
 
 
 def mean_and_spread(accuracies: Float[np.ndarray, "s"]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation over seeds; None for the spread of one run."""
+    """Returns the mean and the sample standard deviation over s seeds. With one seed the deviation is None."""
     return float(accuracies.mean()), float(accuracies.std(ddof=1)) if len(accuracies) > 1 else None
 
 
@@ -20,14 +20,17 @@ def paired_difference(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> tuple[float, float, float]:
-    """Accuracy of `ours` minus that of `theirs`, and its 95% interval: the percentile bootstrap.
+    """Returns the accuracy of `ours` minus the accuracy of `theirs`, and the low and high end of its 95% interval.
 
-    Row k of both has the same seed, so the same start and the same clips in training, and column i the same test clip:
-    seeds and clips are drawn with replacement, each draw for both networks. With the one seed that there may be, clips
-    alone are drawn. Few seeds make the interval too narrow: three draws of three have 10 outcomes.
+    The interval is a percentile bootstrap. It draws seeds and clips with replacement. Each draw applies to both
+    networks, because their runs are pairs: run k of both has the same seed, start and training clips, and column i is
+    the same test clip. With a single seed only the clips vary between draws. Few seeds make the interval too narrow:
+    three draws from three seeds have 10 outcomes.
 
     Args:
-      ours, theirs: whether test clip i was right in the run of seed k; or (s,1), one figure a run.
+      ours, theirs: (s,n), whether test clip i was right in the run of seed k; or (s,1), one figure per run.
+      seed: seed of the draws.
+      resamples: number of draws.
     """
     difference = ours.astype(np.float64) - theirs
     of_seeds, of_clips = _draws(*difference.shape, seed, resamples)
@@ -36,11 +39,11 @@ def paired_difference(
     return float(difference.mean()), float(low), float(high)
 
 
-@functools.lru_cache(maxsize=2)  # a table asks for the same ones for every row
+@functools.lru_cache(maxsize=2)  # all rows of a table use the same draws
 def _draws(
     seeds: int, clips: int, seed: int, resamples: int
 ) -> tuple[Float[np.ndarray, "r s"], Float[np.ndarray, "r n"]]:
-    """The weight of every seed and of every clip in each resample."""
+    """Returns the weight of every seed and of every clip in each of r resamples."""
     rng = np.random.default_rng(seed)
     of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
     of_clips = rng.multinomial(clips, np.full(clips, 1 / clips), resamples) / clips

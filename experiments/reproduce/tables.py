@@ -1,4 +1,4 @@
-"""The tables, ours beside the paper's, as Markdown and HTML, and as pictures."""
+"""The tables with our figures beside the paper's, as Markdown, as HTML and as pictures."""
 
 import dataclasses
 import html
@@ -20,13 +20,16 @@ class Row:
     """One row of a table.
 
     Attributes:
-      name: in ROWS of the table's config; baseline: that of the row it is compared with.
-      paper: the same that the paper reports, in percent.
-      paper_ratios: its parameters and FLOPs relative to the baseline.
-      results: of the runs that have ended; wanted: how many were asked for.
-      parameters, macs: of the network and of a clip; known before it is run.
-      figure: what is measured: "top-1", say.
-      others: further figures of a result to their words; a column each.
+      name: name in ROWS of the table's config.
+      baseline: name of the row to compare with.
+      paper: the paper's figure, in percent.
+      paper_ratios: parameters and FLOPs relative to the baseline, in the paper.
+      results: results of the finished runs.
+      wanted: number of runs that the user asked for.
+      parameters: parameters of the network, known before a run.
+      macs: multiply-adds of a clip, known before a run.
+      figure: name of the measured figure, such as "top-1".
+      others: {name of a further figure of the results: its heading}. Each has its own column.
     """
 
     name: str
@@ -44,18 +47,18 @@ class Row:
         return np.array([100 * result.accuracy for result in self.results])
 
     def missing(self) -> str:
-        """ "" or that there are not enough runs."""
+        """Returns a note if there are not enough runs, and "" otherwise."""
         return "" if len(self.results) >= self.wanted else f"not enough runs ({len(self.results)} of {self.wanted})"
 
     def difference(self, base: "Row") -> "Difference | None":
-        """From the baseline, over the seeds that both have."""
+        """Returns the difference from the baseline, over the seeds that both have, or None if there are too few."""
         pairs = [
             (ours.measured(), theirs.measured())
             for ours in self.results
             for theirs in base.results
             if ours.seed == theirs.seed and ours.list == theirs.list and bool(ours.correct) == bool(theirs.correct)
         ]
-        # One figure a run says nothing of chance where there is one run.
+        # A single pair of runs with one figure each gives no interval.
         if base is self or len(pairs) < (1 if all(result.correct for result in self.results) else 2):
             return None
         ours, theirs = (np.stack(part) for part in zip(*pairs, strict=True))
@@ -65,7 +68,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Between two rows in points, its 95% interval, and in how many of the seeds the first is the better."""
+    """The difference between two rows in points, its 95% interval, and the number of seeds with a better first row."""
 
     mean: float
     low: float
@@ -92,13 +95,13 @@ HEAD = (
 
 
 def head(rows: Sequence[Row]) -> tuple[str, ...]:
-    """HEAD with what these rows measure."""
+    """Returns HEAD with the names of the figures that these rows measure."""
     cells = [cell.replace("top-1", rows[0].figure) for cell in HEAD]
     return (*cells[:4], *(f"{words}, %" for words in rows[0].others.values()), *cells[4:])
 
 
 def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """The cells of a table, a tuple for each row, under HEAD."""
+    """Returns the cells of a table below `head(rows)`, one tuple per row."""
     by_name = {row.name: row for row in rows}
     found = []
     for row in rows:
@@ -129,7 +132,7 @@ def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 
 def _summed(percents: Sequence[float] | np.ndarray) -> str:
-    """Mean and spread over the runs, "" without one."""
+    """Returns the mean and the standard deviation over the runs as text; "" without runs."""
     if not len(percents):
         return ""
     mean, spread = mean_and_spread(np.asarray(percents))
@@ -157,7 +160,7 @@ img {{ max-width: 100% }}
 
 
 def html_page(title: str, sections: Sequence[tuple[str, Sequence[Row], str]]) -> str:
-    """A page of tables, each a heading, its rows and the picture to show below it."""
+    """Returns a page of tables. A section is a heading, the rows, and the file of the picture below them."""
     body = []
     for heading, rows, picture in sections:
         body.append(f"<h2>{html.escape(heading)}</h2>\n<table>")
@@ -168,7 +171,7 @@ def html_page(title: str, sections: Sequence[tuple[str, Sequence[Row], str]]) ->
 
 
 def plot(heading: str, rows: Sequence[Row], path: Path) -> None:
-    """Every run a dot, every mean a bar, and beside them the paper's figures, as PNG."""
+    """Draws every run as a dot and every mean as a bar, with the paper's figures beside them, as PNG."""
     figure = Figure(figsize=(9, 0.9 + 0.35 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     has_paper = any(row.paper for row in rows)

@@ -1,6 +1,6 @@
-"""Which frames and which crops of a video the network sees, in training and at test time (paper section 4).
+"""The frames and the crops of a video that the network sees, in training and in testing (paper section 4).
 
-Videos are arrays (t, h, w, c). A clip spans `frames * stride` consecutive frames and takes every stride-th of them.
+A video is an array (t, h, w, c). A clip spans `frames * stride` consecutive frames and has every stride-th of them.
 """
 
 import numpy as np
@@ -11,10 +11,10 @@ STARTS = ("paper", "caffe2", "slowfast", "mmaction2")
 
 
 def train_indices(num_frames: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
-    """Frame numbers (t,) of a clip at a random place; a video shorter than the clip loops.
+    """Return the frame numbers (t,) of a clip at a random place. A video that is shorter than the clip loops.
 
     Raises:
-        InputError: a number below 1.
+        InputError: a number is below 1.
     """
     last = _last_start(num_frames, frames, stride)
     return (rng.integers(last + 1) + np.arange(frames) * stride) % num_frames
@@ -23,28 +23,31 @@ def train_indices(num_frames: int, frames: int, stride: int, rng: np.random.Gene
 def test_indices(
     num_frames: int, frames: int, stride: int, num_clips: int, starts: str = "paper", rate: float = 0.0
 ) -> np.ndarray:
-    """Frame numbers (num_clips, t) of the test clips of a video of N frames; L = frames * stride, K = num_clips.
+    """Return the frame numbers (num_clips, t) of the test clips of a video.
 
-    Published accuracies differ in where clip j = 0 .. K-1 starts and in what becomes of a video that is too short:
+    The video has N frames. A clip spans L = frames * stride frames. There are K = num_clips clips, j = 0 .. K-1.
+    Published accuracies use different conventions for the start of clip j, and for a video that is too short:
 
-    - paper: evenly, floor((N - L) j / (K - 1) + 1/2), so the first clip starts with the video and the last ends with
-      it; a single clip is the one at the centre. A short video loops.
-    - caffe2 (the paper's release): floor(N / K j) in single precision; whatever runs over the end starts over.
-    - slowfast: what PyAV gives it of L' frames from (N - L') j / K on, where L' = L rate / 30 are what L frames at 30
-      per second last: `frames` numbers spread evenly over them, cut to whole ones, the last one repeated if need be.
-    - mmaction2: round((N - L + stride - 1) j / (K - 1)), halves to even; a single clip starts at half of that room,
-      rounded down. A short video loops.
+    - paper: the starts are spread evenly: floor((N - L) j / (K - 1) + 1/2). So the first clip starts with the video,
+      and the last clip ends with it. A single clip lies at the centre. A short video loops.
+    - caffe2 (the paper's release): floor(N / K j) in single precision. A clip that passes the end goes on from the
+      start.
+    - slowfast: a clip has the duration of L frames at 30 frames per second, which is L' = L rate / 30 frames of the
+      video. It starts at (N - L') j / K. Its `frames` numbers are spread evenly over the frames that PyAV returns for
+      this span, and are rounded down. If PyAV returns too few, the last frame is repeated.
+    - mmaction2: round((N - L + stride - 1) j / (K - 1)), with halves to even. A single clip starts at half of
+      N - L + stride - 1, rounded down. A short video loops.
 
     Args:
         num_frames: N.
         frames: t.
-        stride: frames from one to the next.
+        stride: distance in frames between neighbours in a clip.
         num_clips: K.
-        starts: one of these names.
-        rate: frames per second of the video, which `slowfast` asks for; 0, unknown, counts as 30.
+        starts: name of the convention.
+        rate: frames per second of the video. Only `slowfast` uses it. 0 means unknown and counts as 30.
 
     Raises:
-        InputError: a number below 1 or another name.
+        InputError: a number is below 1, or `starts` is another name.
     """
     last = _last_start(num_frames, frames, stride)
     _positive(num_clips=num_clips)
@@ -55,7 +58,8 @@ def test_indices(
     if starts == "slowfast":
         span = stride * frames / 30 * (rate or 30)
         start = max(num_frames - span, 0) * clips / num_clips
-        ticks = 512  # of an MP4's clock in a frame, usually: it seeks by whole ticks, and takes frames at or after them
+        # An MP4's clock usually has 512 ticks in a frame. PyAV seeks to a whole tick, and takes the frames from there.
+        ticks = 512
         first = np.ceil(np.floor(start * ticks) / ticks).astype(int)
         last = np.floor(np.floor((start + span - 1) * ticks) / ticks).astype(int)
         numbers = first[:, None] + _spread(span - 1, frames)
@@ -72,17 +76,17 @@ def test_indices(
 
 
 def random_place(height: int, width: int, size: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Top and left of a size x size crop at a random place of images of this height and width.
+    """Return the top and the left of a size x size crop at a random place of an image.
 
     Raises:
-        InputError: the images are smaller than the crop.
+        InputError: the image is smaller than the crop.
     """
     spare = _room((height, width), size)
     return int(rng.integers(spare[0] + 1)), int(rng.integers(spare[1] + 1))
 
 
 def center_crop(video: np.ndarray, size: int) -> np.ndarray:
-    """The size x size crop (t, size, size, c) at the centre of a video (t, h, w, c), as a view.
+    """Return the crop (t, size, size, c) at the centre of a video (t, h, w, c), as a view.
 
     Raises:
         InputError: the video is smaller than the crop.
@@ -92,10 +96,11 @@ def center_crop(video: np.ndarray, size: int) -> np.ndarray:
 
 
 def test_crops(video: np.ndarray, size: int, num_crops: int) -> np.ndarray:
-    """Crops (num_crops, t, size, size, c) of a video (t, h, w, c) at test time.
+    """Return the test crops (num_crops, t, size, size, c) of a video (t, h, w, c).
 
-    One crop is the centre; three lie at the start, the centre and the end of the longer side, in the middle of the
-    shorter one, and so cover the whole frame when `size` is the shorter side.
+    One crop lies at the centre. Three crops lie at the start, the centre and the end of the longer side, and in the
+    middle of the shorter side. They cover the whole frame if `size` is the shorter side and the longer side is at most
+    three times as long.
 
     Raises:
         InputError: `num_crops` is neither 1 nor 3, or the video is smaller than the crop.
@@ -113,7 +118,10 @@ def test_crops(video: np.ndarray, size: int, num_crops: int) -> np.ndarray:
 
 
 def _spread(end: float, count: int) -> np.ndarray:
-    """Whole numbers (count,) evenly from 0 to `end`: PyTorch's linspace, in single precision and from both ends."""
+    """Return whole numbers (count,) spread evenly from 0 to `end`, rounded down.
+
+    As PyTorch's linspace, it computes in single precision, and counts the second half back from `end`.
+    """
     end, places = np.float32(end), np.arange(count, dtype=np.float32)
     step = end / np.float32(max(1, count - 1))
     return np.where(places < count // 2, step * places, end - step * places[::-1]).astype(int)
@@ -125,7 +133,7 @@ def _last_start(num_frames: int, frames: int, stride: int) -> int:
 
 
 def _room(frame: tuple[int, ...], size: int) -> tuple[int, int]:
-    """Pixels by which the frames are higher and wider than the crop."""
+    """Return the pixels by which a frame is higher and wider than the crop."""
     _positive(size=size)
     height, width = frame
     if size > min(height, width):

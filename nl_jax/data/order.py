@@ -1,4 +1,4 @@
-"""The order of examples where every batch holds examples of one group, such as images of like shape."""
+"""The order of examples if each batch has only examples of one group, such as images of similar shape."""
 
 import functools
 
@@ -8,16 +8,16 @@ from jaxtyping import Bool, Int
 
 
 class GroupedOrder(grain.MapDataset):
-    """The number of the example at place k of an endless run, batch after batch, every batch of one group.
+    """The number of the example at place k of an endless sequence. The sequence is divided into batches of one group.
 
-    Every epoch draws all examples in another order. An example waits until enough of its group have been drawn to fill
-    a batch; the last few of an epoch wait for the next one. So every example is seen once for every epoch, in batches
-    that are all full, and place k depends on the seed, the batch size and k alone.
+    Each epoch draws all examples in another order. A drawn example waits until its group has enough drawn examples to
+    fill a batch. The last examples of an epoch wait for the next epoch. So every batch is full, and the sequence has
+    each example once for each epoch. The example at place k depends only on the seed, the batch size and k.
 
     Args:
-        groups: (n,), the group of every example.
+        groups: (n,), the group of each example.
         batch_size: b.
-        seed: of the order.
+        seed: seed of the order.
     """
 
     def __init__(self, groups: Int[np.ndarray, "n"], batch_size: int, seed: int):
@@ -26,7 +26,7 @@ class GroupedOrder(grain.MapDataset):
         self._sizes = np.bincount(groups)
 
     def __len__(self) -> int:
-        return 2**60 // self._batch_size * self._batch_size  # endless; Grain adds to it
+        return 2**60 // self._batch_size * self._batch_size  # endless in practice; Grain adds to this number
 
     def __getitem__(self, index):
         if isinstance(index, slice):
@@ -37,8 +37,8 @@ class GroupedOrder(grain.MapDataset):
         return int(self._members(epoch, group)[place])
 
     def _batch(self, batch: int) -> tuple[int, int]:
-        """The group of a batch, and how many of the group were drawn before it."""
-        epoch = batch * self._batch_size // len(self._groups)  # earlier than it no batch of this number can be full
+        """Return the group of a batch, and how many examples of the group were drawn before this batch."""
+        epoch = batch * self._batch_size // len(self._groups)  # no earlier epoch can fill the batch of this number
         while self._full_before(epoch + 1) <= batch:
             epoch += 1
         group, first = self._filled(epoch)
@@ -46,12 +46,15 @@ class GroupedOrder(grain.MapDataset):
         return int(group[place]), int(first[place])
 
     def _full_before(self, epoch: int) -> int:
-        """How many batches are full when an epoch begins."""
+        """Return the number of batches that are full when an epoch begins."""
         return sum(epoch * int(size) // self._batch_size for size in self._sizes)
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - one object for a run
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - a run has one object
     def _filled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of the batches that an epoch fills, in order, the group and how many of the group were drawn before them."""
+        """Return two arrays with one number for each batch that an epoch fills, in order.
+
+        The first has the group of the batch. The second has the number of examples of this group before the batch.
+        """
         groups = self._groups[self._drawn(epoch)]
         of_group, drawn = np.empty(len(groups), np.int64), np.empty(len(groups), np.int64)
         for group, size in enumerate(self._sizes):
@@ -63,7 +66,7 @@ class GroupedOrder(grain.MapDataset):
 
     @functools.lru_cache(maxsize=8)  # noqa: B019
     def _members(self, epoch: int, group: int) -> np.ndarray:
-        """The examples of a group in the order of an epoch."""
+        """Return the examples of a group, in the order of an epoch."""
         drawn = self._drawn(epoch)
         return drawn[self._groups[drawn] == group]
 
@@ -73,10 +76,10 @@ class GroupedOrder(grain.MapDataset):
 
 
 def test_order(groups: Int[np.ndarray, "n"], batch_size: int) -> tuple[Int[np.ndarray, "m"], Bool[np.ndarray, "m"]]:
-    """Every example once, group after group, with copies of the last one of a group to fill its last batch.
+    """Return every example once, group after group. Copies of a group's last example fill the group's last batch.
 
     Returns:
-        (m,) numbers of examples, m a multiple of `batch_size`; (m,) False for the copies.
+        (m,), numbers of examples, where m is a multiple of `batch_size`; and (m,), False for the copies.
     """
     numbers, valid = [], []
     for group in np.unique(groups):
@@ -87,4 +90,4 @@ def test_order(groups: Int[np.ndarray, "n"], batch_size: int) -> tuple[Int[np.nd
     return np.concatenate(numbers), np.concatenate(valid)
 
 
-test_order.__test__ = False  # for pytest, which collects functions by this prefix
+test_order.__test__ = False  # pytest collects functions with the prefix test_

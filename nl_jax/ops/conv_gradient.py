@@ -1,6 +1,6 @@
-"""The gradient of a convolution's kernel: a sum over many positions with few channels, where XLA:CPU is slowest.
+"""The gradient of a convolution's kernel. It is a sum over many positions with few channels, and XLA:CPU is slow at it.
 
-On GPUs it is the gradient that JAX derives. On a CPU it is a series of matrix products. Each product covers one frame,
+On a GPU it is the gradient that JAX derives. On a CPU it is a series of matrix products. Each product covers one frame,
 a strip of a large frame, or several small frames, so that its operands stay in the cache.
 """
 
@@ -11,13 +11,13 @@ from jaxtyping import Array, Float
 from nl_jax.ops.devices import merge_frames, partitioned, platform
 from nl_jax.ops.precision import wide
 
-# A kernel over time is taken frame by frame where a frame has at least this many positions.
+# The gradient of a kernel over time is computed frame by frame if a frame has at least this many positions.
 MIN_POSITIONS = 512
-# A product takes several frames where one frame has fewer positions than this.
+# If a frame has fewer positions than this, one product takes several frames.
 POSITIONS = 1024
 # With more input channels than this, copying the windows of a strided kernel costs too much.
 MAX_STRIDED_CHANNELS = 16
-# A product copies at most this many numbers. A larger frame (of an image) is taken in strips of rows.
+# A product copies at most this many numbers. A larger frame (an image) is divided into strips of rows.
 MAX_LAID_OUT = 2**22
 
 
@@ -52,14 +52,14 @@ def kernel_gradient(
 
 
 def _at_once(x, dy, kt, padding):
-    """Compute the gradient of a k x 1 x 1 kernel as one product, with dy shifted by each tap side by side."""
+    """Compute the gradient of a k x 1 x 1 kernel as one product, with a shifted dy for each tap side by side."""
     dy = jnp.concatenate([_shift(dy, padding - k, x.shape[1]) for k in range(kt)], axis=-1)
     total = _sum_of_products(*(merge_frames(array).reshape(-1, array.shape[-1]) for array in (x, dy)))
     return total.reshape(x.shape[-1], kt, -1).swapaxes(0, 1)[:, None, None]
 
 
 def _over_time(x, dy, kt, padding):
-    """Compute the gradient of a k x 1 x 1 kernel with one product for every frame, its k neighbours side by side.
+    """Compute the gradient of a k x 1 x 1 kernel with one product for each frame. Its k neighbours lie side by side.
 
     The neighbours are frames of x or of dy, whichever has fewer channels. A tap k of x's frame t + k - padding meets
     dy's frame t, so a tap kt - 1 - k of dy's frame u + (kt - 1 - k) - (kt - 1 - padding) meets x's frame u.
@@ -82,9 +82,9 @@ def _over_time(x, dy, kt, padding):
 def _over_frames(x, dy, shape, strides, padding):
     """Compute one matrix product for every row of the kernel and every turn. The taps in time become channels of x.
 
-    A turn is a frame of dy, a strip of its rows, or several frames. A stride of s makes cells of s x s pixels with s s
-    i channels, so a window is made of whole cells. The cells of one row of the kernel are put side by side, and the
-    rows are slices of the result.
+    A turn is a frame of dy, a strip of its rows, or several frames. With a stride of s, cells of s x s pixels become
+    places with s s i channels. So a window has only whole cells. The cells of one row of the kernel
+    lie side by side, and the rows are slices of the result.
     """
     kt, kh, kw, i, o = shape
     h, w, (b, t2, h2, w2, _) = *x.shape[2:4], dy.shape
@@ -99,7 +99,7 @@ def _over_frames(x, dy, shape, strides, padding):
     taps = [x[:, k : k + (t2 - 1) * strides[0] + 1 : strides[0]] for k in range(kt)]
     x = jnp.concatenate(taps, axis=-1).reshape(b * t2, *x.shape[2:4], -1)
 
-    # XLA removes a loop of one turn. It would then copy the strip as soon as x is known, and keep it until dy is known.
+    # XLA removes a loop of one turn. Then it would copy the strip when x is ready, and keep the copy until dy is ready.
     least = max(-(-h2 * w2 * cw * x.shape[-1] // MAX_LAID_OUT), 2 if b * t2 == 1 else 1)
     strips = next(n for n in range(least, h2 + 1) if h2 % n == 0) if least < h2 else h2
     high = h2 // strips  # rows of dy in a strip
@@ -124,8 +124,8 @@ def _over_frames(x, dy, shape, strides, padding):
 def _sum_of_products(x, y):
     """Return x^T y of (p,i) and (p,o), a sum over many positions p.
 
-    XLA:CPU first transposes the left operand in memory. This costs more than the product where the left operand is the
-    wider one, so the two are exchanged. Without the barrier XLA would undo the exchange.
+    XLA:CPU first transposes the left operand in memory. If the left operand is the wider
+    one, this costs more than the product, so the two are exchanged. Without the barrier XLA would undo the exchange.
     """
     if x.shape[1] <= y.shape[1]:
         return jnp.matmul(x.T, y, preferred_element_type=wide(x))

@@ -40,8 +40,8 @@ class Prediction:
         clip_scores: (v,k), scores of each clip over all its crops, in order of time.
         seconds: (v,), time of the middle of each clip.
         crops: number of crops of a clip.
-        surest: the clip with the highest score of any class, in its middle crop. Its `number` is its row in
-            `clip_scores`.
+        surest: the middle crop of the clip that has the highest score of all clips and classes. Its `number` is its
+            row in `clip_scores`.
     """
 
     name: str
@@ -134,7 +134,7 @@ class Predictor:
         return self.file(str(path), every=10.0)
 
     def check_block(self, block: str | None) -> None:
-        """Raises InputError if the network does not have the block. None stands for the last block."""
+        """Raises InputError if the network does not have the block. None means the last block."""
         if block is not None and block not in self.blocks:
             raise InputError(f"block={block}: the network has {', '.join(self.blocks) or 'no non-local block'}")
 
@@ -143,7 +143,7 @@ class Predictor:
 
         Args:
           path: path of the video.
-          every: one clip for each `every` seconds, if that gives more clips than testing; 0 gives the test clips.
+          every: one clip for each `every` seconds, if this gives more clips than the test; 0 gives the test clips.
           on_clip: a function that is called with the time in seconds and the scores (k,) of each clip.
 
         Raises:
@@ -222,7 +222,7 @@ def over_clips(path: str, data: ConfigDict, every: float, use: Callable[[Iterato
     Args:
       path: path of the video.
       data: `config.data` of videos.
-      every: one clip for each `every` seconds, if that gives more than `data.num_clips`; 0 gives the test clips.
+      every: one clip for each `every` seconds, if this gives more than `data.num_clips`; 0 gives the test clips.
       use: the function to call.
 
     Returns:

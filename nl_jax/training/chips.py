@@ -1,4 +1,4 @@
-"""Published peaks of accelerators, to which a measured or planned step is compared."""
+"""Published peaks of accelerators. A measured or planned step is compared with them."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ class Chip:
       flops32: operations a second of a float32 product at JAX's default precision: bfloat16 passes on a TPU,
         TF32 on a GPU.
       bandwidth: bytes a second to and from its memory.
-      links: bytes a second that it sends to other chips of the slice or machine while it receives as many.
+      links: bytes a second that it sends to other chips of the slice or machine, while it receives as many bytes.
       kinds: its names in `jax.Device.device_kind`.
       source: source of the figures.
     """

@@ -24,7 +24,7 @@ def train(
     Args:
       task: the kind of run, with its config.
       directory: the workdir.
-      start: the run whose network this one starts from. Its kernels are inflated in time where this network needs it.
+      start: the run whose network this one starts from. If this network needs it, the kernels are inflated in time.
       profile_steps: the first step to trace into `directory`/profile, and the step after the last.
 
     Raises:
@@ -38,7 +38,7 @@ def train(
     setup = check_run(task, directory)
     make_directory(directory)
     with only_run(directory):
-        workdir.check_workdir(directory, task, setup.train_set)  # another run may have been here since
+        workdir.check_workdir(directory, task, setup.train_set)  # another run may have started since
         # ----------------------------------------------------------------------------------- start or resume, and claim
         run = Run(task, directory, setup, console, profile_steps)
         run.resume_or_start(start)

@@ -42,12 +42,12 @@ def forms(function: str, shapes: list[tuple[int, ...]], dtype: str) -> dict[str,
 
 
 def measure(record: Record, small: bool, only: str = "") -> None:
-    """Times every form, and PyTorch's eager and compiled. The ratio is the faster of PyTorch's two over ours."""
+    """Times every form, and eager and compiled PyTorch. The ratio is the time of the faster of these two over ours."""
     _measure(record, small, only, [("bfloat16", BOTH)])
 
 
 def measure_further(record: Record, small: bool, only: str = "") -> None:
-    """Times the same for the forward pass in bfloat16, and for forward and backward in float32."""
+    """Times the forward pass in bfloat16, and forward and backward in float32, as `measure` does."""
     _measure(record, small, only, [("bfloat16", "forward"), ("float32", BOTH)])
 
 

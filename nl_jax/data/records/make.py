@@ -86,7 +86,10 @@ class Preparation:
         }
 
     def _kept(self, item: Item) -> Path:
-        """Returns the record's path in the cache. It names all inputs of the record, so a changed file has another."""
+        """Returns the record's path in the cache.
+
+        The path depends on all inputs of the record, so a changed file gets another path.
+        """
         try:
             file = stamp(self.source / item.path)[1:]
         except (OSError, DecodeError):  # there is no video: the record will give the reason
@@ -96,7 +99,7 @@ class Preparation:
         return self.cache / name[:2] / name
 
     def _keep(self, path: Path, record: Record) -> None:
-        """Writes a record as a whole: a process that is killed leaves no partial record."""
+        """Writes a record in one move, so a process that is killed leaves no partial record."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(
             f"{path.name}.{uuid.uuid4().hex}"
@@ -113,8 +116,8 @@ def _without_video(reason: str) -> Record:
 def _in_frames(item: Item, found: Scan) -> list[dict[str, int]]:
     """Returns the label, first frame and last frame of every action.
 
-    These are the frames that are shown during the action. If there is none, it is the frame nearest to the middle of
-    the action.
+    These are the frames that are shown during the action. If there are none, both are the frame nearest to the middle
+    of the action.
     """
     result = []
     for action in item.actions:

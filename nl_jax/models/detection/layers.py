@@ -8,7 +8,7 @@ from nl_jax.ops.conv import conv1x1, conv3d
 
 
 class Conv2D(nnx.Module):
-    """A convolution at stride 1 with bias, kernel (k,k,i,o), padded by half a kernel."""
+    """A convolution with stride 1, a kernel (k,k,i,o) and a bias. The padding is half a kernel, so h and w stay."""
 
     def __init__(self, features_in, features_out, kernel, *, init, dtype=jnp.float32, rngs: nnx.Rngs):
         self.kernel = nnx.Param(init(rngs.params(), (kernel, kernel, features_in, features_out)))

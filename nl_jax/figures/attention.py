@@ -1,14 +1,13 @@
-"""What a position of a clip looks at: rows of a non-local block's n x m matrix, drawn over the frames (figure 3).
+"""Shows which positions of a clip one position looks at: rows of a block's matrix, drawn over the frames (figure 3).
 
-A row is computed by itself; the matrix is never formed. One letter per axis: t h w of the block's input, where a
-position lies, and T H W of its keys, which subsampling leaves fewer of.
+One letter per axis: t h w of the block's input, where a position lies, and T H W of its keys, which subsampling leaves
+fewer of.
 """
 
 import dataclasses
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float, Int, UInt8
@@ -16,10 +15,9 @@ from matplotlib.figure import Figure
 
 from nl_jax.errors import InputError
 from nl_jax.figures import panels
+from nl_jax.figures.rows import mean_row, rows_of
 from nl_jax.models import MaskRCNN, NonLocalBlock, VideoResNet
 from nl_jax.places import Place, written
-
-QUERIES = 64  # rows at a time, where all of them are averaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +62,7 @@ def attend(
       InputError: for a block or a position that does not exist.
     """
     found = _block(model, block)
-    x = _input(*nnx.split(model), video, block.removesuffix("_nonlocal"))
+    x = block_inputs(model, video, (block,))[block]
     return attend_to(found, x, block, position)
 
 
@@ -87,7 +85,7 @@ def attend_in_image(
       InputError: for a block, a position or a point that does not exist.
     """
     found = _block(model, block)
-    x, valid = _input_in_image(*nnx.split(model), images, sizes, block)
+    x, valid = block_inputs_in_image(model, images, sizes, (block,))[block]
     if point is not None:
         height, width = np.asarray(sizes)[0].tolist()
         if not (0 <= point[0] <= width and 0 <= point[1] <= height):
@@ -108,8 +106,22 @@ def attend_to(
     shape = x.shape[1:4]
     if position is not None and not all(0 <= at < size for at, size in zip(position, shape, strict=True)):
         raise InputError(f"position={position} lies outside the {shape} positions of {name}; count from 0")
-    weights = _mean_weights(block, x, valid) if position is None else _weights(block, x, position, valid)
-    return Attention(np.asarray(weights, np.float32), position, shape, f"{name} ({block.pairwise})")
+    weights = mean_row(block, x, valid) if position is None else rows_of(block, x, np.array([position]), valid)[0]
+    return Attention(weights, position, shape, f"{name} ({block.pairwise})")
+
+
+def block_inputs(
+    model: VideoResNet, video: Float[jax.Array, "1 f y x 3"], names: tuple[str, ...]
+) -> dict[str, Float[jax.Array, "1 t h w c"]]:
+    """The inputs of some of `model.nonlocal_blocks()`, by the name of the block."""
+    return _inputs(*nnx.split(model), video, names)
+
+
+def block_inputs_in_image(
+    model: MaskRCNN, images: Float[jax.Array, "1 y x 3"], sizes: Int[jax.Array, "1 2"], names: tuple[str, ...]
+) -> dict[str, tuple[Float[jax.Array, "1 1 h w c"], Bool[jax.Array, "1 1 h w"]]]:
+    """The same of a detector and an image: each input, and which of its positions are keys."""
+    return _inputs_in_image(*nnx.split(model), images, sizes, names)
 
 
 def _block(model, name):
@@ -119,63 +131,17 @@ def _block(model, name):
     return blocks[name]
 
 
-def _weights(block, x, position, valid):
-    """The row of one position, among zeros where the block sums over a part of the clip only."""
-    t, h, w = x.shape[1:4]
-    frame, row, column = position
-    group = block.time_group or t
-    # Where the position is counted, and in which element of the batch, which the axes not summed over are folded into.
-    at, element = {
-        "spacetime": (((frame % group) * h + row) * w + column, frame // group),
-        "space": (row * w + column, frame),
-        "time": (frame, row * w + column),
-    }[block.axes]
-    found = _rows(*nnx.split(block), x, np.array([at]), valid)[element, 0].reshape(block.key_shape(x.shape))
-    if block.axes == "space":
-        return jnp.zeros((t, *found.shape)).at[frame].set(found)
-    if block.axes == "time":
-        return jnp.zeros((t, h, w)).at[:, row, column].set(found)
-    start = frame // group * group
-    return jnp.zeros((t, *found.shape[1:])).at[start : start + group].set(found)
-
-
-def _mean_weights(block, x, valid):
-    """The average row over all positions, a few at a time."""
-    count = int(np.prod([x.shape[a] for a in {"spacetime": (1, 2, 3), "space": (2, 3), "time": (1,)}[block.axes]]))
-    count //= x.shape[1] // block.time_group if block.time_group else 1
-    asked = np.arange(-(-count // QUERIES) * QUERIES).reshape(-1, QUERIES)  # all of one shape, so compiled once
-    graphdef, state = nnx.split(block)
-    rows = (_sum_of_rows(graphdef, state, x, np.minimum(at, count - 1), at < count, valid) for at in asked)
-    total = sum(rows) / count
-    t, h, w = x.shape[1:4]
-    keys = block.key_shape(x.shape)
-    if block.axes == "time":
-        return jnp.moveaxis(total.reshape(h, w, t), -1, 0) / (h * w)
-    if block.axes == "space":
-        return total.reshape(t, *keys) / t
-    return total.reshape(t, *keys[1:]) / (t // keys[0])
-
-
 # Compiled once for a network and a shape, whatever the position: weights and positions are arguments.
-@partial(jax.jit, static_argnames=("graphdef", "name"))
-def _input(graphdef, state, video, name):
-    return nnx.merge(graphdef, state)(video)[1][name]
+@partial(jax.jit, static_argnames=("graphdef", "names"))
+def _inputs(graphdef, state, video, names):
+    out = nnx.merge(graphdef, state)(video)[1]
+    return {name: out[name.removesuffix("_nonlocal")] for name in names}
 
 
-@partial(jax.jit, static_argnames=("graphdef", "block"))
-def _input_in_image(graphdef, state, images, sizes, block):
-    return nnx.merge(graphdef, state).block_input(images, sizes, block)
-
-
-@partial(jax.jit, static_argnames="graphdef")
-def _rows(graphdef, state, x, positions, valid=None):
-    return nnx.merge(graphdef, state).attention_rows(x, positions, valid)
-
-
-@partial(jax.jit, static_argnames="graphdef")
-def _sum_of_rows(graphdef, state, x, positions, counted, valid=None):
-    rows = nnx.merge(graphdef, state).attention_rows(x, positions, valid)
-    return jnp.where(counted[None, :, None], rows, 0).sum(axis=1)
+@partial(jax.jit, static_argnames=("graphdef", "names"))
+def _inputs_in_image(graphdef, state, images, sizes, names):
+    model = nnx.merge(graphdef, state)
+    return {name: model.block_input(images, sizes, name) for name in names}
 
 
 def draw_arrows(video: UInt8[np.ndarray, "f y x 3"], attention: Attention, count: int = 20, title: str = "") -> Figure:

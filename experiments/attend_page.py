@@ -1,6 +1,6 @@
 """`experiments.attend --format=html`: a page to explore what every position looks at, of one network or of several."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax.numpy as jnp
 import numpy as np
@@ -75,8 +75,8 @@ def _seen(task: Task, directory: Place, split: str, index: int) -> dict[str, np.
 def _models(directory: Place, untrained: bool) -> Iterator[tuple[str, nnx.Module]]:
     """The networks of a workdir, and what each is called beside the workdir's name."""
     mesh = sharding.make_mesh(data=-1, fsdp=1)
-    makers: dict[str, Callable] = {", before training": first_network} if untrained else {}
-    for words, make in (makers | {"": restore_network}).items():
+    makers = {", before training": first_network, ", after training": restore_network}
+    for words, make in (makers if untrained else {"": restore_network}).items():
         model = flat.merge(*make(directory, mesh))
         model.eval()
         yield words, model

@@ -42,18 +42,18 @@ def write(
     Raises:
       InputError: for workdirs of different data, or a block or position that does not exist.
     """
-    first, networks = None, {}
-    for name, directory in zip(_names(directories), directories, strict=True):
-        task = task_of(workdir.read_config(directory))
-        seen = _seen(task, directory, split, index)
-        first = first or seen
-        if seen.keys() != first.keys() or not all(np.array_equal(seen[key], first[key]) for key in seen):
+    tasks = [task_of(workdir.read_config(directory)) for directory in directories]
+    first, *others = (_seen(task, directory, split, index) for task, directory in zip(tasks, directories, strict=True))
+    for other, directory in zip(others, directories[1:], strict=True):
+        if other.keys() != first.keys() or not all(np.array_equal(other[key], first[key]) for key in first):
             raise InputError(
-                f"--beside: {split} {task.example} {index} of {directory} differs from that of {directories[0]}; "
+                f"--beside: {split} {tasks[0].example} {index} of {directory} differs from that of {directories[0]}; "
                 "networks side by side need the same data fields in their configs"
             )
+    networks = {}
+    for name, directory, task in zip(_names(directories), directories, tasks, strict=True):
         for words, model in _models(directory, untrained):
-            networks[name + words] = _rows(task, model, seen, view, block)
+            networks[name + words] = _rows(task, model, first, view, block)
     if "sizes" in first:
         size = tuple(first["sizes"].tolist())
         page = {"video": first["images"][None], "size": size, "position": position and (0, *position)}

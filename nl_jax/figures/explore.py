@@ -175,7 +175,9 @@ def make_page(
             for name, of in networks.items()
         ],
     }
-    return Page(_template().render(title=title, count=count, data=_as_script(data), is_clip=len(frames) > 1), height)
+    words = {"title": title, "count": count, "is_clip": len(frames) > 1}
+    words["is_signed"] = any((rows.weights < 0).any() for of in networks.values() for rows in of)
+    return Page(_template().render(**words, data=_as_script(data)), height)
 
 
 def pack(rows: Rows) -> dict[str, object]:

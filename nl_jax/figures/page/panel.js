@@ -137,14 +137,15 @@ class Panel {
   }
 
   tell(position, { levels, negative, largest }, strongest) {
-    const [t, h, w] = this.rows.shape;
+    const [, h, w] = this.rows.shape;
+    const size = this.rows.shape.slice(this.isClip() ? 0 : 1).join(" × ");
     const keys = this.rows.size.toLocaleString("en");
     const total = levels.reduce((sum, level) => sum + level, 0);
     const held = strongest.reduce((sum, key) => sum + levels[key], 0);
     const share = total ? `${Math.round((100 * held) / total)}% of the weight` : "no weight";
     const asked = this.rows.rows.length * this.rows.columns.length < h * w ? "; some rows and columns are left out" : "";
     this.facts.textContent =
-      `${this.rows.pairwise} · ${t} × ${h} × ${w} positions, ${keys} keys${asked} · ` +
+      `${this.rows.pairwise} · ${size} positions, ${keys} keys${asked} · ` +
       `the ${strongest.length} strongest hold ${share}`;
     const bar = element("i", { className: this.rows.signed ? "bar signed" : "bar" });
     const ends = [this.rows.signed ? `−${short(largest)}` : "0", short(largest)];

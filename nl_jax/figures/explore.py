@@ -1,7 +1,8 @@
-"""A page to explore by hand: under the pointer, wherever it is, what that position looks at in every frame.
+"""A page to explore by hand: it shows what the position under the pointer looks at, in every frame.
 
 The page is one HTML file that needs nothing else. It holds the frames and, for each block of each network, the rows of
-all positions: weights as 8-bit numbers with one scale a row. `page/` has the page's own text, style and programs.
+all positions: weights as 8-bit numbers with one scale a row. The folder `page` has its text, its style and its
+programs.
 """
 
 import base64
@@ -35,7 +36,7 @@ WIDEST = 1024  # pixels of a frame in the page
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Weights f(x_i, x_j) / C(x) of the positions i that a page can ask, over every key j of one block.
+    """Holds the weights f(x_i, x_j) / C(x) of the positions i that a page can ask, over every key j of one block.
 
     Attributes:
       weights: t x r x c rows, of every frame and of the `rows` and `columns` that are asked, in this order.
@@ -55,7 +56,7 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """The page, as text. A notebook shows it where it is the last value of a cell."""
+    """Holds the page as text. A notebook shows the page if it is the last value of a cell."""
 
     html: str
     height: int = 640  # CSS pixels in a notebook
@@ -73,13 +74,13 @@ class Page:
 def rows_in_video(
     model: VideoResNet, video: Float[jax.Array, "1 f y x 3"], block: str | None = None, *, pairs: int = PAIRS
 ) -> list[Rows]:
-    """The rows of every block of a network, or of one.
+    """Returns the rows of every block of a network, or of one block.
 
     Args:
       model: in evaluation mode.
       video: one clip, normalised as the network was trained.
       block: a name of `model.nonlocal_blocks()`, such as res3_1_nonlocal; all of them by default.
-      pairs: the most weights of a block. Where it has more, only every second (third, ..) row and column is asked.
+      pairs: the most weights of a block. If it has more, only every second (third, ..) row and column is asked.
 
     Raises:
       InputError: for a block that does not exist, or a network without blocks.
@@ -97,9 +98,13 @@ def rows_in_image(
     *,
     pairs: int = PAIRS,
 ) -> list[Rows]:
-    """The same of a detector and an image; `images` and `sizes` as in `attention.attend_in_image`.
+    """Returns the rows of every block of a detector's backbone, or of one block, for one image.
 
-    Positions in the padding of the image are not asked.
+    Positions in the padding of the image are not asked. `images` and `sizes` are as in `attention.attend_in_image`,
+    `block` and `pairs` as in `rows_in_video`.
+
+    Raises:
+      InputError: for a block that does not exist, or a backbone without blocks.
     """
     blocks = _chosen(model.backbone.nonlocal_blocks(), block)
     inputs = attention.block_inputs_in_image(model, images, sizes, tuple(blocks))
@@ -116,11 +121,14 @@ def rows_of_block(
     *,
     pairs: int = PAIRS,
 ) -> Rows:
-    """The same of a block by itself and its input.
+    """Returns the rows of one block from its input.
 
     Args:
-      valid: which positions are keys.
+      x: the input of the block.
+      name: the name of the block in the page.
+      valid: which positions are keys; all of them by default.
       inside: the share of the height and of the width that is asked, from the top and from the left.
+      pairs: as in `rows_in_video`.
     """
     t, h, w = x.shape[1:4]
     keys = block.key_shape(x.shape)
@@ -143,7 +151,7 @@ def make_page(
     count: int = 20,
     height: int = 640,
 ) -> Page:
-    """The page of one clip, or of an image as a clip of one frame, and of one network or several side by side.
+    """Returns the page of one clip, with one network or several side by side. An image is a clip of one frame.
 
     Args:
       video: what the networks saw, before it was normalised.
@@ -181,7 +189,7 @@ def make_page(
 
 
 def pack(rows: Rows) -> dict[str, object]:
-    """A block as the page holds it.
+    """Returns a block as the page holds it, a dict of JSON.
 
     `packed` is base64 of a zlib stream: the scale of every row as float32 of little endian; the level of every weight
     as uint8; and where any weight is negative, a bit for each weight that says so, the first in the highest bit. A
@@ -204,7 +212,7 @@ def pack(rows: Rows) -> dict[str, object]:
 
 
 def unpack(packed: Mapping[str, object]) -> Float[np.ndarray, "q T H W"]:
-    """The weights that `pack` has packed, as the page reads them."""
+    """Returns the weights that `pack` has packed, as the page reads them."""
     data = zlib.decompress(base64.b64decode(packed["packed"]))
     queries = packed["shape"][0] * len(packed["rows"]) * len(packed["columns"])
     count = queries * math.prod(packed["keys"])

@@ -1,8 +1,8 @@
 """Rows of a non-local block's n x m matrix of weights f(x_i, x_j) / C(x), laid out over the clip.
 
-A row is computed by itself; the matrix is never formed. One letter per axis: t h w of the block's input, where a
-position lies, and T H W of its keys, which subsampling leaves fewer of. Weights are 0 where a block does not look: in
-other frames where it sums over space alone, at other places where it sums over time alone.
+Each row is computed by itself, so the matrix is never formed. One letter per axis: t h w for the block's input, where
+positions lie, and T H W for its keys; subsampling makes them fewer. A weight is 0 where the block does not look: in
+other frames if it sums over space alone, at other places if it sums over time alone.
 """
 
 from functools import partial
@@ -24,9 +24,11 @@ def rows_of(
     positions: Int[np.ndarray, "q 3"],
     valid: Bool[jax.Array, "1 t h w"] | None = None,
 ) -> Float[np.ndarray, "q T H W"]:
-    """The rows of some positions, each (frame, row, column) of the block's input x.
+    """Returns the rows of the matrix for some positions.
 
     Args:
+      x: the input of the block.
+      positions: the frame, row and column of each position of x.
       valid: which positions are keys; all of them by default.
     """
     t, h, w = x.shape[1:4]
@@ -56,7 +58,7 @@ def rows_of(
 def mean_row(
     block: NonLocalBlock, x: Float[jax.Array, "1 t h w c"], valid: Bool[jax.Array, "1 t h w"] | None = None
 ) -> Float[np.ndarray, "T H W"]:
-    """The average row over all positions; `valid` as in `rows_of`."""
+    """Returns the average row over all positions; the arguments are those of `rows_of`."""
     count = int(np.prod([x.shape[a] for a in {"spacetime": (1, 2, 3), "space": (2, 3), "time": (1,)}[block.axes]]))
     count //= x.shape[1] // block.time_group if block.time_group else 1
     asked = np.arange(-(-count // QUERIES) * QUERIES).reshape(-1, QUERIES)  # all of one shape, so compiled once

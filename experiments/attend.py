@@ -21,7 +21,6 @@ Of a run with keypoints, the place of --keypoint is asked in the box of one of t
 writes them to measured.json.
 """
 
-import dataclasses
 import json
 
 import jax
@@ -236,7 +235,7 @@ def _measure(directory: Place, dataset, normalize) -> None:
 
 def _of_block(found, block: str) -> dict[str, dict[str, dict[str, int]]]:
     """Where the arrows of a block land: counts by the thing they start from, the column and the row of its table."""
-    return {thing: dataclasses.asdict(found[block, thing]) for thing in THINGS}
+    return {thing: {name: dict(counts) for name, counts in vars(found[block, thing]).items()} for thing in THINGS}
 
 
 def _share(counts, kind: str) -> str:

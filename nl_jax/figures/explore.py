@@ -58,7 +58,7 @@ class Rows:
 class Page:
     """Holds the page as text. A notebook shows the page if it is the last value of a cell."""
 
-    html: str
+    html: str = dataclasses.field(repr=False)
     height: int = 640  # CSS pixels in a notebook
 
     def save(self, path: Place) -> None:

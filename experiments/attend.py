@@ -1,18 +1,27 @@
-"""Draws what a position of a video or an image looks at through a non-local block, as arrows and as heat.
+"""Shows what a position of a video or an image looks at through a non-local block: arrows, heat, or a page to explore.
 
 python -m experiments.attend --workdir=runs/quickstart --video=5 --block=res3_0_nonlocal --position=1,1,1
 python -m experiments.attend --workdir=runs/quickstart --video=5 --position=1,1,1 --format=gif
+python -m experiments.attend --workdir=runs/quickstart --video=5 --format=html --untrained
 python -m experiments.attend --workdir=runs/quickstart --measure=500
 python -m experiments.attend --workdir=runs/scenes --image=5 --position=1,1
 python -m experiments.attend --workdir=runs/scenes --image=5 --box=10,8,32,30
-
 python -m experiments.attend --workdir=runs/poses --image=3 --block=keypoint_1_nonlocal --keypoint=left_ankle
 
-A position is frame, row and column of the block's input, counted from 0, and in an image row and column. --box asks for
-the place of the centre of a box. Without either the average over all positions is drawn. Of a run with keypoints
---object is one of the objects found in the image; drawn is what the place of a keypoint looks at in its box.
---measure draws nothing: it counts on what the arrows of so many clips of the embedded task land.
+--position is frame, row and column of the block's input, counted from 0; of an image it is row and column. --box asks
+what the centre of a box looks at. Without either, a picture shows the average over all positions.
+
+--format=html writes one page for a browser: a position looks at its keys when the pointer is over it. The page has all
+blocks, or the one that --block names. --beside adds the network of another workdir, and --untrained each network before
+its first step.
+
+Of a run with keypoints, the place of --keypoint is asked in the box of one of the objects found, --object.
+
+--measure draws nothing. It counts where the arrows of that many clips of the embedded task land, prints the counts and
+writes them to measured.json.
 """
+
+import json
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +30,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from experiments import command_line, pictures
+from experiments import attend_page, command_line, pictures
 from nl_jax.data.long_range import LongRange
 from nl_jax.errors import InputError
 from nl_jax.figures import attention, landing
 from nl_jax.models import flat
-from nl_jax.places import Place, make_directory, place
+from nl_jax.places import Place, make_directory, place, write_text
 from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding, workdir
 from nl_jax.training.normalize import make_normalize
@@ -42,10 +51,16 @@ POSITION = flags.DEFINE_list("position", None, "frame,row,column of the block's 
 BOX = flags.DEFINE_list("box", None, "x0,y0,x1,y1 in pixels of the image, as predict --json has it")
 KEYPOINT = flags.DEFINE_string("keypoint", None, "of a run with keypoints: its name; the average by default")
 OBJECT = flags.DEFINE_integer("object", 0, "of a run with keypoints: which object, the surest is 0", lower_bound=0)
-COUNT = flags.DEFINE_integer("count", 20, "arrows, to the positions of the largest weights", lower_bound=1)
-FORMAT = flags.DEFINE_enum("format", "png", ("png", "pdf", "svg", "gif", "mp4"), "of the pictures; the last two move")
+COUNT = flags.DEFINE_integer("count", 20, "arrows, to the keys of the largest weights", lower_bound=1)
+FORMAT = flags.DEFINE_enum(
+    "format", "png", ("png", "pdf", "svg", "gif", "mp4", "html"), "gif and mp4 move; html is a page to explore by hand"
+)
+BESIDE = flags.DEFINE_multi_string("beside", [], "in the page: another workdir to show beside; may be repeated")
+UNTRAINED = flags.DEFINE_bool("untrained", False, "in the page: also show each network before its first step")
 MEASURE = flags.DEFINE_integer("measure", None, "clips of the embedded task to count arrows on", lower_bound=1)
-OUT = flags.DEFINE_string("out", None, "where the pictures go; WORKDIR/attention by default")
+OUT = flags.DEFINE_string("out", None, "the folder that is written to; WORKDIR/attention by default")
+
+THINGS = ("cue", "digit")  # that --measure asks
 
 
 def main() -> None:
@@ -55,10 +70,14 @@ def main() -> None:
     position = pictures.parse_numbers("position", POSITION.value, "row,column" if is_detection else "frame,row,column")
     dataset = task.open_split(SPLIT.value, workdir.read_classes(directory))
     normalize = make_normalize(config.input)
+    if FORMAT.value != "html" and (BESIDE.value or UNTRAINED.value):
+        raise InputError("--beside and --untrained are for the page: give --format=html, too")
     if is_detection and (MEASURE.value is not None or FORMAT.value in ("gif", "mp4")):
         flag = "measure" if MEASURE.value is not None else "format"
         raise InputError(f"--{flag} is for videos, and {directory} is a run of detection")
     if is_detection and dataset.keypoints and BOX.value is None and position is None:
+        if BESIDE.value or UNTRAINED.value:
+            raise InputError("--beside and --untrained: the page of a keypoint head shows one network")
         _attend_keypoints(directory, task, dataset)
         return
     if KEYPOINT.value is not None:
@@ -78,12 +97,14 @@ def main() -> None:
     if VIEW.value >= len(example["video"]):
         raise InputError(f"--view={VIEW.value}: the video has views 0 to {len(example['video']) - 1}")
     video = example["video"][VIEW.value]
-
+    view = f", view {VIEW.value}" if len(example["video"]) > 1 else ""
+    title = f"{SPLIT.value} video {dataset.names[index]}{view}"
+    if FORMAT.value == "html":
+        _write_page(directory, f"video{index}", index, position, title)
+        return
     model = _load(directory)
     block = BLOCK.value or next(iter(model.nonlocal_blocks()), "")
     found = attention.attend(model, normalize(jnp.asarray(video)[None]), block, position)
-    view = f", view {VIEW.value}" if len(example["video"]) > 1 else ""
-    title = f"{SPLIT.value} video {dataset.names[index]}{view}"
     _write(directory, video, found, f"video{index}_{block}", title)
 
 
@@ -95,6 +116,12 @@ def _attend_in_image(directory: Place, dataset, task, position) -> None:
     example = dataset.test_example(index)
     if (example["failed"] >= 0).any():
         raise InputError(f"--image: {dataset.names[index]} cannot be decoded: {dataset.failure_reason(index)}")
+    title = f"{SPLIT.value} image {dataset.names[index]}"
+    if FORMAT.value == "html":
+        if box:
+            raise InputError("--box: the page shows every position; give --position for the first one it shows")
+        _write_page(directory, f"image{index}", index, position, title)
+        return
     scale = example["scale"]  # of y and of x, from the image to what the network gets
     point = box and ((box[0] + box[2]) / 2 * scale[1], (box[1] + box[3]) / 2 * scale[0])
     batch = {name: jnp.asarray(example[name])[None] for name in ("images", "sizes")}
@@ -102,13 +129,28 @@ def _attend_in_image(directory: Place, dataset, task, position) -> None:
     block = BLOCK.value or next(iter(model.nonlocal_blocks()), "")
     options = {"position": position, "point": point}
     found = attention.attend_in_image(model, task.normalized(batch), batch["sizes"], block, **options)
-    title = f"{SPLIT.value} image {dataset.names[index]}"
     _write(directory, example["images"][None], found, f"image{index}_{block}", title)
 
 
 def _write(directory: Place, video, found: attention.Attention, stem: str, title: str) -> None:
     for path in pictures.draw(video, found, _out(directory) / stem, FORMAT.value, COUNT.value, title):
         print(f"wrote {path}")
+
+
+def _write_page(directory: Place, stem: str, index: int, position, title: str) -> None:
+    path = attend_page.write(
+        _out(directory) / f"{stem}.html",
+        [directory, *(place("--beside", text) for text in BESIDE.value)],
+        SPLIT.value,
+        index,
+        VIEW.value,
+        untrained=UNTRAINED.value,
+        block=BLOCK.value,
+        position=position,
+        count=COUNT.value,
+        title=title,
+    )
+    print(f"wrote {path}")
 
 
 def _attend_keypoints(directory: Place, task, dataset) -> None:
@@ -170,9 +212,11 @@ def _measure(directory: Place, dataset, normalize) -> None:
             COUNT.value,
             on_batch=lambda clips: progress.update(task, completed=clips),
         )
+    out = _out(directory) / "measured.json"
+    write_text(out, json.dumps({block: _of_block(found, block) for block in blocks}, indent=1) + "\n")
     for block in blocks:
         table = Table("from", "to", "positive", "negative", "strongest", "chance", title=block)
-        for thing in ("cue", "digit"):
+        for thing in THINGS:
             landed = found[block, thing]
             counts = (landed.positive, landed.negative, landed.strongest, landed.keys)
             names = {"relevant": "digit of its tint" if thing == "cue" else "cue", "itself": "itself"}
@@ -185,8 +229,13 @@ def _measure(directory: Place, dataset, normalize) -> None:
     print(
         f"{COUNT.value} arrows from the middle of the cue and of the digit of its tint, in {MEASURE.value} clips of "
         f"the {SPLIT.value} split:\nwhere those of positive and of negative weights land, and the strongest of each "
-        "clip. Chance is the share of all keys."
+        f"clip. Chance is the share of all keys.\nwrote {out}"
     )
+
+
+def _of_block(found, block: str) -> dict[str, dict[str, dict[str, int]]]:
+    """Where the arrows of a block land: counts by the thing they start from, the column and the row of its table."""
+    return {thing: {name: dict(counts) for name, counts in vars(found[block, thing]).items()} for thing in THINGS}
 
 
 def _share(counts, kind: str) -> str:

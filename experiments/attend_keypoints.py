@@ -11,7 +11,7 @@ from experiments import pictures
 from nl_jax.data.coco.detection import DetectionImages
 from nl_jax.data.coco.images import resize
 from nl_jax.errors import InputError
-from nl_jax.figures import attention
+from nl_jax.figures import attention, explore
 from nl_jax.models import MaskRCNN
 from nl_jax.tasks.detection import Detection
 
@@ -31,18 +31,20 @@ def draw(
     ending: str,
     out: Path,
 ) -> list[Path]:
-    """Writes the pictures of what a keypoint's place in an object looks at, and returns where they are.
+    """Writes the pictures of what a keypoint's place in an object looks at, or a page; returns where they are.
 
     Args:
-        block: keypoint_2_nonlocal, say; the first of the head by default.
+        block: keypoint_2_nonlocal, say. By default the first of the head, and of a page all of them.
         keypoint: its name; None for the average over all places.
         number: of the object, the surest is 0.
+        ending: of the pictures; html for a page, see `nl_jax.figures.explore`.
 
     Raises:
         InputError: the head has no such block, the object no such keypoint, or there is no such object.
     """
     blocks = {name: of for name, of in model.nonlocal_blocks().items() if name.startswith("keypoint")}
-    block = block or next(iter(blocks), "")
+    shown = blocks if block is None and ending == "html" else (block or next(iter(blocks), ""),)
+    block = next(iter(shown), "")
     if block not in blocks:
         raise InputError(f"--block={block}: the keypoint head has {', '.join(blocks) or 'no non-local block'}")
     example = dataset.test_example(index)
@@ -62,10 +64,16 @@ def draw(
         at = np.asarray(found.keypoints[0, number, of[names.index(keypoint)], :2])
         column, row = np.clip((at - box[:2]) / (box[2:] - box[:2]) * x.shape[2], 0, x.shape[2] - 1).astype(int).tolist()
         position = (0, row, column)
-    seen = attention.attend_to(blocks[block], x, block, position)
     x0, y0, x1, y1 = (int(side) for side in (*np.floor(box[:2]), *np.ceil(box[2:])))
     crop = resize(np.ascontiguousarray(example["images"][y0:y1, x0:x1]), CELL * x.shape[2], CELL * x.shape[3])
     title = f"image {dataset.names[index]}, object {number}" + (f", {keypoint}" if keypoint else "")
+    if ending == "html":
+        inputs = {name: found.out[name.removesuffix("_nonlocal")][:, number][:, None] for name in shown}
+        rows = [explore.rows_of_block(blocks[name], of, name) for name, of in inputs.items()]
+        path = out / f"image{index}_{number}.html"
+        explore.make_page(crop[None], {"keypoint head": rows}, title, position=position, count=count).save(path)
+        return [path]
+    seen = attention.attend_to(blocks[block], x, block, position)
     stem = out / f"image{index}_{number}_{block}{f'_{keypoint}' if keypoint else ''}"
     return pictures.draw(crop[None], seen, stem, ending, count, title)
 

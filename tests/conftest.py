@@ -50,7 +50,7 @@ def torch():
         return pytest.importorskip("torch")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def randomise():
     """randomise(build, seed) is the module that build() makes, with parameters and statistics that are never 0 or 1.
 

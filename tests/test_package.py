@@ -95,6 +95,14 @@ def test_exact_versions_lie_in_the_ranges(version):
         assert exact.operator == "==" and exact.version in stated[canonicalize_name(pin.name)].specifier
 
 
+def test_a_wheel_carries_every_file_that_is_no_module():
+    carried = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["nl_jax"]
+    files = [path.relative_to(ROOT / "nl_jax") for path in (ROOT / "nl_jax").rglob("*") if path.is_file()]
+    files = [path for path in files if path.suffix not in (".py", ".pyc")]
+    assert Path("figures/page/page.js") in files
+    assert not [path for path in files if not any(path.match(pattern) for pattern in carried)]
+
+
 def test_one_version_in_every_file():
     assert f"## {nl_jax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
     assert f"\nversion: {nl_jax.__version__}\n" in (ROOT / "CITATION.cff").read_text()

@@ -2,4 +2,4 @@
 
 from nl_jax.errors import require
 
-require("train", "av", "matplotlib", "PIL")
+require("train", "av", "jinja2", "matplotlib", "PIL")

@@ -1,14 +1,13 @@
-"""What a position of a clip looks at: rows of a non-local block's n x m matrix, drawn over the frames (figure 3).
+"""Shows which positions of a clip one position looks at: rows of a block's matrix, drawn over the frames (figure 3).
 
-A row is computed by itself; the matrix is never formed. One letter per axis: t h w of the block's input, where a
-position lies, and T H W of its keys, which subsampling leaves fewer of.
+One letter per axis: t h w of the block's input, where a position lies, and T H W of its keys, which subsampling leaves
+fewer of.
 """
 
 import dataclasses
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float, Int, UInt8
@@ -16,21 +15,20 @@ from matplotlib.figure import Figure
 
 from nl_jax.errors import InputError
 from nl_jax.figures import panels
+from nl_jax.figures.rows import mean_row, rows_of
 from nl_jax.models import MaskRCNN, NonLocalBlock, VideoResNet
 from nl_jax.places import Place, written
-
-QUERIES = 64  # rows at a time, where all of them are averaged
 
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-    """Weights f(x_i, x_j) / C(x) of one position i over every j, or their average over all i.
+    """Holds the weights f(x_i, x_j) / C(x) of one position i over every key j, or their average over all i.
 
     Attributes:
-      weights: of every key; 0 where the block does not look (other frames, where it sums over space alone).
-      position: (frame, row, column) in the block's input, None for the average.
+      weights: one weight for each key; 0 where the block does not look (in other frames, if it sums over space alone).
+      position: (frame, row, column) in the block's input; None for the average.
       shape: (t, h, w) of the block's input.
-      block: its name, with the pairwise function.
+      block: the name of the block, with its pairwise function.
     """
 
     weights: Float[np.ndarray, "T H W"]
@@ -40,11 +38,14 @@ class Attention:
 
     @property
     def signed(self) -> bool:
-        """Whether any weight is negative, as those of the dot product may be."""
+        """Whether any weight is negative; only the dot product has negative weights."""
         return bool((self.weights < 0).any())
 
     def strongest(self, count: int = 20) -> list[tuple[tuple[int, int, int], float]]:
-        """The keys of the largest weights by size, the strongest first; weights of 0 are left out."""
+        """Returns the places and weights of the `count` keys with the largest |weight|, the strongest first.
+
+        Keys of weight 0 are left out.
+        """
         order = np.argsort(-np.abs(self.weights), axis=None, kind="stable")[:count]
         places = [tuple(map(int, np.unravel_index(at, self.weights.shape))) for at in order]
         return [(place, float(self.weights[place])) for place in places if self.weights[place]]
@@ -53,18 +54,19 @@ class Attention:
 def attend(
     model: VideoResNet, video: Float[jax.Array, "1 f y x 3"], block: str, position: tuple[int, int, int] | None
 ) -> Attention:
-    """What `position` (frame, row, column) of the input of a block looks at; None averages over all positions.
+    """Returns the weights that one position of a clip gives to all keys of a block.
 
     Args:
-      model: in evaluation mode.
-      video: one clip, normalised as the network was trained.
+      model: a network in evaluation mode.
+      video: one clip, normalised as in training.
       block: a name of `model.nonlocal_blocks()`, such as res3_1_nonlocal.
+      position: (frame, row, column) of the block's input; None for the average over all positions.
 
     Raises:
-      InputError: for a block or a position that does not exist.
+      InputError: if the block or the position does not exist.
     """
     found = _block(model, block)
-    x = _input(*nnx.split(model), video, block.removesuffix("_nonlocal"))
+    x = block_inputs(model, video, (block,))[block]
     return attend_to(found, x, block, position)
 
 
@@ -77,17 +79,22 @@ def attend_in_image(
     *,
     point: tuple[float | int, float | int] | None = None,
 ) -> Attention:
-    """The same of a detector and an image, which is a clip of one frame: `position` is a row and a column.
+    """Returns the weights that one position of an image gives to all keys of a detector's block.
+
+    An image is a clip of one frame.
 
     Args:
-      images: one, normalised and padded as the network was trained; `sizes` is its true height and width.
-      point: x and y of a pixel, in place of a position: the place of the block's input that has it.
+      model: a detector in evaluation mode.
+      images: one image, normalised and padded as in training.
+      sizes: its height and width without padding, in pixels.
+      position: (row, column) of the block's input; None for the average over all positions.
+      point: (x, y) in pixels, instead of `position`; it stands for the place of the block's input that contains it.
 
     Raises:
-      InputError: for a block, a position or a point that does not exist.
+      InputError: if the block, the position or the point does not exist.
     """
     found = _block(model, block)
-    x, valid = _input_in_image(*nnx.split(model), images, sizes, block)
+    x, valid = block_inputs_in_image(model, images, sizes, (block,))[block]
     if point is not None:
         height, width = np.asarray(sizes)[0].tolist()
         if not (0 <= point[0] <= width and 0 <= point[1] <= height):
@@ -104,12 +111,36 @@ def attend_to(
     position: tuple[int, int, int] | None,
     valid: Bool[jax.Array, "1 t h w"] | None = None,
 ) -> Attention:
-    """The same of a block by itself, which `name` names, and its input; `valid` says which positions are keys."""
+    """Returns the weights that one position gives to all keys of a block, from the block's input.
+
+    Args:
+      x: the input of the block.
+      name: the name of the block, for the picture and for messages.
+      position: (frame, row, column) of `x`; None for the average over all positions.
+      valid: which positions are keys; all of them by default.
+
+    Raises:
+      InputError: if the position does not exist.
+    """
     shape = x.shape[1:4]
     if position is not None and not all(0 <= at < size for at, size in zip(position, shape, strict=True)):
         raise InputError(f"position={position} lies outside the {shape} positions of {name}; count from 0")
-    weights = _mean_weights(block, x, valid) if position is None else _weights(block, x, position, valid)
-    return Attention(np.asarray(weights, np.float32), position, shape, f"{name} ({block.pairwise})")
+    weights = mean_row(block, x, valid) if position is None else rows_of(block, x, np.array([position]), valid)[0]
+    return Attention(weights, position, shape, f"{name} ({block.pairwise})")
+
+
+def block_inputs(
+    model: VideoResNet, video: Float[jax.Array, "1 f y x 3"], names: tuple[str, ...]
+) -> dict[str, Float[jax.Array, "1 t h w c"]]:
+    """Returns the inputs of the blocks `names` of `model.nonlocal_blocks()`, by the name of the block."""
+    return _inputs(*nnx.split(model), video, names)
+
+
+def block_inputs_in_image(
+    model: MaskRCNN, images: Float[jax.Array, "1 y x 3"], sizes: Int[jax.Array, "1 2"], names: tuple[str, ...]
+) -> dict[str, tuple[Float[jax.Array, "1 1 h w c"], Bool[jax.Array, "1 1 h w"]]]:
+    """Returns, for a detector and an image, the input of each block and which of its positions are keys."""
+    return _inputs_in_image(*nnx.split(model), images, sizes, names)
 
 
 def _block(model, name):
@@ -119,70 +150,31 @@ def _block(model, name):
     return blocks[name]
 
 
-def _weights(block, x, position, valid):
-    """The row of one position, among zeros where the block sums over a part of the clip only."""
-    t, h, w = x.shape[1:4]
-    frame, row, column = position
-    group = block.time_group or t
-    # Where the position is counted, and in which element of the batch, which the axes not summed over are folded into.
-    at, element = {
-        "spacetime": (((frame % group) * h + row) * w + column, frame // group),
-        "space": (row * w + column, frame),
-        "time": (frame, row * w + column),
-    }[block.axes]
-    found = _rows(*nnx.split(block), x, np.array([at]), valid)[element, 0].reshape(block.key_shape(x.shape))
-    if block.axes == "space":
-        return jnp.zeros((t, *found.shape)).at[frame].set(found)
-    if block.axes == "time":
-        return jnp.zeros((t, h, w)).at[:, row, column].set(found)
-    start = frame // group * group
-    return jnp.zeros((t, *found.shape[1:])).at[start : start + group].set(found)
-
-
-def _mean_weights(block, x, valid):
-    """The average row over all positions, a few at a time."""
-    count = int(np.prod([x.shape[a] for a in {"spacetime": (1, 2, 3), "space": (2, 3), "time": (1,)}[block.axes]]))
-    count //= x.shape[1] // block.time_group if block.time_group else 1
-    asked = np.arange(-(-count // QUERIES) * QUERIES).reshape(-1, QUERIES)  # all of one shape, so compiled once
-    graphdef, state = nnx.split(block)
-    rows = (_sum_of_rows(graphdef, state, x, np.minimum(at, count - 1), at < count, valid) for at in asked)
-    total = sum(rows) / count
-    t, h, w = x.shape[1:4]
-    keys = block.key_shape(x.shape)
-    if block.axes == "time":
-        return jnp.moveaxis(total.reshape(h, w, t), -1, 0) / (h * w)
-    if block.axes == "space":
-        return total.reshape(t, *keys) / t
-    return total.reshape(t, *keys[1:]) / (t // keys[0])
-
-
 # Compiled once for a network and a shape, whatever the position: weights and positions are arguments.
-@partial(jax.jit, static_argnames=("graphdef", "name"))
-def _input(graphdef, state, video, name):
-    return nnx.merge(graphdef, state)(video)[1][name]
+@partial(jax.jit, static_argnames=("graphdef", "names"))
+def _inputs(graphdef, state, video, names):
+    out = nnx.merge(graphdef, state)(video)[1]
+    return {name: out[name.removesuffix("_nonlocal")] for name in names}
 
 
-@partial(jax.jit, static_argnames=("graphdef", "block"))
-def _input_in_image(graphdef, state, images, sizes, block):
-    return nnx.merge(graphdef, state).block_input(images, sizes, block)
-
-
-@partial(jax.jit, static_argnames="graphdef")
-def _rows(graphdef, state, x, positions, valid=None):
-    return nnx.merge(graphdef, state).attention_rows(x, positions, valid)
-
-
-@partial(jax.jit, static_argnames="graphdef")
-def _sum_of_rows(graphdef, state, x, positions, counted, valid=None):
-    rows = nnx.merge(graphdef, state).attention_rows(x, positions, valid)
-    return jnp.where(counted[None, :, None], rows, 0).sum(axis=1)
+@partial(jax.jit, static_argnames=("graphdef", "names"))
+def _inputs_in_image(graphdef, state, images, sizes, names):
+    model = nnx.merge(graphdef, state)
+    return {name: model.block_input(images, sizes, name) for name in names}
 
 
 def draw_arrows(video: UInt8[np.ndarray, "f y x 3"], attention: Attention, count: int = 20, title: str = "") -> Figure:
-    """The clip's frames in a row, with an arrow from the position to each of its `count` strongest keys (figure 3).
+    """Draws frames of the clip with an arrow from the position to each of its `count` strongest keys (figure 3).
 
-    Arrows are the thicker the larger the weight; negative weights are dashed and of another colour. Shown are the
-    frames where the arrows start and end. `title` says which clip it is.
+    A larger weight has a thicker arrow. Negative weights have dashed arrows of another colour. The picture shows the
+    frames where arrows start and end.
+
+    Args:
+      video: the clip before it was normalised.
+      title: the name of the clip, in the caption.
+
+    Raises:
+      InputError: if `attention` is an average, which has no position.
     """
     if attention.position is None:
         raise InputError("arrows need a position to start from; draw_heat shows the average")
@@ -205,7 +197,13 @@ def draw_arrows(video: UInt8[np.ndarray, "f y x 3"], attention: Attention, count
 
 
 def draw_heat(video: UInt8[np.ndarray, "f y x 3"], attention: Attention, title: str = "") -> Figure:
-    """Every key frame, and below it a heat map: where the weights of one position, or of the average one, lie."""
+    """Draws every key frame and, below it, the weights of its keys as a heat map.
+
+    Args:
+      video: the clip before it was normalised.
+      attention: the weights of one position, or their average.
+      title: the name of the clip, in the caption.
+    """
     keys = attention.weights.shape[0]
     frames = [panels.frame_of(key, keys, video.shape[0]) for key in range(keys)]
     figure, by_frame = panels.strip(video, frames, lines=2)
@@ -225,7 +223,13 @@ def draw_heat(video: UInt8[np.ndarray, "f y x 3"], attention: Attention, title: 
 
 
 def save(figure: Figure, path: Place) -> None:
-    """As PNG, PDF or SVG by the ending, on a white ground: readable on light and dark pages."""
+    """Writes the figure as PNG, PDF or SVG, by the ending of the path.
+
+    The ground is white, so the picture is readable on light and dark pages.
+
+    Raises:
+      InputError: for another ending.
+    """
     endings = (".png", ".pdf", ".svg")
     if path.suffix.lower() not in endings:
         raise InputError(f"{path}: pictures end in one of {', '.join(endings)}")

@@ -1,4 +1,4 @@
-"""The curves of one run as a picture."""
+"""A picture of the curves of one run."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from nl_jax.places import Place, written
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """Columns of a metrics.csv that belong into one drawing.
+    """Says which columns of a metrics.csv belong in one drawing.
 
     Attributes:
       title: of the drawing.
       unit: of its y axis.
-      lines: column to its label; those of a validation are drawn with a mark at every value.
-      scale: what values are multiplied with.
+      lines: the label of each column; columns of a validation are drawn with a mark at every value.
+      scale: the factor of the values.
       top: the end of the y axis, in its unit; None fits the values.
     """
 
@@ -32,11 +32,11 @@ LEARNING_RATE = Curves("Learning rate", "", {"learning_rate": "learning rate"})
 
 
 def plot_curves(rows: Sequence[dict[str, str]], curves: Sequence[Curves], path: Place) -> None:
-    """The curves, and the learning rate, against the step, as PNG.
+    """Writes a PNG with the curves and the learning rate against the step.
 
     Args:
-      rows: of a metrics.csv; empty fields are values not taken at that step.
-      curves: a drawing each, side by side.
+      rows: the rows of a metrics.csv; an empty field is a value that was not taken at that step.
+      curves: one drawing each, side by side.
     """
     curves = [*curves, LEARNING_RATE]
     figure = Figure(figsize=(4 * len(curves), 3.6), layout="constrained")

@@ -1,4 +1,4 @@
-"""An image with what was found in it: boxes, outlines, skeletons, names and scores."""
+"""A picture of an image and the objects found in it: boxes, outlines, skeletons, names and scores."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def draw_objects(
     skeletons: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]] = (),
     side: int | None = None,
 ) -> Figure:
-    """The image, and over it each object in the colour of its class.
+    """Draws the image and, over it, each object in the colour of its class.
 
     Args:
         boxes: x0 y0 x1 y1 in pixels.
@@ -71,7 +71,7 @@ def draw_objects(
 
 
 def save(figure: Figure, path: Place) -> None:
-    """As PNG."""
+    """Writes the figure as PNG."""
     with written(path) as file:
         figure.savefig(file, dpi=DPI)
 

@@ -1,7 +1,7 @@
-"""How often arrows land where they should, on the embedded task, which knows where things are.
+"""Counts how often arrows land where they should, on the embedded task, whose clips say where things are.
 
-Asked is what a position in the middle of the cue looks at, and one in the middle of the digit of its tint. Relevant to
-the one is the other: the label can be found by nothing else.
+Two positions of a clip are asked: the middle of the cue, and the middle of the digit of its tint. Each is relevant to
+the other, because nothing else gives the label.
 """
 
 from collections import Counter
@@ -21,12 +21,12 @@ KINDS = ("relevant", "itself", "others", "background")
 
 @dataclass
 class Landing:
-    """Where the arrows of one block from one kind of thing land: counts by KINDS, over all clips.
+    """Counts, over all clips and by KINDS, where the arrows of one block land that start from one kind of thing.
 
     Attributes:
       positive, negative: arrows of positive and of negative weights.
-      strongest: the first arrow of each clip.
-      keys: all keys, wherever they lie: the arrows of a block that knows nothing land in these proportions.
+      strongest: the strongest arrow of each clip.
+      keys: all keys; the arrows of a block that knows nothing land in these proportions.
     """
 
     positive: Counter = field(default_factory=Counter)
@@ -44,11 +44,14 @@ def measure(
     batch_size: int = 50,
     on_batch: Callable[[int], None] = lambda clips: None,
 ) -> dict[tuple[str, str], Landing]:
-    """{(block, cue or digit): where its arrows land} over the first `clips` clips.
+    """Counts where arrows land over the first `clips` clips, and returns the counts by (block, "cue" or "digit").
 
     Args:
-      inputs: from clips, uint8 (b,t,h,w,3), to the input of every block.
-      count: arrows from a position, to the keys of the largest weights by size.
+      inputs: takes clips, uint8 (b,t,h,w,3), and returns the input of every block.
+      blocks: the blocks by name.
+      count: the arrows from a position; they lead to the keys of the largest |weight|.
+      batch_size: clips that `inputs` gets at a time.
+      on_batch: is called with the number of clips done.
     """
     found = {(block, thing): Landing() for block in blocks for thing in ("cue", "digit")}
     for start in range(0, clips, batch_size):
@@ -72,7 +75,7 @@ def measure(
 
 
 def owners(shots: list[Shot], keys: tuple[int, int, int], dataset: LongRange) -> Int[np.ndarray, "T H W"]:
-    """Which shot's square of pixels the middle of each key lies in; -1 for none."""
+    """Returns, for each key, the number of the shot whose square of pixels contains its middle; -1 for none."""
     times, rows, columns = keys
     y, x = ((np.arange(size) + 0.5) * dataset.side / size for size in (rows, columns))
     result = np.full(keys, -1)
@@ -87,7 +90,7 @@ def owners(shots: list[Shot], keys: tuple[int, int, int], dataset: LongRange) ->
 
 
 def _middle(shot: Shot, grid: tuple[int, int, int], dataset: LongRange) -> tuple[int, int, int]:
-    """The position whose cell has the middle of a shot in it, in the middle of its frames."""
+    """The position whose cell contains the middle of a shot, in the middle of its frames."""
     times, rows, columns = grid
     at = len(shot.frames) // 2
     top, left = shot.places[at]

@@ -1,4 +1,4 @@
-"""What a position of a clip looks at as a moving picture: the clip runs, arrows and heat run with it. GIF or MP4."""
+"""Moving pictures of what a position of a clip looks at: arrows and heat run with the clip. GIF or MP4."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -20,10 +20,11 @@ ENDINGS = (".gif", ".mp4")
 def draw_frames(
     video: UInt8[np.ndarray, "f y x 3"], attention: Attention, count: int = 20, title: str = ""
 ) -> Iterator[UInt8[np.ndarray, "Y X 3"]]:
-    """One picture for every frame of the clip, all of one even size.
+    """Yields one picture for each frame of the clip; all have the same size, which is even.
 
-    From left to right: the frame of the position, from which arrows go to those of its `count` strongest keys that
-    lie in the frame shown; the frame shown; the weights in it. The average of all positions has no arrows.
+    A picture has three parts, from left to right: the frame of the position, the current frame, and the weights of the
+    keys in the current frame. Arrows lead from the position to its `count` strongest keys, as far as they lie in the
+    current frame. The average over all positions has no arrows.
     """
     keys, frames = attention.weights.shape[0], len(video)
     strongest = attention.strongest(count) if attention.position is not None else []
@@ -47,7 +48,7 @@ def draw_frames(
 
 
 def save(pictures: Iterable[UInt8[np.ndarray, "Y X 3"]], path: Place, rate: float = 4.0) -> None:
-    """Writes them as a GIF that repeats (Pillow) or as an MP4 of H.264 (PyAV), `rate` pictures a second.
+    """Writes pictures as a GIF that repeats (Pillow) or as an MP4 of H.264 (PyAV), `rate` pictures a second.
 
     Raises:
       InputError: for another ending.

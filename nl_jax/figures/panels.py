@@ -1,4 +1,4 @@
-"""The parts that pictures of attention are put together from: frames side by side, arrows, heat, legend, caption.
+"""The parts of the pictures of attention: frames side by side, arrows, heat, legend and caption.
 
 `attention` is an Attention of nl_jax/figures/attention.py, `video` its clip, uint8 (f,y,x,3).
 """
@@ -20,7 +20,7 @@ RING = dict(marker="o", markersize=9, markerfacecolor="white", markeredgecolor="
 
 
 def add_arrows(figure: Figure, start, panels: dict, video, attention, strongest) -> None:
-    """Arrows from the position in the axes `start` to each of the strongest keys that lies in a panel, by frame."""
+    """Draws arrows from the position, in the axes `start`, to each of the strongest keys whose frame has a panel."""
     tail = _pixel(attention.position[1:], attention.shape[1:], video.shape[1:3])
     keys, largest = attention.weights.shape, float(np.abs(attention.weights).max()) or 1.0
     # The nearest on top: of arrows in one direction the longer would hide the head of the shorter.
@@ -44,7 +44,7 @@ def add_arrows(figure: Figure, start, panels: dict, video, attention, strongest)
 
 
 def add_heat(panel, frame: UInt8[np.ndarray, "y x 3"], weights: Float[np.ndarray, "H W"], attention):
-    """The weights in colour over a pale grey frame; colours are those of all weights of the clip."""
+    """Draws the weights in colour over a pale grey frame; all frames of the clip share one scale of colours."""
     panel.imshow(frame.mean(axis=-1), "gray", vmin=-250, vmax=255)
     largest = float(np.abs(attention.weights).max()) or 1.0
     extent = (-0.5, frame.shape[1] - 0.5, frame.shape[0] - 0.5, -0.5)
@@ -53,7 +53,7 @@ def add_heat(panel, frame: UInt8[np.ndarray, "y x 3"], weights: Float[np.ndarray
 
 
 def add_bar(figure: Figure, image) -> None:
-    """What the colours of the heat mean, in the margin right of the panels."""
+    """Draws the scale of the heat's colours in the margin right of the panels."""
     width, height = figure.get_size_inches()
     bottom, top = BOTTOM + 0.1, min(height - TOP - 0.1, BOTTOM + 2.5)
     ax = figure.add_axes((1 - 0.78 / width, bottom / height, 0.1 / width, (top - bottom) / height))
@@ -65,7 +65,7 @@ def add_bar(figure: Figure, image) -> None:
 
 
 def legend(figure: Figure, attention, *, arrows: bool) -> None:
-    """Below the panels, the lines and marks there are."""
+    """Draws the legend of lines and marks below the panels."""
     entries = []
     if attention.position is not None:
         entries.append(Line2D([], [], linestyle="", **RING, label="position asked for"))
@@ -79,15 +79,16 @@ def legend(figure: Figure, attention, *, arrows: bool) -> None:
 
 
 def mark(figure: Figure, panel, video, attention) -> None:
-    """A ring where the position lies that was asked for, over the arrows that start there."""
+    """Draws a ring at the position, over the arrows that start there."""
     at = _across(figure, panel, _pixel(attention.position[1:], attention.shape[1:], video.shape[1:3]))
     figure.add_artist(Line2D(*([coordinate] for coordinate in at), transform=figure.transFigure, zorder=9, **RING))
 
 
 def strip(video, frames, lines: int = 1):
-    """A figure with the frames in rows of eight, each with `lines` panels one above the other, and {frame: its axes}.
+    """Returns a figure with the frames in rows of eight, and the axes of each frame.
 
-    The axes of the figure are in the order of the frames, and for each from top to bottom.
+    Each frame has `lines` panels, one above the other. The figure lists its axes by frame, and for each frame from top
+    to bottom.
     """
     columns = min(len(frames), COLUMNS)
     rows = -(-len(frames) // columns)
@@ -115,7 +116,7 @@ def strip(video, frames, lines: int = 1):
 
 
 def row(video, frames):
-    """A figure with these frames side by side, large, and its axes; what the last one shows is drawn over it."""
+    """Returns a figure with these frames side by side, large, and its axes."""
     height, width = video.shape[1:3]
     side = 1.6 * PANEL
     size = (max(side * len(frames) * width / height + RIGHT, 6.5), side + TOP + BOTTOM)
@@ -140,7 +141,7 @@ def _across(figure, axes, point):
 
 
 def caption(figure: Figure, title: str, text: str) -> None:
-    """What was asked, above the panels."""
+    """Writes a title and a line of text above the panels."""
     figure.suptitle(
         f"{title}\n{text}" if title else text,
         x=0.01,
@@ -152,7 +153,7 @@ def caption(figure: Figure, title: str, text: str) -> None:
 
 
 def frame_of(at: int, count: int, frames: int) -> int:
-    """The frame of the clip in the middle of the at-th of `count` steps of time."""
+    """Returns the frame of the clip at the middle of step `at` of `count` steps of time."""
     return min(int((at + 0.5) * frames / count), frames - 1)
 
 

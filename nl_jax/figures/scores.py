@@ -1,4 +1,4 @@
-"""The scores of one video over its time as a picture."""
+"""A picture of the scores of one video over time."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def draw_scores(
     shown: Sequence[int],
     title: str = "",
 ) -> Figure:
-    """The scores of the classes `shown`, at most five, of every clip, against the time of its middle; white ground."""
+    """Draws the scores of each clip against the time of its middle, for the classes `shown`, at most five."""
     figure = Figure(figsize=(9, 3.4), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots()

@@ -108,6 +108,9 @@ def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path):
     assert drawn.returncode == 0, drawn.stderr
     pictures = {path.name for path in (tmp_path / "whole" / "attention").iterdir()}
     assert pictures == {f"video3_res3_0_nonlocal_1-1-1_{kind}.png" for kind in ("heat", "arrows")}
+    page = run("attend", f"--workdir={tmp_path / 'whole'}", "--video=3", "--format=html", "--untrained")
+    assert page.returncode == 0, page.stderr
+    assert "whole, before training" in (tmp_path / "whole" / "attention" / "video3.html").read_text()
     nowhere = run("attend", f"--workdir={tmp_path / 'whole'}", "--position=1,7,1")
     assert nowhere.returncode == 2 and "position=(1, 7, 1) lies outside the (16, 3, 3)" in nowhere.stderr
 

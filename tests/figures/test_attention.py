@@ -14,7 +14,7 @@ from matplotlib.patches import FancyArrowPatch
 from PIL import Image
 
 from nl_jax.errors import InputError
-from nl_jax.figures import attention
+from nl_jax.figures import attention, rows
 from nl_jax.models import DetectorConfig, MaskRCNN, NonLocalBlock, ResNetConfig, VideoResNet
 from nl_jax.models.nonlocal_block import PAIRWISE, SUBSAMPLE
 
@@ -153,27 +153,27 @@ def test_it_is_compiled_once_whatever_the_position_and_the_weights(network, vide
         plain = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *args, name=name, plain=plain: (traced.append(name), plain(*args))[1])
     model = network(pairwise="gaussian", scale=0.3)
-    rows = []
+    seen = []
     for position in ((0, 0, 0), (3, 4, 2), (1, 2, 1), None, None):
-        rows.append(attention.attend(model, video, BLOCK, position).weights)
+        seen.append(attention.attend(model, video, BLOCK, position).weights)
         model.conv1.kernel[...] *= 1.1
     assert sorted(traced) == ["__call__", "attention_rows", "attention_rows"]  # of a position, and of the average
-    assert not np.array_equal(rows[-1], rows[-2]), "the weights are those of the call"
+    assert not np.array_equal(seen[-1], seen[-2]), "the weights are those of the call"
 
 
 def test_the_matrix_is_never_formed(randomise):
     t, h, w = 4, 16, 16
     block = randomise(lambda: NonLocalBlock(2, pairwise="concatenation", rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(block)
-    x, at = jnp.zeros((1, t, h, w, 2)), jnp.arange(attention.QUERIES)
+    x, at = jnp.zeros((1, t, h, w, 2)), jnp.arange(rows.QUERIES)
 
     def largest(function, *args):
         program = str(jax.make_jaxpr(partial(function, graphdef))(state, x, *args))
         sizes = re.findall(r"(?:f32|bool)\[([\d,]+)\]", program)
         return max(int(np.prod(list(map(int, size.split(","))))) for size in sizes)
 
-    assert largest(attention._rows, at[:1]) <= 2 * t * h * w
-    assert largest(attention._sum_of_rows, at, at < 3) == attention.QUERIES * t * h * w
+    assert largest(rows._rows, at[:1]) <= 2 * t * h * w
+    assert largest(rows._sum_of_rows, at, at < 3) == rows.QUERIES * t * h * w
 
 
 def made_up():
@@ -258,6 +258,6 @@ def test_what_does_not_exist_is_named(network, video, tmp_path):
 def test_the_average_is_taken_a_few_rows_at_a_time(network, video, monkeypatch):
     model = network(pairwise="embedded_gaussian")
     whole = attention.attend(model, video, BLOCK, None).weights
-    monkeypatch.setattr(attention, "QUERIES", 7)
+    monkeypatch.setattr(rows, "QUERIES", 7)
     np.testing.assert_allclose(attention.attend(model, video, BLOCK, None).weights, whole, rtol=1e-5)
     assert jnp.isclose(whole.sum(), 1)

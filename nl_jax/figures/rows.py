@@ -1,0 +1,94 @@
+"""Rows of a non-local block's n x m matrix of weights f(x_i, x_j) / C(x), laid out over the clip.
+
+Each row is computed by itself, so the matrix is never formed. One letter per axis: t h w for the block's input, where
+positions lie, and T H W for its keys; subsampling makes them fewer. A weight is 0 where the block does not look: in
+other frames if it sums over space alone, at other places if it sums over time alone.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Bool, Float, Int
+
+from nl_jax.models import NonLocalBlock
+
+QUERIES = 64  # rows at a time
+
+
+def rows_of(
+    block: NonLocalBlock,
+    x: Float[jax.Array, "1 t h w c"],
+    positions: Int[np.ndarray, "q 3"],
+    valid: Bool[jax.Array, "1 t h w"] | None = None,
+) -> Float[np.ndarray, "q T H W"]:
+    """Returns the rows of the matrix for some positions.
+
+    Args:
+      x: the input of the block.
+      positions: the frame, row and column of each position of x.
+      valid: which positions are keys; all of them by default.
+    """
+    t, h, w = x.shape[1:4]
+    group, keys = block.time_group or t, block.key_shape(x.shape)
+    frame, row, column = positions.T
+    # Where a position is counted, and in which element of the batch: the axes not summed over are folded into it.
+    at, element = {
+        "spacetime": (((frame % group) * h + row) * w + column, frame // group),
+        "space": (row * w + column, frame),
+        "time": (frame, row * w + column),
+    }[block.axes]
+    asked, which = np.unique(at, return_inverse=True)
+    split = nnx.split(block)
+    found = np.concatenate([_rows(*split, x, chunk, valid) for chunk in _chunks(asked)], axis=1)
+    found = found[element, which].reshape(len(positions), *keys)
+    whole = np.zeros((len(positions), t, *((h, w) if block.axes == "time" else keys[-2:])), np.float32)
+    each = np.arange(len(positions))
+    if block.axes == "space":
+        whole[each, frame] = found
+    elif block.axes == "time":
+        whole[each, :, row, column] = found
+    else:
+        whole[each[:, None], frame[:, None] // group * group + np.arange(group)] = found
+    return whole
+
+
+def mean_row(
+    block: NonLocalBlock, x: Float[jax.Array, "1 t h w c"], valid: Bool[jax.Array, "1 t h w"] | None = None
+) -> Float[np.ndarray, "T H W"]:
+    """Returns the average row over all positions; the arguments are those of `rows_of`."""
+    count = int(np.prod([x.shape[a] for a in {"spacetime": (1, 2, 3), "space": (2, 3), "time": (1,)}[block.axes]]))
+    count //= x.shape[1] // block.time_group if block.time_group else 1
+    asked = np.arange(-(-count // QUERIES) * QUERIES).reshape(-1, QUERIES)  # all of one shape, so compiled once
+    graphdef, state = nnx.split(block)
+    rows = (_sum_of_rows(graphdef, state, x, np.minimum(at, count - 1), at < count, valid) for at in asked)
+    total = np.asarray(sum(rows), np.float32) / count
+    t, h, w = x.shape[1:4]
+    keys = block.key_shape(x.shape)
+    if block.axes == "time":
+        return np.moveaxis(total.reshape(h, w, t), -1, 0) / (h * w)
+    if block.axes == "space":
+        return total.reshape(t, *keys) / t
+    return total.reshape(t, *keys[1:]) / (t // keys[0])
+
+
+def _chunks(asked):
+    """Of one shape, so that the rows are compiled once; the last one repeats its last position."""
+    if len(asked) <= QUERIES:
+        return [asked]
+    whole = np.pad(asked, (0, -len(asked) % QUERIES), mode="edge")
+    return whole.reshape(-1, QUERIES)
+
+
+# Compiled once for a block and a shape, whatever the positions: weights and positions are arguments.
+@partial(jax.jit, static_argnames="graphdef")
+def _rows(graphdef, state, x, positions, valid=None):
+    return nnx.merge(graphdef, state).attention_rows(x, positions, valid)
+
+
+@partial(jax.jit, static_argnames="graphdef")
+def _sum_of_rows(graphdef, state, x, positions, counted, valid=None):
+    rows = nnx.merge(graphdef, state).attention_rows(x, positions, valid)
+    return jnp.where(counted[None, :, None], rows, 0).sum(axis=1)

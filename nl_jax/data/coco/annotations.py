@@ -1,4 +1,4 @@
-"""Annotation files in COCO's format, read with every fault in them named and nothing lost without a word.
+"""Reads annotation files in COCO's format. Every fault in them is named, and every entry left out is told.
 
 The format: an object with the lists `images` (id, file_name, width, height), `annotations` (id, image_id, category_id,
 bbox, area, iscrowd, segmentation, keypoints) and `categories` (id, name, keypoints, skeleton; see
@@ -28,14 +28,14 @@ class Instance:
     """One annotated object, or a crowd of them.
 
     Attributes:
-        id: of the annotation in the file.
+        id: the id of the annotation in the file.
         bbox: x, y, width and height in pixels of the original image, as the file has them.
-        label: index into the category names.
-        crowd: whether it stands for several objects that nobody told apart.
-        area: of the mask, in pixels, as the file has it.
-        segmentation: the mask as `nl_jax.data.coco.masks` has it; None where masks are not asked for.
-        keypoints: (k, 3) x, y, visibility as in the file, of the keypoints of all categories; 0 of those that its own
-            has not. None where keypoints are not asked for.
+        label: the index of its category among the category names.
+        crowd: whether it is a group of objects that are annotated together (`iscrowd`).
+        area: the area of the mask in pixels, as the file has it.
+        segmentation: the mask in the form of `nl_jax.data.coco.masks`; None if masks are not asked for.
+        keypoints: (k, 3) x, y, visibility as in the file, for the keypoints of all categories; 0 for a keypoint that
+            its own category does not have. None if keypoints are not asked for.
     """
 
     id: int
@@ -49,7 +49,7 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """One image of the list and what is annotated in it."""
+    """One image of the list with its annotated objects."""
 
     id: int
     file_name: str
@@ -58,21 +58,21 @@ class Image:
     instances: list[Instance] = field(default_factory=list)
 
     def box(self, instance: Instance) -> np.ndarray:
-        """(4,) x0 y0 x1 y1 of an instance, cut at the image's border."""
+        """Returns (4,) x0 y0 x1 y1 of an instance, cut at the image's border."""
         x, y, width, height = instance.bbox
         return np.clip([x, y, x + width, y + height], 0, [self.width, self.height] * 2).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """All that can be used of an annotation file.
+    """The usable part of an annotation file.
 
     Attributes:
-        images: in the order of the file, also those without any instance.
-        names: of the categories, by label; labels follow the order of the ids.
-        category_ids: by label.
-        keypoints: of all categories; None where they are not asked for.
-        problems: all that is wrong with the file.
+        images: in the order of the file, with or without instances.
+        names: the names of the categories by label; labels follow the order of the ids.
+        category_ids: the ids of the categories by label.
+        keypoints: the keypoints of all categories; None if they are not asked for.
+        problems: every fault of the file.
     """
 
     images: list[Image]
@@ -83,20 +83,20 @@ class Annotations:
 
 
 def read_annotations(path: str | os.PathLike, *, masks: bool = True, keypoints: bool = False) -> Annotations:
-    """What can be used of an annotation file.
+    """Returns the usable part of an annotation file.
 
-    An entry that cannot be used is left out and told in `problems`. An annotation counts as one of these when its
-    mask or its keypoints cannot be used and are asked for. A box that reaches out of its image by more than a pixel is
-    told.
+    An entry that cannot be used is left out, and `problems` says why. If masks or keypoints are asked for, an
+    annotation whose mask or keypoints cannot be used is left out too. A box that reaches more than a pixel out of its
+    image stays, and `problems` names it.
 
     Args:
         path: the file.
         masks: whether every annotation must have a mask.
-        keypoints: whether every annotation must have the keypoints that its category names. One of a category that
-            names none has none.
+        keypoints: whether every annotation must have the keypoints of its category. An annotation of a category
+            without keypoints has none.
 
     Raises:
-        InputError: the file is none of this format, or no image of it is left.
+        InputError: the file does not have this format, or none of its images can be used.
     """
     path = os.fspath(path)
     content = _load(path)
@@ -111,7 +111,7 @@ def read_annotations(path: str | os.PathLike, *, masks: bool = True, keypoints: 
 
 
 def told(problems: list[Problem]) -> str:
-    """One line on what is wrong: how many problems of each kind, and the first in full."""
+    """Returns one line: the number of problems of each kind, and the first problem in full."""
     counts = ", ".join(f"{count} of kind {kind!r}" for kind, count in counted(problems).items())
     return f"{counts}; the first: {problems[0]}" if problems else "nothing is wrong"
 
@@ -125,7 +125,7 @@ def _load(path: str) -> dict:
     try:
         with open(path, encoding="utf-8-sig") as file:
             content = json.load(file)
-    except (ValueError, RecursionError) as error:  # of the text's form, and of its encoding
+    except (ValueError, RecursionError) as error:  # wrong form, and wrong encoding
         raise InputError(f"{path}: not JSON ({error}), valid is {valid}") from error
     if isinstance(content, list) and content and isinstance(content[0], dict) and "score" in content[0]:
         raise InputError(f"{path}: found a list of results, which have a score, valid is {valid}")
@@ -139,7 +139,7 @@ def _load(path: str) -> dict:
 
 
 class _Reader:
-    """Reads list after list of one file; what was read before decides what is valid."""
+    """Reads the lists of one file in turn. The earlier lists decide which entries of the later ones are valid."""
 
     def __init__(self, path: str, masks: bool, keypoints: bool):
         self._path, self._masks, self._keypoints = path, masks, keypoints

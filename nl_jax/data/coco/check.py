@@ -1,4 +1,4 @@
-"""What is wrong with a copy of a data set in COCO's format: every entry read, every image decoded, one line a fault."""
+"""Checks a copy of a data set in COCO's format: reads every entry, decodes every image, tells one line per fault."""
 
 import csv
 import hashlib
@@ -42,7 +42,7 @@ _SHOWN = 100  # faults of a kind on the page, at most
 
 @dataclass(frozen=True)
 class Line:
-    """One fault, and the split that it is in."""
+    """One fault and its split."""
 
     split: str
     problem: Problem
@@ -50,12 +50,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Decodes an image and draws its masks; a function that can be sent to other processes."""
+    """A function that decodes an image and draws its masks. It can be sent to other processes."""
 
     folder: Path
 
     def __call__(self, image: Image) -> tuple[list[Problem], str]:
-        """All that is wrong with an image, and the SHA-256 of its file, "" where there is none."""
+        """Returns every fault of an image, and the SHA-256 of its file, "" if there is no file."""
         path = self.folder / image.file_name
         if not path.is_file():
             return [self.problem(image, "missing", "no such file", "an image")], ""
@@ -77,7 +77,7 @@ class Inspection:
         return problems, hashlib.sha256(data).hexdigest()
 
     def problem(self, image: Image, kind: str, found: str, valid: str, result: str = "replaced in training") -> Problem:
-        """A fault of an image."""
+        """Returns a fault of an image."""
         return Problem(str(self.folder / image.file_name), f"image {image.id}", kind, found, valid, result)
 
     def _masks(self, image: Image) -> list[Problem]:
@@ -98,14 +98,14 @@ class Inspection:
 def check(
     splits: dict[str, tuple[Path, Path]], *, masks: bool, keypoints: bool, num_workers: int, timeout: float
 ) -> Iterator[list[Line]]:
-    """The faults of each image in turn, with those of the annotation files before and those of whole splits after.
+    """Yields the faults of each annotation file, then of each of its images, and at last the faults between splits.
 
     Args:
         splits: as `find_splits` returns them.
-        masks: as `read_annotations`.
-        keypoints: as `read_annotations`.
-        num_workers: as `map_unordered`.
-        timeout: as `map_unordered`.
+        masks: as in `read_annotations`.
+        keypoints: as in `read_annotations`.
+        num_workers: as in `map_unordered`.
+        timeout: as in `map_unordered`.
     """
     hashes: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for split, (folder, file) in splits.items():
@@ -124,19 +124,19 @@ def check(
 
 
 def count_images(splits: dict[str, tuple[Path, Path]]) -> int:
-    """How many images `check` will decode."""
+    """Returns the number of images that `check` will decode."""
     return sum(len(read_annotations(file, masks=False).images) for _, file in splits.values())
 
 
 def finish(lines: Iterable[Line]) -> list[Line]:
-    """All faults by split, then kind, the gravest first, then file; each once."""
+    """Returns every fault once, sorted by split, then by kind from the gravest on, then by file."""
     order = list(KINDS)
     unique = dict.fromkeys(lines)
     return sorted(unique, key=lambda line: (line.split, order.index(line.problem.kind), line.problem.file))
 
 
 def write_report(directory: Place, title: str, lines: list[Line]) -> None:
-    """report.csv, a line for every fault, and index.html."""
+    """Writes report.csv, with one line for every fault, and index.html."""
     make_directory(directory)
     with written(directory) as folder:
         folder.mkdir(exist_ok=True)
@@ -152,7 +152,7 @@ def write_report(directory: Place, title: str, lines: list[Line]) -> None:
 
 
 def summary(lines: Iterable[Line]) -> dict[str, dict[str, int]]:
-    """How many faults of each kind there are, by split."""
+    """Returns the number of faults of each kind by split."""
     of_split: dict[str, list[Problem]] = defaultdict(list)
     for line in lines:
         of_split[line.split].append(line.problem)

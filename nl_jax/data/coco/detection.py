@@ -1,4 +1,4 @@
-"""What every data set of detection does: random examples to train on, plain ones to test with, truth to score with."""
+"""The base of every data set of detection: random training examples, plain test examples, and the truth to score."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,27 +15,27 @@ from nl_jax.data.videos import MAX_FAILED
 
 
 class DetectionImages:
-    """Annotated images, wherever they come from: a class below this one says so in `annotated` and `pixels`.
+    """n annotated images. A subclass says in `annotated` and `pixels` where they come from.
 
     Args:
-        root: where they lie, for messages.
-        names: of the images.
-        classes: of the categories, by label.
-        category_ids: of the categories in the annotation file, by label.
+        root: the place of the images, for messages.
+        names: the names of the images.
+        classes: the names of the categories by label.
+        category_ids: the ids of the categories in the annotation file by label.
         groups: (n,), images of one group have one padded shape; a batch holds images of one group.
-        shape: sizes of the scaled and padded images.
+        shape: the sizes of the scaled and padded images.
         masks: whether examples have masks.
-        keypoints: that examples have; none by default.
+        keypoints: the keypoints of examples; none by default.
         flip: whether half of the training images are mirrored.
 
     Attributes:
         names, classes, category_ids, groups, shape, masks, keypoints: as given.
-        problems: all that is wrong with the annotation file, if there is one.
-        unused: how many images have no object to learn from and are left out.
-        crowded: names of the images with more objects than an example holds, with their number.
+        problems: every fault of the annotation file, if there is a file.
+        unused: the number of images without an object to learn from, which are left out.
+        crowded: from the name of each image with more objects than an example holds to their number.
     """
 
-    ignored: Sequence[str] = ()  # only what is listed is looked at
+    ignored: Sequence[str] = ()  # files that are not listed are never looked at
     problems: Sequence[Problem] = ()
     unused: int = 0
     crowded: Mapping[str, int] = MappingProxyType({})
@@ -61,25 +61,26 @@ class DetectionImages:
         return len(self.groups)
 
     def annotated(self, index: int) -> Image:
-        """What is known of an image: its id, size and instances."""
+        """Returns the id, size and instances of an image."""
         raise NotImplementedError
 
     def pixels(self, index: int) -> np.ndarray:
-        """uint8 (h, w, 3), the image in its own size; may raise DecodeError."""
+        """Returns the image in its own size, uint8 (h, w, 3); may raise DecodeError."""
         raise NotImplementedError
 
     def train_example(self, index: int, rng: np.random.Generator) -> Example:
-        """An image at a random scale, half of them mirrored: a function of `index` and the state of `rng` alone.
+        """Returns an image at a random scale; half of the images are mirrored. It depends on `index` and `rng` alone.
 
-        An image that cannot be decoded is replaced by another of its group. Of more than g boxes g are kept at random.
+        If an image cannot be decoded, another image of its group replaces it. If an image has more than g boxes, g of
+        them are drawn at random.
 
         Returns:
-            what `nl_jax.data.coco.example.padded` and `truth` return, and
-            index: int32, the index asked for.
+            the arrays of `nl_jax.data.coco.example.padded` and `truth`, and
+            index: int32, as given.
             failed: int32 (MAX_FAILED,), indices of images that could not be decoded, padded with -1.
 
         Raises:
-            DecodeError: MAX_FAILED + 1 images, or all there are in the group, cannot be decoded.
+            DecodeError: MAX_FAILED + 1 images, or all images of the group, cannot be decoded.
         """
         seed = int(rng.integers(2**63))
         failed: list[int] = []
@@ -94,12 +95,12 @@ class DetectionImages:
         raise DecodeError(self._root, f"{len(failed)} of {len(self)} images tried, none can be decoded: {names}")
 
     def test_example(self, index: int) -> Example:
-        """An image at the test scale, without its truth: `coco` has that.
+        """Returns an image at the test scale, without its truth, which `coco` returns.
 
-        An image that cannot be decoded is not replaced: it is black and the first of `failed`.
+        An image that cannot be decoded is not replaced. It is black, and `failed` begins with its index.
 
         Returns:
-            what `nl_jax.data.coco.example.padded` returns, and index and failed as `train_example`.
+            the arrays of `nl_jax.data.coco.example.padded`, and index and failed as in `train_example`.
         """
         image, failed = self.annotated(index), []
         try:
@@ -110,7 +111,7 @@ class DetectionImages:
         return padded(pixels, image, self.shape.test_short_side, self.shape) | _facts(index, failed)
 
     def failure_reason(self, index: int) -> str:
-        """Why an image reported in `failed` cannot be decoded: tries once more, and says so if it now can."""
+        """Decodes an image of `failed` once more and returns the reason of the failure, or that it decodes now."""
         try:
             self.pixels(index)
         except DecodeError as error:
@@ -118,15 +119,15 @@ class DetectionImages:
         return "it decodes now"
 
     def coco(self) -> dict:
-        """The truth of all images in COCO's format, as pycocotools takes it.
+        """Returns the truth of all images in COCO's format, for pycocotools.
 
-        Annotations are numbered from 1: pycocotools takes the number 0 for "no match".
+        Annotations are numbered from 1, since to pycocotools the number 0 means "no match".
         """
         images = [self.annotated(index) for index in range(len(self))]
         return truth_of(images, self.classes, self.category_ids, self.keypoints)
 
     def list_hash(self) -> str:
-        """12 hex digits that name this list of images and boxes, wherever its copy lies and in whatever order."""
+        """Returns 12 hex digits that name this list of images and boxes, in any place and in any order."""
         lines = sorted(self._line(index) for index in range(len(self)))
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
@@ -148,7 +149,7 @@ class DetectionImages:
         return mirrored(example, None if self.keypoints is None else self.keypoints.flip_order) if mirror else example
 
     def _candidates(self, index: int, seed: int) -> Iterator[int]:
-        """The image asked for, then others of its group in a random order."""
+        """Yields the given image, then others of its group in a random order."""
         yield index
         others = np.flatnonzero(self.groups == self.groups[index])
         others = others[others != index]
@@ -158,7 +159,7 @@ class DetectionImages:
 def truth_of(
     images: Sequence[Image], classes: Sequence[str], category_ids: Sequence[int], keypoints: Keypoints | None = None
 ) -> dict:
-    """The images with all that is annotated in them, in COCO's format; annotations are numbered from 1."""
+    """Returns the images and all their annotations in COCO's format. Annotations are numbered from 1."""
     annotations = []
     for image in images:
         for instance in image.instances:

@@ -1,4 +1,4 @@
-"""One image with its true boxes, masks and keypoints as fixed-size arrays, so that a network compiles once."""
+"""Turns an image and its true objects into arrays of fixed sizes, so that a network compiles once."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,13 @@ Example = dict[str, np.ndarray | np.generic]
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes that images are scaled to and padded to.
+    """The sizes to which images are scaled and padded.
 
     Attributes:
-        short_sides: pixels of the shorter side in training; one of them is drawn for every image.
-        long_side: pixels of the longer side, at most.
+        short_sides: pixels of the shorter side in training; one of these values is drawn for every image.
+        long_side: the largest number of pixels of the longer side.
         test_short_side: pixels of the shorter side in testing.
-        max_boxes: g, the number of true boxes that an example has room for.
+        max_boxes: g, the largest number of true boxes in an example.
     """
 
     short_sides: tuple[int, ...] = (800,)
@@ -29,23 +29,23 @@ class Shape:
     max_boxes: int = 100
 
     def bucket(self, tall: bool) -> tuple[int, int]:
-        """Height and width of the padded images, the same in training and in testing."""
+        """Returns height and width of the padded images, which are the same in training and in testing."""
         wide = bucket_of(max(*self.short_sides, self.test_short_side), self.long_side)
         return wide[::-1] if tall else wide
 
 
 def is_tall(image: Image) -> bool:
-    """Whether the image is higher than wide."""
+    """Returns whether the image is taller than wide."""
     return image.height > image.width
 
 
 def padded(pixels: UInt8[np.ndarray, "h w 3"], image: Image, short_side: int, shape: Shape) -> Example:
-    """The image scaled and padded below and to the right.
+    """Returns the image, scaled, and padded below and on the right.
 
     Returns:
-        images: uint8 (h, w, 3) of the bucket, 0 where it is padded.
+        images: uint8 (h, w, 3) of the bucket, 0 in the padding.
         sizes: int32 (2,), height and width of the scaled image in it.
-        scale: float32 (2,), by which y and x of the original grew.
+        scale: float32 (2,), the factors of y and x from the original image to the scaled one.
         image_id: int64, as the annotation file has it.
     """
     height, width = scaled_size(image.height, image.width, short_side, shape.long_side)
@@ -60,15 +60,15 @@ def padded(pixels: UInt8[np.ndarray, "h w 3"], image: Image, short_side: int, sh
 
 
 def truth(image: Image, scale: np.ndarray, chosen: np.ndarray, shape: Shape, *, masks: bool, points: int) -> Example:
-    """The instances with the numbers `chosen`, padded to g, in pixels of the scaled image.
+    """Returns the instances with the numbers `chosen`, padded to g, in pixels of the scaled image.
 
     Returns:
         boxes: float32 (g, 4), x0 y0 x1 y1.
         classes: int32 (g,), labels from 0.
         crowd: bool (g,).
-        valid: bool (g,), False where nothing is.
-        masks: uint8 (g, 112, 112) of 0 and 1 within the true box, where asked for.
-        keypoints: float32 (g, k, 3), x and y of the centre of the pixel, and visibility, where k is above 0.
+        valid: bool (g,), False in the padding.
+        masks: uint8 (g, 112, 112) of 0 and 1 within the true box, if asked for.
+        keypoints: float32 (g, k, 3), x and y of the centre of the pixel, and visibility, if k is above 0.
     """
     g = shape.max_boxes
     result = {
@@ -93,18 +93,18 @@ def truth(image: Image, scale: np.ndarray, chosen: np.ndarray, shape: Shape, *, 
             result["masks"][place] = bitmap(drawn(instance.segmentation, image.height, image.width), box)
         if points:
             labelled = instance.keypoints[:, 2:] > 0
-            # A keypoint of the file is the number of a pixel.
+            # The file gives the number of a pixel.
             centres = (instance.keypoints + np.array([0.5, 0.5, 0])) * (x, y, 1)
             result["keypoints"][place] = np.where(labelled, centres, 0)
     return result
 
 
 def mirrored(example: Example, flip_order: np.ndarray | None) -> Example:
-    """The example seen in a mirror: left and right exchanged, also in the names of the keypoints.
+    """Returns the mirrored example: left and right are exchanged, in the names of the keypoints too.
 
     Args:
-        example: of `padded` and `truth`.
-        flip_order: (k,), keypoint i of the result is keypoint `flip_order[i]`; None of examples without keypoints.
+        example: the arrays of `padded` and `truth`.
+        flip_order: (k,), keypoint i of the result is keypoint `flip_order[i]`; None for examples without keypoints.
     """
     height, width = example["sizes"]
     images = example["images"].copy()

@@ -1,4 +1,4 @@
-"""Fields of the entries of an annotation file, checked one by one; each function raises `Bad` for another value."""
+"""Checks the fields of the entries of an annotation file. Each function raises `Bad` for a value that is not valid."""
 
 import sys
 
@@ -8,14 +8,14 @@ from nl_jax.data.coco.problems import Bad, shown
 
 
 def entry(value: object) -> dict:
-    """The value, which must be an object."""
+    """Returns the value, which must be an object."""
     if not isinstance(value, dict):
         raise Bad("entry", shown(value), "an object")
     return value
 
 
 def integer(record: dict, key: str, lowest: int | None = None) -> int:
-    """The integer under a key: no text, no fraction, no true or false."""
+    """Returns the integer under a key. A text, a fraction, true and false are no integers."""
     valid = "an integer" if lowest is None else f"an integer from {lowest}"
     value = present(record, key, valid)
     if type(value) is not int or (lowest is not None and value < lowest):
@@ -24,7 +24,7 @@ def integer(record: dict, key: str, lowest: int | None = None) -> int:
 
 
 def text(record: dict, key: str) -> str:
-    """The text under a key, which is not empty."""
+    """Returns the text under a key, which must not be empty."""
     value = present(record, key, "a text")
     if not isinstance(value, str) or not value:
         raise Bad("entry", f"{key} {shown(value)}", "a text that is not empty")
@@ -32,7 +32,7 @@ def text(record: dict, key: str) -> str:
 
 
 def texts(record: dict, key: str) -> tuple[str, ...]:
-    """The texts under a key, at least one."""
+    """Returns the list of texts under a key, which must have at least one."""
     value = present(record, key, "a list of texts")
     if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
         raise Bad("entry", f"{key} {shown(value)}", "a list of texts")
@@ -40,19 +40,19 @@ def texts(record: dict, key: str) -> tuple[str, ...]:
 
 
 def present(record: dict, key: str, valid: str, kind: str = "entry") -> object:
-    """The value under a key, which must be there."""
+    """Returns the value under a key, which must exist."""
     if key not in record:
         raise Bad(kind, f"no {key}", f"{key}: {valid}")
     return record[key]
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a number that is finite, also as a float."""
+    """Returns whether the value is a number that is finite as a float."""
     return type(value) in (int, float) and abs(value) < sys.float_info.max
 
 
 def bbox(record: dict) -> tuple[float, float, float, float]:
-    """x, y, width and height of the `bbox`."""
+    """Returns x, y, width and height of the `bbox`."""
     valid = "bbox: 4 finite numbers x, y, width, height, the last two above 0"
     value = present(record, "bbox", valid, "box")
     if not isinstance(value, list) or len(value) != 4 or not all(map(is_number, value)) or min(value[2:]) <= 0:
@@ -62,7 +62,7 @@ def bbox(record: dict) -> tuple[float, float, float, float]:
 
 
 def keypoints(record: dict, count: int) -> np.ndarray:
-    """(k, 3) x, y and visibility: 0 not labelled, 1 hidden, 2 visible."""
+    """Returns x, y and visibility of k keypoints, (k, 3). Visibility is 0 not labelled, 1 hidden, 2 visible."""
     valid = f"keypoints: {count} times x, y and 0, 1 or 2"
     value = present(record, "keypoints", valid, "keypoints")
     if not isinstance(value, list) or len(value) != 3 * count or not all(map(is_number, value)):

@@ -1,4 +1,4 @@
-"""Images that an annotation file in COCO's format lists, in a folder."""
+"""The data set of a folder of images with an annotation file in COCO's format."""
 
 import os
 from pathlib import Path
@@ -15,30 +15,30 @@ from nl_jax.errors import InputError
 
 
 class CocoImages(DetectionImages):
-    """The images that an annotation file lists; a class below this one says in `source` where their bytes are.
+    """The images that an annotation file lists. A subclass says in `source` where their bytes are.
 
     Args:
-        root: where the images lie, for messages.
-        annotations: the annotation file, as `nl_jax.data.coco.annotations` has it.
-        training: keeps only images to learn from: those with a box that is no crowd, and with `keypoints` those with a
-            box that has a labelled keypoint.
-        short_sides: pixels of the shorter side in training; one of them is drawn for every image.
-        long_side: pixels of the longer side, at most.
+        root: the place of the images, for messages.
+        annotations: the annotation file, in the format of `nl_jax.data.coco.annotations`.
+        training: keeps only the images to learn from. They have a box that is no crowd; with `keypoints` this box has a
+            labelled keypoint.
+        short_sides: pixels of the shorter side in training; one of these values is drawn for every image.
+        long_side: the largest number of pixels of the longer side.
         test_short_side: pixels of the shorter side in testing.
-        max_boxes: g, true boxes that an example has room for.
+        max_boxes: g, the largest number of true boxes in an example.
         masks: whether examples have masks; then every annotation must have one.
-        keypoints: whether examples have keypoints; then every annotation must have those that its category names.
+        keypoints: whether examples have keypoints; then every annotation must have the keypoints of its category.
         flip: whether half of the training images are mirrored.
-        classes: must be those of the file where given.
+        classes: if given, they must be the classes of the file.
 
     Attributes:
-        problems: all that is wrong with the annotation file.
-        listed: ids of all images of the file, in its order.
-        unused: how many images of the file `training` leaves out.
-        crowded: {file name: number of boxes} of images with more than g of them.
+        problems: every fault of the annotation file.
+        listed: the ids of all images of the file, in its order.
+        unused: the number of images of the file that `training` leaves out.
+        crowded: {file name: number of boxes} of the images with more than g boxes.
 
     Raises:
-        InputError: the annotation file cannot be used, no image is left, its classes are not those asked for, or a
+        InputError: the annotation file cannot be used, no image is left, its classes differ from `classes`, or a
             number is out of range.
     """
 
@@ -86,15 +86,15 @@ class CocoImages(DetectionImages):
         )
 
     def source(self, image: Image) -> Source:
-        """The file of an image, or its bytes; may raise DecodeError."""
+        """Returns the file of an image, or its bytes; may raise DecodeError."""
         raise NotImplementedError
 
     def annotated(self, index: int) -> Image:
-        """What the annotation file says of an image."""
+        """Returns the entry of an image in the annotation file."""
         return self._annotated[index]
 
     def pixels(self, index: int) -> np.ndarray:
-        """uint8 (h, w, 3), the image in its own size; may raise DecodeError."""
+        """Returns the image in its own size, uint8 (h, w, 3); may raise DecodeError."""
         image = self._annotated[index]
         return read_image(self.source(image), image.width, image.height)
 
@@ -103,12 +103,12 @@ class CocoFolder(CocoImages):
     """A folder of images with an annotation file.
 
     Args:
-        images: the folder that the file names are relative to.
+        images: the folder to which the file names are relative.
         annotations: the annotation file.
-        options: of `CocoImages`.
+        options: the other arguments of `CocoImages`.
 
     Raises:
-        InputError: as `CocoImages`, or there is no such folder.
+        InputError: as `CocoImages`, or the folder does not exist.
     """
 
     def __init__(self, images: str | os.PathLike, annotations: str | os.PathLike, **options):
@@ -118,7 +118,7 @@ class CocoFolder(CocoImages):
         super().__init__(os.fspath(images), annotations, **options)
 
     def source(self, image: Image) -> Source:
-        """The file of an image."""
+        """Returns the file of an image."""
         return self._folder / image.file_name
 
 

@@ -1,8 +1,8 @@
-"""Masks of annotations: polygons and run-lengths, parsed, rasterised by pycocotools, and drawn into their boxes.
+"""Parses the masks of annotations, rasterises them with pycocotools, and draws them into their boxes.
 
-A mask is kept as it is given: a list of polygons, each a flat list x, y, x, y, .. of at least three points, or an
-object {"size": [h, w], "counts": ..} of run-lengths, a list of integers or COCO's text. Run-lengths go down the columns
-and begin with the places outside.
+A mask keeps the form of the file. It is a list of polygons, or an object {"size": [h, w], "counts": ..}. A polygon is a
+flat list x, y, x, y, .. of at least three points. The counts are run-lengths: a list of integers, or COCO's compressed
+text. Run-lengths go down the columns and begin with the places outside of the mask.
 """
 
 import numpy as np
@@ -13,15 +13,15 @@ from nl_jax.data.coco.fields import is_number
 from nl_jax.data.coco.problems import Bad, shown
 
 SIDE = 112  # of a bitmap
-GRID = 28  # to which the network resamples it
+GRID = 28  # side of the grid to which the network resamples a bitmap
 Segmentation = list | dict
 
 
 def parse(value: object, height: int, width: int) -> tuple[Segmentation, list[Bad]]:
-    """The mask that can be used, and the polygons of it that cannot.
+    """Returns the usable mask, and a fault for each of its polygons that cannot be used.
 
     Raises:
-        Bad: nothing of it can be used.
+        Bad: no part of the mask can be used.
     """
     valid = "a list of polygons, or an object with size and counts"
     if isinstance(value, dict):
@@ -40,7 +40,7 @@ def parse(value: object, height: int, width: int) -> tuple[Segmentation, list[Ba
 
 
 def run_lengths(segmentation: Segmentation, height: int, width: int) -> dict:
-    """The mask as compressed run-lengths {"size": [h, w], "counts": bytes}, of an image of this size."""
+    """Returns the mask as compressed run-lengths {"size": [h, w], "counts": bytes}, for an image of this size."""
     if isinstance(segmentation, list):
         return rasters.merge(rasters.frPyObjects(segmentation, height, width))
     if isinstance(segmentation["counts"], list):
@@ -49,24 +49,24 @@ def run_lengths(segmentation: Segmentation, height: int, width: int) -> dict:
 
 
 def drawn(segmentation: Segmentation, height: int, width: int) -> UInt8[np.ndarray, "h w"]:
-    """The mask of an image of this size, 1 inside: what pycocotools makes of it."""
+    """Returns the mask (h, w) that pycocotools rasterises, 1 inside, for an image of this size."""
     counts = run_lengths(segmentation, height, width)["counts"].decode()
-    runs = _decompress(counts, "")  # pycocotools' own function warns of what NumPy no longer has
+    runs = _decompress(counts, "")  # pycocotools' own function causes a warning of NumPy
     return np.repeat(np.arange(len(runs)) % 2, runs).astype(np.uint8).reshape(width, height).T
 
 
 def compressed(mask: np.ndarray) -> dict:
-    """A binary mask (h, w) as compressed run-lengths {"size": [h, w], "counts": text}."""
+    """Returns a binary mask (h, w) as compressed run-lengths {"size": [h, w], "counts": text}."""
     encoded = rasters.encode(np.asfortranarray(mask, np.uint8))
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode()}
 
 
 def bitmap(mask: UInt8[np.ndarray, "h w"], box: Float[np.ndarray, "4"]) -> UInt8[np.ndarray, "112 112"]:
-    """A binary mask of a whole image, drawn into a grid over the box x0 y0 x1 y1 in pixels.
+    """Returns a bitmap of the box x0 y0 x1 y1, in pixels, from the binary mask of a whole image.
 
-    Every cell is covered by the mask to some part. Of the 4 x 4 cells that make one cell of a 28 x 28 grid, as many are
-    set as the mask covers, those covered most. So the mean over them is the covered part to 1/32, and above one half
-    where the mask covers more than one half.
+    The mask covers a part of every cell. Take the 4 x 4 cells that make one cell of a 28 x 28 grid: the bitmap sets as
+    many of the 16 as the mask covers in sum, and sets the most covered first. So their mean is the covered part to
+    1/32, and it is at least one half where the mask covers at least one half.
     """
     x0, y0, x1, y1 = box
     top, left, bottom, right = int(y0), int(x0), int(np.ceil(y1)), int(np.ceil(x1))
@@ -84,9 +84,9 @@ def bitmap(mask: UInt8[np.ndarray, "h w"], box: Float[np.ndarray, "4"]) -> UInt8
 
 
 def _covered(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """(112, n), the mean of values (size, n) in each of 112 equal parts from `low` to `high`.
+    """Returns the mean of values (size, n) in each of 112 equal parts from `low` to `high`, (112, n).
 
-    From running sums: products with matrices of weights take ten times as long, and all cores.
+    It uses running sums. A product with a matrix of weights takes ten times as long, and all cores.
     """
     sums = np.zeros((len(values) + 1, values.shape[1]))
     np.cumsum(values, axis=0, out=sums[1:])
@@ -130,9 +130,10 @@ def _run_lengths(value: dict, height: int, width: int) -> dict:
 
 
 def _decompress(counts: str, valid: str) -> np.ndarray:
-    """Run-lengths of COCO's text: 5 bits a letter, the lowest first; the fourth and later ones less the last but one.
+    """Returns the run-lengths of COCO's compressed text.
 
-    pycocotools trusts the text, and writes outside its memory where it is damaged.
+    A letter holds 5 bits of a number, the lowest bits first. From the fourth run on the number is the difference from
+    the run before the last one. pycocotools does not check the text: if it is damaged, it writes outside its memory.
     """
     letters = np.frombuffer(counts.encode("utf-8"), np.uint8).astype(np.int64) - 48
     if not len(letters) or letters.min() < 0 or letters.max() > 63 or letters[-1] & 32:

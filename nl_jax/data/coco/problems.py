@@ -1,10 +1,10 @@
-"""What can be wrong with a data set in COCO's format, and how it is told."""
+"""The faults that a data set in COCO's format can have, and the words for them."""
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Kind to its meaning, the gravest first: the order of a report.
+# From each kind of fault to its meaning. The gravest kind comes first, as in a report.
 KINDS = {
     "missing": "listed, and there is no such file",
     "unreadable": "no whole image can be decoded",
@@ -29,15 +29,15 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, in words for a person.
+    """One fault, in words for a person.
 
     Attributes:
         file: the annotation file or the image.
         where: the entry, such as "annotation 12"; "" for the whole file.
         kind: one of `KINDS`.
-        found: what is there.
-        valid: what may be there.
-        result: what becomes of it, such as "dropped".
+        found: the value in the file.
+        valid: the values that are allowed.
+        result: the consequence, such as "dropped".
     """
 
     file: str
@@ -53,13 +53,13 @@ class Problem:
 
 
 def counted(problems: Iterable[Problem]) -> dict[str, int]:
-    """How many problems there are of each kind, in the order of `KINDS`."""
+    """Returns the number of problems of each kind, in the order of `KINDS`."""
     counts = Counter(problem.kind for problem in problems)
     return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
 
 class Bad(Exception):
-    """An entry that cannot be used: kind, found and valid as in `Problem`."""
+    """An entry cannot be used: kind, found and valid as in `Problem`."""
 
     def __init__(self, kind: str, found: str, valid: str):
         super().__init__(kind, found, valid)
@@ -67,6 +67,6 @@ class Bad(Exception):
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: cut where it is long."""
+    """Returns the text of a value for a message. A long text is cut."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

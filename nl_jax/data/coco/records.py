@@ -1,4 +1,4 @@
-"""Data sets in COCO's format as ArrayRecord shards: the images' own bytes, with one annotation file for each split.
+"""Stores data sets in COCO's format as ArrayRecord shards: the files of the images, and one annotation file per split.
 
     builder = Coco(config=config_of("instances"), data_dir=OUT)
     builder.splits = find_splits(SOURCE)
@@ -31,18 +31,18 @@ IMAGES_PER_SHARD = 1024  # some 160 MB of COCO
 
 @dataclass(eq=False)
 class CocoConfig(tfds.core.BuilderConfig):
-    """Which annotations: `name` is instances or person_keypoints."""
+    """The kind of annotations: `name` is instances or person_keypoints."""
 
 
 def config_of(kind: str) -> CocoConfig:
-    """The configuration for annotations of a kind. Raises InputError for another kind."""
+    """Returns the configuration for a kind of annotations. Raises InputError for an unknown kind."""
     if kind not in KINDS:
         raise InputError(f"annotations: found {kind!r}, valid are {' and '.join(KINDS)}")
     return CocoConfig(name=kind)
 
 
 class Coco(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """One record an image that can be used, in the order of the annotation file."""
+    """A builder that writes one record for each usable image, in the order of the annotation file."""
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "The images and annotation files are read where they lie: see docs/detection.md."
@@ -81,7 +81,7 @@ class Coco(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 @dataclass(frozen=True)
 class _Shard:
-    """The records of one shard, when called; it can be sent to another machine."""
+    """A function that yields the records of one shard. It can be sent to another machine."""
 
     folder: Path
     files: tuple[tuple[int, str], ...]
@@ -94,13 +94,13 @@ class _Shard:
 
 
 def read_kind(file: Path, kind: str) -> Annotations:
-    """What can be used of an annotation file of this kind."""
+    """Returns the usable part of an annotation file of this kind."""
     keypoints = kind == "person_keypoints"
     return read_annotations(file, masks=not keypoints, keypoints=keypoints)
 
 
 def write_annotations(directory: Path, splits: dict[str, tuple[Path, Path]], kind: str) -> dict[str, Annotations]:
-    """Writes what can be used of each annotation file as `annotations_SPLIT.json` beside the records."""
+    """Writes the usable part of each annotation file as `annotations_SPLIT.json` beside the records, and returns it."""
     written = {}
     for split, (_, file) in splits.items():
         written[split] = found = read_kind(file, kind)
@@ -115,12 +115,12 @@ class PreparedCoco(CocoImages):
     """One split of a prepared data set.
 
     Args:
-        directory: that of the data set, or one above it that holds no other.
-        split: of those it has.
-        options: of `CocoImages`.
+        directory: the directory of the data set, or a directory above it that holds no other data set.
+        split: the name of a split.
+        options: the other arguments of `CocoImages`.
 
     Raises:
-        InputError: as `CocoImages`, there is no prepared data set, or several, or no such split.
+        InputError: as `CocoImages`; or there is no prepared data set, or more than one, or it has no such split.
     """
 
     def __init__(self, directory: str | os.PathLike, split: str, **options):
@@ -132,10 +132,10 @@ class PreparedCoco(CocoImages):
             )
             raise InputError(f"{directory}: has no split {split!r}, valid are {', '.join(known)}")
         super().__init__(os.fspath(directory), file, **options)
-        self._places = {number: place for place, number in enumerate(self.listed)}  # of their records
+        self._places = {number: place for place, number in enumerate(self.listed)}  # the places of their records
 
     def source(self, image: Image) -> Source:
-        """The bytes of an image; raises DecodeError where there was no file."""
+        """Returns the bytes of an image. Raises DecodeError if the file was missing."""
         if self._records is None:  # opened in the process that reads it
             self._records = builder_at(self._directory).as_data_source(self._split)
         record = self._records[self._places[image.id]]

@@ -1,4 +1,4 @@
-"""Where a copy of a data set in COCO's format keeps its splits."""
+"""Finds the splits in a copy of a data set in COCO's format."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ EXPORTED = "_annotations.coco.json"  # beside the images of a split, as some ann
 
 
 def find_splits(source: Path, kind: str = "instances") -> dict[str, tuple[Path, Path]]:
-    """The folder of the images and the annotation file of every split, {"train2017": (folder, file), ..}.
+    """Returns the folder of the images and the annotation file of every split, {"train2017": (folder, file), ..}.
 
     Two layouts are known. COCO's own has SOURCE/annotations/KIND_SPLIT.json beside SOURCE/SPLIT or SOURCE/images/SPLIT.
-    The other has SOURCE/SPLIT/_annotations.coco.json among the images, with whatever is annotated; it is looked for
-    where there is no file of another kind than instances.
+    The other has SOURCE/SPLIT/_annotations.coco.json among the images, for annotations of any kind. For the kind
+    person_keypoints it is used only if COCO's own layout has no file of this kind.
 
     Raises:
-        InputError: there is neither, or an annotation file has no folder of images.
+        InputError: neither layout is found, or an annotation file has no folder of images.
     """
     splits = {}
     for file in sorted((source / "annotations").glob(f"{kind}_*.json")):

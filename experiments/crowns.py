@@ -26,7 +26,7 @@ from nl_jax.training.workdir import make_directory, write_json
 
 PHOTOGRAPHS = {"train": "2019_YELL_2_528000_4978000_image_crop2", "test": "2019_YELL_2_541000_4977000_image_crop"}
 SIDE = 256  # pixels of a tile
-KEPT = 0.5  # of a crown in a tile from which it is an object there; what is less is a region that does not count
+KEPT = 0.5  # a tile with less of a crown has a crowd region in its place, which does not count
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -43,10 +43,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def write(wheel: Path, out: Path) -> dict[str, tuple[int, int]]:
-    """Writes tiles and, in COCO's format, what is in them; returns the crowns and tiles of each split.
+    """Writes tiles and their annotations in COCO's format; returns the number of crowns and tiles of each split.
 
     Raises:
-      InputError: for a file that is no such wheel.
+      InputError: the file is not that wheel.
     """
     counts = {}
     for split, name in PHOTOGRAPHS.items():
@@ -70,7 +70,7 @@ def write(wheel: Path, out: Path) -> dict[str, tuple[int, int]]:
 def tiles(
     image: UInt8[np.ndarray, "h w 3"], boxes: Float[np.ndarray, "n 4"], side: int
 ) -> Iterator[tuple[UInt8[np.ndarray, "s s 3"], list[tuple[list[float], bool]]]]:
-    """Whole tiles of an image, row by row, each with (box cut by its border, whether enough of it is left)."""
+    """Yields whole tiles of an image, row by row, with their boxes: (box cut at the border, whether KEPT is left)."""
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     for top in range(0, image.shape[0] - side + 1, side):
         for left in range(0, image.shape[1] - side + 1, side):
@@ -81,7 +81,7 @@ def tiles(
 
 
 def _read(wheel: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A photograph and the x0 y0 x1 y1 of its crowns."""
+    """Returns a photograph, and x0 y0 x1 y1 of its crowns."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             picture = PIL.Image.open(io.BytesIO(archive.read(f"deepforest/data/{name}.png")))

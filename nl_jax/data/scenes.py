@@ -12,7 +12,7 @@ right names from wrong ones either. One non-local block lifts the bound.
 
 The geometry, along the long side, of a scene that is 192 pixels wide:
 
-| pixels | what |
+| pixels | content |
 |---|---|
 | 0 to 72 | the digits, 18 to 28 pixels a side, on a grid of 2 x 3 cells so that none hides another |
 | 72 to 176 | nothing: the gap of 104 pixels |
@@ -43,23 +43,23 @@ from nl_jax.errors import InputError
 CUE = 14  # pixels across
 STRIP = 16  # pixels along the long side that the cue lies in
 CELLS = (3, 2)  # of the grid of digits: down the short side, along the long side
-CELL = (32, 36)  # pixels of a cell, likewise
+CELL = (32, 36)  # pixels of a cell, down and along
 SIDES = (18, 28)  # pixels of a digit
 HEIGHT = CELLS[0] * CELL[0]
-# Of digits: none is the tint of a cue, or a network would first have to tell discs from digits to see the cue at all.
+# Of digits. None is the tint of a cue: otherwise a network would first have to tell discs from digits to see the cue.
 PAINTS = ((235, 235, 235), (240, 150, 40), (60, 220, 220), (230, 90, 220))  # white, orange, cyan, magenta
-INK = 0.3  # of the brightest a pixel of a digit can be: what is brighter belongs to its mask
+INK = 0.3  # of the largest brightness: brighter pixels of a digit belong to its mask
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A digit or the cue: what it is, and where its square lies.
+    """A digit or the cue, and the place of its square.
 
     Attributes:
-        sample: of scikit-learn's digits; -1 for the cue.
-        tint: of a digit, the number of its paint in `PAINTS`; of the cue, that of its tint in `TINTS`.
-        side: of the square in pixels.
-        top, left: of the square.
+        sample: the number of one of scikit-learn's digits; -1 for the cue.
+        tint: the number of the paint of a digit in `PAINTS`, or of the tint of the cue in `TINTS`.
+        side: the side of the square in pixels.
+        top, left: the place of the square in pixels.
     """
 
     sample: int
@@ -70,20 +70,20 @@ class Thing:
 
 
 class Scenes(DetectionImages):
-    """Scenes of one split, made when they are asked for: the same for the same seed, split, index and parameters.
+    """The scenes of one split. Each is made on demand, and depends on seed, split, index and parameters alone.
 
     Args:
         split: train, validation or test; each has its own handwriting.
-        size: how many scenes there are.
-        seed: another seed, other scenes from the same handwriting.
-        width: of a scene in pixels, a multiple of 32; its height is 96.
-        gap: pixels from the digits' part of a scene to the cue's. A small gap makes the control: a cue that is near.
-        cues: tints that the cue can have, 2 to 4; the classes.
-        digits: (lowest, highest) number of digits in a scene, of 1 to 6.
+        size: the number of scenes.
+        seed: another seed gives other scenes from the same handwriting.
+        width: the width of a scene in pixels, a multiple of 32; its height is 96.
+        gap: pixels between the part of the digits and the part of the cue. A small gap is the control with a near cue.
+        cues: the number of tints that the cue can have, 2 to 4; the tints are the classes.
+        digits: (lowest, highest) number of digits in a scene, from 1 to 6.
         noise: the background is uniform noise of grey levels from 0 to this, of 255.
 
     Raises:
-        InputError: for a value that no scene can be made with.
+        InputError: a value is out of range.
     """
 
     def __init__(
@@ -128,11 +128,11 @@ class Scenes(DetectionImages):
             np.zeros(size, np.int32),
             shape=Shape((HEIGHT,), width, HEIGHT, max_boxes=most),
             masks=True,
-            flip=False,  # every scene is another draw
+            flip=False,  # every scene is drawn anew
         )
 
     def annotated(self, index: int) -> Image:
-        """The digits of a scene with the class that its cue gives them."""
+        """Returns the digits of a scene with the class that its cue gives them."""
         things, cue = self.compose(index)
         instances = []
         for number, thing in enumerate(things):
@@ -146,7 +146,7 @@ class Scenes(DetectionImages):
         return Image(index, self.names[index], self.width, HEIGHT, instances)
 
     def pixels(self, index: int) -> np.ndarray:
-        """uint8 (h, w, 3), the picture of a scene."""
+        """Returns the picture of a scene, uint8 (h, w, 3)."""
         things, cue = self.compose(index)
         image = self._rng(index, 1).integers(0, self.noise + 1, (HEIGHT, self.width, 3), np.uint8)
         for thing in (*things, cue):
@@ -156,7 +156,7 @@ class Scenes(DetectionImages):
         return image
 
     def compose(self, index: int) -> tuple[list[Thing], Thing]:
-        """The digits of a scene and its cue."""
+        """Returns the digits of a scene and its cue."""
         if not 0 <= index < self.size:
             raise InputError(f"index={index} is out of range; choose 0 to {self.size - 1}")
         rng = self._rng(index, 0)
@@ -175,13 +175,13 @@ class Scenes(DetectionImages):
         return things, cue
 
     def list_hash(self) -> str:
-        """12 hex digits that name these scenes: equal when split, parameters and the list's length are."""
+        """Returns 12 hex digits that name these scenes: they depend on split, size and parameters alone."""
         names = ("split", "size", "seed", "width", "gap", "cues", "digits", "noise")
         parameters = {name: getattr(self, name) for name in names}
         return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
 
     def failure_reason(self, index: int) -> str:
-        """Never asked: a scene that is drawn cannot fail."""
+        """Always raises: a scene cannot fail to decode."""
         raise InputError(f"index={index}: a scene that is drawn cannot fail to decode")
 
     def _turned(self, thing: Thing) -> Thing:
@@ -192,12 +192,12 @@ class Scenes(DetectionImages):
 
 
 def window(image: np.ndarray, thing: Thing) -> np.ndarray:
-    """The part of an image (h, w, ..) that a thing lies in, as a view."""
+    """Returns the part of an image (h, w, ..) in which a thing lies, as a view."""
     return image[thing.top : thing.top + thing.side, thing.left : thing.left + thing.side]
 
 
 def glyph(thing: Thing) -> np.ndarray:
-    """How bright each pixel of a thing is, (side, side) from 0 to 1."""
+    """Returns the brightness of each pixel of a thing, (side, side) from 0 to 1."""
     return _disc(thing.side) if thing.sample < 0 else enlarged(handwriting().images[thing.sample] / 16, thing.side)
 
 

@@ -24,12 +24,22 @@ ROOT = Path(__file__).parents[2]
 # long form of the test.
 KILLS = int(os.environ.get("KILLS", "2"))
 SIGNALS = [signal.SIGTERM if at % 3 == 1 else signal.SIGKILL for at in range(KILLS * 3 // 2)]
+LONG = pytest.mark.timeout(max(900, 400 * KILLS))  # seconds
 SMALL = [
     "--config.recipe_batch_size=16",
     *("--config.start.stage=", "--config.steps=12", "--config.batch_size=16", "--config.eval_batch_size=8"),
     *("--config.precise_bn_batches=2", "--config.eval_every=6", "--config.log_every=1", "--config.checkpoint_every=2"),
     *("--config.data.validation_size=8", "--config.data.test_size=16", "--config.optimizer.warmup_steps=2"),
     *("--config.model.width=4", "--config.model.blocks_per_stage=(1,1)", "--config.model.nonlocal_blocks.res3=(0,)"),
+]
+SCENES = [
+    *("--config.steps=12", "--config.batch_size=8", "--config.recipe_batch_size=8", "--config.eval_batch_size=8"),
+    *("--config.precise_bn_batches=2", "--config.eval_every=6", "--config.log_every=1", "--config.checkpoint_every=2"),
+    *("--config.data.validation_size=8", "--config.data.test_size=16", "--config.optimizer.warmup_steps=2"),
+    *("--config.model.width=4", "--config.detector.fpn_channels=8", "--config.detector.box_channels=16"),
+    *("--config.detector.mask_channels=8", "--config.detector.pre_nms=24", "--config.detector.train_pre_nms=24"),
+    *("--config.detector.proposals=16", "--config.detector.train_proposals=16", "--config.detector.rpn_samples=16"),
+    *("--config.detector.roi_samples=8", "--config.detector.detections=6"),
 ]
 FOLDER = [
     *("--config=configs/folder.py", "--config.steps=4", "--config.batch_size=8", "--config.checkpoint_every=100"),
@@ -60,7 +70,7 @@ def run(name: str, *arguments, devices: int = 1) -> subprocess.CompletedProcess:
 def rows(workdir: Path) -> list[str]:
     """Returns the lines of metrics.csv without the timing columns."""
     lines = (workdir / "metrics.csv").read_text().splitlines()
-    kept = [at for at, name in enumerate(lines[0].split(",")) if name not in timing("clip")]
+    kept = [at for at, name in enumerate(lines[0].split(",")) if name not in {*timing("clip"), *timing("image")}]
     return [",".join(line.split(",")[at] for at in kept) for line in lines]
 
 
@@ -73,27 +83,30 @@ def final_state(workdir: Path) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(dict(restored))}
 
 
-def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path):
-    quickstart = ["--config=configs/quickstart.py", *SMALL]
+def kill_and_resume(tmp_path: Path, flags: list[str]) -> None:
+    """Trains once as a whole and once killed by every one of SIGNALS; both must end with the same bits."""
     if len(SIGNALS) > 3:
-        quickstart += [f"--config.steps={4 * len(SIGNALS)}", "--config.checkpoint_every=1", "--config.eval_every=30"]
-    whole = run("train", *quickstart, f"--workdir={tmp_path / 'whole'}")
+        flags = [*flags, f"--config.steps={4 * len(SIGNALS)}", "--config.checkpoint_every=1", "--config.eval_every=30"]
+    whole = run("train", *flags, f"--workdir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
 
     moments = random.Random(0)
-    killed = program("train", *quickstart, f"--workdir={tmp_path / 'killed'}")
+    killed = program("train", *flags, f"--workdir={tmp_path / 'killed'}")
     csv = tmp_path / "killed" / "metrics.csv"
     for number in SIGNALS:
         least = (len(csv.read_text().splitlines()) if csv.exists() else 1) + moments.randint(1, 2)
-        process = subprocess.Popen(killed, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
-        # Kills at a random moment after some more rows, possibly during a save.
-        while process.poll() is None and not (csv.exists() and len(csv.read_text().splitlines()) > least):
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.1))
-        assert process.poll() is None, "the run ended before it was killed"
-        process.send_signal(number)
-        assert process.wait() == {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75}[number]
-    last = run("train", *quickstart, f"--workdir={tmp_path / 'killed'}")
+        with subprocess.Popen(killed, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL) as process:
+            try:
+                # Kills at a random moment after some more rows, possibly during a save.
+                while process.poll() is None and not (csv.exists() and len(csv.read_text().splitlines()) > least):
+                    time.sleep(0.01)
+                time.sleep(moments.uniform(0, 0.1))
+                assert process.poll() is None, "the run ended before it was killed"
+                process.send_signal(number)
+                assert process.wait() == {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75}[number]
+            finally:
+                process.kill()
+    last = run("train", *flags, f"--workdir={tmp_path / 'killed'}")
     assert last.returncode == 0, last.stderr
     assert "resumed at step" in last.stdout
     for file in ("results.json", "config.json"):
@@ -101,6 +114,19 @@ def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path):
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
     jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path / "killed"), final_state(tmp_path / "whole"))
 
+
+@LONG
+@pytest.mark.skipif("KILLS" not in os.environ, reason="takes minutes; tests/tasks/test_detection.py has a short form")
+def test_a_detector_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path):
+    kill_and_resume(tmp_path, ["--config=configs/scenes.py", *SCENES])
+    found, expected = ((tmp_path / name / "detections.json").read_bytes() for name in ("killed", "whole"))
+    assert found == expected
+
+
+@LONG
+def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path):
+    quickstart = ["--config=configs/quickstart.py", *SMALL]
+    kill_and_resume(tmp_path, quickstart)
     if len(SIGNALS) > 3:
         return  # the rest does not depend on the number of kills
 

@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from itertools import chain
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from configs import coco, scenes
+from nl_jax.data.coco.check import check
 from nl_jax.errors import InputError, Preempted
 from nl_jax.models import flat
 from nl_jax.ops import devices
@@ -179,7 +181,10 @@ def test_a_detector_starts_from_one_of_other_classes_and_from_an_image_network(w
 
 @pytest.fixture
 def photographs(tmp_path):
-    """8 wide and 8 tall pictures with a bright square each. One of the files is not a picture."""
+    """(annotation file, faults in it): 8 wide and 8 tall pictures with a bright square each, and 25 faults.
+
+    A fault is (kind, entry or file), as `nl_jax.data.coco.check` names it.
+    """
     rng = np.random.default_rng(0)
     listed, annotations = [], []
     for number in range(16):
@@ -192,14 +197,65 @@ def photographs(tmp_path):
         corners = [x, y, x + 20, y, x + 20, y + 20, x, y + 20]
         entry = {"id": number + 1, "image_id": number, "category_id": 7, "bbox": [x, y, 20, 20], "area": 400}
         annotations.append(entry | {"iscrowd": 0, "segmentation": [corners]})
-    (tmp_path / "3.png").write_bytes(b"no picture")
-    annotations.append(annotations[0] | {"id": 99, "category_id": 8})  # a category that does not exist
+    faults = [*damaged_images(tmp_path, listed), *damaged_entries(listed, annotations)]
     content = {"images": listed, "annotations": annotations, "categories": [{"id": 7, "name": "square"}]}
     (tmp_path / "squares.json").write_text(json.dumps(content))
-    return tmp_path / "squares.json"
+    return tmp_path / "squares.json", faults
 
 
-def test_a_folder_of_ones_own_compiles_for_each_shape_of_images_once(photographs, tmp_path, monkeypatch, capsys):
+def damaged_images(folder, listed):
+    """Damages six of the pictures and adds one that nobody lists."""
+    (folder / "1.png").write_bytes(b"no picture")
+    (folder / "2.png").write_bytes(b"")
+    (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:1000])
+    (folder / "9.png").unlink()
+    PIL.Image.new("RGB", (40, 30)).save(folder / "10.png")
+    (folder / "4.png").rename(folder / "4.jpg")
+    listed[4]["file_name"] = "4.jpg"
+    PIL.Image.new("RGB", (40, 30)).save(folder / "other.png")
+    kinds = {"unreadable": (1, 2, 3), "missing": (9,), "image size": (10,), "suffix": (4,)}
+    return [(kind, f"image {n}") for kind, of_kind in kinds.items() for n in of_kind] + [("unlisted", "other.png")]
+
+
+def damaged_entries(listed, annotations):
+    """Adds entries of which none, or not all, can be used."""
+    run_lengths = {"size": [48, 64], "counts": [0, 3072]}
+    damage = [
+        ("unknown category", {"category_id": 8}),
+        ("entry", {"category_id": "7"}),
+        ("entry", {"image_id": "0"}),
+        ("unknown image", {"image_id": 99}),
+        ("mask", {"segmentation": [[1, 1, 5, 5]]}),
+        ("mask", {"segmentation": [[-9, -9, -2, -9, -9, -2]]}),
+        ("mask", {"segmentation": run_lengths | {"size": [64, 48]}}),
+        ("mask", {"segmentation": run_lengths | {"counts": "Pob"}}),
+        ("box", {"bbox": [5, 5, -3, 5]}),
+        ("box", {"bbox": [5, 5, float("nan"), 5]}),
+        ("box", {"bbox": [5, 5, 0, 5]}),
+        ("box", {"bbox": [90, 5, 9, 9]}),
+        ("box outside", {"bbox": [*annotations[0]["bbox"][:2], 70, 20]}),
+        ("crowd", {"iscrowd": 2}),
+        ("area", {"area": -1}),
+    ]
+    annotations += [annotations[0] | {"id": 100 + place} | fields for place, (_, fields) in enumerate(damage)]
+    faults = [(kind, f"annotation {100 + place}") for place, (kind, _) in enumerate(damage)]
+    annotations += [annotations[0], "no entry"]
+    listed += [listed[0] | {"id": "16"}]
+    faults += [("repeated id", "annotation 1"), ("entry", f"annotation at place {len(annotations) - 1}")]
+    return [*faults, ("entry", "image '16'")]
+
+
+def test_a_damaged_folder_of_ones_own_is_named_whole_and_compiles_for_each_shape_of_images_once(
+    photographs, tmp_path, monkeypatch, capsys
+):
+    file, faults = photographs
+    lines = chain.from_iterable(
+        check({"train": (tmp_path, file)}, masks=True, keypoints=False, num_workers=0, timeout=60.0)
+    )
+    problems = [line.problem for line in lines]
+    assert len(faults) == 25 and not {p.result for p in problems} & {""}
+    assert sorted((p.kind, p.where or p.file.rsplit("/", 1)[-1]) for p in problems) == sorted(faults)
+
     config = coco.get_config("small")
     config.update_from_flattened_dict(
         NARROW
@@ -207,9 +263,9 @@ def test_a_folder_of_ones_own_compiles_for_each_shape_of_images_once(photographs
             "steps": 6,
             "optimizer.warmup_steps": 1,
             "eval_every": 0,
+            "max_bad_videos": 0.5,
             "model.norm": "frozen",
-            "detector.masks": False,
-            "data.train": str(photographs),
+            "data.train": str(file),
             "data.short_sides": (48, 64),
             "data.long_side": 96,
             "data.test_short_side": 64,
@@ -225,11 +281,14 @@ def test_a_folder_of_ones_own_compiles_for_each_shape_of_images_once(photographs
     monkeypatch.setattr(Run, "compute", compute)
     results = stages.train(config, tmp_path / "run")
     assert {shape for shape, _ in compiled} == {(64, 96), (96, 64)} and compiled[-1][1] == 2
-    assert results["images"] == 16 and results["undecodable"] == 1 and "mask_ap" not in results
+    assert results["images"] == 16 and results["undecodable"] == 5 and results["mask_ap"] >= 0
     assert results["measured_on"] == "the training images (data.test is not given)"
     printed = capsys.readouterr().out
-    assert "annotations that cannot be used" in printed and "1 of these images could not be decoded" in printed
-    assert "3.png" in (tmp_path / "run" / "bad_images.csv").read_text()
+    assert "annotations that cannot be used: 4 of kind 'entry'" in printed
+    assert "5 of these images could not be decoded" in printed
+    named = (tmp_path / "run" / "bad_images.csv").read_text()
+    assert all(f"{number}.png" in named for number in (1, 2, 3, 9, 10)) and "4.jpg" not in named
+    assert all(np.isfinite(row["train_loss"]) for row in read_metrics(tmp_path / "run" / "metrics.csv"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from nl_jax.data import videos as videos_module
 from nl_jax.data.clips import test_indices as clip_indices  # renamed: pytest would take it for a test
-from nl_jax.data.decode import DecodeError, read_frames
+from nl_jax.data.decode import DecodeError, read_crops, read_frames
 from nl_jax.data.video_folder import VideoFolder
 from nl_jax.data.videos import MAX_FAILED
 from nl_jax.errors import InputError
@@ -191,8 +191,8 @@ def test_all_scales_are_drawn(folder, monkeypatch):
     seen = []
     monkeypatch.setattr(
         videos_module,
-        "read_frames",
-        lambda *a, short_side, crop: seen.append(short_side) or read_frames(*a, short_side=short_side, crop=crop),
+        "read_crops",
+        lambda path, indices, crops: seen.append(crops[0][0]) or read_crops(path, indices, crops),
     )
     videos = make(folder, crop=32)
     rng = np.random.default_rng(0)
@@ -243,7 +243,7 @@ def lying(tmp_path, pan, encode):
 
 def test_a_video_that_ends_early_is_sampled_within_what_decodes(lying, monkeypatch):
     counted = []
-    monkeypatch.setattr(videos_module, "read_frames", lambda *a, **k: counted.append(1) or read_frames(*a, **k))
+    monkeypatch.setattr(videos_module, "read_crops", lambda *a: counted.append(1) or read_crops(*a))
     videos = make(lying)
     fresh = []
     for seed in range(12):

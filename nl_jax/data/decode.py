@@ -23,7 +23,6 @@ from nl_jax.data.picture_folder import frames_of_folder, is_folder
 from nl_jax.data.to_rgb import ToRgb
 from nl_jax.errors import InputError
 
-
 # (height, width) of scaled frames -> (top, left, side) of the square that is wanted of them.
 Crop = Callable[[int, int], tuple[int, int, int]]
 

@@ -116,16 +116,18 @@ def test_nothing_is_asked_of_a_video_but_its_frames(prepared, monkeypatch):
     assert videos.train_example(2, np.random.default_rng(0))["video"].any()
 
 
-def test_workers_change_nothing_and_a_state_resumes(prepared):
+@pytest.mark.parametrize("clips_per_decode", [1, 2])
+def test_workers_change_nothing_and_a_state_resumes(prepared, clips_per_decode):
+    options = {"batch_size": 2, "seed": 3, "clips_per_decode": clips_per_decode}
     videos = pickle.loads(pickle.dumps(open_prepared(prepared.data_path, "train")))
     videos.train_example(0, np.random.default_rng(0))  # opens the records in this process
     runs = []
     for workers in (0, 1, 2):
-        batches = TrainBatches(videos, batch_size=2, seed=3, num_workers=workers)
+        batches = TrainBatches(videos, num_workers=workers, **options)
         runs.append([next(batches) for _ in range(4)])
         state = batches.get_state()
         batches.close()
-    resumed = TrainBatches(videos, batch_size=2, seed=3)
+    resumed = TrainBatches(videos, **options)
     resumed.set_state({"next_batch": 3})
     runs.append([*runs[0][:3], next(resumed)])
     assert state == resumed.get_state()

@@ -176,6 +176,27 @@ def test_a_training_clip(folder):
     assert (example["video"] != other).any()
 
 
+def test_several_clips_of_one_decoding(folder, monkeypatch):
+    """The same frames, each clip with its own scale, crop and flip, the first one that of `train_example`."""
+    calls = []
+    monkeypatch.setattr(videos_module, "read_crops", lambda *a: calls.append(a) or read_crops(*a))
+    examples = make(folder).train_examples(5, np.random.default_rng(4), 3)
+    ((path, indices, crops),) = calls
+    single = make(folder).train_example(5, np.random.default_rng(4))
+    for name, array in single.items():
+        np.testing.assert_array_equal(examples[0][name], array)
+    assert len({short_side for short_side, _ in crops}) > 1
+    for example, (short_side, crop) in zip(examples, crops, strict=True):
+        frames = read_frames(path, indices, short_side=short_side)
+        top, left, side = crop(*frames.shape[1:3])
+        expected = frames[:, top : top + side, left : left + side]
+        # A crop of chroma is not scaled with what is around it.
+        near = [np.abs(example["video"].astype(int) - e).mean() < 2 for e in (expected, expected[:, :, ::-1])]
+        assert near.count(True) == 1 and example["index"] == 5 and example["label"] == 2
+    broken = make(folder).train_examples(3, np.random.default_rng(4), 3)
+    assert all((example["failed"] == broken[0]["failed"]).all() for example in broken) and broken[0]["failed"][0] == 3
+
+
 def test_half_of_the_clips_are_mirrored(folder):
     mirrored = 0
     for seed in range(40):

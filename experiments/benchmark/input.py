@@ -6,9 +6,9 @@ python -m experiments.benchmark input --video=VIDEO.mp4 --num_workers=2
 
 Every contestant has its own processes, which make random clips: 32 frames, every other one, scaled to a random short
 side of 256 to 320 and cropped to 224 x 224. Ours reads the file, and once more the record that `prepare_data` makes of
-it; both also make two and four clips of each decoding (`data.clips_per_decode`). They take turns; a figure is the median
-of their turns. Clips per second want a machine that does nothing else: a decoder of many threads takes the time of
-others. Processor time tells more on a busy one.
+it; both also make two and four clips of a decoded video (`data.clips_per_decode`). They take turns; a figure is the
+median of their turns. Clips per second want a machine that does nothing else: a decoder of many threads takes the time
+of others. Processor time tells more on a busy one.
 """
 
 import argparse

@@ -1,6 +1,5 @@
 """How every program here starts: bad input is one clear line and exit code 2, never a traceback."""
 
-import argparse
 import atexit
 import gc
 import itertools
@@ -50,11 +49,11 @@ def run(main: Callable[..., None], arguments: str = "") -> None:
 
 
 def local_path(text: str) -> Path:
-    """The value of a flag of argparse that names a file or folder of this machine."""
+    """The value of a flag of argparse that names a file or folder of this machine; for an address the program ends."""
     try:
         check_local("path", text)
     except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+        fail(error, 2)  # in one line, without the usage that argparse would print
     return Path(text)
 
 

@@ -165,8 +165,12 @@ def test_another_config_is_refused_and_another_way_of_running_it_is_not(tiny, un
 
 def test_videos_may_move_but_not_change(tiny, tmp_path, video_folder):
     def changes(folder):
-        return {"data": folder_data(folder), "steps": 3}
+        data = folder_data(folder)
+        data.clips_per_decode = 2
+        return {"data": data, "steps": 3}
 
+    with pytest.raises(InputError, match=r"data.clips_per_decode=3: valid is .* which are 16"):
+        train(tiny("c2d", changes(video_folder) | {"data.clips_per_decode": 3}), tmp_path / "run")
     train(tiny("c2d", changes(video_folder)), tmp_path / "run")
     moved = tmp_path / "elsewhere"
     shutil.copytree(video_folder, moved)

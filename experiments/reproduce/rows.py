@@ -20,7 +20,7 @@ from nl_jax.runs.config_files import load_config
 from nl_jax.runs.stages import stage_of
 from nl_jax.tasks import task_of
 from nl_jax.tasks.resnet_fields import make_resnet_config
-from nl_jax.training.workdir import FREE_FIELDS, flatten
+from nl_jax.training.workdir import ADDED, FREE_FIELDS, flatten
 
 TABLES = {name: f"table{name}" for name in ("2a", "2b", "2c", "2d", "2e", "2f", "2g", "3", "4", "5", "6")}
 TABLES |= {name: name for name in ("controls", "controls_after", "recipes", "something", "scenes", "crowns")}
@@ -111,22 +111,13 @@ def _run(spec: str, config: ConfigDict) -> PlannedRun:
     }
     if not config.get("detector", {}).get("keypoints"):  # fields that came after the results of other rows
         what = {name: value for name, value in what.items() if not name.startswith("detector.keypoint")}
-    what = {name: value for name, value in what.items() if ADDED.get(name, value is None) != value}
+    what = {name: value for name, value in what.items() if name not in ADDED or value != ADDED[name]}
     what |= {"model": _network(config), "start": start.key if start else config.start.workdir}
     what["start.planes"] = config.start.planes if config.model.inflate else ""
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
     return PlannedRun(spec, overrides, config, key, start)
 
 
-# Fields of a config that came after the results of most rows, with the values that change nothing: a row keeps its key.
-ADDED = {
-    "loss.label_smoothing": 0.0,
-    "loss.mixup": 0.0,
-    "data.clips_per_decode": 1,
-    "optimizer.decay_at": (),
-    "optimizer.cosine_from_start": False,
-    "optimizer.ema": 0.0,
-}
 # Fields of a network that came after the results of most rows.
 SINCE = ("groups", "width_per_group", "stride_on_1x1", "norm_epsilon", "freeze_at")
 

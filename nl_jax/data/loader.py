@@ -62,14 +62,14 @@ class TrainBatches(Iterator[Batch]):
             order = GroupedOrder(groups, batch_size, seed).seed(seed)
         if clips_per_decode == 1:
             share = _ShareOfProcess(order.random_map(_TrainClip(dataset)), batch_size, rows)
-            self._batches = share.batch(share.count)
+            self._batches = share.batch(share.count, drop_remainder=True)  # none: Grain's endless length has no ceiling
         else:
             clips = order.random_map(_ClipsOfVideo(dataset, clips_per_decode))
             rows = list(range(batch_size) if rows is None else rows)
             videos = sorted({row // clips_per_decode for row in rows})
             share = _ShareOfProcess(clips, batch_size // clips_per_decode, videos)
             places = [videos.index(row // clips_per_decode) * clips_per_decode + row % clips_per_decode for row in rows]
-            self._batches = share.batch(share.count, batch_fn=_Flattened(places))
+            self._batches = share.batch(share.count, drop_remainder=True, batch_fn=_Flattened(places))
         self._num_workers = num_workers
         self._next_batch = 0
         self._iterator = None
@@ -129,7 +129,7 @@ def test_batches(
     views = grain.MapDataset.range(len(numbers)).map(_TestViews(dataset, numbers, valid))
     # The views of one video can be hundreds of megabytes: little is made ahead.
     share = _ShareOfProcess(views, batch_size, rows)
-    return _iterate(share.batch(share.count), num_workers, ahead=1)
+    return _iterate(share.batch(share.count, drop_remainder=True), num_workers, ahead=1)
 
 
 test_batches.__test__ = False  # for pytest, which collects functions by this prefix

@@ -66,6 +66,13 @@ def test_state_resumes_at_the_very_next_batch():
     assert_same(take(resumed, 3), take(batches, 3))
 
 
+@pytest.mark.parametrize("clips_per_decode", [1, 2])
+def test_a_batch_may_be_one_video(clips_per_decode):
+    options = {"batch_size": clips_per_decode, "clips_per_decode": clips_per_decode}
+    batches = take(TrainBatches(Numbers(), seed=0, **options), 7)
+    assert sorted(int(batch["index"][0]) for batch in batches) == list(range(7))
+
+
 def test_worker_processes_change_nothing():
     dataset = LongRange("train", size=50)
     expected = take(TrainBatches(dataset, batch_size=4, seed=3), 5)

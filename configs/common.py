@@ -44,6 +44,11 @@ def base() -> ConfigDict:
     config.model.dtype = "float32"  # or bfloat16, for the computation
     config.model.remat = ()  # stages whose blocks are computed again in the backward pass, to save memory
 
+    # Of a classifier, for small data sets.
+    config.loss = ConfigDict()
+    config.loss.label_smoothing = 0.0  # share of a label that is spread evenly over all classes
+    config.loss.mixup = 0.0  # alpha: every clip is mixed with another of its batch, by a share from Beta(alpha, alpha)
+
     config.input = ConfigDict()  # the network sees (x / 255 - mean) / std, by channel of RGB
     config.input.mean = (0.45, 0.45, 0.45)
     config.input.std = (0.225, 0.225, 0.225)
@@ -56,11 +61,15 @@ def base() -> ConfigDict:
     config.optimizer.weight_decay = 1e-4  # not on norms
     config.optimizer.clip_norm = 0.0  # largest norm of the whole gradient; 0 does not clip
     config.optimizer.classifier_rate = 1.0  # times the learning rate; a new head on a trained network learns faster
-    config.optimizer.schedule = "step"  # step, cosine, constant
+    config.optimizer.schedule = "step"  # step, steps, cosine, constant
     config.optimizer.decay_every = 150_000
+    config.optimizer.decay_at = ()  # of the schedule "steps": the steps at which the rate decays
     config.optimizer.decay_rate = 0.1
     config.optimizer.warmup_steps = 0
     config.optimizer.warmup_start = 0.1  # of the learning rate
+    config.optimizer.cosine_from_start = False  # the cosine begins with the run: a warm-up ends on it, below the rate
+    # Decay of an exponential moving average of the weights, such as 0.9999, which is tested in their place; 0 of none.
+    config.optimizer.ema = 0.0
 
     config.start = ConfigDict()  # where the parameters come from
     config.start.stage = ""  # FILE.py:ROW of the config to start from; it is run first if it has not run
@@ -106,7 +115,8 @@ def video_data() -> ConfigDict:
             stride=2,  # every other frame
             short_side=(256, 320),  # drawn uniformly
             crop=224,
-            flip=True,
+            flip=True,  # False where classes tell left from right
+            clips_per_decode=1,  # training clips of one decoded video: the same frames, a scale, crop and flip each
             num_clips=10,
             num_crops=3,
             starts="paper",  # or caffe2, slowfast, mmaction2: where test clips start
@@ -142,6 +152,7 @@ def detection() -> ConfigDict:
     """`base` for the task of detection, with the recipe of table 5; see `nl_jax.models.DetectorConfig`."""
     config = base()
     config.task = "detection"
+    del config.loss
     config.steps = 90_000
     config.batch_size = 16  # images a step, over all devices
     config.eval_batch_size = 8

@@ -7,7 +7,7 @@
 None of these rows is in the paper. `nl_jax/models/variants.py` has the blocks with their formulas and sources. The
 question is of Cao et al. (GCNet, 2019): does it matter that a position attends to other places than its neighbours do?
 `global_context` and `simplified` have one sum for all positions. On the embedded task (the flag `laptop`) the answer is
-a relation between two places:
+a relation between two places, of which one can be told by itself. docs/reproduction.md says what came of it:
 
     python -m experiments.reproduce controls_after --laptop --seeds=5
 """

@@ -1,6 +1,5 @@
 """Starts every program of this folder. Bad input gives one clear line and exit code 2, and no traceback."""
 
-import argparse
 import atexit
 import gc
 import itertools
@@ -54,11 +53,11 @@ def run(main: Callable[..., None], arguments: str = "") -> None:
 
 
 def local_path(text: str) -> Path:
-    """Returns the path of an argparse flag for a local file or folder. Raises ArgumentTypeError for an address."""
+    """Returns the path of an argparse flag for a local file or folder. For an address the program ends."""
     try:
         check_local("path", text)
     except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+        fail(error, 2)  # in one line, without the usage that argparse would print
     return Path(text)
 
 

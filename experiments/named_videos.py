@@ -9,6 +9,8 @@ from pathlib import Path
 from nl_jax.data.picture_folder import is_picture, picture_files
 from nl_jax.data.sources.folder import find_videos
 from nl_jax.data.stream import is_stream
+from nl_jax.errors import InputError
+from nl_jax.places import check_local
 
 
 def named_videos(arguments: list[str]) -> Iterator[tuple[str, str, str]]:
@@ -31,10 +33,18 @@ def named_videos(arguments: list[str]) -> Iterator[tuple[str, str, str]]:
         else:
             found = sorted(file for file in glob.glob(argument, recursive=True) if not os.path.isdir(file))
             names = [os.path.basename(file) for file in found]
-            problem = "no file matches the pattern" if glob.has_magic(argument) else "there is no such file"
+            problem = _why_missing(argument)
         yield from ((file, name, "") for file, name in zip(found, names, strict=True))
         if not found:
             yield argument, argument, problem
+
+
+def _why_missing(argument: str) -> str:
+    try:
+        check_local("VIDEO", argument, "videos are read from a file system")
+    except InputError as error:
+        return str(error)
+    return "nothing fits the pattern" if glob.has_magic(argument) else "there is no such file"
 
 
 def _videos_in(folder: Path) -> tuple[list[str], list[Path]]:

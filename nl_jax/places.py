@@ -76,7 +76,7 @@ def place(name: str, path: str | os.PathLike) -> Place:
         fsspec.config.conf.setdefault(protocol, {})["use_listings_cache"] = False
     found = epath.Path(f"{scheme.lower()}://{below.rstrip('/')}")
     with _reached(f"{name}={found}"):
-        found.exists()
+        (found / "config.json").exists()  # asked of a bucket alone, a client may answer without asking the server
     return found
 
 

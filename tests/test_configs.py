@@ -11,7 +11,8 @@ import pytest
 from absl import flags
 from flax import nnx
 
-from configs import kinetics, quickstart, table2g, table5, table6
+from configs import kinetics, quickstart, recipes, something, table2g, table5, table6
+from nl_jax import zoo
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig, VideoResNet, flat
 from nl_jax.models.detection.config import BLOCK_DEFAULTS
@@ -150,6 +151,35 @@ def test_table_6_has_the_networks_and_the_schedules_of_the_paper():
     options = task_of(small["r101_head_backbone"]).detector(1)
     assert options.keypoint_options == {"subsample": None}
     assert options.backbone.nonlocal_options["norm_scale"] == 1.0
+
+
+def test_recipes_of_other_code_train_the_networks_of_the_zoo():
+    """Row by row the network, the clips and the figures of the entry of the same name."""
+    for row, changes in recipes.ROWS.items():
+        config, entry = recipes.get_config(row), zoo.find(row)
+        expected = config_of("kinetics", entry.row.partition(":")[2]).unlock()
+        expected.update_from_flattened_dict(entry.fields)
+        for part in ("model", "data", "input"):
+            same = expected[part].to_dict() | ({"dropout": 0.0} if part == "model" and "300k_4gpu" in row else {})
+            same |= {"short_side": (256, 256)} if part == "data" and "300k_4gpu" in row else {}
+            assert config[part].to_dict() == same, (row, part)
+        assert all(f"{figure}%" in changes["expect"] for figure in entry.figures.values())
+    for row, batch in (("release_i3d_r50_600k_4gpu_8x8", 32), ("release_nl_i3d_r50_8x8", 64)):
+        config = recipes.get_config(row)
+        rate = make_schedule(config.optimizer, config.steps)
+        half = config.optimizer.learning_rate / 10 if batch == 64 else 0.0005
+        assert config.batch_size == batch and float(rate(config.steps // 2)) == pytest.approx(half)
+    with pytest.raises(ValueError, match="no flag 'laptop'"):
+        recipes.get_config("laptop")
+
+
+def test_something_something_is_not_mirrored():
+    for row in something.ROWS:
+        config = something.get_config(row)
+        assert (config.data.flip, config.num_classes, config.optimizer.ema) == (False, 174, 0.0)
+        assert config.start.stage.startswith("configs/recipes.py:release_")
+    with pytest.raises(ValueError, match="no flag 'laptop'"):
+        something.get_config("laptop")
 
 
 def blocks_of(table, row):

@@ -6,7 +6,8 @@ python -m experiments.benchmark input --video=VIDEO.mp4 --num_workers=2
 
 Every contestant has its own processes, which make random clips: 32 frames, every other frame of the video, scaled to a
 random short side of 256 to 320 and cropped to 224 x 224. nl_jax is measured twice: on the file, and on the record that
-`prepare_data` makes of it. The contestants take turns, and a figure is the median over the turns. Clips per second need
+`prepare_data` makes of it. Both also make two and four clips from each decoded video
+(`data.clips_per_decode`). The contestants take turns, and a figure is the median over the turns. Clips per second need
 an idle machine, because a decoder with many threads takes processor time from others. On a busy machine the processor
 time is more reliable.
 """
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -39,7 +40,8 @@ from nl_jax.errors import InputError
 
 FRAMES, STRIDE, CROP, SHORT_SIDE = 32, 2, 224, (256, 320)
 
-MakeClip = Callable[[str, np.random.Generator], np.ndarray]  # (path of a video, rng) -> uint8 (t,h,w,3)
+# (path of a video, rng) -> uint8 (n,t,h,w,3), one clip or several clips of one decoding
+MakeClips = Callable[[str, np.random.Generator], Sequence[np.ndarray]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--video", type=Path, help="a video file; by default 300 frames of 340 x 256 are made from photographs"
     )
     parser.add_argument("--num_workers", type=int, default=2, help="number of processes")
-    parser.add_argument("--clips", type=int, default=12, help="clips of a turn, over all processes")
+    parser.add_argument("--clips", type=int, default=16, help="clips of a turn, over all processes")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -64,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def measure(
-    video: Path | None = None, *, num_workers: int = 2, rounds: int = 9, clips: int = 12, only: tuple[str, ...] = ()
+    video: Path | None = None, *, num_workers: int = 2, rounds: int = 9, clips: int = 16, only: tuple[str, ...] = ()
 ) -> dict[str, dict[str, float]]:
     """Returns the figures of each contestant, medians over the rounds.
 
@@ -89,22 +91,25 @@ def measure(
             make_video(path)
         else:
             path.symlink_to(video.resolve())
-        if not only or PREPARED in only:
+        if not only or any(name.startswith(PREPARED) for name in only):
             _prepare(folder)
-        pools = {}
+        pools, per_call = {}, {}
         for name, (module, make) in CONTESTANTS.items():
             if (not only or name in only) and _works(module):
                 pool = multiprocessing.get_context("spawn").Pool(num_workers, _start, (make, str(path)))
                 pools[name] = stack.enter_context(pool)
-                pool.map(_clip, range(2 * num_workers), chunksize=1)  # loads all modules, and the file into memory
+                counts = pool.map(_clips, range(2 * num_workers), chunksize=1)  # loads all modules and the file
+                per_call[name] = counts[0][0]
         seconds: dict[str, list[float]] = {name: [] for name in pools}
         cpu_seconds: dict[str, list[float]] = {name: [] for name in pools}
         for turn in range(rounds):
             for name, pool in list(pools.items())[:: 1 if turn % 2 else -1]:
                 start = time.perf_counter()
-                cpu_seconds[name] += pool.map(_clip, [turn * clips + i for i in range(clips)], chunksize=1)
-                seconds[name].append(time.perf_counter() - start)
-        wall = {name: float(np.median(times)) / clips for name, times in seconds.items()}
+                calls = -(-clips // per_call[name])
+                found = pool.map(_clips, [turn * calls + i for i in range(calls)], chunksize=1)
+                seconds[name].append((time.perf_counter() - start) / (calls * per_call[name]))
+                cpu_seconds[name] += [cpu / count for count, cpu in found]
+        wall = {name: float(np.median(times)) for name, times in seconds.items()}
         cpu = {name: float(np.median(times)) for name, times in cpu_seconds.items()}
         result = {
             name: {
@@ -204,29 +209,29 @@ def _records(data_dir: Path) -> videos.Videos:
     return PreparedVideos(data_dir, "train", **OPTIONS)
 
 
-def _nl_jax(path: str, rng: np.random.Generator) -> np.ndarray:
-    return _folder(Path(path).parents[1]).train_example(0, rng)["video"]
+def _nl_jax(path: str, rng: np.random.Generator, count: int = 1) -> list[np.ndarray]:
+    return [example["video"] for example in _folder(Path(path).parents[1]).train_examples(0, rng, count)]
 
 
-def _nl_jax_prepared(path: str, rng: np.random.Generator) -> np.ndarray:
-    return _records(Path(path).parents[2] / "prepared").train_example(0, rng)["video"]
+def _nl_jax_prepared(path: str, rng: np.random.Generator, count: int = 1) -> list[np.ndarray]:
+    return [example["video"] for example in _records(Path(path).parents[2] / "prepared").train_examples(0, rng, count)]
 
 
-def _decord(path: str, rng: np.random.Generator, threads: int) -> np.ndarray:
+def _decord(path: str, rng: np.random.Generator, threads: int) -> list[np.ndarray]:
     import decord
 
     reader = decord.VideoReader(path, num_threads=threads)
-    return _scaled_and_cropped(reader.get_batch(train_indices(len(reader), FRAMES, STRIDE, rng)).asnumpy(), rng)
+    return [_scaled_and_cropped(reader.get_batch(train_indices(len(reader), FRAMES, STRIDE, rng)).asnumpy(), rng)]
 
 
-def _torchcodec(path: str, rng: np.random.Generator) -> np.ndarray:
+def _torchcodec(path: str, rng: np.random.Generator) -> list[np.ndarray]:
     import torch
     from torchcodec.decoders import VideoDecoder
 
     torch.set_num_threads(1)  # converts to RGB with these threads; with more than one, processes wait for each other
     decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
     indices = train_indices(len(decoder), FRAMES, STRIDE, rng)
-    return _scaled_and_cropped(decoder.get_frames_at(indices.tolist()).data.numpy(), rng)
+    return [_scaled_and_cropped(decoder.get_frames_at(indices.tolist()).data.numpy(), rng)]
 
 
 def _scaled_and_cropped(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -244,10 +249,15 @@ def _scaled_and_cropped(clip: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 
 PREPARED = "nl_jax, prepared"
-OURS = ("nl_jax", "tensorflow_datasets")  # modules of ours, which need no OpenCV
-CONTESTANTS: dict[str, tuple[str, MakeClip]] = {  # name: (module that must be installed, function that makes a clip)
+OURS = ("nl_jax", "tensorflow_datasets")  # what ours need; the others scale with OpenCV
+CONTESTANTS: dict[str, tuple[str, MakeClips]] = {  # name: (module that must import, what makes clips)
     "nl_jax": ("nl_jax", _nl_jax),
+    **{f"nl_jax, {n} of a decode": ("nl_jax", functools.partial(_nl_jax, count=n)) for n in (2, 4)},
     PREPARED: ("tensorflow_datasets", _nl_jax_prepared),
+    **{
+        f"{PREPARED}, {n} of a decode": ("tensorflow_datasets", functools.partial(_nl_jax_prepared, count=n))
+        for n in (2, 4)
+    },
     "decord, one thread": ("decord", functools.partial(_decord, threads=1)),
     "decord, its own threads": ("decord", functools.partial(_decord, threads=0)),
     "torchcodec": ("torchcodec.decoders", _torchcodec),
@@ -263,17 +273,17 @@ def _works(module: str) -> bool:
     return True
 
 
-def _start(make: MakeClip, path: str) -> None:
+def _start(make: MakeClips, path: str) -> None:
     global _make, _path
     _make, _path = make, path
 
 
-def _clip(seed: int) -> float:
-    """Returns the processor seconds of one clip, over all threads."""
+def _clips(seed: int) -> tuple[int, float]:
+    """How many clips one call makes, and its processor seconds, all threads together."""
     start = time.process_time()
-    clip = _make(_path, np.random.default_rng(seed))
-    assert clip.shape == (FRAMES, CROP, CROP, 3)
-    return time.process_time() - start
+    clips = _make(_path, np.random.default_rng(seed))
+    assert all(clip.shape == (FRAMES, CROP, CROP, 3) for clip in clips)
+    return len(clips), time.process_time() - start
 
 
 def _show(found: dict[str, dict[str, float]]) -> None:

@@ -20,10 +20,10 @@ from nl_jax.runs.config_files import load_config
 from nl_jax.runs.stages import stage_of
 from nl_jax.tasks import task_of
 from nl_jax.tasks.resnet_fields import make_resnet_config
-from nl_jax.training.workdir import FREE_FIELDS, flatten
+from nl_jax.training.workdir import ADDED, FREE_FIELDS, flatten
 
 TABLES = {name: f"table{name}" for name in ("2a", "2b", "2c", "2d", "2e", "2f", "2g", "3", "4", "5", "6")}
-TABLES |= {name: name for name in ("controls", "controls_after", "scenes", "crowns")}
+TABLES |= {name: name for name in ("controls", "controls_after", "recipes", "something", "scenes", "crowns")}
 DEFAULTS = {"pairwise": "embedded_gaussian", "axes": "spacetime"}  # of NonLocalBlock, which a row may name
 
 
@@ -111,6 +111,7 @@ def _run(spec: str, config: ConfigDict) -> PlannedRun:
     }
     if not config.get("detector", {}).get("keypoints"):  # fields that came after the results of other rows
         what = {name: value for name, value in what.items() if not name.startswith("detector.keypoint")}
+    what = {name: value for name, value in what.items() if name not in ADDED or value != ADDED[name]}
     what |= {"model": _network(config), "start": start.key if start else config.start.workdir}
     what["start.planes"] = config.start.planes if config.model.inflate else ""
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]

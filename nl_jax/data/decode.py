@@ -23,6 +23,9 @@ from nl_jax.data.picture_folder import frames_of_folder, is_folder
 from nl_jax.data.to_rgb import ToRgb
 from nl_jax.errors import InputError
 
+# (height, width) of scaled frames -> (top, left, side) of the square that is wanted of them.
+Crop = Callable[[int, int], tuple[int, int, int]]
+
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -69,7 +72,7 @@ def read_frames(
     indices: Sequence[int] | np.ndarray,
     *,
     short_side: int | None = None,
-    crop: Callable[[int, int], tuple[int, int, int]] | None = None,
+    crop: Crop | None = None,
 ) -> np.ndarray:
     """Decodes the frames at `indices`, in that order, decoding no more of the file than they need.
 
@@ -88,39 +91,59 @@ def read_frames(
         DecodeError: the file gives no frame at all.
         InputError: `indices` is empty or holds a negative number, or `short_side` is below 1.
     """
+    return read_crops(path, indices, [(short_side, crop)])[0]
+
+
+def read_crops(
+    path: Source, indices: Sequence[int] | np.ndarray, crops: Sequence[tuple[int | None, Crop | None]]
+) -> list[np.ndarray]:
+    """The frames at `indices` scaled and cropped in several ways, decoded once.
+
+    Args:
+        crops: (short_side, crop) of each, as `read_frames` has them.
+
+    Returns:
+        what `read_frames` returns, for each of `crops`.
+
+    Raises:
+        ShortVideoError, DecodeError, InputError: as `read_frames`.
+    """
     order = np.asarray(indices)
     if order.ndim != 1 or not order.size or order.dtype.kind not in "iu" or order.min() < 0:
         raise InputError(f"indices: found {indices!r}, valid is a non-empty list of integers from 0")
-    if short_side is not None and short_side < 1:
-        raise InputError(f"short_side: found {short_side}, valid is None or an integer from 1")
+    for short_side, _ in crops:
+        if short_side is not None and short_side < 1:
+            raise InputError(f"short_side: found {short_side}, valid is None or an integer from 1")
     wanted, place = np.unique(order, return_inverse=True)
     places = {int(number): np.flatnonzero(place == i) for i, number in enumerate(wanted)}
     with failures_of(path):
         index = index_of(path)
         for read in _ways(path, index):
-            clip = _Clip(places, to_rgb_of(path, index, short_side, crop=crop))
+            clip = _Clip(places, [to_rgb_of(path, index, short_side, crop=crop) for short_side, crop in crops])
             if read(path, index, clip):
                 return clip.images
     raise AssertionError("reading from the start gives the frames or an error")
 
 
 class _Clip:
-    """The array of the frames that are wanted, filled as they come."""
+    """The arrays of the frames that are wanted, one for each way to make images of them, filled as frames come."""
 
-    def __init__(self, places: dict[int, np.ndarray], to_rgb: ToRgb):
+    def __init__(self, places: dict[int, np.ndarray], to_rgb: Sequence[ToRgb]):
         self.wanted = sorted(places)
-        self.images: np.ndarray | None = None
+        self.images: list[np.ndarray] = []
         self._places, self._to_rgb = places, to_rgb
 
     def __contains__(self, number: int) -> bool:
         return number in self._places
 
     def add(self, number: int, frame: av.VideoFrame) -> None:
-        image = self._to_rgb(frame)
-        if self.images is None:
+        images = [to_rgb(frame) for to_rgb in self._to_rgb]
+        if not self.images:
             count = sum(map(len, self._places.values()))
-            self.images = np.empty((count, *image.shape), np.uint8)  # what is not wanted is never copied
-        self.images[self._places[number]] = image
+            # What is not wanted is never copied.
+            self.images = [np.empty((count, *image.shape), np.uint8) for image in images]
+        for array, image in zip(self.images, images, strict=True):
+            array[self._places[number]] = image
 
 
 def to_rgb_of(path: Source, index: VideoIndex, short_side: int | None, **options) -> ToRgb:

@@ -4,6 +4,7 @@ A data set is a `nl_jax.data.dataset.Dataset`. One letter per axis: b examples o
 t h w c.
 """
 
+import itertools
 import os
 import threading
 import time
@@ -36,6 +37,11 @@ class TrainBatches(Iterator[Batch]):
       rows: the places in a batch whose clips this host makes, in this order; all of them by default.
       num_workers: processes that decode; 0 decodes in threads of this one.
       groups: (n,), the group of every example; a batch then holds examples of one group: see `GroupedOrder`.
+      clips_per_decode: how many clips in a row show the same video, which is decoded once for them: see
+        `Videos.train_examples`. An epoch has that many clips of every video.
+
+    Raises:
+      InputError: `clips_per_decode` is below 1 or does not divide the batch.
     """
 
     def __init__(
@@ -47,14 +53,23 @@ class TrainBatches(Iterator[Batch]):
         num_workers: int = 0,
         rows: Sequence[int] | None = None,
         groups: np.ndarray | None = None,
+        clips_per_decode: int = 1,
     ):
+        check_clips_per_decode(batch_size, clips_per_decode)
         if groups is None:
             order = grain.MapDataset.range(len(dataset)).seed(seed).shuffle().repeat()
         else:
             order = GroupedOrder(groups, batch_size, seed).seed(seed)
-        clips = order.random_map(_TrainClip(dataset))
-        share = _ShareOfProcess(clips, batch_size, rows)
-        self._batches = share.batch(share.count)
+        if clips_per_decode == 1:
+            share = _ShareOfProcess(order.random_map(_TrainClip(dataset)), batch_size, rows)
+            self._batches = share.batch(share.count, drop_remainder=True)  # none: Grain's endless length has no ceiling
+        else:
+            clips = order.random_map(_ClipsOfVideo(dataset, clips_per_decode))
+            rows = list(range(batch_size) if rows is None else rows)
+            videos = sorted({row // clips_per_decode for row in rows})
+            share = _ShareOfProcess(clips, batch_size // clips_per_decode, videos)
+            places = [videos.index(row // clips_per_decode) * clips_per_decode + row % clips_per_decode for row in rows]
+            self._batches = share.batch(share.count, drop_remainder=True, batch_fn=_Flattened(places))
         self._num_workers = num_workers
         self._next_batch = 0
         self._iterator = None
@@ -87,6 +102,15 @@ class TrainBatches(Iterator[Batch]):
         self._iterator = None
 
 
+def check_clips_per_decode(batch_size: int, clips_per_decode: int) -> None:
+    """Raises InputError where a batch would not hold all clips of a decoded video."""
+    if clips_per_decode < 1 or batch_size % clips_per_decode:
+        raise InputError(
+            f"data.clips_per_decode={clips_per_decode}: valid is a number from 1 that divides the clips of a step, or "
+            f"of each part of one (accumulate_steps), which are {batch_size}"
+        )
+
+
 def test_batches(
     dataset,
     *,
@@ -105,7 +129,7 @@ def test_batches(
     views = grain.MapDataset.range(len(numbers)).map(_TestViews(dataset, numbers, valid))
     # The views of one video can be hundreds of megabytes: little is made ahead.
     share = _ShareOfProcess(views, batch_size, rows)
-    return _iterate(share.batch(share.count), num_workers, ahead=1)
+    return _iterate(share.batch(share.count, drop_remainder=True), num_workers, ahead=1)
 
 
 test_batches.__test__ = False  # for pytest, which collects functions by this prefix
@@ -162,6 +186,27 @@ class _TrainClip(grain.transforms.RandomMap):
 
     def random_map(self, index: int, rng: np.random.Generator) -> Batch:
         return self.dataset.train_example(index, rng)
+
+
+class _ClipsOfVideo(grain.transforms.RandomMap):
+    """All clips of one decoded video, as a list."""
+
+    def __init__(self, dataset, count: int):
+        self.dataset, self._count = dataset, count
+
+    def random_map(self, index: int, rng: np.random.Generator) -> list[Batch]:
+        return self.dataset.train_examples(index, rng, self._count)
+
+
+class _Flattened:
+    """Lists of clips -> a batch of those at `places` in them, one list after another."""
+
+    def __init__(self, places: Sequence[int]):
+        self._places = places
+
+    def __call__(self, videos: Sequence[list[Batch]]) -> Batch:
+        clips = list(itertools.chain(*videos))
+        return {name: np.stack([clips[place][name] for place in self._places]) for name in clips[0]}
 
 
 class _TestViews(grain.transforms.Map):

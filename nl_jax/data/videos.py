@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from nl_jax.data.clips import STARTS, random_place, test_crops, test_indices, train_indices
-from nl_jax.data.decode import read_frames
+from nl_jax.data.decode import Crop, read_crops
 from nl_jax.data.failure import DecodeError, ShortVideoError, Source
 from nl_jax.data.picture_folder import is_picture
 from nl_jax.errors import InputError
@@ -114,29 +114,47 @@ class Videos:
         Raises:
             DecodeError: MAX_FAILED + 1 videos, or all there are, cannot be decoded.
         """
+        return self.train_examples(index, rng, 1)[0]
+
+    def train_examples(self, index: int, rng: np.random.Generator, count: int) -> list[dict[str, np.ndarray]]:
+        """`count` random clips of one video that cost one decoding (repeated augmentation, arXiv 1901.09335).
+
+        All show the same frames. Each has a scale, a crop and a flip of its own. The first is that of `train_example`.
+
+        Returns:
+            what `train_example` returns, for each clip.
+
+        Raises:
+            DecodeError: as `train_example`.
+        """
         seed = int(rng.integers(2**63))
         failed: list[int] = []
         for shown in self._candidates(index, seed):
-            rng = np.random.default_rng(seed)  # every draw starts anew, so that none depends on what came before
-            short_side = int(rng.integers(self._short_side[0], self._short_side[1] + 1))
-            start, place = rng.spawn(2)
-            mirror, seed_of_place = bool(place.integers(2)) and self._flip, int(place.integers(2**63))
-
-            def crop(height, width, seed=seed_of_place):  # asked again where too many frames were promised
-                return *random_place(height, width, self._crop, np.random.default_rng(seed)), self._crop
-
+            # Every draw starts anew, so that none depends on what came before.
+            rngs = [np.random.default_rng(seed), *(np.random.default_rng((seed, 2, k)) for k in range(1, count))]
+            crops, mirrored, starts = zip(*map(self._random_crop, rngs), strict=True)
             try:
-                video, indices = self._read(
-                    shown, lambda n, _, rng=start: self._train_indices(n, rng), short_side, crop
-                )
+                clips, indices = self._read(shown, lambda n, _, rng=starts[0]: self._train_indices(n, rng), crops)
             except DecodeError:
                 failed.append(shown)
                 continue
-            if mirror:
-                video = video.take(np.arange(self._crop)[::-1], axis=2)  # faster than to copy a reversed view
-            return self._example(video, self._label(shown, indices), index, failed)
+            flipped = np.arange(self._crop)[::-1]  # faster than to copy a reversed view
+            clips = [clip.take(flipped, axis=2) if flip else clip for clip, flip in zip(clips, mirrored, strict=True)]
+            label = self._label(shown, indices)
+            return [self._example(clip, label, index, failed) for clip in clips]
         names = ", ".join(self.names[i] for i in failed)
         raise DecodeError(self._root, f"{len(failed)} of {len(self)} videos tried, none can be decoded: {names}")
+
+    def _random_crop(self, rng: np.random.Generator) -> tuple[tuple[int, Crop], bool, np.random.Generator]:
+        """A scale and a place in the frames, whether the clip is mirrored, and what draws where it starts."""
+        short_side = int(rng.integers(self._short_side[0], self._short_side[1] + 1))
+        start, place = rng.spawn(2)
+        mirror, seed_of_place = bool(place.integers(2)) and self._flip, int(place.integers(2**63))
+
+        def crop(height, width):  # asked again where too many frames were promised
+            return *random_place(height, width, self._crop, np.random.default_rng(seed_of_place)), self._crop
+
+        return (short_side, crop), mirror, start
 
     def test_example(self, index: int) -> dict[str, np.ndarray]:
         """All test views of one video: `num_crops` crops of each of `num_clips` clips, clip by clip.
@@ -150,7 +168,7 @@ class Videos:
         clips, t, size = self._num_clips, self._frames, self._test_crop
         failed = []
         try:
-            frames, _ = self._read(index, self._test_indices, self._test_short_side)
+            (frames,), _ = self._read(index, self._test_indices, [(self._test_short_side, None)])
         except DecodeError:
             failed.append(index)
             side = size or self._test_short_side
@@ -164,7 +182,7 @@ class Videos:
     def failure_reason(self, index: int) -> str:
         """Why a video reported in `failed` cannot be decoded: tries once more, and says so if it now can."""
         try:
-            self._read(index, self._test_indices, self._test_short_side)
+            self._read(index, self._test_indices, [(self._test_short_side, None)])
         except DecodeError as error:
             return error.reason
         return "it decodes now"
@@ -204,20 +222,20 @@ class Videos:
         self,
         index: int,
         sample: Callable[[int, float], np.ndarray],
-        short_side: int,
-        crop: Callable[[int, int], tuple[int, int, int]] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Frames `sample(number of frames, rate)` of a video and their numbers; sampled again if too many are promised.
+        crops: Sequence[tuple[int, Crop | None]],
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Frames `sample(number of frames, rate)` of a video, for each of `crops`, and their numbers.
 
+        They are sampled again if the video has fewer frames than promised.
         What is promised is always asked first: what is sampled must not depend on which videos were read before.
         """
         video, promised, rate = self._video(index)
         indices = sample(promised, rate)
         try:
-            return read_frames(video, indices, short_side=short_side, crop=crop), indices
+            return read_crops(video, indices, crops), indices
         except ShortVideoError as error:  # packets that do not decode, or hold no frame
             indices = sample(error.frames, rate)
-        return read_frames(video, indices, short_side=short_side, crop=crop), indices
+        return read_crops(video, indices, crops), indices
 
     @staticmethod
     def _example(

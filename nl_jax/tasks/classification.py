@@ -1,6 +1,7 @@
 """Naming what a video shows: softmax over classes, or sigmoids where a video shows several (sections 4 and 5)."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 
 from nl_jax.data.clips import STARTS
 from nl_jax.data.dataset import Batch, ClipDataset
-from nl_jax.data.loader import TrainBatches, test_batches
+from nl_jax.data.loader import TrainBatches, check_clips_per_decode, test_batches
 from nl_jax.data.videos import Videos
 from nl_jax.errors import InputError
 from nl_jax.evaluation.views import Predictions, check_views, predict
@@ -29,7 +30,16 @@ from nl_jax.training.accumulate import check_parts
 from nl_jax.training.normalize import make_normalize
 from nl_jax.training.schedule import make_optimizer
 from nl_jax.training.setup import check_ranges
+from nl_jax.training.soft_labels import mixed, smooth
 from nl_jax.training.task import Example, Forward, Gather, Metrics, Results, Task
+
+NUMBERS = {
+    "model.head_window": "0 or more",
+    "optimizer.classifier_rate": "0 or more",
+    "loss.label_smoothing": "0 up to, not including, 1",
+    "loss.mixup": "0 or more",
+}
+SIDED = re.compile(r"\b(left|right)\b", re.IGNORECASE)  # names of classes that a mirrored clip does not show
 
 
 class Classification(Task):
@@ -82,13 +92,17 @@ class Classification(Task):
     def __init__(self, config: ConfigDict):
         self.config = config
         self._normalize = make_normalize(config.input)
+        fields = config.get("loss", {})  # a workdir of before has none
+        self._smoothing, self._alpha = fields.get("label_smoothing", 0.0), fields.get("mixup", 0.0)
+        self._clips_per_decode = config.get("data", {}).get("clips_per_decode", 1)
         if "data" in config:  # a step alone needs none
             self.validated_on = validated_on(config.data)
             self.curves = [_renamed(drawing, config, self.validated_on) for drawing in self.curves]
 
     def check(self) -> None:
         """The numbers that only a classifier has."""
-        check_ranges(self.config, {"model.head_window": "0 or more", "optimizer.classifier_rate": "0 or more"})
+        check_ranges(self.config, NUMBERS)
+        check_clips_per_decode(self.config.batch_size // self.config.accumulate_steps, self._clips_per_decode)
 
     def check_mesh(self, mesh: Mesh, num_classes: int, example: Example) -> None:
         """Batches are whole groups of batch norm, in every part of a step, and frames divide over `time`."""
@@ -121,16 +135,22 @@ class Classification(Task):
         return measured_on(self.config.data, split)
 
     def notes(self, dataset: ClipDataset) -> Sequence[str]:
-        """The classes that no training video has."""
-        empty = dataset.empty_classes() if isinstance(dataset, Videos) else ()
-        if not empty:
-            return ()
-        names = ", ".join(empty[:10]) + (", .." if len(empty) > 10 else "")
-        return (f"{len(empty)} of the {len(dataset.classes)} classes have no training video: {names}",)
+        """The classes that no training video has, and those that a flip makes wrong."""
+        found = []
+        if empty := dataset.empty_classes() if isinstance(dataset, Videos) else ():
+            names = ", ".join(empty[:10]) + (", .." if len(empty) > 10 else "")
+            found.append(f"{len(empty)} of the {len(dataset.classes)} classes have no training video: {names}")
+        if self.config.data.get("flip") and (sided := [name for name in dataset.classes if SIDED.search(name)]):
+            found.append(
+                f"data.flip=True mirrors half of the training clips, and {len(sided)} classes tell left from right "
+                f"({sided[0]}, say): set data.flip=False"
+            )
+        return found
 
     def train_batches(self, dataset: ClipDataset, *, batch_size: int, seed: int, rows: Sequence[int]) -> TrainBatches:
         """Random clips, shuffled."""
-        return TrainBatches(dataset, batch_size=batch_size, seed=seed, num_workers=self.config.num_workers, rows=rows)
+        options = {"num_workers": self.config.num_workers, "clips_per_decode": self._clips_per_decode}
+        return TrainBatches(dataset, batch_size=batch_size, seed=seed, rows=rows, **options)
 
     def test_batches(self, dataset: ClipDataset, rows: Sequence[int]) -> Iterator[Batch]:
         """Videos whose views differ in size come one at a time, to one process."""
@@ -172,13 +192,27 @@ class Classification(Task):
     def loss(self, model: nnx.Module, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Metrics]:
         """Softmax cross-entropy, or where a clip shows any number of classes the mean over classes of the sigmoid's.
 
-        top1 is how often the class of the highest logit is (one of) the clip's.
+        `config.loss` says whether clips are mixed and labels smoothed, see `nl_jax.training.soft_labels`. top1 is how
+        often the class of the highest logit is (one of) the clip's; of a mixed clip, with the share of that class.
         """
-        logits, _ = model(self._normalize(batch["video"]), key)
-        label, first = batch["label"], logits.argmax(-1)
-        if label.ndim == 2:
+        video, label = self._normalize(batch["video"]), batch["label"]
+        multi_label, soft = label.ndim == 2, self._smoothing or self._alpha
+        if self._alpha:
+            key, drawing = jax.random.split(key)
+            shares = jax.random.beta(drawing, self._alpha, self._alpha, (len(label),))
+            # Clips in a row may show the same video: each is mixed with one of the video before.
+            video = mixed(video, shares, apart=self._clips_per_decode)
+        logits, _ = model(video, key)
+        first = logits.argmax(-1)
+        if soft and not multi_label:
+            label = jax.nn.one_hot(label, logits.shape[-1])
+        if self._alpha:
+            label = mixed(label, shares, apart=self._clips_per_decode)
+        if multi_label or soft:
             top1 = jnp.take_along_axis(label, first[:, None], axis=1).mean()
-            return optax.sigmoid_binary_cross_entropy(logits, label).mean(), {"top1": top1}
+            label = smooth(label, self._smoothing, multi_label=multi_label) if self._smoothing else label
+            losses = (optax.sigmoid_binary_cross_entropy if multi_label else optax.softmax_cross_entropy)(logits, label)
+            return losses.mean(), {"top1": top1}
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
         return loss, {"top1": (first == label).mean()}
 
@@ -242,6 +276,8 @@ def _renamed(drawing: Curves, config: ConfigDict, validated_on: str) -> Curves:
     # The statistics of a batch tell of the other clips in it, and of the other frames: what a test does not have.
     if "train_top1" in lines and config.model.norm in ("batch", "global"):
         lines["train_top1"] += ", by statistics of the batch"
+    if "train_top1" in lines and config.get("loss", {}).get("mixup"):
+        lines["train_top1"] += ", mixed"
     return dataclasses.replace(drawing, lines=lines)
 
 

@@ -45,6 +45,7 @@ def _long_range(fields, split, classes):
 
 def _video_folder(fields, split, classes):
     paths = {name: fields.pop(name) for name in SPLITS}
+    fields.pop("clips_per_decode", None)  # of batches, not of a data set
     if not paths["train"]:
         raise InputError("data.train is empty: give a folder with one sub-folder per class, or a CSV of path,label")
     for name in ("clips", "crops"):

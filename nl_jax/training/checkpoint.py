@@ -1,4 +1,8 @@
-"""Checkpoints of a run through Orbax: the model, the optimiser and the place of the data iterator."""
+"""Checkpoints of a run through Orbax: the model, the optimiser and the place of the data iterator.
+
+The model is what the run tests. If that is an average of the weights, the weights themselves are beside the optimiser's
+state, and a resumed run goes on from them.
+"""
 
 import contextlib
 import shutil
@@ -11,6 +15,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, E
 
 from nl_jax.errors import InputError, TrainingError
 from nl_jax.places import Place, absolute, is_bucket
+from nl_jax.training.average import average_of
 from nl_jax.training.state import TrainState
 
 # Under a workdir: the state of a run that was asked to end in the middle of its validation.
@@ -66,9 +71,9 @@ class Checkpoints:
         self.wait()
         if step in self._manager.all_steps():
             return
-        self._check_space(state)
-        model = {"params": state.params, "batch_stats": state.batch_stats}
-        optimizer = {"step": state.step, "opt_state": state.opt_state}
+        model = {"params": state.tested_params(), "batch_stats": state.batch_stats}
+        optimizer = _beside_model(state)
+        self._check_space((model, optimizer))
         items = {
             "model": ocp.args.StandardSave(model),
             "optimizer": ocp.args.StandardSave(optimizer),
@@ -94,10 +99,10 @@ class Checkpoints:
         restored = self._restore(
             self.latest(),
             model=_standard({"params": like.params, "batch_stats": like.batch_stats}),
-            optimizer=_standard({"step": like.step, "opt_state": like.opt_state}),
+            optimizer=_standard(_beside_model(like)),
             data=ocp.args.JsonRestore(),
         )
-        return TrainState(**restored["model"], **restored["optimizer"]), restored["data"]
+        return TrainState(**(restored["model"] | restored["optimizer"])), restored["data"]
 
     def restore_model(self, params, batch_stats, *, best: bool = False):
         """Parameters and statistics alone, laid out as the given ones (arrays, or shapes with shardings) are."""
@@ -130,11 +135,11 @@ class Checkpoints:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"the checkpoint {self._directory / str(step)} cannot be read: {reason}") from error
 
-    def _check_space(self, state: TrainState) -> None:
+    def _check_space(self, saved) -> None:
         """All processes decide as the first one does: a save is of all of them. A bucket has no end."""
         if is_bucket(self._directory):
             return
-        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(saved))
         free = shutil.disk_usage(self._directory).free
         if jax.process_count() > 1:
             free = int(multihost_utils.broadcast_one_to_all(np.float64(free)))
@@ -170,6 +175,12 @@ def check_can_hold(workdir: Place) -> None:
 def _figure(metrics: dict[str, float]) -> float:
     (value,) = metrics.values()
     return value
+
+
+def _beside_model(state: TrainState) -> dict:
+    """What a run needs beside the model to go on: the weights, too, where the model has their average."""
+    found = {"step": state.step, "opt_state": state.opt_state}
+    return found if average_of(state.opt_state) is None else found | {"params": state.params}
 
 
 def _standard(tree):

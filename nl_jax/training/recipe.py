@@ -1,7 +1,9 @@
 """A recipe at another batch size: the linear scaling rule (Goyal et al. 2017, arXiv 1706.02677).
 
 k times the clips a step take a k times higher learning rate and a k-th of the steps, so that as many clips are seen,
-and a validation comes after as many. checkpoint_every and log_every stay: on k times the devices a step takes as long.
+and a validation comes after as many. The decay of an average of the weights is taken to the power of k, so that the
+average is over as many clips (Busbridge et al. 2023, arXiv 2307.13813). checkpoint_every and log_every stay: on k times
+the devices a step takes as long.
 """
 
 from operator import attrgetter
@@ -11,6 +13,7 @@ from ml_collections import ConfigDict
 from nl_jax.errors import InputError
 
 RATES = ("optimizer.learning_rate",)
+EMA = "optimizer.ema"
 STEPS = ("steps", "optimizer.decay_every", "optimizer.warmup_steps", "eval_every")
 
 
@@ -24,6 +27,7 @@ def at_batch_size(config: ConfigDict) -> ConfigDict:
     scaled = ConfigDict(config.to_dict())  # a copy
     changes = {name: attrgetter(name)(config) * factor for name in RATES}
     changes |= {name: round(attrgetter(name)(config) / factor) for name in STEPS}
+    changes[EMA] = attrgetter(EMA)(config) ** factor
     if decay_at := config.optimizer.get("decay_at"):
         changes["optimizer.decay_at"] = tuple(round(step / factor) for step in decay_at)
     if config.eval_every:  # 0 validates only at the end
@@ -36,7 +40,7 @@ def describe(given: ConfigDict, scaled: ConfigDict) -> str:
     """Return a sentence on the changes of `at_batch_size`, or "" if there are none."""
     if given is scaled:
         return ""
-    values = ((name, attrgetter(name)(given), attrgetter(name)(scaled)) for name in (*RATES, *STEPS))
+    values = ((name, attrgetter(name)(given), attrgetter(name)(scaled)) for name in (*RATES, EMA, *STEPS))
     changes = [f"{name} {before:g} -> {after:g}" for name, before, after in values if before]
     if decay_at := given.optimizer.get("decay_at"):
         changes.append(f"optimizer.decay_at {decay_at} -> {scaled.optimizer.decay_at}")

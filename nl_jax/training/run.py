@@ -275,10 +275,10 @@ class Run:
                 sharding.put_batch({name: batch[name] for name in self.task.inputs}, self.setup.mesh)
                 for batch in watched
             )
-            return precise_batch_stats(self._moments, self._state.params, self._state.batch_stats, inputs)
+            return precise_batch_stats(self._moments, self._state.tested_params(), self._state.batch_stats, inputs)
 
     def _evaluate(self, dataset: Dataset, title: str) -> Evaluation:
-        found = self._evaluator(self.task, self._state.params, self._state.batch_stats, dataset, title)
+        found = self._evaluator(self.task, self._state.tested_params(), self._state.batch_stats, dataset, title)
         for index in map(int, found.failed.nonzero()[0]):
             reason = dataset.failure_reason(index)
             self.say(f"cannot be decoded, counted as wrong: {dataset.names[index]}: {reason}")

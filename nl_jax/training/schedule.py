@@ -8,6 +8,7 @@ import optax
 
 from nl_jax.errors import InputError
 from nl_jax.models.flat import FlatParams
+from nl_jax.training.average import average_weights
 
 SCHEDULES = ("step", "steps", "cosine", "constant")
 
@@ -18,8 +19,13 @@ def make_schedule(config, steps: int) -> optax.Schedule:
     "step" decays after every `decay_every` steps, "steps" at each of the steps in `decay_at`.
 
     Args:
-      config: fields schedule, learning_rate, warmup_steps, warmup_start, decay_rate, decay_every; decay_at for "steps".
+      config: fields schedule, learning_rate, warmup_steps, warmup_start, decay_rate, decay_every; decay_at for "steps";
+        cosine_from_start for "cosine": whether the cosine begins at step 0. Then the warm-up ends at the value that the
+        cosine has there. Else the cosine begins after the warm-up, at the full rate.
       steps: of the whole run.
+
+    Raises:
+      InputError: for a schedule that does not exist, or fields that do not go together.
     """
     if config.schedule not in SCHEDULES:
         raise InputError(f"optimizer.schedule={config.schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
@@ -28,21 +34,26 @@ def make_schedule(config, steps: int) -> optax.Schedule:
         raise InputError("optimizer.schedule='steps' needs optimizer.decay_at, the steps at which the rate decays")
     if config.warmup_steps >= steps:
         raise InputError(f"optimizer.warmup_steps={config.warmup_steps} must be fewer than steps={steps}")
-    rate = config.learning_rate
+    from_start = getattr(config, "cosine_from_start", False)
+    if from_start and config.schedule != "cosine":
+        raise InputError(
+            f"optimizer.cosine_from_start=True with optimizer.schedule={config.schedule!r}; valid is cosine"
+        )
+    rate, begin = config.learning_rate, 0 if from_start else config.warmup_steps
     main = {
         # Decay counts from step 0, warm-up included, as the paper counts its iterations.
         "step": lambda step: rate * config.decay_rate ** (step // config.decay_every),
         "steps": lambda step: rate * config.decay_rate ** (step >= decay_at).sum(),
-        "cosine": lambda step: (
-            rate * 0.5 * (1 + jnp.cos(jnp.pi * (step - config.warmup_steps) / (steps - config.warmup_steps)))
-        ),
+        "cosine": lambda step: rate * 0.5 * (1 + jnp.cos(jnp.pi * (step - begin) / (steps - begin))),
         "constant": lambda step: rate,
     }[config.schedule]
     if not config.warmup_steps:
         return main
 
+    top = 0.5 * (1 + np.cos(np.pi * config.warmup_steps / steps)) if from_start else 1  # of the rate, where it ends
+
     def schedule(step):
-        fraction = config.warmup_start + (1 - config.warmup_start) * step / config.warmup_steps
+        fraction = config.warmup_start + (top - config.warmup_start) * step / config.warmup_steps
         return jnp.where(step < config.warmup_steps, rate * fraction, main(step))
 
     return schedule
@@ -61,8 +72,10 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """`config.name`: sgd (momentum, nesterov; weight decay added to the gradient, as Caffe2 and PyTorch do) or adamw.
 
+    With `config.ema` its state has an average of the weights: see `average_weights`.
+
     Args:
-      config: fields name, momentum, nesterov, weight_decay, clip_norm.
+      config: fields name, momentum, nesterov, weight_decay, clip_norm, ema.
       decay: which parameters weight decay acts on.
       scaled: factors of the steps of some parameters; 0 freezes them.
     """
@@ -79,4 +92,5 @@ def make_optimizer(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
         steps,
         *(optax.masked(optax.scale(factor), mask) for factor, mask in scaled),
+        *([average_weights(ema)] if (ema := getattr(config, "ema", 0.0)) else ()),
     )

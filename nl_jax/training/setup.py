@@ -50,6 +50,7 @@ NUMBERS = {
     "input_warning": "more than 0",
     "max_bad_videos": "0 to 1",
     "optimizer.momentum": "0 up to, not including, 1",
+    "optimizer.ema": "0 up to, not including, 1",
 }
 
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from nl_jax.models import flat
 from nl_jax.training import sharding
+from nl_jax.training.average import tested_params
 
 
 @flax.struct.dataclass
@@ -22,6 +23,10 @@ class TrainState:
     params: flat.FlatParams
     batch_stats: flat.FlatParams
     opt_state: Any
+
+    def tested_params(self) -> flat.FlatParams:
+        """What the network is tested with: the average of the weights where the optimiser keeps one."""
+        return tested_params(self.params, self.opt_state)
 
 
 def create(

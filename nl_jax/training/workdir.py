@@ -35,6 +35,15 @@ DESCRIPTION = ("recipe_batch_size", "expect", "paper")
 PATHS = ("data.train", "data.validation", "data.test", "images.train", "images.validation")
 # These fields may differ when a run is resumed. A dataset may move, because its list of examples is compared instead.
 FREE_FIELDS = CARRIED_OUT + DESCRIPTION + PATHS
+# Fields that came later, with the values that change nothing: what a run of before has without naming them.
+ADDED = {
+    "loss.label_smoothing": 0.0,
+    "loss.mixup": 0.0,
+    "data.clips_per_decode": 1,
+    "optimizer.decay_at": (),
+    "optimizer.cosine_from_start": False,
+    "optimizer.ema": 0.0,
+}
 PACKAGES = ("nl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av", "ml_collections")
 
 
@@ -52,6 +61,8 @@ def check_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
             f"--config.start.workdir={workdir}"
         )
     asked = flatten(json.loads(task.config.to_json()))
+    added = json.loads(json.dumps(ADDED))
+    found |= {name: value for name, value in added.items() if name in asked and name not in found}
     differing = [
         f"{name} was {found.get(name)!r} and is now {asked.get(name)!r}"
         for name in sorted(found.keys() | asked.keys())

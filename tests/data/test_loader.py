@@ -21,6 +21,9 @@ class Numbers:
     def train_example(self, index, rng):
         return {"video": rng.integers(256, size=(1, 2, 2, 3), dtype=np.uint8), "index": np.int32(index)}
 
+    def train_examples(self, index, rng, count):
+        return [self.train_example(index, rng) for _ in range(count)]
+
     def test_example(self, index):
         return {"video": np.full((2, 1, 2, 2, 3), index, np.uint8), "index": np.int32(index)}
 
@@ -63,11 +66,47 @@ def test_state_resumes_at_the_very_next_batch():
     assert_same(take(resumed, 3), take(batches, 3))
 
 
+@pytest.mark.parametrize("clips_per_decode", [1, 2])
+def test_a_batch_may_be_one_video(clips_per_decode):
+    options = {"batch_size": clips_per_decode, "clips_per_decode": clips_per_decode}
+    batches = take(TrainBatches(Numbers(), seed=0, **options), 7)
+    assert sorted(int(batch["index"][0]) for batch in batches) == list(range(7))
+
+
 def test_worker_processes_change_nothing():
     dataset = LongRange("train", size=50)
     expected = take(TrainBatches(dataset, batch_size=4, seed=3), 5)
     for workers in (1, 2):
         assert_same(take(TrainBatches(dataset, batch_size=4, seed=3, num_workers=workers), 5), expected)
+
+
+def test_an_epoch_has_several_clips_of_each_decoded_video_in_a_row():
+    batches = take(TrainBatches(Numbers(), batch_size=6, seed=0, clips_per_decode=3), 7)  # two epochs of 7 x 3 clips
+    index = np.concatenate([batch["index"] for batch in batches]).reshape(14, 3)
+    assert (index == index[:, :1]).all()
+    assert all(sorted(epoch) == list(range(7)) for epoch in index[:, 0].reshape(2, 7))
+    clips = np.concatenate([batch["video"] for batch in batches]).reshape(42, -1)
+    assert len(np.unique(clips, axis=0)) == 42, "no two clips are equal"
+    plain = np.concatenate([batch["index"] for batch in take(TrainBatches(Numbers(), batch_size=7, seed=0), 2)])
+    np.testing.assert_array_equal(index[:, 0], plain, err_msg="videos come in the same order")
+
+
+def test_clips_of_one_decoding_stay_functions_of_their_number():
+    """Resumed at any batch, in worker processes, and for hosts that have a part of a video's clips."""
+    options = {"batch_size": 6, "seed": 2, "clips_per_decode": 3}
+    expected = take(TrainBatches(Numbers(), **options), 4)
+    resumed = TrainBatches(Numbers(), **options)
+    resumed.set_state({"next_batch": 2})
+    assert_same(take(resumed, 2), expected[2:])
+    for rows in ((0, 1, 2), (3, 4), (5, 1)):
+        found = take(TrainBatches(Numbers(), rows=rows, **options), 4)
+        assert_same(found, [{name: array[list(rows)] for name, array in batch.items()} for batch in expected])
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_clips_of_one_decoding_that_do_not_fill_a_batch_are_refused(count):
+    with pytest.raises(InputError, match=rf"data.clips_per_decode={count}: valid is .* divides .* which are 6"):
+        TrainBatches(Numbers(), batch_size=6, seed=0, clips_per_decode=count)
 
 
 def test_processes_share_the_same_global_batches():

@@ -1,5 +1,6 @@
 """Prepared records of a folder train and test like the folder itself."""
 
+import json
 import os
 import pickle
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from configs import something
 from nl_jax.data.decode import DecodeError, read_frames
 from nl_jax.data.loader import TrainBatches
 from nl_jax.data.open import open_videos
@@ -20,6 +22,7 @@ from nl_jax.data.sources.listing import Action, Item, Listing
 from nl_jax.data.video_folder import VideoFolder
 from nl_jax.data.workers import Crash
 from nl_jax.errors import InputError
+from nl_jax.tasks.classification import Classification
 
 # The version of protobuf for Apache Beam warns about calls in TFDS.
 pytestmark = pytest.mark.filterwarnings(r"ignore:label\(\) is deprecated:DeprecationWarning")
@@ -116,16 +119,18 @@ def test_nothing_is_asked_of_a_video_but_its_frames(prepared, monkeypatch):
     assert videos.train_example(2, np.random.default_rng(0))["video"].any()
 
 
-def test_workers_change_nothing_and_a_state_resumes(prepared):
+@pytest.mark.parametrize("clips_per_decode, workers", [(1, (0, 1, 2)), (2, (0, 1))])
+def test_workers_change_nothing_and_a_state_resumes(prepared, clips_per_decode, workers):
+    options = {"batch_size": 2, "seed": 3, "clips_per_decode": clips_per_decode}
     videos = pickle.loads(pickle.dumps(open_prepared(prepared.data_path, "train")))
     videos.train_example(0, np.random.default_rng(0))  # opens the records in this process
     runs = []
-    for workers in (0, 1, 2):
-        batches = TrainBatches(videos, batch_size=2, seed=3, num_workers=workers)
+    for count in workers:
+        batches = TrainBatches(videos, num_workers=count, **options)
         runs.append([next(batches) for _ in range(4)])
         state = batches.get_state()
         batches.close()
-    resumed = TrainBatches(videos, batch_size=2, seed=3)
+    resumed = TrainBatches(videos, **options)
     resumed.set_state({"next_batch": 3})
     runs.append([*runs[0][:3], next(resumed)])
     assert state == resumed.get_state()
@@ -133,6 +138,26 @@ def test_workers_change_nothing_and_a_state_resumes(prepared):
         for batch, expected in zip(run, runs[0], strict=True):
             for name in expected:
                 np.testing.assert_array_equal(batch[name], expected[name])
+
+
+def test_something_something_is_prepared_and_a_flip_of_its_clips_is_told(tmp_path, pan, encode):
+    classes = [f"Doing number {k}" for k in range(172)] + ["Pushing something from Left to right", "Turning it upright"]
+    labels = {name: str(k) for k, name in enumerate(classes)}
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    for split, number in (("train", "7"), ("validation", "12")):
+        listed = [{"id": number, "template": "Pushing [something] from Left to right"}]
+        (tmp_path / f"{split}.json").write_text(json.dumps(listed))
+        encode(tmp_path / f"videos/{number}.webm", pan(12), codec="libvpx", g=12)
+    builder = prepare("something_something_v2", tmp_path, tmp_path / "out")
+    assert str(builder.data_path).endswith("something_something_v2/short256/1.0.0")
+    videos = open_prepared(builder.data_path, "train")
+    assert videos.names == ["videos/7.webm"] and videos.labels == [172] and videos.classes == tuple(classes)
+    assert videos.train_example(0, np.random.default_rng(0))["video"].any()
+    config = something.get_config()
+    assert not any("flip" in note for note in Classification(config).notes(videos))
+    config.data.flip = True
+    (note,) = [note for note in Classification(config).notes(videos) if "flip" in note]
+    assert "1 classes tell left from right (Pushing something from Left to right, say): set data.flip=False" in note
 
 
 def test_folders_are_opened_as_folders(folder):

@@ -10,6 +10,7 @@ from nl_jax.data.sources.charades import charades
 from nl_jax.data.sources.folder import own_videos
 from nl_jax.data.sources.kinetics import kinetics
 from nl_jax.data.sources.listing import Action, Item
+from nl_jax.data.sources.something import something_something_v2
 from nl_jax.data.sources.splits import hmdb51, ucf101
 from nl_jax.errors import InputError
 
@@ -194,6 +195,59 @@ def test_hmdb51(source):
     assert listing.unlisted == ()
     with pytest.raises(InputError, match=r"CLASS_test_split1\.txt"):
         hmdb51(source({}), 1)
+
+
+SOMETHING = {
+    "lists/something-something-v2-labels.json": json.dumps(
+        {"Pushing something from left to right": "1", "Holding something": "0"}
+    ),
+    "lists/something-something-v2-train.json": json.dumps(
+        [
+            {"id": "78687", "label": "holding a pen", "template": "Holding [something]", "placeholders": ["a pen"]},
+            {"id": "9", "label": "", "template": "Pushing [something] from left to right", "placeholders": []},
+        ]
+    ),
+    "lists/something-something-v2-validation.json": '[{"id": "42326", "template": "Holding [something]"}]',
+    "lists/something-something-v2-test.json": '[{"id": "1420"}]',
+    "20bn-something-something-v2/78687.webm": "",
+    "20bn-something-something-v2/42326.webm": "",
+    "20bn-something-something-v2/1420.webm": "",
+}
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_something_something(source, renamed):
+    files = {name.replace("something-something-v2-", "") if renamed else name: SOMETHING[name] for name in SOMETHING}
+    listing = something_something_v2(source(files), 2)
+    assert listing.classes == ("Holding something", "Pushing something from left to right")
+    folder = "20bn-" if renamed else "20bn-something-something-v2/"
+    found = {item.name: (item.path, item.split, item.label) for item in listing.items}
+    assert list(found) == ["9", "78687", "42326"] and found["9"] == (None, "train", 1)
+    assert found["78687"][1:] == ("train", 0) and found["42326"][1:] == ("validation", 0)
+    assert found["78687"][0].startswith(folder.rstrip("/")) and listing.unlisted == (
+        found["42326"][0].replace("42326", "1420"),
+    )
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("labels", '{"Holding something": "0"}', r"found 1 classes with the numbers 0 and so on, valid are 2 classes"),
+        ("labels", "[1]", "found a list, valid is an object of classes and their numbers"),
+        ("train", "{}", "found a dict, valid is a list of videos"),
+        ("train", "[{]", "not a JSON text in UTF-8"),
+        ("train", '[{"id": "x", "template": "Holding [something]"}]', r"found the video .*valid is .*NUMBER"),
+        ("train", "[3]", r"found the video 3, valid is"),
+        (
+            "validation",
+            '[{"id": "5", "template": "Eating [something]"}]',
+            "video 5: found the class 'Eating something'",
+        ),
+    ],
+)
+def test_wrong_something_something(name, text, message, source):
+    with pytest.raises(InputError, match=message):
+        something_something_v2(source(SOMETHING | {f"lists/something-something-v2-{name}.json": text}), 2)
 
 
 def test_a_folder_of_ones_own(source):

@@ -7,7 +7,7 @@ import pytest
 
 from nl_jax.data import videos as videos_module
 from nl_jax.data.clips import test_indices as clip_indices  # renamed: pytest would take it for a test
-from nl_jax.data.decode import DecodeError, read_frames
+from nl_jax.data.decode import DecodeError, read_crops, read_frames
 from nl_jax.data.video_folder import VideoFolder
 from nl_jax.data.videos import MAX_FAILED
 from nl_jax.errors import InputError
@@ -176,6 +176,27 @@ def test_a_training_clip(folder):
     assert (example["video"] != other).any()
 
 
+def test_several_clips_of_one_decoding(folder, monkeypatch):
+    """The same frames, each clip with its own scale, crop and flip, the first one that of `train_example`."""
+    calls = []
+    monkeypatch.setattr(videos_module, "read_crops", lambda *a: calls.append(a) or read_crops(*a))
+    examples = make(folder).train_examples(5, np.random.default_rng(4), 3)
+    ((path, indices, crops),) = calls
+    single = make(folder).train_example(5, np.random.default_rng(4))
+    for name, array in single.items():
+        np.testing.assert_array_equal(examples[0][name], array)
+    assert len({short_side for short_side, _ in crops}) > 1
+    for example, (short_side, crop) in zip(examples, crops, strict=True):
+        frames = read_frames(path, indices, short_side=short_side)
+        top, left, side = crop(*frames.shape[1:3])
+        expected = frames[:, top : top + side, left : left + side]
+        # A crop of chroma is not scaled with what is around it.
+        near = [np.abs(example["video"].astype(int) - e).mean() < 2 for e in (expected, expected[:, :, ::-1])]
+        assert near.count(True) == 1 and example["index"] == 5 and example["label"] == 2
+    broken = make(folder).train_examples(3, np.random.default_rng(4), 3)
+    assert all((example["failed"] == broken[0]["failed"]).all() for example in broken) and broken[0]["failed"][0] == 3
+
+
 def test_half_of_the_clips_are_mirrored(folder):
     mirrored = 0
     for seed in range(40):
@@ -191,8 +212,8 @@ def test_all_scales_are_drawn(folder, monkeypatch):
     seen = []
     monkeypatch.setattr(
         videos_module,
-        "read_frames",
-        lambda *a, short_side, crop: seen.append(short_side) or read_frames(*a, short_side=short_side, crop=crop),
+        "read_crops",
+        lambda path, indices, crops: seen.append(crops[0][0]) or read_crops(path, indices, crops),
     )
     videos = make(folder, crop=32)
     rng = np.random.default_rng(0)
@@ -243,7 +264,7 @@ def lying(tmp_path, pan, encode):
 
 def test_a_video_that_ends_early_is_sampled_within_what_decodes(lying, monkeypatch):
     counted = []
-    monkeypatch.setattr(videos_module, "read_frames", lambda *a, **k: counted.append(1) or read_frames(*a, **k))
+    monkeypatch.setattr(videos_module, "read_crops", lambda *a: counted.append(1) or read_crops(*a))
     videos = make(lying)
     fresh = []
     for seed in range(12):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments import crowns
+from experiments.named_videos import named_videos
 from experiments.reproduce import __main__ as reproduce
 from nl_jax.data.open import open_videos
 from nl_jax.errors import InputError
@@ -58,6 +60,31 @@ def test_the_same_in_python(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'not installed: gcsfs; install with pip install "nl_jax\[gs\]"'):
         place("--workdir", "gs://bucket/run")
+
+
+@pytest.mark.parametrize("below", ["", "/run"])
+def test_a_bucket_that_nobody_may_read_is_one_line(below, tmp_path, monkeypatch):
+    pytest.importorskip("s3fs")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(InputError, match=rf"workdir=s3://bucket{below} cannot be reached or written: NoCred"):
+        place("workdir", f"s3://bucket{below}")
+
+
+def test_addresses_of_videos_and_of_folders_of_results_are_told_for_what_they_are(capsys):
+    ((_, name, why),) = named_videos(["s3://bucket/a.mp4"])
+    assert name == "s3://bucket/a.mp4" and why.startswith("VIDEO=s3://bucket/a.mp4 is an address")
+    for main in (
+        lambda: reproduce.main(["2a", "--workdirs=s3://bucket/runs"]),
+        lambda: crowns.main(["wheel", "--out=s3://bucket/runs"]),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main()
+        error = capsys.readouterr().err
+        assert ended.value.code == 2 and error.count("\n") == 1 and error.startswith("error: path=s3://bucket/runs is")
 
 
 def test_a_user_without_a_home_can_run_a_program(directory):

@@ -51,6 +51,7 @@ def test_its_tables_are_what_its_commands_print(tmp_path, monkeypatch):
         "2f": "nl5_i3d_r50-i3d_r50 nl5_i3d_r101-i3d_r101",
         "2g": "nl5_i3d_r50-i3d_r50 nl5_i3d_r101-i3d_r101",
         "controls": "five_blocks-same_parameters five_blocks-same_flops",
+        "controls_after": "global_context-five_blocks simplified-five_blocks",
     }.items(),
 )
 def test_its_differences_between_two_rows_are_those_of_the_results(table, pairs):

@@ -19,7 +19,7 @@ from nl_jax.training import run as training_run
 from nl_jax.training import setup, sharding
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.logs import MetricsLog, read_metrics, timing
-from nl_jax.training.workdir import read_classes, read_config
+from nl_jax.training.workdir import check_workdir, read_classes, read_config
 
 
 def final_arrays(directory):
@@ -163,10 +163,27 @@ def test_another_config_is_refused_and_another_way_of_running_it_is_not(tiny, un
     train(tiny(changes={"mesh.fsdp": 2, "log_every": 5}), uninterrupted)
 
 
+def test_a_run_of_before_a_field_was_there_goes_on(tiny, uninterrupted, tmp_path):
+    task = task_of(tiny())
+    train_set = task.open_split("train")
+    for name in ("config.json", "classes.json", "train_list.json"):
+        shutil.copy(uninterrupted / name, tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    del fields["loss"], fields["optimizer"]["ema"], fields["optimizer"]["decay_at"]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    check_workdir(tmp_path, task, train_set)
+    with pytest.raises(InputError, match=r"another config: optimizer\.ema was 0\.0 and is now 0\.9\. Choose"):
+        check_workdir(tmp_path, task_of(tiny(changes={"optimizer.ema": 0.9})), train_set)
+
+
 def test_videos_may_move_but_not_change(tiny, tmp_path, video_folder):
     def changes(folder):
-        return {"data": folder_data(folder), "steps": 3}
+        data = folder_data(folder)
+        data.clips_per_decode = 2
+        return {"data": data, "steps": 3}
 
+    with pytest.raises(InputError, match=r"data.clips_per_decode=3: valid is .* which are 16"):
+        train(tiny("c2d", changes(video_folder) | {"data.clips_per_decode": 3}), tmp_path / "run")
     train(tiny("c2d", changes(video_folder)), tmp_path / "run")
     moved = tmp_path / "elsewhere"
     shutil.copytree(video_folder, moved)

@@ -20,6 +20,15 @@ def test_half_the_batch_takes_half_the_rate_and_twice_the_steps():
     assert recipe.at_batch_size(config) is config  # a second call changes nothing
 
 
+def test_an_average_of_the_weights_is_over_as_many_clips():
+    given = kinetics.get_config("nl5_i3d_r50")
+    given.batch_size, given.optimizer.ema = 128, 0.99
+    config = recipe.at_batch_size(given)
+    assert config.optimizer.ema == pytest.approx(0.99**2) and "optimizer.ema 0.99 -> 0.9801" in recipe.describe(
+        given, config
+    )
+
+
 @pytest.mark.parametrize("eval_every, scaled", [(0, 0), (1, 1), (100, 25)])
 def test_validations_come_after_as_many_clips(eval_every, scaled):
     given = kinetics.get_config("nl5_i3d_r50")

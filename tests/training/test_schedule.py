@@ -27,6 +27,15 @@ def test_warm_up_is_linear_and_cosine_ends_at_zero():
     np.testing.assert_allclose(found, [0.1, 0.55, 1.0, 0.5, 0.0], atol=1e-6)
 
 
+def test_a_warm_up_ends_on_a_cosine_that_begins_with_the_run():
+    """The rate of epoch e of 20, with a warm-up of 5 from 0.01, as PySlowFast defines it."""
+    fields = {"schedule": "cosine", "learning_rate": 0.2, "warmup_start": 0.05, "warmup_steps": 50}
+    schedule = make_schedule(optimizer_config(cosine_from_start=True, **fields), 200)
+    cosine = [0.2 * (np.cos(np.pi * epoch / 20) + 1) / 2 for epoch in range(21)]
+    expected = [0.01 + epoch * (cosine[5] - 0.01) / 5 if epoch < 5 else cosine[epoch] for epoch in range(21)]
+    np.testing.assert_allclose([float(schedule(jnp.asarray(10 * epoch))) for epoch in range(21)], expected, atol=1e-7)
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_against_its_formula(nesterov):
     """v = m v + g + w p; p = p - r v, or p - r (g + w p + m v) with Nesterov; norms have w = 0."""
@@ -58,6 +67,7 @@ def test_only_norms_are_not_decayed():
 @pytest.mark.parametrize(
     "changes, message",
     [
+        ({"cosine_from_start": True}, r"cosine_from_start=True with optimizer.schedule='step'; valid is cosine"),
         ({"schedule": "poly"}, r"optimizer\.schedule='poly' is unknown; choose one of step, steps, cosine, constant"),
         ({"schedule": "steps"}, r"optimizer\.schedule='steps' needs optimizer\.decay_at"),
         ({"name": "lars"}, r"optimizer\.name='lars' is unknown; choose sgd or adamw"),

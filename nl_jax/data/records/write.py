@@ -20,6 +20,7 @@ from nl_jax.data.sources.charades import charades
 from nl_jax.data.sources.folder import own_videos
 from nl_jax.data.sources.kinetics import kinetics
 from nl_jax.data.sources.listing import Item, Listing
+from nl_jax.data.sources.something import something_something_v2
 from nl_jax.data.sources.splits import hmdb51, ucf101
 from nl_jax.errors import InputError
 
@@ -191,6 +192,12 @@ class Hmdb51(_Videos, skip_registration=True):
     list_source = staticmethod(hmdb51)
 
 
+class SomethingSomethingV2(_Videos, skip_registration=True):
+    """174 things done with objects, which a mirrored video may not show (Goyal et al. 2017)."""
+
+    list_source = staticmethod(lambda source, split: something_something_v2(source))
+
+
 class OwnVideos(_Videos, skip_registration=True):
     """A user's own videos: see `nl_jax.data.sources.folder`."""
 
@@ -206,5 +213,6 @@ BUILDERS = {
     "charades": Charades,
     "ucf101": Ucf101,
     "hmdb51": Hmdb51,
+    "something_something_v2": SomethingSomethingV2,
     "video_folder": OwnVideos,
 }

@@ -1,0 +1,74 @@
+"""Recipes that came with other code: sparse input of the paper's release, and PySlowFast's, on Kinetics.
+
+    python -m experiments.train --config=configs/recipes.py:release_nl_i3d_r50_8x8 --workdir=runs/release_nl_i3d_8x8 \
+        --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
+        --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
+
+A row has the name of the network in `nl_jax.zoo` that its owner trained so, and `expect` the accuracy that the owner
+reports. The release's rows start from images, take 8 frames, every eighth, and are the paper's recipe otherwise, with
+the release's geometry. Three are shorter, or for 4 devices with half of the batch; release_i3d_r50_300k_4gpu_8x8 is its
+sanity check, without dropout and with one size of frames.
+
+PySlowFast's rows need no images: they train from scratch for 196 epochs, by a cosine that begins with the run and a
+warm-up of 34 epochs that ends on it. An epoch is 3750 steps, of 240,000 videos; yours may have fewer, and
+`--config.steps` and `--config.optimizer.warmup_steps` then say so.
+
+Cost, planned from its operations by `python -m experiments.reproduce recipes --plan` for a TPU v5e at an assumed 40% of
+its published peak: 5.7 to 19.6 device-hours a row of the release, after 10.0 for the images, and 28.3 to 36.4 a row of
+PySlowFast.
+"""
+
+from configs import kinetics
+
+SPARSE = {"data.frames": 8, "data.stride": 8, "model.head_window": 7}
+RELEASE = SPARSE | {"model.geometry": "caffe2_8", "data.starts": "caffe2"}
+SHORTER = {"steps": 300_000, "optimizer.schedule": "steps", "optimizer.decay_at": (150_000, 250_000)}
+FOUR_DEVICES = {"batch_size": 32, "optimizer.learning_rate": 0.005}
+SLOWFAST = SPARSE | {
+    "model.geometry": "slowfast",
+    "data.starts": "slowfast",
+    "start.stage": "",
+    "steps": 196 * 3750,
+    "optimizer.learning_rate": 0.1,
+    "optimizer.schedule": "cosine",
+    "optimizer.cosine_from_start": True,
+    "optimizer.warmup_steps": 34 * 3750,
+    "eval_every": 10 * 3750,
+}
+
+
+def recipe(row: str, changes: dict, top1: float, top5: float) -> dict:
+    row = {name: value for name, value in kinetics.ROWS[row].items() if name != "paper"}
+    return row | changes | {"expect": f"The owner of the recipe reports top-1 {top1}% and top-5 {top5}%."}
+
+
+ROWS = {
+    "release_nl_i3d_r50_8x8": recipe("nl5_i3d_r50", RELEASE, 74.7, 91.6),
+    "release_i3d_r50_8x8": recipe("i3d_r50", RELEASE, 73.4, 90.9),
+    "release_nl_c2d_r50_8x8": recipe("nl5_c2d_r50", RELEASE, 74.4, 91.4),
+    "release_c2d_r50_8x8": recipe("c2d_r50", RELEASE, 71.9, 90.0),
+    "release_i3d_r50_300k_8x8": recipe("i3d_r50", RELEASE | SHORTER, 73.2, 90.8),
+    "release_i3d_r50_600k_4gpu_8x8": recipe(
+        "i3d_r50",
+        RELEASE
+        | FOUR_DEVICES
+        | {"steps": 600_000, "optimizer.schedule": "steps", "optimizer.decay_at": (300_000, 500_000)},
+        73.0,
+        90.4,
+    ),
+    "release_i3d_r50_300k_4gpu_8x8": recipe(
+        "i3d_r50",
+        RELEASE | FOUR_DEVICES | SHORTER | {"model.dropout": 0.0, "data.short_side": (256, 256)},
+        72.0,
+        90.1,
+    ),
+    "i3d_nln_r50_8x8": recipe("nl5_i3d_r50", SLOWFAST, 74.0, 91.1),
+    "i3d_r50_8x8": recipe("i3d_r50", SLOWFAST, 73.5, 90.8),
+    "c2d_nopool_r50_8x8": recipe("c2d_r50", SLOWFAST | {"model.geometry": "slowfast_nopool"}, 67.2, 87.8),
+}
+
+
+def get_config(argument: str = ""):
+    if "laptop" in argument.split(","):
+        raise ValueError("these recipes have no flag 'laptop': their schedules are for Kinetics")
+    return kinetics.row_of(ROWS, argument)

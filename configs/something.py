@@ -1,0 +1,52 @@
+"""Something-Something v2: 174 things done with objects, where the order of frames counts.
+
+    python -m experiments.train --config=configs/something.py:nl5_i3d_r50 --workdir=runs/something \
+        --config.data.train=SOMETHING:train --config.data.validation=SOMETHING:validation \
+        --config.data.test=SOMETHING:validation --config.start.model=release_nl_i3d_r50_8x8
+
+SOMETHING is what `experiments.prepare_data --dataset=something_something_v2` wrote (docs/data.md). A row starts from
+its network on Kinetics: a row of configs/recipes.py, trained first, or the published one by `start.model`.
+
+No clip is mirrored: classes name left and right, "Pushing something from left to right". Videos are 2 to 6 seconds of
+12 frames each, so a clip of 8 frames, every fourth, spans most of one. Schedule and rate are those that PySlowFast
+publishes for this data set and a network without blocks (30 epochs, of 2639 steps each). Its clips are spread over the
+whole video, and these span 32 frames in a row, so there is no published figure to expect.
+
+Cost, planned from its operations by `python -m experiments.reproduce something --plan` for a TPU v5e at an assumed 40%
+of its published peak: 2.1 to 3.9 device-hours a row, after those of its network on Kinetics.
+"""
+
+from configs import kinetics, recipes
+
+SOMETHING = {
+    "num_classes": 174,
+    "data.stride": 4,
+    "data.flip": False,
+    "data.num_clips": 2,
+    "steps": 30 * 2639,
+    "optimizer.learning_rate": 0.1,
+    "optimizer.schedule": "cosine",
+    "optimizer.cosine_from_start": True,
+    "optimizer.warmup_steps": 3 * 2639,
+    "optimizer.warmup_start": 0.8,
+    "eval_every": 2 * 2639,
+    "expect": "",
+}
+
+
+def fine_tuned(row: str) -> dict:
+    return recipes.ROWS[row] | SOMETHING | {"start.stage": f"configs/recipes.py:{row}"}
+
+
+ROWS = {
+    "nl5_i3d_r50": fine_tuned("release_nl_i3d_r50_8x8"),
+    "i3d_r50": fine_tuned("release_i3d_r50_8x8"),
+    "nl5_c2d_r50": fine_tuned("release_nl_c2d_r50_8x8"),
+    "c2d_r50": fine_tuned("release_c2d_r50_8x8"),
+}
+
+
+def get_config(argument: str = ""):
+    if "laptop" in argument.split(","):
+        raise ValueError("Something-Something has no flag 'laptop'")
+    return kinetics.row_of(ROWS, argument)

@@ -1,0 +1,54 @@
+"""An exponential moving average of the weights, which a run tests in place of the weights themselves."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from nl_jax.models.flat import FlatParams
+
+
+class WeightAverage(NamedTuple):
+    """The average after k steps, a state of the optimiser.
+
+    Attributes:
+      weight: sum of the weights of these steps, 1 - decay^k.
+      average: of the parameters after each of these steps; zeros before the first one.
+    """
+
+    weight: Float[Array, ""]
+    average: FlatParams
+
+
+def average_weights(decay: float) -> optax.GradientTransformation:
+    """Keeps the average of the parameters p_1 .. p_k after each step, and leaves the step as it is.
+
+    a_k = sum_i decay^(k-i) p_i / sum_i decay^(k-i): the weights that a run starts with have no part in it. It is
+    computed as a_k = a_(k-1) + (1 - decay) / (1 - decay^k) (p_k - a_(k-1)).
+
+    It comes last in a chain, where the step is the one that is taken.
+    """
+
+    def init(params: FlatParams) -> WeightAverage:
+        return WeightAverage(jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates: FlatParams, state: WeightAverage, params: FlatParams) -> tuple[FlatParams, WeightAverage]:
+        weight = decay * state.weight + (1 - decay)
+        params = optax.apply_updates(params, updates)
+        return updates, WeightAverage(weight, optax.incremental_update(params, state.average, (1 - decay) / weight))
+
+    return optax.GradientTransformation(init, update)
+
+
+def average_of(opt_state: Any) -> WeightAverage | None:
+    """The average that an optimiser keeps, or None."""
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, WeightAverage))
+    return next((node for node in nodes if isinstance(node, WeightAverage)), None)
+
+
+def tested_params(params: FlatParams, opt_state: Any) -> FlatParams:
+    """The weights that a run tests: the average, or without one the weights themselves."""
+    found = average_of(opt_state)
+    return params if found is None or not float(found.weight) else found.average  # no step has been taken yet

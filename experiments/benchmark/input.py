@@ -6,10 +6,9 @@ python -m experiments.benchmark input --video=VIDEO.mp4 --num_workers=2
 
 Every contestant has its own processes, which make random clips: 32 frames, every other frame of the video, scaled to a
 random short side of 256 to 320 and cropped to 224 x 224. nl_jax is measured twice: on the file, and on the record that
-`prepare_data` makes of it. Both also make two and four clips from each decoded video
-(`data.clips_per_decode`). The contestants take turns, and a figure is the median over the turns. Clips per second need
-an idle machine, because a decoder with many threads takes processor time from others. On a busy machine the processor
-time is more reliable.
+`prepare_data` makes of it. Both also make two and four clips from each decoded video (`data.clips_per_decode`). The
+contestants take turns, and a figure is the median over the turns. Clips per second need an idle machine, because a
+decoder with many threads takes processor time from others. On a busy machine the processor time is more reliable.
 """
 
 import argparse
@@ -254,10 +253,7 @@ CONTESTANTS: dict[str, tuple[str, MakeClips]] = {  # name: (module that must imp
     "nl_jax": ("nl_jax", _nl_jax),
     **{f"nl_jax, {n} of a decode": ("nl_jax", functools.partial(_nl_jax, count=n)) for n in (2, 4)},
     PREPARED: ("tensorflow_datasets", _nl_jax_prepared),
-    **{
-        f"{PREPARED}, {n} of a decode": ("tensorflow_datasets", functools.partial(_nl_jax_prepared, count=n))
-        for n in (2, 4)
-    },
+    **{f"{PREPARED}, {n} of a decode": (OURS[1], functools.partial(_nl_jax_prepared, count=n)) for n in (2, 4)},
     "decord, one thread": ("decord", functools.partial(_decord, threads=1)),
     "decord, its own threads": ("decord", functools.partial(_decord, threads=0)),
     "torchcodec": ("torchcodec.decoders", _torchcodec),

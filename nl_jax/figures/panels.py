@@ -93,7 +93,7 @@ def strip(video, frames, lines: int = 1):
     columns = min(len(frames), COLUMNS)
     rows = -(-len(frames) // columns)
     height, width = video.shape[1:3]
-    size = (max(PANEL * columns * width / height + RIGHT, 6.5), (PANEL * lines + 0.25) * rows + TOP + BOTTOM)
+    size = (max(PANEL * columns * width / height + RIGHT, 7.0), (PANEL * lines + 0.25) * rows + TOP + BOTTOM)
     figure = Figure(figsize=size)
     FigureCanvasAgg(figure)
     outer = figure.add_gridspec(

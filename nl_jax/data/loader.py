@@ -1,7 +1,7 @@
-"""From a data set to batches, through Grain: shuffled, reproducible, in worker processes, and resumable anywhere.
+"""Batches from a dataset, through Grain: shuffled, reproducible, in worker processes, and resumable at any batch.
 
-A data set is a `nl_jax.data.dataset.Dataset`. One letter per axis: b examples of this process, and of a video v views,
-t h w c.
+A dataset is a `nl_jax.data.dataset.Dataset`. One letter per axis: b examples of this process; v views, t h w c of a
+video.
 """
 
 import itertools
@@ -19,26 +19,26 @@ from nl_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
 
-PATIENCE = 5.0  # seconds in which worker processes end
+PATIENCE = 5.0  # seconds that worker processes have to end
 SHARED_MEMORY = "/dev/shm"
-ENOUGH_SHARED_MEMORY = 4 * 2**30  # where nothing is measured; a container has 64 MB unless it is told otherwise
+ENOUGH_SHARED_MEMORY = 4 * 2**30  # no check above this; a container has 64 MB by default
 
 
 class TrainBatches(Iterator[Batch]):
     """Endless training batches {"video": uint8 (b,t,h,w,3), "label": (b,), "index": (b,), "failed": (b,f)}.
 
-    Clip k of the whole run depends on the seed and on k alone. So a batch is the same whatever the number of worker
-    processes and of hosts, and the state of the iterator is one number, the batch that comes next.
+    Clip k of the whole run depends on the seed and on k alone. So a batch is the same for any number of worker
+    processes and of hosts. The state of the iterator is one number, that of the next batch.
 
     Args:
-      dataset: as above.
+      dataset: see above.
       batch_size: clips over all hosts.
       seed: of the order and of every random crop and flip.
-      rows: the places in a batch whose clips this host makes, in this order; all of them by default.
-      num_workers: processes that decode; 0 decodes in threads of this one.
-      groups: (n,), the group of every example; a batch then holds examples of one group: see `GroupedOrder`.
-      clips_per_decode: how many clips in a row show the same video, which is decoded once for them: see
-        `Videos.train_examples`. An epoch has that many clips of every video.
+      rows: the places in a batch whose clips this host makes, in this order; all places by default.
+      num_workers: processes that decode; 0 decodes in threads of this process.
+      groups: (n,), the group of every example. With groups a batch holds examples of one group: see `GroupedOrder`.
+      clips_per_decode: the number of clips in a row that show the same video. The video is decoded once for them: see
+        `Videos.train_examples`. An epoch has this number of clips of every video.
 
     Raises:
       InputError: `clips_per_decode` is below 1 or does not divide the batch.
@@ -62,7 +62,7 @@ class TrainBatches(Iterator[Batch]):
             order = GroupedOrder(groups, batch_size, seed).seed(seed)
         if clips_per_decode == 1:
             share = _ShareOfProcess(order.random_map(_TrainClip(dataset)), batch_size, rows)
-            self._batches = share.batch(share.count, drop_remainder=True)  # none: Grain's endless length has no ceiling
+            self._batches = share.batch(share.count, drop_remainder=True)  # Grain cannot round an endless length up
         else:
             clips = order.random_map(_ClipsOfVideo(dataset, clips_per_decode))
             rows = list(range(batch_size) if rows is None else rows)
@@ -85,25 +85,25 @@ class TrainBatches(Iterator[Batch]):
         return batch
 
     def close(self) -> None:
-        """Ends the worker processes; whoever asks for another batch starts them again. One that hangs is left alone."""
+        """Ends the worker processes. The next batch starts them again. A worker that hangs is left alone."""
         if self._iterator is not None:
             ending = threading.Thread(target=self._iterator.close, daemon=True)
             ending.start()
             ending.join(PATIENCE)
-            self._iterator = None  # with the last batch of each worker, which lies in shared memory
+            self._iterator = None  # frees the last batch of each worker in shared memory
 
     def get_state(self) -> dict[str, int]:
-        """{"next_batch": ..}, which a checkpoint keeps."""
+        """Returns {"next_batch": ..}, which a checkpoint keeps."""
         return {"next_batch": self._next_batch}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes on, or back, to where `get_state` was asked."""
+        """Moves, forward or back, to the batch at which `get_state` returned `state`."""
         self._next_batch = state["next_batch"]
         self._iterator = None
 
 
 def check_clips_per_decode(batch_size: int, clips_per_decode: int) -> None:
-    """Raises InputError where a batch would not hold all clips of a decoded video."""
+    """Raises InputError if a batch would not hold all clips of a decoded video."""
     if clips_per_decode < 1 or batch_size % clips_per_decode:
         raise InputError(
             f"data.clips_per_decode={clips_per_decode}: valid is a number from 1 that divides the clips of a step, or "
@@ -119,27 +119,28 @@ def test_batches(
     rows: Sequence[int] | None = None,
     groups: np.ndarray | None = None,
 ) -> Iterator[Batch]:
-    """Every video once, in order: {"video": uint8 (b,v,t,h,w,3), "label", "index", "failed", "valid": bool (b,)}.
+    """Returns batches with every video once, in order.
 
-    The last batch is filled up with copies of the last video, for which `valid` is False. `rows` as in `TrainBatches`.
-    With `groups` a batch holds examples of one group, group after group, and the last batch of each is filled up.
+    A batch is {"video": uint8 (b,v,t,h,w,3), "label", "index", "failed", "valid": bool (b,)}. Copies of the last video
+    fill up the last batch; their `valid` is False. `rows` is as in `TrainBatches`. With `groups` a batch holds examples
+    of one group, group after group, and the last batch of each group is filled up.
     """
     groups = np.zeros(len(dataset), int) if groups is None else groups
     numbers, valid = test_order(groups, batch_size)
     views = grain.MapDataset.range(len(numbers)).map(_TestViews(dataset, numbers, valid))
-    # The views of one video can be hundreds of megabytes: little is made ahead.
+    # The views of one video can be hundreds of megabytes, so few are made in advance.
     share = _ShareOfProcess(views, batch_size, rows)
     return _iterate(share.batch(share.count, drop_remainder=True), num_workers, ahead=1)
 
 
-test_batches.__test__ = False  # for pytest, which collects functions by this prefix
+test_batches.__test__ = False  # pytest would collect a function with this prefix
 
 
 def _iterate(batches: grain.MapDataset, num_workers: int, ahead: int = 2) -> Iterator[Batch]:
-    if not num_workers:  # threads of the main process, while it computes
+    if not num_workers:  # threads of the main process decode while it computes
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)))
     _check_shared_memory(batches, num_workers)
-    # A batch of video can be hundreds of megabytes: each worker makes one while one of its own waits.
+    # A batch of video can be hundreds of megabytes: each worker makes one batch while one finished batch waits.
     batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     if not flags.FLAGS.is_parsed():
         # Grain's worker processes read absl flags, which a notebook or a test has not parsed.
@@ -149,16 +150,16 @@ def _iterate(batches: grain.MapDataset, num_workers: int, ahead: int = 2) -> Ite
 
 
 def _check_shared_memory(batches: grain.MapDataset, num_workers: int) -> None:
-    """Raises InputError where /dev/shm, by which workers hand over batches, is too small: they would die of SIGBUS."""
+    """Raises InputError if /dev/shm, through which workers pass batches, is too small: SIGBUS would kill them."""
     try:
         disk = os.statvfs(SHARED_MEMORY)
-    except OSError:  # no such place on this system
+    except OSError:  # this system has no /dev/shm
         return
     free = disk.f_bavail * disk.f_frsize
     if free > ENOUGH_SHARED_MEMORY:
         return
     batch = sum(array.nbytes for array in batches[0].values())
-    needed = batch * (2 * num_workers + 1)  # one waits and one is made by each, and one is computed with
+    needed = batch * (2 * num_workers + 1)  # each worker makes one and keeps one; the step uses one
     if needed > free:
         raise InputError(
             f"shared memory ({SHARED_MEMORY}) has {free / 1e6:.0f} MB free, and {num_workers} workers need "
@@ -169,7 +170,7 @@ def _check_shared_memory(batches: grain.MapDataset, num_workers: int) -> None:
 
 
 def _end_with_parent(index: int, count: int) -> None:
-    """A worker whose parent was killed would wait for ever, with its batch in shared memory."""
+    """Ends a worker whose parent was killed. It would wait for ever, with its batch in shared memory."""
     parent = os.getppid()
 
     def watch():
@@ -199,7 +200,7 @@ class _ClipsOfVideo(grain.transforms.RandomMap):
 
 
 class _Flattened:
-    """Lists of clips -> a batch of those at `places` in them, one list after another."""
+    """A function from lists of clips to a batch: it joins the lists and takes the clips at `places`."""
 
     def __init__(self, places: Sequence[int]):
         self._places = places
@@ -218,7 +219,7 @@ class _TestViews(grain.transforms.Map):
 
 
 class _ShareOfProcess(grain.MapDataset):
-    """Of every `batch_size` elements those at `rows`."""
+    """The elements at `rows` of every `batch_size` elements."""
 
     def __init__(self, parent: grain.MapDataset, batch_size: int, rows: Sequence[int] | None):
         super().__init__(parent)

@@ -1,7 +1,7 @@
-"""The clips of one video in one pass over it, a clip at a time: memory does not grow with its length.
+"""The clips of one video in one pass, a clip at a time: memory does not grow with the length of the video.
 
-Those of a file are the test clips of `Videos.test_example`, frame by frame. A stream, from a camera or a pipe, has no
-end that could be known before: its clips follow one another.
+The clips of a file are the test clips of `Videos.test_example`, frame by frame. The length of a stream, from a camera
+or a pipe, is not known in advance, so its clips follow one another.
 """
 
 import io
@@ -23,8 +23,8 @@ from nl_jax.data.packets import index_of, pixel_aspect_of, stated_rate
 from nl_jax.data.to_rgb import ToRgb
 
 STDIN = "-"
-# What libav calls cameras on Linux, macOS and Windows; lavfi makes pictures up, and stands in for a camera that is
-# not there (lavfi:testsrc2).
+# libav's names of cameras on Linux, macOS and Windows. lavfi makes synthetic pictures, and replaces a missing camera
+# (lavfi:testsrc2).
 DEVICES = ("v4l2", "avfoundation", "dshow", "lavfi")
 
 
@@ -33,7 +33,7 @@ class Clip:
     """Frames of a video.
 
     Attributes:
-        number: its place among the clips of a video, in time.
+        number: the clip's number among the clips of a video, in order of time.
         seconds: from the start of the video to the middle of the clip.
         video: uint8 (t, h, w, 3).
     """
@@ -49,22 +49,22 @@ def clips_of_file(
     short_side: int,
     promised: int | None = None,
 ) -> Iterator[Clip]:
-    """The clips of a file, each as soon as its last frame is decoded.
+    """Yields the clips of a file. Each clip comes as soon as its last frame is decoded.
 
     Args:
         path: a video, or an image (a video of one frame).
-        sample: from a number of frames and their rate to frame numbers (clips, t).
+        sample: takes a number of frames and their rate, returns frame numbers (clips, t).
         short_side: pixels of the shorter side, to which frames are scaled.
-        promised: the number of frames, where it is known better than its index knows it.
+        promised: the number of frames, if the caller knows it better than the index of the file.
 
     Raises:
-        ShortVideoError: there are fewer frames than promised, after the clips that do not reach beyond; asked again
-            with what it says, `sample` gets the true number.
+        ShortVideoError: the file has fewer frames than promised. Clips within these frames come first. The error holds
+            the true number, which the caller can give as `promised`.
         DecodeError: the file gives no frame at all.
     """
     index = index_of(path)
     indices = sample(promised or index.frames, index.rate)
-    # Those that end first come first; a clip may run over the end of the video and start over.
+    # Clips that end first come first. A clip may run over the end of the video and start over.
     waiting = sorted(range(len(indices)), key=lambda clip: indices[clip].max(), reverse=True)
     uses = dict(zip(*np.unique(indices, return_counts=True), strict=True))
     images: dict[int, np.ndarray] = {}
@@ -90,7 +90,7 @@ def clips_of_file(
 
 
 def is_stream(name: str) -> bool:
-    """Whether it names standard input or a camera, and no file."""
+    """Returns whether `name` is standard input or a camera, not a file."""
     device = name.partition(":")[0] in DEVICES and ":" in name and not os.path.exists(name)
     return name == STDIN or name.startswith("/dev/video") or device
 
@@ -98,22 +98,22 @@ def is_stream(name: str) -> bool:
 def clips_of_stream(
     name: str, *, frames: int, stride: int, every: float, short_side: int, seconds: float = 0.0
 ) -> Iterator[Clip]:
-    """Clips of `frames` frames, every stride-th, of what a camera or standard input shows, for as long as it does.
+    """Yields clips of `frames` frames, every stride-th, of a camera or standard input, until the stream ends.
 
     Args:
         name: "-" for standard input, /dev/videoN, or DEVICE:NAME with one of DEVICES.
-        every: seconds from one clip to the next; 0 lets them follow one another.
-        seconds: after which to end; 0 is never.
+        every: seconds from one clip to the next; 0 lets clips follow one another.
+        seconds: the stream is read for this long; 0 reads it without a limit.
 
     Raises:
-        DecodeError: it cannot be opened or gives no frame at all. Damage after that is its end.
+        DecodeError: the stream cannot be opened or gives no frame at all. Damage after the first frame ends the stream.
     """
     with failures_of(_shown(name)), _open_stream(name) as (container, stream):
         rate = stated_rate(stream) or 25.0
         step = max(1, round(every * rate)) if every else frames * stride
         to_rgb, clock, count, number = ToRgb(short_side, pixel_aspect=pixel_aspect_of(stream)), Clock(rate), 0, 0
-        started: list[tuple[int, float, list[np.ndarray]]] = []  # (first frame, its time, frames) of clips under way
-        first: list[np.ndarray] = []  # all frames, until a clip is whole: a stream that is shorter loops
+        started: list[tuple[int, float, list[np.ndarray]]] = []  # unfinished clips: (first frame, its time, frames)
+        first: list[np.ndarray] = []  # all frames until the first clip is whole: a shorter stream loops
         for frame in decode_frames(container, stream):
             now = clock(frame)
             if seconds and now >= seconds:
@@ -156,7 +156,7 @@ def _open_stream(name: str) -> Iterator[tuple[av.container.InputContainer, av.Vi
 
 
 class _Pipe:
-    """What can only be read; libav would seek in anything that has a `seek`."""
+    """A file that can only be read. libav would seek in a file with a `seek`."""
 
     def __init__(self, file: io.BufferedIOBase):
         self.read = file.read1 if hasattr(file, "read1") else file.read
@@ -171,6 +171,6 @@ def _hint(name: str) -> str:
 
 
 def _middle(indices: np.ndarray, times: list[float]) -> float:
-    """Seconds; of a clip that starts over at the end of the video, those of its first frame."""
+    """Returns seconds. A clip that starts over at the end of the video has the time of its first frame."""
     first, last = times[indices[0]], times[indices[-1]]
     return (first + last) / 2 if last >= first else first

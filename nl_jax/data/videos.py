@@ -1,4 +1,4 @@
-"""What every data set of videos does: random clips to train on, all views to test with (paper section 4)."""
+"""The base of datasets of videos: random clips for training, all views for testing (paper section 4)."""
 
 import hashlib
 import unicodedata
@@ -12,14 +12,14 @@ from nl_jax.data.failure import DecodeError, ShortVideoError, Source
 from nl_jax.data.picture_folder import is_picture
 from nl_jax.errors import InputError
 
-MAX_FAILED = 15  # videos that may fail to decode before a training clip is given up
+MAX_FAILED = 15  # a training clip fails after this many replacements
 
 
 class Videos:
-    """Labelled videos, wherever they come from: a class below this one says so in `_video`.
+    """Labelled videos from any source: a subclass says in `_video` where a video is.
 
     Args:
-        root: where they lie, for messages.
+        root: the place of the videos, for messages.
         names: of the videos.
         labels: of the videos.
         classes: class names; a label is an index into them.
@@ -32,12 +32,12 @@ class Videos:
         num_clips: test clips per video.
         num_crops: test crops per clip, 1 or 3; 1 for whole frames.
         flip: whether half of the training clips are mirrored.
-        starts: whose convention places the test clips: see `nl_jax.data.clips.test_indices`.
+        starts: the convention for the starts of test clips: see `nl_jax.data.clips.test_indices`.
 
     Attributes:
-        names: as given.
-        labels: as given.
-        classes: as given.
+        names: the argument.
+        labels: the argument.
+        classes: the argument.
         multi_label: whether a label is (k,) of 0 and 1, for any number of classes in a clip.
         variable_size: whether test views differ in size from video to video.
 
@@ -93,36 +93,37 @@ class Videos:
         return len(self.names)
 
     def _video(self, index: int) -> tuple[Source, int, float]:
-        """A video, how many frames it is said to have and at how many per second; may raise DecodeError."""
+        """Returns a video, its stated number of frames, and its frames per second; may raise DecodeError."""
         raise NotImplementedError
 
     def _label(self, index: int, indices: np.ndarray | None) -> np.int32 | np.ndarray:
-        """The label of a clip of the frames `indices`, or of the whole video."""
+        """Returns the label of a clip of the frames `indices`, or of the whole video."""
         return np.int32(self.labels[index])
 
     def train_example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """A random clip, scale, crop and flip of one video, a function of `index` and the state of `rng` alone.
+        """Returns a random clip, scale, crop and flip of one video, a function of `index` and the state of `rng` alone.
 
-        A video that cannot be decoded is replaced by another, drawn from all.
+        If a video cannot be decoded, another video, drawn from all, replaces it.
 
         Returns:
             video: uint8 (t, h, w, c), h = w = `crop`.
-            label: int32, that of the video shown.
-            index: int32, the index asked for.
+            label: int32, the label of the shown video.
+            index: int32, the argument.
             failed: int32 (MAX_FAILED,), indices of videos that could not be decoded, padded with -1.
 
         Raises:
-            DecodeError: MAX_FAILED + 1 videos, or all there are, cannot be decoded.
+            DecodeError: MAX_FAILED + 1 videos, or all videos of a smaller dataset, cannot be decoded.
         """
         return self.train_examples(index, rng, 1)[0]
 
     def train_examples(self, index: int, rng: np.random.Generator, count: int) -> list[dict[str, np.ndarray]]:
-        """`count` random clips of one video that cost one decoding (repeated augmentation, arXiv 1901.09335).
+        """Returns `count` random clips of one video that is decoded once (repeated augmentation, arXiv 1901.09335).
 
-        All show the same frames. Each has a scale, a crop and a flip of its own. The first is that of `train_example`.
+        All clips show the same frames. Each clip has its own scale, crop and flip. The first is that of
+        `train_example`.
 
         Returns:
-            what `train_example` returns, for each clip.
+            the dict of `train_example`, for each clip.
 
         Raises:
             DecodeError: as `train_example`.
@@ -130,7 +131,7 @@ class Videos:
         seed = int(rng.integers(2**63))
         failed: list[int] = []
         for shown in self._candidates(index, seed):
-            # Every draw starts anew, so that none depends on what came before.
+            # Every draw has its own generator, so no draw depends on an earlier one.
             rngs = [np.random.default_rng(seed), *(np.random.default_rng((seed, 2, k)) for k in range(1, count))]
             crops, mirrored, starts = zip(*map(self._random_crop, rngs), strict=True)
             try:
@@ -138,7 +139,7 @@ class Videos:
             except DecodeError:
                 failed.append(shown)
                 continue
-            flipped = np.arange(self._crop)[::-1]  # faster than to copy a reversed view
+            flipped = np.arange(self._crop)[::-1]  # faster than a copy of a reversed view
             clips = [clip.take(flipped, axis=2) if flip else clip for clip, flip in zip(clips, mirrored, strict=True)]
             label = self._label(shown, indices)
             return [self._example(clip, label, index, failed) for clip in clips]
@@ -146,23 +147,23 @@ class Videos:
         raise DecodeError(self._root, f"{len(failed)} of {len(self)} videos tried, none can be decoded: {names}")
 
     def _random_crop(self, rng: np.random.Generator) -> tuple[tuple[int, Crop], bool, np.random.Generator]:
-        """A scale and a place in the frames, whether the clip is mirrored, and what draws where it starts."""
+        """Returns a scale with a place in the frames, whether the clip is mirrored, and a generator for its start."""
         short_side = int(rng.integers(self._short_side[0], self._short_side[1] + 1))
         start, place = rng.spawn(2)
         mirror, seed_of_place = bool(place.integers(2)) and self._flip, int(place.integers(2**63))
 
-        def crop(height, width):  # asked again where too many frames were promised
+        def crop(height, width):  # called again if the video has fewer frames than stated
             return *random_place(height, width, self._crop, np.random.default_rng(seed_of_place)), self._crop
 
         return (short_side, crop), mirror, start
 
     def test_example(self, index: int) -> dict[str, np.ndarray]:
-        """All test views of one video: `num_crops` crops of each of `num_clips` clips, clip by clip.
+        """Returns all test views of one video: `num_crops` crops of each of `num_clips` clips, clip by clip.
 
-        A video that cannot be decoded is not replaced: its views are zeros and it is the first of `failed`.
+        A video that cannot be decoded is not replaced: its views are zeros, and it is the first of `failed`.
 
         Returns:
-            video: uint8 (v, t, h, w, c), v = num_clips * num_crops, h = w = `test_crop`, or the video's own.
+            video: uint8 (v, t, h, w, c), v = num_clips * num_crops, h = w = `test_crop`, or the video's own size.
             label, index, failed: as `train_example`.
         """
         clips, t, size = self._num_clips, self._frames, self._test_crop
@@ -180,7 +181,7 @@ class Videos:
         return self._example(views, self._label(index, None), index, failed)
 
     def failure_reason(self, index: int) -> str:
-        """Why a video reported in `failed` cannot be decoded: tries once more, and says so if it now can."""
+        """Returns why a video in `failed` cannot be decoded, after one more try. If it now decodes, says so."""
         try:
             self._read(index, self._test_indices, [(self._test_short_side, None)])
         except DecodeError as error:
@@ -188,21 +189,21 @@ class Videos:
         return "it decodes now"
 
     def empty_classes(self) -> tuple[str, ...]:
-        """The classes that no video has, of a data set of one label each."""
+        """Returns the classes without a video, for a dataset with one label a video."""
         used = set(range(len(self.classes)) if self.multi_label else self.labels)
         return tuple(name for label, name in enumerate(self.classes) if label not in used)
 
     def list_hash(self) -> str:
-        """12 hex digits that name this list of videos and labels, wherever its copy lies and in whatever order.
+        """Returns 12 hex digits that name this list of videos and labels, for any copy and in any order.
 
-        Two forms that Unicode has for one name (NFC and NFD) have the same hash.
+        The two Unicode forms of one name (NFC and NFD) have the same hash.
         """
         lines = [f"{name},{self._label_text(index)}" for index, name in enumerate(self.names)]
         lines = sorted(unicodedata.normalize("NFC", line) for line in lines)
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
     def _candidates(self, index: int, seed: int) -> Iterator[int]:
-        """The video asked for, then others in a random order: broken files often lie side by side."""
+        """Yields the given video, then others in a random order: broken files often lie side by side."""
         yield index
         others = np.random.default_rng((seed, 1)).choice(
             len(self) - 1, min(MAX_FAILED, len(self) - 1), replace=False, shuffle=True
@@ -224,16 +225,16 @@ class Videos:
         sample: Callable[[int, float], np.ndarray],
         crops: Sequence[tuple[int, Crop | None]],
     ) -> tuple[list[np.ndarray], np.ndarray]:
-        """Frames `sample(number of frames, rate)` of a video, for each of `crops`, and their numbers.
+        """Returns frames `sample(number of frames, rate)` of a video, for each of `crops`, and their numbers.
 
-        They are sampled again if the video has fewer frames than promised.
-        What is promised is always asked first: what is sampled must not depend on which videos were read before.
+        If the video has fewer frames than stated, the frames are sampled again. The stated number always comes first:
+        samples must not depend on videos that were read before.
         """
         video, promised, rate = self._video(index)
         indices = sample(promised, rate)
         try:
             return read_crops(video, indices, crops), indices
-        except ShortVideoError as error:  # packets that do not decode, or hold no frame
+        except ShortVideoError as error:  # some packets do not decode, or hold no frame
             indices = sample(error.frames, rate)
         return read_crops(video, indices, crops), indices
 

@@ -1,8 +1,8 @@
-"""What came after the paper, as controls. NOT IN THE PAPER: each block here is another paper's.
+"""Non-local blocks of other papers, as controls. NOT IN THE PAPER: each block here comes from another paper.
 
-All are called as `NonLocalBlock` is, are the identity when they are new, and have `attention_rows` where their sum is
-over positions with a weight for every pair. One letter per axis as there: b items, n positions, c channels, d inner
-channels. Sums are over all positions of an item (spacetime).
+Every block is called as `NonLocalBlock` is, and a new block is the identity. A block has `attention_rows` if it sums
+over positions with a weight for every pair. One letter per axis, as in `NonLocalBlock`: b items, n positions, c
+channels, d inner channels. Sums run over all positions of an item (spacetime).
 """
 
 import math
@@ -23,8 +23,9 @@ from nl_jax.ops.precision import widen
 class GlobalContext(Variant):
     """z_i = x_i + W_2 relu(LN(W_1 sum_j softmax_j(W_k x_j) x_j)): one context for all positions.
 
-    Of Cao et al., GCNet (2019), equation 5. With `fusion="scale"` the context multiplies: z_i = 2 sigmoid(..) x_i. The
-    paper has no 2, which makes a new block the identity. No norm follows the last layer, whose kernel starts at zero.
+    Source: Cao et al., GCNet (2019), equation 5. With `fusion="scale"` the context multiplies: z_i = 2 sigmoid(..) x_i.
+    The paper has no 2; the 2 makes a new block the identity. No norm follows the last layer, whose kernel starts at
+    zero.
 
     Args:
       fusion: "add" or "scale".
@@ -51,7 +52,7 @@ class GlobalContext(Variant):
         return jax.nn.relu(self.layer_norm(self.w_1(context)))
 
     def __call__(self, x: Float[Array, "b *s c"], valid: Bool[Array, "b *s"] | None = None) -> Float[Array, "b *s c"]:
-        """z; see `Variant`."""
+        """Returns z; see `Variant`."""
         z = super().__call__(x, valid)
         return z if self.fusion == "add" else 2 * jax.nn.sigmoid(z - x) * x
 
@@ -60,7 +61,7 @@ class GlobalContext(Variant):
 
 
 class SimplifiedNonLocal(GlobalContext):
-    """z_i = x_i + norm(W_v sum_j softmax_j(W_k x_j) x_j): GCNet's equation 3, which drops theta and shares the sum."""
+    """z_i = x_i + norm(W_v sum_j softmax_j(W_k x_j) x_j): GCNet's equation 3, without theta, one sum for all i."""
 
     name = "simplified"
 
@@ -81,7 +82,8 @@ class SimplifiedNonLocal(GlobalContext):
 class Disentangled(Variant):
     """y_i = sum_j (softmax_j((q_i - mean q) . (k_j - mean k)) + softmax_j(W_m x_j)) g_j.
 
-    Of Yin et al., Disentangled Non-Local Neural Networks (2020), equation 9: whitened pairs plus a unary term.
+    A whitened term of pairs plus a unary term. Source: Yin et al., Disentangled Non-Local Neural Networks (2020),
+    equation 9.
     """
 
     name = "disentangled"
@@ -107,9 +109,9 @@ class Disentangled(Variant):
 
 
 class DoubleAttention(Variant):
-    """y_i = sum_k softmax_k(V x_i)_k sum_j softmax_j(B x)_jk A x_j: gathered into d features, and handed out.
+    """y_i = sum_k softmax_k(V x_i)_k sum_j softmax_j(B x)_jk A x_j: d features are gathered, then handed out.
 
-    Of Chen et al., A2-Nets (2018), equation 8. The weight of j for i is sum_k softmax_k(V x_i)_k softmax_j(B x)_jk.
+    The weight of j for i is sum_k softmax_k(V x_i)_k softmax_j(B x)_jk. Source: Chen et al., A2-Nets (2018), eq. 8.
     """
 
     name = "double_attention"
@@ -132,8 +134,8 @@ class DoubleAttention(Variant):
 class CompactGeneralized(Variant):
     """y_ie = theta_ie 1/(n d/k) sum_{j,f} phi_jf g_jf over the channels f of e's group: pairs of channels too.
 
-    Of Yue et al., Compact Generalized Non-local Network (2018), equation 8, with the dot product. The division by the
-    number of pairs, as in the paper's C(x), takes the place of their scale.
+    Source: Yue et al., Compact Generalized Non-local Network (2018), equation 8, with the dot product. The block
+    divides by the number of pairs, as C(x) of the non-local paper does; Yue et al. have a scale instead.
 
     Args:
       groups: k, which divides d.
@@ -158,12 +160,12 @@ class CompactGeneralized(Variant):
 
 
 class SeveralHeads(Variant):
-    """The embedded Gaussian with d split into heads, whose results stand side by side (Vaswani et al. 2017).
+    """The embedded Gaussian with d split into heads, whose results are concatenated (Vaswani et al. 2017).
 
-    `attention_rows` are the mean over heads.
+    `attention_rows` returns the mean over heads.
 
     Args:
-      heads: how many, which divides d.
+      heads: the number of heads, which divides d.
     """
 
     name = "several_heads"
@@ -194,11 +196,11 @@ class SeveralHeads(Variant):
 
 
 class PyramidKeys(Variant):
-    """The embedded Gaussian over keys that are means of cells: the frame in s x s cells, for every s of a pyramid.
+    """The embedded Gaussian over keys that are means of the s x s cells of a frame, for every s of a pyramid.
 
-    Of Zhu et al., Asymmetric Non-local Neural Networks (2019), section 3.2, frame by frame. Cells of s > side overlap,
-    as everywhere adaptive pooling is meant. A frame has sum s^2 keys, 110 for the paper's sizes. `attention_rows` are
-    over these, frame by frame and size by size.
+    Source: Zhu et al., Asymmetric Non-local Neural Networks (2019), section 3.2, applied to each frame. Cells overlap
+    if s is larger than the side, as in adaptive pooling. A frame has sum s^2 keys, 110 for the paper's sizes.
+    `attention_rows` has one weight for each of these keys, frame by frame and size by size.
 
     Args:
       sizes: s.
@@ -233,12 +235,12 @@ class PyramidKeys(Variant):
         return nonlocal_op.gaussian_rows(self.theta(x)[:, positions], self._keys(self.phi(x), axes), self.scale)
 
     def key_shape(self, shape: Shape) -> Shape:
-        """(frames, keys of a frame)."""
+        """Returns (frames, keys of a frame)."""
         return (math.prod(shape[1:-3]) if len(shape) > 3 else 1, sum(size**2 for size in self.sizes))
 
 
 def _cells(size: int, side: int) -> list[list[float]]:
-    """Row i averages the places of cell i, from floor(i side / size) to ceil((i + 1) side / size)."""
+    """Returns a matrix whose row i averages the places of cell i: floor(i side / size) to ceil((i + 1) side / size)."""
     bounds = [(i * side // size, -(-(i + 1) * side // size)) for i in range(size)]
     return [[1 / (last - first) if first <= place < last else 0.0 for place in range(side)] for first, last in bounds]
 

@@ -1,4 +1,4 @@
-"""The keypoint head: where in a box each keypoint of the object lies (He et al. 2017, section 5; table 6)."""
+"""The keypoint head finds the place of each keypoint in a box (He et al. 2017, section 5; table 6)."""
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ from nl_jax.ops.conv import conv1x1
 from nl_jax.ops.precision import widen
 from nl_jax.ops.relu import relu
 
-# Pixels along a side of a part of an enlarged heatmap: keypoints are looked for in one such part after another.
+# Pixels along a side of a tile of an enlarged heatmap. The search for keypoints takes one tile after another.
 TILE = 64
-# Boxes whose keypoints are looked for at once. Each turn of the loop waits for the largest of them.
+# Boxes that are searched at once. Each turn of the loop waits for the largest of them.
 BOXES_AT_ONCE = {"cpu": 1, "gpu": 100, "tpu": 100}
 
 
@@ -30,7 +30,7 @@ class Deconv4x4(nnx.Module):
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
         kernel, bias = (a[...].astype(self.dtype) for a in (self.kernel, self.bias))
         n, h, w, i = x.shape
-        # Every place as the 4 x 4 places that it adds to, and then their sums.
+        # Each place becomes the 4 x 4 places that it adds to. Then overlapping places are added.
         y = conv1x1(x.astype(self.dtype), kernel.transpose(2, 0, 1, 3).reshape(i, -1))
         y = y.reshape(n, h, w, 4, 4, -1)
         y = _overlapped(y, axis=1, taps=3)  # (n,2h,w,4,o)
@@ -39,9 +39,9 @@ class Deconv4x4(nnx.Module):
 
 
 class KeypointHead(nnx.Module):
-    """3x3 convolutions with ReLUs, non-local blocks between them, a deconvolution, and bilinear twice the size.
+    """3x3 convolutions with ReLUs, non-local blocks between them, a deconvolution, and bilinear enlargement by 2.
 
-    A block stands after the ReLU of each convolution that `config.keypoint_blocks` numbers, counted from 1.
+    A block follows the ReLU of each convolution that `config.keypoint_blocks` numbers, counted from 1.
     """
 
     def __init__(self, features: int, config: DetectorConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
@@ -55,9 +55,9 @@ class KeypointHead(nnx.Module):
         self.deconv = Deconv4x4(channels, config.keypoints, **options)
 
     def __call__(self, x: Float[Array, "n s s c"]) -> tuple[Float[Array, "n k s4 s4"], dict[str, Array]]:
-        """Heatmaps, the logits of every keypoint at the places of its box; and every intermediate by name.
+        """Returns the logits of every keypoint at the places of its box (heatmaps), and every intermediate by name.
 
-        keypoint_1 is what the first convolution gives, keypoint_2_nonlocal what the block after the second gives.
+        keypoint_1 is the output of the first convolution, keypoint_2_nonlocal that of the block after the second.
         """
         out = {}
         for number, conv in enumerate(self.convs, start=1):
@@ -76,14 +76,14 @@ class KeypointHead(nnx.Module):
 def heatmap_targets(
     keypoints: Float[Array, "*b n k 3"], boxes: Float[Array, "*b n 4"], size: int
 ) -> tuple[Int[Array, "*b n k"], Bool[Array, "*b n k"]]:
-    """The place of every keypoint in the heatmap of its box, y * size + x, and which count.
+    """Returns the place of every keypoint in the heatmap of its box, y * size + x, and which keypoints count.
 
-    A keypoint counts if it is labelled (visible or hidden) and lies in the box. One on the right or the lower side of
-    the box is in the last place.
+    A keypoint counts if it is labelled (visible or hidden) and lies in the box. A keypoint on the right or the lower
+    side of the box is in the last place.
 
     Args:
-      keypoints: x, y in pixels, the centre of a pixel at one half, and visibility, 0 of one that is not labelled.
-      boxes: one of each n.
+      keypoints: x, y in pixels, the centre of a pixel at one half, and visibility, 0 for an unlabelled keypoint.
+      boxes: one box for each of the n objects.
       size: places along a side.
     """
     box = boxes[..., None, :]
@@ -99,17 +99,18 @@ def heatmap_targets(
 def keypoint_loss(
     heatmaps: Float[Array, "*b n k m m"], places: Int[Array, "*b n k"], counts: Bool[Array, "*b n k"]
 ) -> Float[Array, ""]:
-    """Softmax cross-entropy over the m x m places of a heatmap, the mean over keypoints that count; 0 without any."""
+    """Returns the mean, over keypoints that count, of the softmax cross-entropy over m x m places; 0 if none counts."""
     logits = heatmaps.reshape(*heatmaps.shape[:-2], -1)
     entropy = -jnp.take_along_axis(jax.nn.log_softmax(logits), places[..., None], axis=-1)[..., 0]
     return jnp.where(counts, entropy, 0).sum() / jnp.maximum(counts.sum(), 1).astype(logits.dtype)
 
 
 def find_keypoints(heatmaps: Float[Array, "b n k m m"], boxes: Num[Array, "b n 4"]) -> Float[Array, "b n k 3"]:
-    """x, y and score of every keypoint of every box.
+    """Returns x, y and score of every keypoint of every box.
 
     A heatmap is enlarged to the size of its box in whole pixels (bicubic, a = -3/4). The keypoint is the centre of the
-    highest of these pixels, the first in row-major order of those in the first tile, and its score is the logit there.
+    pixel with the largest logit, and its score is this logit. Of equal pixels, the first tile counts, and in it the
+    first pixel in row-major order.
     """
     b, n = boxes.shape[:2]
     at_once = BOXES_AT_ONCE[devices.platform()]
@@ -124,7 +125,7 @@ def find_keypoints(heatmaps: Float[Array, "b n k m m"], boxes: Num[Array, "b n 4
 
 
 def _highest(heatmaps, box):
-    """(k,3) of heatmaps (k,m,m) and their box (4,). Only the pixels of one tile exist at a time."""
+    """Returns (k,3) for heatmaps (k,m,m) and their box (4,). Only the pixels of one tile are in memory at a time."""
     k, m, _ = heatmaps.shape
     side = jnp.maximum(box[2:] - box[:2], 1)  # width and height
     pixels = jnp.ceil(side)
@@ -151,15 +152,15 @@ def _highest(heatmaps, box):
 
 
 def _cubic(pixel, pixels, m):
-    """(t,m): the weights of m values at t of the `pixels` that they are enlarged to; the ends go on outside."""
+    """Returns (t,m), the weights of m values at t of the `pixels` of the enlarged axis; end values repeat outside."""
     at = (pixel + 0.5) * (m / pixels) - 0.5
     first = jnp.floor(at)
     part = at - first
 
-    def near(d):  # of a value at most one away
+    def near(d):  # weight of a value at most one place away
         return (1.25 * d - 2.25) * d * d + 1
 
-    def far(d):  # one to two away
+    def far(d):  # weight of a value one to two places away
         return ((-0.75 * d + 3.75) * d - 6) * d + 3
 
     weights = jnp.stack([far(part + 1), near(part), near(1 - part), far(2 - part)], axis=1)
@@ -169,7 +170,7 @@ def _cubic(pixel, pixels, m):
 
 
 def _overlapped(y, axis, taps):
-    """The sums along an axis of h places that add to places 2h - 1, .., 2h + 2 of 2h, by the axis `taps` of 4."""
+    """Returns 2h sums along an axis. Place i of h adds to places 2i - 1, .., 2i + 2, by the axis `taps` of 4."""
     first, second, third, fourth = jnp.moveaxis(y, taps, 0)
     size = first.shape[axis]
 

@@ -1,11 +1,11 @@
-"""Frames out of videos (PyAV): the frames at given indices, exact, and a plain reason when there are none.
+"""Frames of videos at given indices (PyAV), exact, and a plain reason if a video gives no frame.
 
 A video is a file or a folder of numbered pictures, given by its path, or the bytes of a file.
 
-Frame i of a video is the i-th frame that comes out when the file is decoded from its start (presentation order).
-Where a stream is damaged, what follows up to the next key frame is left out: libav predicts it from memory that it has
-never written, differently in every run. So are frames that libav marks as corrupt. Only a clip whose key frame lies
-behind the damage is numbered as if there were none: nobody has looked.
+Frame i of a video is the i-th frame that comes out when the file is decoded from its start (presentation order). If a
+stream is damaged, the frames from the damage to the next key frame are left out: libav predicts them from uninitialised
+memory, differently in every run. Frames that libav marks as corrupt are left out too. A clip whose key frame lies
+behind the damage is an exception: it is numbered as in an undamaged file, because the damage is not read.
 """
 
 import itertools
@@ -23,13 +23,13 @@ from nl_jax.data.picture_folder import frames_of_folder, is_folder
 from nl_jax.data.to_rgb import ToRgb
 from nl_jax.errors import InputError
 
-# (height, width) of scaled frames -> (top, left, side) of the square that is wanted of them.
+# (height, width) of scaled frames -> (top, left, side) of the square to cut out.
 Crop = Callable[[int, int], tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is known of a video before it is decoded.
+    """The facts about a video that are known without decoding it.
 
     Attributes:
         frames: number of frames (at least 1).
@@ -47,9 +47,9 @@ class VideoInfo:
 
 
 def probe(path: Source) -> VideoInfo:
-    """Reads the header of a video where it lists all frames (MP4, MOV), else its packets; decodes nothing.
+    """Returns the facts about a video from its header if it lists all frames (MP4, MOV), else from its packets.
 
-    An image is a video of one frame.
+    Nothing is decoded. An image is a video of one frame.
 
     Raises:
         DecodeError: the file is missing, empty, not a video or without a video stream that can be decoded.
@@ -74,17 +74,17 @@ def read_frames(
     short_side: int | None = None,
     crop: Crop | None = None,
 ) -> np.ndarray:
-    """Decodes the frames at `indices`, in that order, decoding no more of the file than they need.
+    """Returns the frames at `indices`, in that order. It decodes only the part of the file that they need.
 
     Args:
         path: a video, or an image (a video of one frame).
-        indices: t frame numbers, from 0, in any order, repeats allowed.
+        indices: t frame numbers, from 0, in any order; a number may repeat.
         short_side: pixels of the shorter side, to which frames are scaled (bilinear, aspect kept); None keeps the size.
-        crop: from the height and width of the scaled frames to (top, left, side) of the square that is wanted.
+        crop: takes the height and width of the scaled frames, returns (top, left, side) of the square to cut out.
 
     Returns:
-        uint8 (t, h, w, 3), contiguous, full-range RGB, with square pixels, turned and mirrored by quarter turns as the
-        file asks, all in the shape of the first frame of the video: see `ToRgb`.
+        uint8 (t, h, w, 3), contiguous, full-range RGB, with square pixels. Frames are turned by quarter turns and
+        mirrored as the file asks. All have the shape of the first frame of the video: see `ToRgb`.
 
     Raises:
         ShortVideoError: the video ends before the highest index.
@@ -97,13 +97,13 @@ def read_frames(
 def read_crops(
     path: Source, indices: Sequence[int] | np.ndarray, crops: Sequence[tuple[int | None, Crop | None]]
 ) -> list[np.ndarray]:
-    """The frames at `indices` scaled and cropped in several ways, decoded once.
+    """Returns the frames at `indices`, decoded once, scaled and cropped in several ways.
 
     Args:
-        crops: (short_side, crop) of each, as `read_frames` has them.
+        crops: (short_side, crop) of each way, as in `read_frames`.
 
     Returns:
-        what `read_frames` returns, for each of `crops`.
+        the array of `read_frames`, for each of `crops`.
 
     Raises:
         ShortVideoError, DecodeError, InputError: as `read_frames`.
@@ -126,7 +126,7 @@ def read_crops(
 
 
 class _Clip:
-    """The arrays of the frames that are wanted, one for each way to make images of them, filled as frames come."""
+    """One array of the needed frames for each way to make images of them. The arrays fill as frames come."""
 
     def __init__(self, places: dict[int, np.ndarray], to_rgb: Sequence[ToRgb]):
         self.wanted = sorted(places)
@@ -140,21 +140,21 @@ class _Clip:
         images = [to_rgb(frame) for to_rgb in self._to_rgb]
         if not self.images:
             count = sum(map(len, self._places.values()))
-            # What is not wanted is never copied.
+            # Frames that are not needed are never copied.
             self.images = [np.empty((count, *image.shape), np.uint8) for image in images]
         for array, image in zip(self.images, images, strict=True):
             array[self._places[number]] = image
 
 
 def to_rgb_of(path: Source, index: VideoIndex, short_side: int | None, **options) -> ToRgb:
-    """What makes images of the frames of a video, all in the shape of its first frame."""
+    """Returns the converter from frames of a video to images, all in the shape of its first frame."""
     return ToRgb(
         short_side, first_size=lambda frame: _first_size(path, index, frame), pixel_aspect=index.pixel_aspect, **options
     )
 
 
 def _first_size(path: Source, index: VideoIndex, frame: av.VideoFrame) -> tuple[int, int]:
-    """Width and height of the first frame. It is decoded only if the frame at hand is not of the size promised."""
+    """Returns (width, height) of the first frame. It is decoded only if `frame` differs from the stated size."""
     if index.first_size is None:
         if (frame.width, frame.height) == (index.width, index.height):
             return frame.width, frame.height
@@ -164,10 +164,10 @@ def _first_size(path: Source, index: VideoIndex, frame: av.VideoFrame) -> tuple[
 
 
 def all_frames(path: Source, damage: list[str] | None = None) -> Iterator[av.VideoFrame]:
-    """Every frame of a video that decodes, from the first; those of a folder of pictures have no time.
+    """Yields every frame of a video that decodes, from the first. Frames of a folder of pictures have no time.
 
     Raises:
-        DecodeError: the video is missing, empty or not a video, or a picture of a folder is none.
+        DecodeError: the video is missing, empty or not a video, or a picture of a folder is not a picture.
     """
     if not is_folder(path):
         with open_video(path) as (container, stream):
@@ -187,7 +187,7 @@ def _picture(file: str) -> av.VideoFrame:
 
 
 def _ways(path: Source, index: VideoIndex) -> list[Callable[[Source, VideoIndex, _Clip], bool]]:
-    """How frames may be read, the best way first; each says whether it has found them all, the last one always has."""
+    """Returns functions that read frames, the best first. Each returns whether it found all; the last always does."""
     if is_folder(path):
         return [_read_pictures]
     return [_read_from_key_frame, _read_from_start]
@@ -203,13 +203,13 @@ def _read_pictures(path: Source, index: VideoIndex, clip: _Clip) -> bool:
 
 
 def _read_from_start(path: Source, index: VideoIndex, clip: _Clip) -> bool:
-    """Counts every frame; where times cannot be trusted, it learns where decoding can begin another time."""
+    """Counts every frame. If times are not reliable, it learns where later calls can begin to decode."""
     count, sent, damage = 0, itertools.count(), []
     keys = set(index.keys.tolist()) if index.numbers is None else set()
 
     def label(packet: av.Packet) -> None:
         if index.numbers is None:
-            packet.pts = next(sent)  # which becomes the time of the frame that comes of it
+            packet.pts = next(sent)  # becomes the time of the frame from this packet
 
     with open_video(path) as (container, stream):
         for frame in decode_frames(container, stream, before=label, damage=damage):
@@ -226,7 +226,7 @@ def _read_from_start(path: Source, index: VideoIndex, clip: _Clip) -> bool:
 
 
 def _read_from_key_frame(path: Source, index: VideoIndex, clip: _Clip) -> bool:
-    """Begins at the key frame before the first frame wanted; gives up where anything is not as the index says."""
+    """Begins at the key frame before the first needed frame. Returns False if a fact differs from the index."""
     key = index.key_before(clip.wanted[0])
     if key is None or not 0 < clip.wanted[-1] < index.frames:
         return False
@@ -249,7 +249,7 @@ def _read_from_key_frame(path: Source, index: VideoIndex, clip: _Clip) -> bool:
         current = None
         for frame in decode_frames(container, stream, packets=packets, before=label, damage=damage):
             if current is None:
-                if frame.pts != start:  # shown before the key frame, decoded after it: not whole
+                if frame.pts != start:  # shown before the key frame, decoded after it: incomplete
                     continue
                 if frame.pict_type != PictureType.I:
                     return False
@@ -272,7 +272,7 @@ def _read_from_key_frame(path: Source, index: VideoIndex, clip: _Clip) -> bool:
 def _seek(
     container: av.container.InputContainer, stream: av.VideoStream, index: VideoIndex, start: int
 ) -> Iterator[av.Packet] | None:
-    """The packets from number `start` on, to which the container seeks by time or by place; None if it does not."""
+    """Returns the packets from number `start` on, after a seek by time or by byte; None if no seek works."""
     position, size, time = index.facts[start].tolist()
     alone = np.count_nonzero((index.facts[:, :2] == (position, size)).all(axis=1)) == 1
     earlier = index.keys[index.keys < start][-1:].tolist()
@@ -285,7 +285,7 @@ def _seek(
                 if (packet.pos, packet.size) == (position, size) and (alone or packet.pts == time):
                     return itertools.chain([packet], packets)
                 if packet.pos is not None and packet.pos > position:
-                    break  # beyond it
-        except (av.FFmpegError, OSError):  # it cannot seek so
+                    break  # past `start`
+        except (av.FFmpegError, OSError):  # the container cannot seek in this way
             continue
     return None

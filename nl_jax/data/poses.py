@@ -1,16 +1,16 @@
-"""A keypoint task in which a place far away tells left from right, small enough for a laptop.
+"""A keypoint task that fits a laptop: a place far away tells left from right.
 
-A picture shows one figure: the pose of a real person, drawn with limbs that are all alike. It is seen from the front or
-from behind. The shoes alone say which: they are light in front and dark behind. The left wrist of a figure that is
-seen from the front lies where the right wrist of the same figure, turned round, lies seen from behind. In most of the
-poses the arms are raised, so shoulders, elbows and wrists are far from the shoes.
+A picture shows one figure in the pose of a real person. All limbs are drawn alike. The figure is seen from the front or
+from behind. The shoes alone show which: they are light in front and dark behind. Take a figure seen from the front, and
+turn it round: now its right wrist lies where its left wrist lay. In most of the poses the arms are raised, so
+shoulders, elbows and wrists are far from the shoes.
 
-Every pose is also mirrored, half of the time. So for every drawing of the limbs both assignments of left and right are
-equally probable, whatever the pose. A network whose field of view does not reach from a keypoint to the shoes can find
-the two wrists of a figure as well as any other. It can tell which is the left one no better than by chance.
+Half of the time the pose is mirrored. So for any drawing of the limbs both assignments of left and right are equally
+probable. A network whose field of view does not reach from a keypoint to the shoes can find the two wrists of a figure
+as well as any other network. But it can tell the left wrist from the right one only by chance.
 
-Keypoints are COCO's 17. Eyes and nose are not labelled in a figure seen from behind. The poses are those of poses.npz
-(see poses.txt): training, validation and test use different ones.
+Keypoints are COCO's 17. Eyes and nose are not labelled in a figure seen from behind. The poses come from poses.npz (see
+poses.txt). Training, validation and test use different ones.
 """
 
 import functools
@@ -34,8 +34,8 @@ FILE = Path(__file__).with_name("poses.npz")
 SPLITS = {"train": (0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1)}  # of the poses, in their order
 WIDTH, HEIGHT = 128, 192
 SIDES = (140, 172)  # pixels from the eyes to the feet
-GROUND = 0.8  # of the height of a pose, from its top: ankles are below
-MARGIN = 10  # pixels around the keypoints: of the head, the shoes, and the width of the limbs
+GROUND = 0.8  # of the height of a pose, from its top; ankles are lower
+MARGIN = 10  # pixels around the keypoints, for the head, the shoes and the width of limbs
 LIMB, HEAD, SHOE = 7, 10, 9  # pixels: width of a limb, radius of a head and of a shoe
 TOES, HEELS = (250, 220, 140), (60, 45, 160)  # shoes seen from the front and from behind
 CLOTHES = ((70, 160, 90), (180, 90, 80), (150, 150, 150), (170, 150, 60))
@@ -46,12 +46,12 @@ PLACES = {name: place for place, name in enumerate(COCO_NAMES)}
 
 @dataclass(frozen=True)
 class Figure:
-    """What a picture shows.
+    """The figure of a picture.
 
     Attributes:
         points: (17, 2), x and y of the keypoints in pixels, a pixel's centre at one half.
-        behind: whether it is seen from behind.
-        clothes: number of the colour of its limbs in `CLOTHES`.
+        behind: whether the figure is seen from behind.
+        clothes: the number of the colour of its limbs in `CLOTHES`.
     """
 
     points: np.ndarray
@@ -60,16 +60,16 @@ class Figure:
 
 
 class Poses(DetectionImages):
-    """Pictures of one split, made when they are asked for: the same for the same seed, split, index and parameters.
+    """The pictures of one split. Each is made on demand, and depends on seed, split, index and parameters alone.
 
     Args:
         split: train, validation or test; each has its own poses.
-        size: how many pictures there are.
-        seed: another seed, other pictures of the same poses.
-        noise: the background is uniform noise of grey levels from 0 to this, of 255.
+        size: the number of pictures.
+        seed: another seed gives other pictures of the same poses.
+        noise: the background is uniform noise of grey levels from 0 to `noise`, out of 255.
 
     Raises:
-        InputError: for a value that no picture can be made with.
+        InputError: a value is out of range, or the split is unknown.
     """
 
     def __init__(self, split: str, *, size: int, seed: int = 0, noise: int = 24):
@@ -87,12 +87,12 @@ class Poses(DetectionImages):
             "masks": False,
             "keypoints": of_coco(1),
             "flip": False,
-        }  # all are new draws
-        groups = np.ones(size, np.int32)  # all are tall
+        }  # every picture is drawn anew
+        groups = np.ones(size, np.int32)  # all pictures are tall
         super().__init__("poses", Numbers(size), ("figure",), (1,), groups, **options)
 
     def annotated(self, index: int) -> Image:
-        """The figure with its keypoints, and the box of what is drawn."""
+        """Returns the figure with its keypoints, and the box of the drawn pixels."""
         figure = self.compose(index)
         drawn = np.asarray(_mask(figure))
         rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
@@ -104,7 +104,7 @@ class Poses(DetectionImages):
         return Image(index, self.names[index], WIDTH, HEIGHT, [instance])
 
     def pixels(self, index: int) -> np.ndarray:
-        """uint8 (h, w, 3), the picture."""
+        """Returns the picture, uint8 (h, w, 3)."""
         figure = self.compose(index)
         noise = self._rng(index, 1).integers(0, self.noise + 1, (HEIGHT, WIDTH, 3), np.uint8)
         mask = np.asarray(_mask(figure))
@@ -112,16 +112,16 @@ class Poses(DetectionImages):
         return np.where(mask[..., None] > 0, colours[mask], noise)
 
     def compose(self, index: int) -> Figure:
-        """The figure of a picture."""
+        """Returns the figure of a picture."""
         if not 0 <= index < self.size:
             raise InputError(f"index={index} is out of range; choose 0 to {self.size - 1}")
         rng = self._rng(index, 0)
         of_split = poses(self.split)
         points = of_split[rng.integers(len(of_split))] * rng.uniform(*SIDES)
         behind, mirrored = rng.integers(2, size=2).astype(bool).tolist()
-        if mirrored:  # another pose, of another figure: its left is this one's right
+        if mirrored:  # a new pose: left and right change their sides
             points = (points * (-1, 1))[of_coco(1).flip_order]
-        if behind:  # the same figure, seen from the other side
+        if behind:  # the same figure from the other side
             points = points * (-1, 1)
         points = points - points.min(axis=0)
         room = np.array([WIDTH, HEIGHT]) - 2 * MARGIN - points.max(axis=0)
@@ -129,12 +129,12 @@ class Poses(DetectionImages):
         return Figure(points, behind, int(rng.integers(len(CLOTHES))))
 
     def list_hash(self) -> str:
-        """12 hex digits that name these pictures: equal when split, parameters and the list's length are."""
+        """Returns 12 hex digits that name these pictures: they depend on split, size, seed and noise alone."""
         parameters = {name: getattr(self, name) for name in ("split", "size", "seed", "noise")}
         return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
 
     def failure_reason(self, index: int) -> str:
-        """Never asked: a picture that is drawn cannot fail."""
+        """Always raises: a picture cannot fail to decode."""
         raise InputError(f"index={index}: a picture that is drawn cannot fail to decode")
 
     def _rng(self, index: int, stream: int) -> np.random.Generator:
@@ -143,9 +143,9 @@ class Poses(DetectionImages):
 
 @functools.cache
 def poses(split: str) -> np.ndarray:
-    """(n, 17, 2): x and y of COCO's keypoints, from 0; the height of a pose is 1. All are seen from the front.
+    """Returns (n, 17, 2), x and y of COCO's keypoints, from 0; the height of a pose is 1. All are front views.
 
-    Both feet are on the ground: a raised foot would bring a shoe near the arms.
+    Both feet of each pose are on the ground, because a raised foot would bring a shoe near the arms.
     """
     with np.load(FILE) as file:
         points = file["points"] / 255.0
@@ -156,7 +156,7 @@ def poses(split: str) -> np.ndarray:
 
 
 def _mask(figure: Figure) -> Pictures.Image:
-    """0 where nothing is drawn, 1 on limbs and head, 2 on the shoes."""
+    """Returns a picture with 0 on the background, 1 on limbs and head, 2 on the shoes."""
     picture = Pictures.new("L", (WIDTH, HEIGHT))
     draw = ImageDraw.Draw(picture)
     at = {name: tuple(figure.points[place].tolist()) for name, place in PLACES.items()}

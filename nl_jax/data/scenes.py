@@ -1,14 +1,14 @@
-"""A detection task whose boxes and masks lie here and whose names lie far away, small enough for a laptop.
+"""A detection task that fits a laptop: boxes and masks depend on nearby pixels, classes on pixels far away.
 
 A scene is a wide picture. Two to four handwritten digits in white, orange, cyan or magenta lie at one end of it. A
-disc, the cue, lies far from them, towards the other end. It is red, green, blue or yellow. A digit is an object to find
-and to outline. Its class is the tint of the cue: all that tells the class of a digit lies at least `gap` pixels from
-its box.
+disc, the cue, lies far from them, towards the other end. The cue is red, green, blue or yellow. Each digit is an object
+to detect and to segment. Its class is the tint of the cue: only pixels at least `gap` pixels from the box of a digit
+tell its class.
 
-The digits, their paints and their places are drawn without regard to the cue. So a network whose field of view does not
-reach from a digit to the cue can find and outline every digit as well as any other. It can name a digit no better than
-by chance: one time in as many as there are cues. That share bounds its average precision, since its scores cannot tell
-right names from wrong ones either. One non-local block lifts the bound.
+The digits, their paints and their places are drawn independently of the cue. So a network whose field of view does not
+reach from a digit to the cue can detect and segment digits as well as any other network. But it can classify them only
+by chance: it is right one time in as many as there are cues. This share bounds its average precision, because its
+scores do not separate right classes from wrong ones either. One non-local block lifts the bound.
 
 The geometry, along the long side, of a scene that is 192 pixels wide:
 
@@ -18,12 +18,12 @@ The geometry, along the long side, of a scene that is 192 pixels wide:
 | 72 to 176 | nothing: the gap of 104 pixels |
 | 176 to 192 | the cue, 14 pixels across |
 
-Half of the scenes are the other way round. A ResNet of one residual block a stage under a feature pyramid sees 76
+In half of the scenes the cue is on the left. A ResNet of one residual block a stage under a feature pyramid sees 76
 pixels beyond the region that its features are pooled from (`nl_jax.models.field_of_view.reach`). The region may be a
-proposal that overlaps the box of a digit by one half: it then ends at most the width of the box, 28 pixels, beyond the
-box. 76 and 28 are 104.
+proposal that overlaps the box of a digit by one half. Then it ends at most the width of the box, 28 pixels, beyond the
+box. The gap is 76 + 28 = 104.
 
-The digits are the 1797 that scikit-learn ships. Training, validation and test use different ones.
+The digits are the 1797 of scikit-learn. Training, validation and test use different ones.
 """
 
 import functools
@@ -41,12 +41,12 @@ from nl_jax.data.long_range import SPLITS, TINTS, Numbers, enlarged, handwriting
 from nl_jax.errors import InputError
 
 CUE = 14  # pixels across
-STRIP = 16  # pixels along the long side that the cue lies in
+STRIP = 16  # pixels along the long side of the part of the cue
 CELLS = (3, 2)  # of the grid of digits: down the short side, along the long side
 CELL = (32, 36)  # pixels of a cell, down and along
 SIDES = (18, 28)  # pixels of a digit
 HEIGHT = CELLS[0] * CELL[0]
-# Of digits. None is the tint of a cue: otherwise a network would first have to tell discs from digits to see the cue.
+# Paints of digits. No paint is a tint of the cue: otherwise a network would first have to tell discs from digits.
 PAINTS = ((235, 235, 235), (240, 150, 40), (60, 220, 220), (230, 90, 220))  # white, orange, cyan, magenta
 INK = 0.3  # of the largest brightness: brighter pixels of a digit belong to its mask
 
@@ -80,7 +80,7 @@ class Scenes(DetectionImages):
         gap: pixels between the part of the digits and the part of the cue. A small gap is the control with a near cue.
         cues: the number of tints that the cue can have, 2 to 4; the tints are the classes.
         digits: (lowest, highest) number of digits in a scene, from 1 to 6.
-        noise: the background is uniform noise of grey levels from 0 to this, of 255.
+        noise: the background is uniform noise of grey levels from 0 to `noise`, out of 255.
 
     Raises:
         InputError: a value is out of range.

@@ -1,10 +1,10 @@
-"""The keypoints of an annotation file's categories, with any names and any number: people, hands or animals.
+"""The keypoints of the categories of an annotation file: any names and any number, of people, hands or animals.
 
-Beside COCO's `keypoints` and `skeleton`, a category can have these fields:
+Besides COCO's `keypoints` and `skeleton`, a category can have these fields:
 
 - `flip_pairs`: pairs of keypoints that a mirror exchanges, as numbers from 1 like the skeleton. By default the names
   give the pairs: left_x and right_x, L_x and R_x.
-- `sigmas`: one number a keypoint, the standard deviation of its position between annotators
+- `sigmas`: one number for each keypoint, the standard deviation of its position between annotators
   (https://cocodataset.org/#keypoints-eval). By default a keypoint with one of COCO's 17 names has COCO's sigma, and
   every other keypoint has DEFAULT_SIGMA.
 """

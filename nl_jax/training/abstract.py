@@ -1,4 +1,4 @@
-"""The training step that a pod will run, traced from shapes alone: without the pod, the data or any array."""
+"""The training step of a pod, traced from shapes alone: without the pod, the data or any array."""
 
 from collections.abc import Callable
 from functools import partial

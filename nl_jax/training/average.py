@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, which a run tests in place of the weights themselves."""
+"""An exponential moving average of the weights. A run tests it in place of the weights themselves."""
 
 from typing import Any, NamedTuple
 
@@ -11,11 +11,11 @@ from nl_jax.models.flat import FlatParams
 
 
 class WeightAverage(NamedTuple):
-    """The average after k steps, a state of the optimiser.
+    """The average after k steps, as a state of the optimiser.
 
     Attributes:
       weight: sum of the weights of these steps, 1 - decay^k.
-      average: of the parameters after each of these steps; zeros before the first one.
+      average: the average of the parameters after each of these steps; zeros before the first step.
     """
 
     weight: Float[Array, ""]
@@ -23,12 +23,12 @@ class WeightAverage(NamedTuple):
 
 
 def average_weights(decay: float) -> optax.GradientTransformation:
-    """Keeps the average of the parameters p_1 .. p_k after each step, and leaves the step as it is.
+    """Returns a transformation that averages the parameters p_1 .. p_k after each step. It does not change the step.
 
-    a_k = sum_i decay^(k-i) p_i / sum_i decay^(k-i): the weights that a run starts with have no part in it. It is
-    computed as a_k = a_(k-1) + (1 - decay) / (1 - decay^k) (p_k - a_(k-1)).
+    a_k = sum_i decay^(k-i) p_i / sum_i decay^(k-i). The initial weights of a run have no part in the average. The
+    average is computed as a_k = a_(k-1) + (1 - decay) / (1 - decay^k) (p_k - a_(k-1)).
 
-    It comes last in a chain, where the step is the one that is taken.
+    The transformation must be the last in a chain, where the step is final.
     """
 
     def init(params: FlatParams) -> WeightAverage:
@@ -43,12 +43,12 @@ def average_weights(decay: float) -> optax.GradientTransformation:
 
 
 def average_of(opt_state: Any) -> WeightAverage | None:
-    """The average that an optimiser keeps, or None."""
+    """Returns the average that an optimiser keeps, or None."""
     nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, WeightAverage))
     return next((node for node in nodes if isinstance(node, WeightAverage)), None)
 
 
 def tested_params(params: FlatParams, opt_state: Any) -> FlatParams:
-    """The weights that a run tests: the average, or without one the weights themselves."""
+    """Returns the weights that a run tests: the average, or without one the weights themselves."""
     found = average_of(opt_state)
-    return params if found is None or not float(found.weight) else found.average  # no step has been taken yet
+    return params if found is None or not float(found.weight) else found.average  # before the first step

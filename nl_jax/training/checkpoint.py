@@ -1,7 +1,7 @@
 """Checkpoints of a run through Orbax: the model, the optimiser and the place of the data iterator.
 
-The model is what the run tests. If that is an average of the weights, the weights themselves are beside the optimiser's
-state, and a resumed run goes on from them.
+The model holds the weights that the run tests. If these are an average, the weights themselves lie with the state of
+the optimiser, and a resumed run continues from them.
 """
 
 import contextlib
@@ -18,17 +18,17 @@ from nl_jax.places import Place, absolute, is_bucket
 from nl_jax.training.average import average_of
 from nl_jax.training.state import TrainState
 
-# Under a workdir: the state of a run that was asked to end in the middle of its validation.
+# Under a workdir: the state of a run that was asked to stop in the middle of its validation.
 UNVALIDATED = "unvalidated"
 
 
 class Checkpoints:
     """The checkpoints under WORKDIR/checkpoints, named by step.
 
-    The newest `keep` are kept, the best by validation, and those of every multiple of `keep_every` steps (0 of none).
+    Three kinds are kept: the newest `keep`, the best by validation, and every multiple of `keep_every` steps (0: none).
 
-    Saving goes on in the background, and a checkpoint appears under its name only when it is whole: killing a run in
-    the middle of a save leaves the one before as the newest. An older one is deleted only after that.
+    A save runs in the background, and a checkpoint gets its name only when it is whole. If a run is killed in the
+    middle of a save, the checkpoint before it is the newest. An older checkpoint is deleted only after a save.
     """
 
     def __init__(self, workdir: Place, *, keep: int = 2, keep_every: int = 0, read_only: bool = False):
@@ -41,31 +41,31 @@ class Checkpoints:
         else:
             kept = [LatestN(keep), BestN(get_metric_fn=_figure, n=1, keep_checkpoints_without_metrics=False)]
             kept += [EveryNSteps(keep_every)] if keep_every else []
-            # What a killed save left is never taken for a checkpoint, and here its space is given back.
+            # The rest of a killed save never counts as a checkpoint. Here its space is freed.
             options = {"preservation_policy": AnyPreservationPolicy(kept), "cleanup_tmp_directories": True}
         self._manager = ocp.CheckpointManager(
             self._directory, options=ocp.CheckpointManagerOptions(best_fn=_figure, **options)
         )
-        # TensorStore's own are ValueErrors; those of a bucket's client have no common class.
+        # TensorStore's errors are ValueErrors. Errors of a bucket's client have no common class.
         self._errors = (Exception,) if is_bucket(workdir) else (ValueError, OSError)
         self._whole = self.latest()
 
     def latest(self) -> int | None:
-        """The step of the newest whole checkpoint."""
+        """Returns the step of the newest whole checkpoint."""
         return self._manager.latest_step()
 
     def best(self) -> int | None:
-        """The step of the kept checkpoint with the highest figure of a validation; None before the first validation."""
+        """Returns the step of the kept checkpoint with the highest figure of a validation; None if there is none."""
         return self._manager.best_step()
 
     def save(self, state: TrainState, data_state: dict, figure: tuple[str, float] | None = None) -> None:
-        """Begins to save in the background, once the save before is whole.
+        """Starts a save in the background, after the previous save is whole.
 
         Args:
-          figure: name and value of what the best checkpoint has most of, where this state has been validated.
+          figure: name and value of the figure that ranks checkpoints, if this state has been validated.
 
         Raises:
-          TrainingError: where this or the save before cannot be written; the last whole checkpoint stays.
+          TrainingError: this save or the previous one cannot be written; the last whole checkpoint stays.
         """
         step = int(state.step)
         self.wait()
@@ -89,13 +89,13 @@ class Checkpoints:
             self._manager.check_for_errors()
 
     def wait(self) -> None:
-        """Until the last save is whole. Raises TrainingError where it failed."""
+        """Waits until the last save is whole. Raises TrainingError if it failed."""
         with self._reported():
             self._manager.wait_until_finished()
         self._whole = self.latest()
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict]:
-        """The newest checkpoint, laid out over devices as `like` is, whatever mesh it was saved from."""
+        """Returns the newest checkpoint, laid out over devices as `like` is, for any mesh that it was saved from."""
         restored = self._restore(
             self.latest(),
             model=_standard({"params": like.params, "batch_stats": like.batch_stats}),
@@ -105,7 +105,7 @@ class Checkpoints:
         return TrainState(**(restored["model"] | restored["optimizer"])), restored["data"]
 
     def restore_model(self, params, batch_stats, *, best: bool = False):
-        """Parameters and statistics alone, laid out as the given ones (arrays, or shapes with shardings) are."""
+        """Returns parameters and statistics alone, laid out as the given ones (arrays, or shapes with shardings)."""
         step = self.best() if best else self.latest()
         if best and step is None:
             raise InputError(f"no checkpoint in {self._directory} has been validated, so none is the best")
@@ -120,10 +120,10 @@ class Checkpoints:
         try:
             self.wait()
         except TrainingError:
-            if kind is None:  # else the run ends for a reason of its own, perhaps this one
+            if kind is None:  # else the run already ends with an error, perhaps this one
                 raise
         finally:
-            with contextlib.suppress(Exception):  # of a save that failed, which has been reported
+            with contextlib.suppress(Exception):  # errors of a failed save, which has been reported
                 self._manager.close()
 
     def _restore(self, step, **items):
@@ -136,7 +136,7 @@ class Checkpoints:
             raise InputError(f"the checkpoint {self._directory / str(step)} cannot be read: {reason}") from error
 
     def _check_space(self, saved) -> None:
-        """All processes decide as the first one does: a save is of all of them. A bucket has no end."""
+        """Raises TrainingError if space is missing. All processes decide as the first one. A bucket has no limit."""
         if is_bucket(self._directory):
             return
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(saved))
@@ -148,7 +148,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _reported(self):
-        """Turns what a file system may answer into one line."""
+        """Turns an error of the file system into one line."""
         try:
             yield
         except self._errors as error:
@@ -164,7 +164,7 @@ class Checkpoints:
 
 
 def check_can_hold(workdir: Place) -> None:
-    """Raises InputError where Orbax can write no checkpoints."""
+    """Raises InputError if Orbax can write no checkpoints to `workdir`."""
     if is_bucket(workdir) and not str(workdir).startswith("gs:"):
         raise InputError(
             f"{workdir}: checkpoints are written to a file system or a bucket of Google (gs://), to no other; mount "
@@ -178,7 +178,7 @@ def _figure(metrics: dict[str, float]) -> float:
 
 
 def _beside_model(state: TrainState) -> dict:
-    """What a run needs beside the model to go on: the weights, too, where the model has their average."""
+    """Returns the rest of the state that a run needs, with the weights if the model holds their average."""
     found = {"step": state.step, "opt_state": state.opt_state}
     return found if average_of(state.opt_state) is None else found | {"params": state.params}
 
@@ -188,7 +188,7 @@ def _standard(tree):
 
 
 def newest_of(directory: Place, checkpoints: Checkpoints) -> Checkpoints | None:
-    """The checkpoints of a workdir that hold the state to go on from; None if no state is saved."""
+    """Returns the checkpoints of a workdir that hold the newest state; None if no state is saved."""
     found = [checkpoints]
     if (directory / UNVALIDATED).is_dir():
         found.append(Checkpoints(directory / UNVALIDATED, read_only=True))

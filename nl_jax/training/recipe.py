@@ -1,9 +1,9 @@
 """A recipe at another batch size: the linear scaling rule (Goyal et al. 2017, arXiv 1706.02677).
 
-k times the clips a step take a k times higher learning rate and a k-th of the steps, so that as many clips are seen,
-and a validation comes after as many. The decay of an average of the weights is taken to the power of k, so that the
-average is over as many clips (Busbridge et al. 2023, arXiv 2307.13813). checkpoint_every and log_every stay: on k times
-the devices a step takes as long.
+With k times the clips a step, the learning rate is k times as high and the run has a k-th of the steps. So the run sees
+as many clips, and validates after as many. The decay of an average of the weights is raised to the power of k, so the
+average is over as many clips (Busbridge et al. 2023, arXiv 2307.13813). checkpoint_every and log_every stay, because a
+step takes the same time on k times the devices.
 """
 
 from operator import attrgetter
@@ -18,7 +18,7 @@ STEPS = ("steps", "optimizer.decay_every", "optimizer.warmup_steps", "eval_every
 
 
 def at_batch_size(config: ConfigDict) -> ConfigDict:
-    """`config` with rate and steps for its `batch_size` in place of its `recipe_batch_size`; the two are then equal."""
+    """Returns `config` scaled from its `recipe_batch_size` to its `batch_size`; the two are then equal."""
     if config.recipe_batch_size < 0:
         raise InputError(f"recipe_batch_size={config.recipe_batch_size} is out of range; choose 0 or more")
     if config.batch_size < 1 or config.recipe_batch_size in (0, config.batch_size):
@@ -30,7 +30,7 @@ def at_batch_size(config: ConfigDict) -> ConfigDict:
     changes[EMA] = attrgetter(EMA)(config) ** factor
     if decay_at := config.optimizer.get("decay_at"):
         changes["optimizer.decay_at"] = tuple(round(step / factor) for step in decay_at)
-    if config.eval_every:  # 0 validates only at the end
+    if config.eval_every:  # with 0, a run validates only at the end
         changes["eval_every"] = max(1, changes["eval_every"])
     scaled.update_from_flattened_dict(changes | {"recipe_batch_size": config.batch_size})
     return scaled.lock()

@@ -14,18 +14,18 @@ SCHEDULES = ("step", "steps", "cosine", "constant")
 
 
 def make_schedule(config, steps: int) -> optax.Schedule:
-    """step -> learning rate: linear warm-up from `warmup_start` x rate, then decay, cosine to 0 or constant.
+    """Returns step -> learning rate: linear warm-up from `warmup_start` x rate, then decay, cosine to 0 or constant.
 
     "step" decays after every `decay_every` steps, "steps" at each of the steps in `decay_at`.
 
     Args:
       config: fields schedule, learning_rate, warmup_steps, warmup_start, decay_rate, decay_every; decay_at for "steps";
-        cosine_from_start for "cosine": whether the cosine begins at step 0. Then the warm-up ends at the value that the
-        cosine has there. Else the cosine begins after the warm-up, at the full rate.
+        cosine_from_start for "cosine". If cosine_from_start is true, the cosine begins at step 0, and the warm-up ends
+        at the cosine's value. Otherwise the cosine begins after the warm-up, at the full rate.
       steps: of the whole run.
 
     Raises:
-      InputError: for a schedule that does not exist, or fields that do not go together.
+      InputError: the schedule does not exist, or fields contradict each other.
     """
     if config.schedule not in SCHEDULES:
         raise InputError(f"optimizer.schedule={config.schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
@@ -41,7 +41,7 @@ def make_schedule(config, steps: int) -> optax.Schedule:
         )
     rate, begin = config.learning_rate, 0 if from_start else config.warmup_steps
     main = {
-        # Decay counts from step 0, warm-up included, as the paper counts its iterations.
+        # Decay counts from step 0 and includes the warm-up, as the paper counts iterations.
         "step": lambda step: rate * config.decay_rate ** (step // config.decay_every),
         "steps": lambda step: rate * config.decay_rate ** (step >= decay_at).sum(),
         "cosine": lambda step: rate * 0.5 * (1 + jnp.cos(jnp.pi * (step - begin) / (steps - begin))),
@@ -50,7 +50,7 @@ def make_schedule(config, steps: int) -> optax.Schedule:
     if not config.warmup_steps:
         return main
 
-    top = 0.5 * (1 + np.cos(np.pi * config.warmup_steps / steps)) if from_start else 1  # of the rate, where it ends
+    top = 0.5 * (1 + np.cos(np.pi * config.warmup_steps / steps)) if from_start else 1  # end of warm-up / rate
 
     def schedule(step):
         fraction = config.warmup_start + (top - config.warmup_start) * step / config.warmup_steps
@@ -63,20 +63,21 @@ Mask = Callable[[FlatParams], dict[str, bool]]
 
 
 def decayed(params: FlatParams) -> dict[str, bool]:
-    """Which parameters weight decay acts on: all but those of a norm."""
+    """Returns, for each parameter, whether weight decay acts on it: true for all except those of norms."""
     return {name: "norm" not in name.split("/")[-2] for name in params}
 
 
 def make_optimizer(
     config, schedule: optax.Schedule, *, decay: Mask = decayed, scaled: Sequence[tuple[float, Mask]] = ()
 ) -> optax.GradientTransformation:
-    """`config.name`: sgd (momentum, nesterov; weight decay added to the gradient, as Caffe2 and PyTorch do) or adamw.
+    """Returns the optimiser `config.name`: sgd or adamw.
 
-    With `config.ema` its state has an average of the weights: see `average_weights`.
+    sgd has momentum and nesterov; it adds weight decay to the gradient, as Caffe2 and PyTorch do. With `config.ema` the
+    state of the optimiser holds an average of the weights: see `average_weights`.
 
     Args:
       config: fields name, momentum, nesterov, weight_decay, clip_norm, ema.
-      decay: which parameters weight decay acts on.
+      decay: the parameters that weight decay acts on.
       scaled: factors of the steps of some parameters; 0 freezes them.
     """
     if config.name == "sgd":

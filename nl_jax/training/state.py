@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""The state that training carries from step to step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from nl_jax.training.average import tested_params
 
 @flax.struct.dataclass
 class TrainState:
-    """A plain pytree: what Optax updates and Orbax saves. `params` and `batch_stats` are flat, see `models.flat`."""
+    """A plain pytree: Optax updates it and Orbax saves it. `params` and `batch_stats` are flat, see `models.flat`."""
 
     step: Any  # int32 ()
     params: flat.FlatParams
@@ -25,14 +25,14 @@ class TrainState:
     opt_state: Any
 
     def tested_params(self) -> flat.FlatParams:
-        """What the network is tested with: the average of the weights where the optimiser keeps one."""
+        """Returns the weights for tests: their average if the optimiser keeps one, else the weights themselves."""
         return tested_params(self.params, self.opt_state)
 
 
 def create(
     build: Callable[[nnx.Rngs], nnx.Module], optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
 ) -> TrainState:
-    """A new state, every array made where it lives: nothing is ever whole on one device and then split."""
+    """Returns a new state. Every array is made on its own devices: no array is first whole on one device."""
 
     def init(key):
         _, params, batch_stats = flat.split(build(nnx.Rngs(key)))

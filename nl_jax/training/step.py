@@ -1,4 +1,4 @@
-"""One training step and one forward pass, each compiled once for every shape of a batch."""
+"""One training step and one forward pass. Each is compiled once for every shape of a batch."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,14 +31,14 @@ def make_train_step(
     skip_nonfinite: bool = False,
     compiler_options: Mapping[str, object] | None = None,
 ) -> Callable[[TrainState, dict[str, Array], Key[Array, ""]], tuple[TrainState, dict[str, Array]]]:
-    """(state, batch, key) -> (state, metrics): loss, gradient, update. The given state is donated.
+    """Returns (state, batch, key) -> (state, metrics): loss, gradient, update. The function donates the given state.
 
-    The metrics are the loss, those that it comes with, the learning rate and the norm of the gradient. With
-    `accumulate` the batch comes in that many parts, (k,b/k,..), and the metrics are means over them.
+    The metrics are the loss, the metrics that the loss returns, the learning rate and the norm of the gradient. With
+    `accumulate` the batch has that many parts, (k,b/k,..), and the metrics are means over the parts.
 
-    With `skip_nonfinite` a step whose loss or gradient is not finite changes nothing but the counters.
+    With `skip_nonfinite`, a step whose loss or gradient is not finite changes only the counters.
 
-    The key of a step's loss is `key` folded with the step, so a resumed run draws what an uninterrupted one does.
+    The loss gets `key` folded with the step, so a resumed run draws the same numbers as an uninterrupted one.
 
     Args:
       loss: of the model, in training mode, on a batch (b,..).
@@ -82,14 +82,14 @@ def make_train_step(
 
 
 def _where(finite, new, old):
-    """Counters, which are integers, go on: the schedule is of steps, whatever they did."""
+    """Keeps the new counters, which are integers: the schedule counts skipped steps too."""
     return jnp.where(finite, new, old) if jnp.issubdtype(new.dtype, jnp.floating) else new
 
 
 def make_forward(
     graphdef: nnx.GraphDef, forward: Callable[[nnx.Module, dict[str, Array]], Any], mesh: Mesh
 ) -> Callable[[flat.FlatParams, flat.FlatParams, dict[str, Array]], Any]:
-    """(params, batch_stats, inputs (b,..)) -> `forward(model, inputs)` in evaluation mode, on every device."""
+    """Returns (params, batch_stats, inputs (b,..)) -> `forward(model, inputs)` in evaluation mode, on every device."""
 
     def of_arrays(params, batch_stats, inputs):
         model = flat.merge(graphdef, params, batch_stats)

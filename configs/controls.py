@@ -1,19 +1,20 @@
-"""Controls: what five blocks add, spent on residual blocks instead. C2D ResNet-50 on Kinetics.
+"""Controls: residual blocks with the cost of five non-local blocks. C2D ResNet-50 on Kinetics.
 
     python -m experiments.train --config=configs/controls.py:same_parameters --workdir=runs/same_parameters \
         --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-The rows same_parameters and same_flops have as many parameters, and as many multiply-adds, as five non-local blocks
-give, by more residual blocks in res3 and res4. The paper has no such rows; its own control is depth, table 2c.
+The rows same_parameters and same_flops have more residual blocks in res3 and res4. They have as many parameters, or as
+many multiply-adds, as a network with five non-local blocks. The paper has neither row; its own control is depth, table
+2c.
 
-Batch norm in training tells each clip of the frames of others: its statistics are of a group of eight clips. The rows
-global_norm (statistics of the whole batch) and frozen_norm (those of the image network) are the baseline with less of
-that, and with none.
+In training, batch norm gives each clip information about other clips: its statistics are of a group of eight clips. The
+row global_norm has statistics of the whole batch, so a clip learns less of the others. The row frozen_norm has those of
+the image network, so a clip learns nothing of the others. Both are otherwise the baseline.
 
-Cost, planned from its operations by `python -m experiments.reproduce controls --plan` for a TPU v5e at an assumed 40%
-of its published peak: 11.1 to 17.2 device-hours a row, after 10.0 for the images. With the flag `laptop` a row is a
-minute on one core (configs/laptop.py); what came of that is in docs/reproduction.md.
+Cost of a row: 11.1 to 17.2 device-hours, after 10.0 for the images. `python -m experiments.reproduce controls --plan`
+computes it from the operations, for a TPU v5e at an assumed 40% of its published peak. With the flag `laptop` a row
+takes a minute on one core (configs/laptop.py). docs/reproduction.md has the results.
 """
 
 from configs import kinetics, table2c

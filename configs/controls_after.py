@@ -1,13 +1,13 @@
-"""Controls: blocks that came after the paper, in the places of its five. C2D ResNet-50 on Kinetics.
+"""Controls: later blocks in the places of the paper's five blocks. C2D ResNet-50 on Kinetics.
 
     python -m experiments.train --config=configs/controls_after.py:global_context --workdir=runs/global_context \
         --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-None of these rows is in the paper. `nl_jax/models/variants.py` has the blocks with their formulas and sources. The
-question is of Cao et al. (GCNet, 2019): does it matter that a position attends to other places than its neighbours do?
-`global_context` and `simplified` have one sum for all positions. On the embedded task (the flag `laptop`) the answer is
-a relation between two places, of which one can be told by itself. docs/reproduction.md says what came of it:
+None of these rows is in the paper. `nl_jax/models/variants.py` has the blocks with their formulas and sources. Cao et
+al. (GCNet, 2019) asked whether each position must attend to places of its own. `global_context` and `simplified` have
+one sum for all positions. On the embedded task (the flag `laptop`) the label is a relation between two places, and one
+of the two can be found without the other. docs/reproduction.md has the results:
 
     python -m experiments.reproduce controls_after --laptop --seeds=5
 """

@@ -1,10 +1,10 @@
-"""Tree crowns in photographs from the air, minutes on a laptop: does a block help where no task was made for it?
+"""Tree crowns in aerial photographs, minutes on a laptop: does a block help on a task that was not made for it?
 
     python -m experiments.crowns deepforest-2.1.0-py3-none-any.whl
     python -m experiments.train --config=configs/crowns.py --workdir=runs/crowns
 
-`experiments.crowns` writes the data to data/crowns and says where the wheel is from. The networks are those of
-configs/scenes.py, without a mask head, since crowns have boxes alone.
+`experiments.crowns` writes the data to data/crowns and names the source of the wheel. The networks are those of
+configs/scenes.py without a mask head, because crowns have only boxes.
 """
 
 from configs import common, scenes
@@ -15,7 +15,7 @@ OTHER_FIGURES = {"box_ap50": "box AP50"}
 
 
 def get_config(argument: str = ""):
-    changes, _ = common.parse_row(argument, ROWS, ("laptop",))  # the only scale there is
+    changes, _ = common.parse_row(argument, ROWS, ("laptop",))  # the only scale
     config = scenes.get_config("baseline").unlock()
     config.data = common.coco_data()
     for split in ("train", "test"):

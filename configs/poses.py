@@ -1,23 +1,24 @@
-"""The embedded task of keypoints, small enough for two cores: left is told from right by shoes far from the arms.
+"""The embedded task of keypoints, minutes on two cores: shoes far from the arms tell left from right.
 
     python -m experiments.train --config=configs/poses.py --workdir=runs/poses
 
-A network finds the keypoints of a figure. The shoes alone say whether the figure is seen from the front or from behind,
-and so which wrist is the left one (see `nl_jax.data.poses`). The rows:
+A network finds the keypoints of a figure. The shoes alone show whether the figure is seen from the front or from
+behind, and so which wrist is the left one (see `nl_jax.data.poses`). The rows:
 
 | row | network |
 |---|---|
-| `baseline` | two convolutions in the keypoint head: from a shoulder they do not reach the shoes |
-| `blocks` | the same with a non-local block after each of them |
-| `blocks_backbone` | these two, and one in res4 |
-| `convolutions` | eight convolutions and no block, the control: they reach the shoes |
+| `baseline` | two convolutions in the keypoint head: they do not reach from a shoulder to the shoes |
+| `blocks` | the baseline with a non-local block after each convolution |
+| `blocks_backbone` | the two blocks of `blocks`, and one in res4 |
+| `convolutions` | the control, eight convolutions and no block: they reach the shoes |
 """
 
 from configs import common, scenes
 
-# In the head, whose maps have no norm, products of three features grow without a bound: the embedded Gaussian, which is
-# the default, keeps y a mean of its values. The shoes are a twentieth of the box, so y differs little from one figure
-# to another: a batch norm makes that difference large. With norm="affine" one run of 300 steps learnt nothing of them.
+# The maps of the head have no norm, so products of three features would grow without a bound. In the embedded Gaussian,
+# the default, y is a mean of values and has a bound. The shoes are a twentieth of the box, so y differs little between
+# figures. A batch norm makes this difference large. With norm="affine" a run of 300 steps did not learn to see the
+# shoes.
 OPTIONS = {"subsample": "none", "init": "he", "norm": "batch", "norm_scale": "1.0"}
 HEAD = {"detector.keypoint_blocks": (1, 2)} | {f"detector.keypoint_options.{k}": v for k, v in OPTIONS.items()}
 ROWS = {

@@ -1,21 +1,21 @@
-"""Recipes that came with other code: sparse input of the paper's release, and PySlowFast's, on Kinetics.
+"""Recipes of other code on Kinetics: those with sparse input of the paper's release, and those of PySlowFast.
 
     python -m experiments.train --config=configs/recipes.py:release_nl_i3d_r50_8x8 --workdir=runs/release_nl_i3d_8x8 \
         --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-A row has the name of the network in `nl_jax.zoo` that its owner trained so, and `expect` the accuracy that the owner
-reports. The release's rows start from images, take 8 frames, every eighth, and are the paper's recipe otherwise, with
-the release's geometry. Three are shorter, or for 4 devices with half of the batch; release_i3d_r50_300k_4gpu_8x8 is its
-sanity check, without dropout and with one size of frames.
+A row has the name of the network in `nl_jax.zoo` that its owner trained with this recipe. `expect` holds the accuracy
+that the owner reports. The rows of the release start from images and take 8 frames, every eighth. Otherwise they are
+the paper's recipe, with the release's geometry. Three rows are shorter, or for 4 devices with half of the batch.
+release_i3d_r50_300k_4gpu_8x8 is the release's sanity check, without dropout and with one size of frames.
 
-PySlowFast's rows need no images: they train from scratch for 196 epochs, by a cosine that begins with the run and a
-warm-up of 34 epochs that ends on it. An epoch is 3750 steps, of 240,000 videos; yours may have fewer, and
-`--config.steps` and `--config.optimizer.warmup_steps` then say so.
+PySlowFast's rows need no images: they train from scratch for 196 epochs. Their cosine begins at step 0, and a warm-up
+of 34 epochs ends on it. An epoch has 3750 steps, for 240,000 videos. If your dataset has fewer videos, change
+`--config.steps` and `--config.optimizer.warmup_steps`.
 
-Cost, planned from its operations by `python -m experiments.reproduce recipes --plan` for a TPU v5e at an assumed 40% of
-its published peak: 5.7 to 19.6 device-hours a row of the release, after 10.0 for the images, and 28.3 to 36.4 a row of
-PySlowFast.
+Cost of a row: 5.7 to 19.6 device-hours for the release, after 10.0 for the images, and 28.3 to 36.4 for PySlowFast.
+`python -m experiments.reproduce recipes --plan` computes it from the operations, for a TPU v5e at an assumed 40% of its
+published peak.
 """
 
 from configs import kinetics

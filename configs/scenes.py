@@ -1,20 +1,21 @@
-"""The embedded task of detection in minutes on two cores: objects are told apart by a cue far from all of them.
+"""The embedded task of detection, minutes on two cores: a cue far from all objects tells their class.
 
     python -m experiments.train --config=configs/scenes.py --workdir=runs/scenes
 
-A network finds and outlines digits; their names are told by the tint of a disc at the other end of the picture (see
-`nl_jax.data.scenes`). docs/detection.md says what a run gives. The row `baseline` is the same without the non-local
-block: its field of view ends before the disc, so it names by chance. The other rows are controls, and other places and
-pairwise functions of the block: `python -m experiments.reproduce scenes --laptop`.
+A network detects and segments digits. The tint of a disc at the other end of the picture is their class (see
+`nl_jax.data.scenes`). docs/detection.md has the results. The row `baseline` has no non-local block: its field of view
+ends before the disc, so it classifies by chance. The other rows are controls, and other places and pairwise functions
+of the block: `python -m experiments.reproduce scenes --laptop`.
 """
 
 from configs import common
 
 
 def after(stage: str, **options: str) -> dict:
-    """One block after the residual block of a stage."""
-    # The network is trained from nothing, so the block need not start as the identity: such a block did not learn to
-    # name in 2000 steps of an earlier recipe. "he": the released code makes the weights of a block far smaller.
+    """Returns the changes that put one block after the residual block of a stage."""
+    # The network is trained from scratch, so the block need not start as the identity. With an earlier recipe, a block
+    # that started so did not learn the classes in 2000 steps. Weights of "he" are far larger than those of the released
+    # code.
     options = {"pairwise": "dot_product", "subsample": "none", "init": "he", "norm_scale": "1.0"} | options
     return {f"model.nonlocal_blocks.{stage}": (0,)} | {f"model.nonlocal_options.{k}": v for k, v in options.items()}
 
@@ -22,9 +23,9 @@ def after(stage: str, **options: str) -> dict:
 ROWS = {
     "block": after("res4"),
     "baseline": {},
-    # As many parameters and multiply-adds as the block adds, by more channels: the field of view stays.
+    # As many parameters and multiply-adds as with the block, through more channels; the field of view stays.
     "wider": {"model.width": 18},
-    # The baseline where the cue is beside the digits, in its field of view.
+    # The baseline, but with the cue beside the digits, in its field of view.
     "near": {"data.gap": 0},
     "identity": after("res4", norm_scale="0"),
     "res2": after("res2"),
@@ -40,7 +41,7 @@ OTHER_FIGURES = {"mask_ap": "mask AP", "box_ap_agnostic": "box AP whatever the c
 
 
 def get_config(argument: str = ""):
-    changes, _ = common.parse_row(argument, ROWS, ("laptop",))  # the only scale there is
+    changes, _ = common.parse_row(argument, ROWS, ("laptop",))  # the only scale
     config = common.detection()
     config.data = common.scenes_data()
     config.data.validation_size = 100

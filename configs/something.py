@@ -4,16 +4,17 @@
         --config.data.train=SOMETHING:train --config.data.validation=SOMETHING:validation \
         --config.data.test=SOMETHING:validation --config.start.model=release_nl_i3d_r50_8x8
 
-SOMETHING is what `experiments.prepare_data --dataset=something_something_v2` wrote (docs/data.md). A row starts from
-its network on Kinetics: a row of configs/recipes.py, trained first, or the published one by `start.model`.
+SOMETHING is the folder that `experiments.prepare_data --dataset=something_something_v2` wrote (docs/data.md). A row
+starts from its network on Kinetics. By default a row of configs/recipes.py trains this network first. The flag
+`start.model` takes the published network instead.
 
-No clip is mirrored: classes name left and right, "Pushing something from left to right". Videos are 2 to 6 seconds of
-12 frames each, so a clip of 8 frames, every fourth, spans most of one. Schedule and rate are those that PySlowFast
-publishes for this data set and a network without blocks (30 epochs, of 2639 steps each). Its clips are spread over the
-whole video, and these span 32 frames in a row, so there is no published figure to expect.
+No clip is mirrored: classes name left and right, "Pushing something from left to right". Videos last 2 to 6 seconds at
+12 frames a second, so a clip of 8 frames, every fourth, spans most of a video. Schedule and rate are those that
+PySlowFast publishes for this dataset and a network without blocks (30 epochs of 2639 steps each). PySlowFast spreads a
+clip over the whole video; here a clip spans 32 frames in a row. So no published figure is expected.
 
-Cost, planned from its operations by `python -m experiments.reproduce something --plan` for a TPU v5e at an assumed 40%
-of its published peak: 2.1 to 3.9 device-hours a row, after those of its network on Kinetics.
+Cost of a row: 2.1 to 3.9 device-hours, after those of its network on Kinetics. `python -m experiments.reproduce
+something --plan` computes it from the operations, for a TPU v5e at an assumed 40% of its published peak.
 """
 
 from configs import kinetics, recipes

@@ -1,4 +1,4 @@
-"""Naming what a video shows: softmax over classes, or sigmoids where a video shows several (sections 4 and 5)."""
+"""The task of classification: softmax over classes, or sigmoids if a clip shows several (sections 4 and 5)."""
 
 import dataclasses
 import re
@@ -39,11 +39,11 @@ NUMBERS = {
     "loss.label_smoothing": "0 up to, not including, 1",
     "loss.mixup": "0 or more",
 }
-SIDED = re.compile(r"\b(left|right)\b", re.IGNORECASE)  # names of classes that a mirrored clip does not show
+SIDED = re.compile(r"\b(left|right)\b", re.IGNORECASE)  # class names that are wrong for a mirrored clip
 
 
 class Classification(Task):
-    """See `nl_jax.training.task.Task`. A batch is `video` uint8 (b,t,h,w,3) with `label` (b,), or (b,k) of 0 and 1."""
+    """See `nl_jax.training.task.Task`. A batch has `video` uint8 (b,t,h,w,3) and `label` (b,), or (b,k) of 0 and 1."""
 
     unit = "clip"
     example = "video"
@@ -92,20 +92,20 @@ class Classification(Task):
     def __init__(self, config: ConfigDict):
         self.config = config
         self._normalize = make_normalize(config.input)
-        fields = config.get("loss", {})  # a workdir of before has none
+        fields = config.get("loss", {})  # an older workdir has none
         self._smoothing, self._alpha = fields.get("label_smoothing", 0.0), fields.get("mixup", 0.0)
         self._clips_per_decode = config.get("data", {}).get("clips_per_decode", 1)
-        if "data" in config:  # a step alone needs none
+        if "data" in config:  # a step alone needs no data
             self.validated_on = validated_on(config.data)
             self.curves = [_renamed(drawing, config, self.validated_on) for drawing in self.curves]
 
     def check(self) -> None:
-        """The numbers that only a classifier has."""
+        """Checks the numbers that only a classifier has."""
         check_ranges(self.config, NUMBERS)
         check_clips_per_decode(self.config.batch_size // self.config.accumulate_steps, self._clips_per_decode)
 
     def check_mesh(self, mesh: Mesh, num_classes: int, example: Example) -> None:
-        """Batches are whole groups of batch norm, in every part of a step, and frames divide over `time`."""
+        """Checks that every part of a step has whole groups of batch norm, and that `time` divides the frames."""
         batch_size, model = self.config.batch_size, self.config.model
         if model.norm == "batch" and batch_size > model.group_size and batch_size % model.group_size:
             raise InputError(f"batch_size={batch_size} is not a multiple of model.group_size={model.group_size}")
@@ -115,13 +115,13 @@ class Classification(Task):
             sharding.check_frames(resnet.frames(example["video"].shape[0]), mesh)
 
     def check_test(self, mesh: Mesh, dataset: ClipDataset) -> None:
-        """The frames of a view divide over `time`."""
+        """Checks that `time` divides the frames of a view."""
         if mesh.shape["time"] > 1:
             frames = dataset.test_example(0)["video"].shape[1]
             sharding.check_frames(self.resnet(len(dataset.classes)).frames(frames), mesh)
 
     def open_split(self, split: str, classes: tuple[str, ...] | None = None) -> ClipDataset:
-        """See `open_clips`; a split to test on must have views that these processes can test."""
+        """Returns the split, see `open_clips`. These processes must be able to test the views of a split for tests."""
         dataset = open_clips(self.config.data, split, classes)
         if split != "train":
             check_views(dataset)
@@ -131,11 +131,11 @@ class Classification(Task):
         return dataset
 
     def measured_on(self, split: str) -> str:
-        """The split, or the one that stands for it in a folder of videos."""
+        """Returns the split, or in a folder of videos the split that replaces it."""
         return measured_on(self.config.data, split)
 
     def notes(self, dataset: ClipDataset) -> Sequence[str]:
-        """The classes that no training video has, and those that a flip makes wrong."""
+        """Returns warnings of classes without a training video, and of classes that a flip makes wrong."""
         found = []
         if empty := dataset.empty_classes() if isinstance(dataset, Videos) else ():
             names = ", ".join(empty[:10]) + (", .." if len(empty) > 10 else "")
@@ -148,17 +148,17 @@ class Classification(Task):
         return found
 
     def train_batches(self, dataset: ClipDataset, *, batch_size: int, seed: int, rows: Sequence[int]) -> TrainBatches:
-        """Random clips, shuffled."""
+        """Returns shuffled batches of random clips."""
         options = {"num_workers": self.config.num_workers, "clips_per_decode": self._clips_per_decode}
         return TrainBatches(dataset, batch_size=batch_size, seed=seed, rows=rows, **options)
 
     def test_batches(self, dataset: ClipDataset, rows: Sequence[int]) -> Iterator[Batch]:
-        """Videos whose views differ in size come one at a time, to one process."""
+        """Returns batches of all test views. If sizes differ, a batch has one video, and one process tests it."""
         size, rows = (1, None) if dataset.variable_size else (self.config.eval_batch_size, rows)
         return test_batches(dataset, batch_size=size, num_workers=self.config.num_workers, rows=rows)
 
     def example_shapes(self, dataset: ClipDataset | None = None) -> Example:
-        """A clip (t,h,w,3), and one label."""
+        """Returns the shapes of a clip (t,h,w,3) and of one label."""
         data = self.config.data
         if dataset is None and data.name == "video_folder":
             shape = (data.frames, data.crop, data.crop, 3)
@@ -168,15 +168,15 @@ class Classification(Task):
         return {"video": jax.ShapeDtypeStruct(shape, jnp.uint8), "label": jax.ShapeDtypeStruct((), jnp.int32)}
 
     def resnet(self, num_classes: int) -> ResNetConfig:
-        """`config.model` as the network's own configuration; of 0 classes, without a classifier."""
+        """Returns `config.model` as the configuration of the network; 0 classes give a network without a classifier."""
         return make_resnet_config(self.config.model, num_classes or None)
 
     def build(self, num_classes: int, rngs: nnx.Rngs) -> VideoResNet:
-        """A C2D or I3D ResNet with non-local blocks."""
+        """Returns a C2D or I3D ResNet with non-local blocks."""
         return VideoResNet(self.resnet(num_classes), rngs=rngs)
 
     def summary(self, num_classes: int, example: Example) -> Summary:
-        """Of the network for a training clip."""
+        """Returns the summary of the network for a training clip."""
         resnet, clip = self.resnet(num_classes), example["video"].shape[:3]
         try:
             return summarize(resnet, clip)
@@ -186,21 +186,21 @@ class Classification(Task):
             raise InputError(f"the network does not fit clips of shape {clip}: {error}") from error
 
     def optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """`config.optimizer`; the classifier's steps are `classifier_rate` times as long."""
+        """Returns `config.optimizer`, with steps of the classifier multiplied by `classifier_rate`."""
         return make_optimizer(self.config.optimizer, schedule, scaled=((self.config.optimizer.classifier_rate, head),))
 
     def loss(self, model: nnx.Module, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Metrics]:
-        """Softmax cross-entropy, or where a clip shows any number of classes the mean over classes of the sigmoid's.
+        """Returns softmax cross-entropy; for labels (b,k), the mean over classes of the sigmoid's.
 
-        `config.loss` says whether clips are mixed and labels smoothed, see `nl_jax.training.soft_labels`. top1 is how
-        often the class of the highest logit is (one of) the clip's; of a mixed clip, with the share of that class.
+        `config.loss` says whether clips are mixed and labels smoothed, see `nl_jax.training.soft_labels`. top1 is the
+        share of clips whose highest logit is a class of the clip. A mixed clip counts with the share of this class.
         """
         video, label = self._normalize(batch["video"]), batch["label"]
         multi_label, soft = label.ndim == 2, self._smoothing or self._alpha
         if self._alpha:
             key, drawing = jax.random.split(key)
             shares = jax.random.beta(drawing, self._alpha, self._alpha, (len(label),))
-            # Clips in a row may show the same video: each is mixed with one of the video before.
+            # Clips in a row may show the same video, so each is mixed with a clip of the video before.
             video = mixed(video, shares, apart=self._clips_per_decode)
         logits, _ = model(video, key)
         first = logits.argmax(-1)
@@ -221,7 +221,7 @@ class Classification(Task):
         return self.scores(multi_label=dataset.multi_label)
 
     def scores(self, *, multi_label: bool) -> Callable[[nnx.Module, dict[str, Array]], Float[Array, "b k"]]:
-        """The function (model, {"video": (b,t,h,w,3)}) -> softmax (b,k), or sigmoid if `multi_label`."""
+        """Returns the function (model, {"video": (b,t,h,w,3)}) -> softmax (b,k), or sigmoid if `multi_label`."""
 
         def of_model(model, inputs):
             logits, _ = model(self._normalize(inputs["video"]))
@@ -230,7 +230,7 @@ class Classification(Task):
         return of_model
 
     def start_arrays(self, source: Task, arrays: FlatParams) -> FlatParams:
-        """Those of another classifier, whose names are the same."""
+        """Returns `arrays`, which must come from another classifier: the names are the same."""
         if not isinstance(source, Classification):
             raise InputError("a classifier starts from a classifier; choose another start.workdir")
         return arrays
@@ -240,11 +240,11 @@ class Classification(Task):
         return predict(dataset, batches, forward, gather, at_once=self.config.eval_batch_size)
 
     def results(self, evaluation: Predictions, dataset: ClipDataset, measured_on: str) -> Results:
-        """The figures, what they were measured on, and the accuracy of chance."""
+        """Returns the figures, the split that they were measured on, and the accuracy of chance."""
         return evaluation.metrics() | {"measured_on": measured_on, "chance": 1 / len(dataset.classes)}
 
     def describe(self, results: Results) -> str:
-        """The final figure as a sentence that says what it was measured on."""
+        """Returns the final figure as a sentence that names the measured split."""
         if "video_map" in results:
             figure, chance = f"video mean average precision {results['video_map']:.1%}", ""
         else:
@@ -265,7 +265,7 @@ class Classification(Task):
 
 
 def _renamed(drawing: Curves, config: ConfigDict, validated_on: str) -> Curves:
-    """The drawing with labels that say what the figures of this run are of."""
+    """Returns the drawing with labels that name the data of this run's figures."""
     lines = dict(drawing.lines)
     if validated_on != "validation":
         lines |= {
@@ -273,7 +273,7 @@ def _renamed(drawing: Curves, config: ConfigDict, validated_on: str) -> Curves:
             for column, label in lines.items()
             if column.startswith("validation_")
         }
-    # The statistics of a batch tell of the other clips in it, and of the other frames: what a test does not have.
+    # The statistics of a batch depend on its other clips and frames. In a test they do not.
     if "train_top1" in lines and config.model.norm in ("batch", "global"):
         lines["train_top1"] += ", by statistics of the batch"
     if "train_top1" in lines and config.get("loss", {}).get("mixup"):
@@ -282,5 +282,5 @@ def _renamed(drawing: Curves, config: ConfigDict, validated_on: str) -> Curves:
 
 
 def head(params: FlatParams) -> dict[str, bool]:
-    """Which parameters are the classifier's, whose steps are `config.optimizer.classifier_rate` times as long."""
+    """Returns, for each parameter, whether it belongs to the classifier, see `config.optimizer.classifier_rate`."""
     return {name: name.startswith("classifier/") for name in params}

@@ -1,4 +1,4 @@
-"""Shows what a position of a video or an image looks at through a non-local block: arrows, heat, or a page to explore.
+"""Draws where a position of a video or an image looks through a non-local block: arrows, heat, or a page to explore.
 
 python -m experiments.attend --workdir=runs/quickstart --video=5 --block=res3_0_nonlocal --position=1,1,1
 python -m experiments.attend --workdir=runs/quickstart --video=5 --position=1,1,1 --format=gif
@@ -8,17 +8,17 @@ python -m experiments.attend --workdir=runs/scenes --image=5 --position=1,1
 python -m experiments.attend --workdir=runs/scenes --image=5 --box=10,8,32,30
 python -m experiments.attend --workdir=runs/poses --image=3 --block=keypoint_1_nonlocal --keypoint=left_ankle
 
---position is frame, row and column of the block's input, counted from 0; of an image it is row and column. --box asks
-what the centre of a box looks at. Without either, a picture shows the average over all positions.
+--position is frame, row and column of the block's input, counted from 0; for an image it is row and column. --box gives
+the position at the centre of a box. Without either flag, a picture shows the average over all positions.
 
 --format=html writes one page for a browser: a position looks at its keys when the pointer is over it. The page has all
-blocks, or the one that --block names. --beside adds the network of another workdir, and --untrained each network before
-its first step.
+blocks, or the block of --block. --beside adds the network of another workdir. --untrained adds each network before its
+first step.
 
-Of a run with keypoints, the place of --keypoint is asked in the box of one of the objects found, --object.
+For a run with keypoints, --keypoint names the keypoint whose place looks. --object is the number of its object.
 
---measure draws nothing. It counts where the arrows of that many clips of the embedded task land, prints the counts and
-writes them to measured.json.
+--measure=N draws nothing. It counts where the arrows of N clips of the embedded task land, prints the counts and writes
+them to measured.json.
 """
 
 import json
@@ -60,7 +60,7 @@ UNTRAINED = flags.DEFINE_bool("untrained", False, "in the page: also show each n
 MEASURE = flags.DEFINE_integer("measure", None, "clips of the embedded task to count arrows on", lower_bound=1)
 OUT = flags.DEFINE_string("out", None, "the folder that is written to; WORKDIR/attention by default")
 
-THINGS = ("cue", "digit")  # that --measure asks
+THINGS = ("cue", "digit")  # the things whose arrows --measure counts
 
 
 def main() -> None:
@@ -122,7 +122,7 @@ def _attend_in_image(directory: Place, dataset, task, position) -> None:
             raise InputError("--box: the page shows every position; give --position for the first one it shows")
         _write_page(directory, f"image{index}", index, position, title)
         return
-    scale = example["scale"]  # of y and of x, from the image to what the network gets
+    scale = example["scale"]  # of y and x, from the image to the input of the network
     point = box and ((box[0] + box[2]) / 2 * scale[1], (box[1] + box[3]) / 2 * scale[0])
     batch = {name: jnp.asarray(example[name])[None] for name in ("images", "sizes")}
     model = _load(directory)
@@ -154,7 +154,7 @@ def _write_page(directory: Place, stem: str, index: int, position, title: str) -
 
 
 def _attend_keypoints(directory: Place, task, dataset) -> None:
-    from experiments import attend_keypoints  # pycocotools, which no video needs
+    from experiments import attend_keypoints  # needs pycocotools, which a video does not
 
     asked = {"block": BLOCK.value, "keypoint": KEYPOINT.value, "number": OBJECT.value}
     drawn = {"count": COUNT.value, "ending": FORMAT.value, "out": _out(directory)}
@@ -234,7 +234,7 @@ def _measure(directory: Place, dataset, normalize) -> None:
 
 
 def _of_block(found, block: str) -> dict[str, dict[str, dict[str, int]]]:
-    """Where the arrows of a block land: counts by the thing they start from, the column and the row of its table."""
+    """Returns counts of where the arrows of a block land, by the thing they start from, column and row of the table."""
     return {thing: {name: dict(counts) for name, counts in vars(found[block, thing]).items()} for thing in THINGS}
 
 

@@ -1,4 +1,4 @@
-"""`experiments.attend` for a run with keypoints: what the place of a keypoint looks at through a block of the head."""
+"""`experiments.attend` for a run with keypoints: where the place of a keypoint looks through a block of the head."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from nl_jax.figures import attention, explore
 from nl_jax.models import MaskRCNN
 from nl_jax.tasks.detection import Detection
 
-CELL = 24  # pixels of a place of the head's maps in the picture
+CELL = 24  # pixels in the picture of a place of the head's maps
 
 
 def draw(
@@ -31,16 +31,16 @@ def draw(
     ending: str,
     out: Path,
 ) -> list[Path]:
-    """Writes the pictures of what a keypoint's place in an object looks at, or a page; returns where they are.
+    """Writes pictures, or a page, of where the place of a keypoint of an object looks. Returns their paths.
 
     Args:
-        block: keypoint_2_nonlocal, say. By default the first of the head, and of a page all of them.
+        block: for example keypoint_2_nonlocal. By default pictures show the first block of the head, a page all blocks.
         keypoint: its name; None for the average over all places.
-        number: of the object, the surest is 0.
-        ending: of the pictures; html for a page, see `nl_jax.figures.explore`.
+        number: the number of the object; 0 is the object with the highest score.
+        ending: the file type of the pictures; html for a page, see `nl_jax.figures.explore`.
 
     Raises:
-        InputError: the head has no such block, the object no such keypoint, or there is no such object.
+        InputError: the block, the keypoint or the object does not exist.
     """
     blocks = {name: of for name, of in model.nonlocal_blocks().items() if name.startswith("keypoint")}
     shown = blocks if block is None and ending == "html" else (block or next(iter(blocks), ""),)
@@ -79,7 +79,7 @@ def draw(
 
 
 def _found(task: Detection, graphdef, state, inputs):
-    """Everything of one image, by name."""
+    """Returns every output for one image, by name."""
 
     @jax.jit
     def run(state, inputs):

@@ -1,4 +1,4 @@
-"""`experiments.attend --format=html`: a page to explore what every position looks at, of one network or of several."""
+"""`experiments.attend --format=html`: a page to explore where every position of one or several networks looks."""
 
 from collections.abc import Iterator
 
@@ -30,17 +30,17 @@ def write(
     count: int,
     title: str,
 ) -> Place:
-    """Writes the page of one video or image of a split, and returns where it is.
+    """Writes the page of one video or image of a split, and returns its path.
 
     Args:
-      directories: workdirs. The networks of all of them are shown, and the first one says which video or image it is.
-      view: of the video's test views; an image has one.
-      untrained: whether the network of each workdir is shown before its first step, too.
-      block: the only one that the page shows; all of them by default.
-      position: the first that the page shows, in the first block's input.
+      directories: workdirs. The page shows the networks of all of them. The first one gives the video or image.
+      view: a test view of the video; an image has one.
+      untrained: whether the page also shows the network of each workdir before its first step.
+      block: the only block that the page shows; by default it shows all blocks.
+      position: the first position that the page shows, in the input of the first block.
 
     Raises:
-      InputError: for workdirs of different data, or a block or position that does not exist.
+      InputError: the workdirs have different data, or a block or position does not exist.
     """
     tasks = [task_of(workdir.read_config(directory)) for directory in directories]
     first, *others = (_seen(task, directory, split, index) for task, directory in zip(tasks, directories, strict=True))
@@ -64,7 +64,7 @@ def write(
 
 
 def _seen(task: Task, directory: Place, split: str, index: int) -> dict[str, np.ndarray]:
-    """The arrays of one example that a network sees."""
+    """Returns the arrays of one example that a network sees."""
     dataset = task.open_split(split, workdir.read_classes(directory))
     if index >= len(dataset):
         raise InputError(f"--beside: the {split} split of {directory} has {len(dataset)} {task.example}s")
@@ -73,7 +73,7 @@ def _seen(task: Task, directory: Place, split: str, index: int) -> dict[str, np.
 
 
 def _models(directory: Place, untrained: bool) -> Iterator[tuple[str, nnx.Module]]:
-    """The networks of a workdir, and what each is called beside the workdir's name."""
+    """Yields the networks of a workdir, each with the words that follow the workdir's name in the page."""
     mesh = sharding.make_mesh(data=-1, fsdp=1)
     makers = {", before training": first_network, ", after training": restore_network}
     for words, make in (makers if untrained else {"": restore_network}).items():
@@ -91,6 +91,6 @@ def _rows(task: Task, model: nnx.Module, seen: dict[str, np.ndarray], view: int,
 
 
 def _names(directories: list[Place]) -> list[str]:
-    """The last part of each path, or all of it where two would be called the same."""
+    """Returns the last part of each path, or the whole path if two last parts are equal."""
     names = [directory.name for directory in directories]
     return names if len({*names}) == len(names) else [str(directory) for directory in directories]

@@ -1,12 +1,12 @@
-"""Tree crowns seen from the air, as a data set of detection: the block on photographs.
+"""Writes a dataset of detection: tree crowns in aerial photographs.
 
 pip download --no-deps deepforest==2.1.0
 python -m experiments.crowns deepforest-2.1.0-py3-none-any.whl
 python -m experiments.train --config=configs/crowns.py --workdir=runs/crowns
 
 The Python package deepforest ships two annotated photographs of Yellowstone (National Ecological Observatory Network,
-10 cm a pixel). They are read from its wheel, which need not be installed. Tiles of the larger one are for training,
-tiles of the other, a kilometre or more away, for testing.
+10 cm a pixel). This program reads them from its wheel, which need not be installed. Tiles of the larger photograph are
+for training. Tiles of the other, a kilometre or more away, are for testing.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from nl_jax.training.workdir import make_directory, write_json
 
 PHOTOGRAPHS = {"train": "2019_YELL_2_528000_4978000_image_crop2", "test": "2019_YELL_2_541000_4977000_image_crop"}
 SIDE = 256  # pixels of a tile
-KEPT = 0.5  # a tile with less of a crown has a crowd region in its place, which does not count
+KEPT = 0.5  # a smaller part of a crown in a tile becomes a crowd region, which does not count
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -43,10 +43,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def write(wheel: Path, out: Path) -> dict[str, tuple[int, int]]:
-    """Writes tiles and their annotations in COCO's format; returns the number of crowns and tiles of each split.
+    """Writes tiles and their annotations in COCO's format. Returns the number of crowns and tiles of each split.
 
     Raises:
-      InputError: the file is not that wheel.
+      InputError: the file is not the wheel of deepforest.
     """
     counts = {}
     for split, name in PHOTOGRAPHS.items():
@@ -70,7 +70,7 @@ def write(wheel: Path, out: Path) -> dict[str, tuple[int, int]]:
 def tiles(
     image: UInt8[np.ndarray, "h w 3"], boxes: Float[np.ndarray, "n 4"], side: int
 ) -> Iterator[tuple[UInt8[np.ndarray, "s s 3"], list[tuple[list[float], bool]]]]:
-    """Yields whole tiles of an image, row by row, with their boxes: (box cut at the border, whether KEPT is left)."""
+    """Yields whole tiles of an image, row by row, with their boxes: (cut at the border, whether KEPT of it is left)."""
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     for top in range(0, image.shape[0] - side + 1, side):
         for left in range(0, image.shape[1] - side + 1, side):

@@ -31,7 +31,7 @@ def main() -> None:
     with zipfile.ZipFile(WHEEL.value) as wheel, wheel.open(TABLE) as file:
         rows = list(csv.reader(io.TextIOWrapper(file, "utf-8")))[1:]
     points = np.array([row[2:] for row in rows], float).reshape(len(rows), 25, 2)[:, PLACES]
-    points = points[(points != 0).any(-1).all(-1)]  # 0, 0 is a keypoint that was not seen
+    points = points[(points != 0).any(-1).all(-1)]  # 0, 0 marks a keypoint that was not seen
     points[..., 1] *= -1  # y points down, as in images
     points -= points.min(axis=1, keepdims=True)
     width, height = points.max(axis=1).T

@@ -1,6 +1,6 @@
-"""From the name of a table to the runs it needs: rows x seeds, each with the chain it starts from.
+"""The runs that a table needs: rows x seeds, each with the chain of runs that it starts from.
 
-Two rows that are the same network with the same recipe have the same hash and are one run, whatever tables they are in.
+If two rows have the same network and the same recipe, they have the same hash and are one run, also across tables.
 """
 
 import ast
@@ -24,7 +24,7 @@ from nl_jax.training.workdir import ADDED, FREE_FIELDS, flatten
 
 TABLES = {name: f"table{name}" for name in ("2a", "2b", "2c", "2d", "2e", "2f", "2g", "3", "4", "5", "6")}
 TABLES |= {name: name for name in ("controls", "controls_after", "recipes", "something", "scenes", "crowns")}
-DEFAULTS = {"pairwise": "embedded_gaussian", "axes": "spacetime"}  # of NonLocalBlock, which a row may name
+DEFAULTS = {"pairwise": "embedded_gaussian", "axes": "spacetime"}  # of NonLocalBlock; a row may name them too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +33,9 @@ class PlannedRun:
 
     Attributes:
       spec: FILE.py:ROW of its config.
-      overrides: the flags that make the rest of its config, but for where it starts.
-      key: hash of what the config computes, but for the seed.
-      start: the run it starts from.
+      overrides: the flags that give the other fields of its config, except the start.
+      key: hash of the computation of the config, without the seed.
+      start: the run that it starts from.
     """
 
     spec: str
@@ -60,15 +60,15 @@ def table_module(table: str) -> ModuleType:
 
 
 def choose_rows(table: str, names: Iterable[str] | None) -> list[str]:
-    """The rows of a table, or those of `names` that it has; all of `names` must be rows of some table."""
+    """Returns the rows of a table, or its rows among `names`; each of `names` must be a row of some table."""
     rows = list(table_module(table).ROWS)
     return rows if names is None else [row for row in rows if row in names]
 
 
 def baseline_of(table: str, row: str) -> str | None:
-    """The one that the table names, or the first row of the same depth.
+    """Returns the baseline that the table names, or the first row of the same depth.
 
-    None for a table that compares with other networks than its own.
+    None for a table whose baselines are networks of other tables.
     """
     if named := getattr(table_module(table), "BASELINE", None):
         return named
@@ -79,7 +79,7 @@ def baseline_of(table: str, row: str) -> str | None:
 
 
 def make_run(table: str, row: str, seed: int, *, laptop: bool, changes: Sequence[str] = ()) -> PlannedRun:
-    """The run of a row. `changes` are FIELD=VALUE of its config."""
+    """Returns the run of a row. `changes` are FIELD=VALUE of its config."""
     spec = f"configs/{TABLES[table]}.py:{row}{',laptop' if laptop else ''}"
     config = load_config(spec)
     for change in changes:
@@ -89,12 +89,12 @@ def make_run(table: str, row: str, seed: int, *, laptop: bool, changes: Sequence
 
 
 def chain(run: PlannedRun) -> list[PlannedRun]:
-    """The runs that a run needs, the first one first, and itself."""
+    """Returns the runs that a run needs, the first one first, and the run itself at the end."""
     return [*(chain(run.start) if run.start else ()), run]
 
 
 def summary_of(config: ConfigDict) -> Summary:
-    """The network and its cost for one clip, at the size it is trained at."""
+    """Returns the network and its cost for one clip, at the training size."""
     task = task_of(config)
     return task.summary(_num_classes(config), task.example_shapes())
 
@@ -109,7 +109,7 @@ def _run(spec: str, config: ConfigDict) -> PlannedRun:
         for name, value in flat.items()
         if not {name, name.split(".")[0]} & {*FREE_FIELDS, "model", "seed", "eval_every", "start"}
     }
-    if not config.get("detector", {}).get("keypoints"):  # fields that came after the results of other rows
+    if not config.get("detector", {}).get("keypoints"):  # these fields are newer than the results of other rows
         what = {name: value for name, value in what.items() if not name.startswith("detector.keypoint")}
     what = {name: value for name, value in what.items() if name not in ADDED or value != ADDED[name]}
     what |= {"model": _network(config), "start": start.key if start else config.start.workdir}
@@ -118,16 +118,16 @@ def _run(spec: str, config: ConfigDict) -> PlannedRun:
     return PlannedRun(spec, overrides, config, key, start)
 
 
-# Fields of a network that came after the results of most rows.
+# Fields of a network that are newer than the results of most rows.
 SINCE = ("groups", "width_per_group", "stride_on_1x1", "norm_epsilon", "freeze_at")
 
 
 def _network(config: ConfigDict) -> str:
-    """The network as text that is the same for all ways to write it."""
+    """Returns the network as text. The text is the same for all ways to write the network."""
     resnet = make_resnet_config(config.model, _num_classes(config))
     fields = dataclasses.asdict(resnet) | {"blocks_per_stage": tuple(resnet.stages().values())}
     fields.pop("depth")
-    for name in SINCE:  # a row keeps its key, and so its results, where a later field has its usual value
+    for name in SINCE:  # a row keeps its key and results if a newer field has its default
         if fields[name] == getattr(ResNetConfig, name):
             fields.pop(name)
     if resnet.nonlocal_blocks:

@@ -1,4 +1,4 @@
-"""Pictures of what a network learnt and how."""
+"""Pictures of what a network has learnt."""
 
 from nl_jax.errors import require
 

@@ -1,7 +1,7 @@
-"""Shows which positions of a clip one position looks at: rows of a block's matrix, drawn over the frames (figure 3).
+"""Shows where one position of a clip looks: rows of a block's matrix, drawn over the frames (figure 3).
 
-One letter per axis: t h w of the block's input, where a position lies, and T H W of its keys, which subsampling leaves
-fewer of.
+One letter per axis: t h w of the block's input, which holds the position, and T H W of its keys. Subsampling leaves
+fewer keys.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ class Attention:
 
     @property
     def signed(self) -> bool:
-        """Whether any weight is negative; only the dot product has negative weights."""
+        """Returns whether any weight is negative; only the dot product has negative weights."""
         return bool((self.weights < 0).any())
 
     def strongest(self, count: int = 20) -> list[tuple[tuple[int, int, int], float]]:
@@ -150,7 +150,7 @@ def _block(model, name):
     return blocks[name]
 
 
-# Compiled once for a network and a shape, whatever the position: weights and positions are arguments.
+# XLA compiles once for a network and a shape, for any position: weights and positions are arguments.
 @partial(jax.jit, static_argnames=("graphdef", "names"))
 def _inputs(graphdef, state, video, names):
     out = nnx.merge(graphdef, state)(video)[1]

@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 from nl_jax.places import Place, written
 
 DPI = 100
-LEAST = 800  # pixels of the longer side of a picture: a smaller image is enlarged, for its words to be read
-# Of the classes, in turn: light colours on a dark border, which are seen on any ground.
+LEAST = 800  # pixels of the longer side of a picture: a smaller image is enlarged, so that its words are readable
+# Colours of the classes, in turn: light on a dark border, so they are visible on any ground.
 COLOURS = colormaps["Set3"].colors
 
 
@@ -32,8 +32,8 @@ def draw_objects(
         boxes: x0 y0 x1 y1 in pixels.
         words: (n), written at each box.
         labels: (n,), the number of each object's class.
-        masks: which pixels belong to each object; their outlines are drawn.
-        skeletons: of each object, lines from (2,) to (2,) in pixels; one that goes nowhere is a dot.
+        masks: the pixels of each object; their outlines are drawn.
+        skeletons: for each object, lines from (2,) to (2,) in pixels; a line of length 0 is a dot.
         side: pixels of the longer side of the picture; by default that of the image, or LEAST.
     """
     height, width = image.shape[:2]
@@ -44,7 +44,7 @@ def draw_objects(
     axes.imshow(image, extent=(0, width, height, 0), interpolation="nearest")
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
-    for place in reversed(range(len(boxes))):  # the surest on top
+    for place in reversed(range(len(boxes))):  # the highest score on top
         colour = COLOURS[int(labels[place]) % len(COLOURS)]
         dark = [patheffects.withStroke(linewidth=4, foreground="black")]
         x0, y0, x1, y1 = boxes[place].tolist()
@@ -55,7 +55,7 @@ def draw_objects(
         for start, end in skeletons[place] if len(skeletons) else ():
             style = {"marker": "o", "markersize": 4, "linewidth": 2, "color": colour, "path_effects": dark}
             axes.plot(*np.stack([start, end], axis=1), **style)
-        room = 18 / scale  # of a line of text above the box; below its upper side where there is none
+        room = 18 / scale  # for a line of text above the box; without room, the text is inside
         above = y0 > room
         axes.text(
             min(max(x0, 0), width * 0.98),
@@ -77,6 +77,6 @@ def save(figure: Figure, path: Place) -> None:
 
 
 def _outline(axes, mask: Bool[np.ndarray, "h w"], colour, dark) -> None:
-    padded = np.pad(mask, 1).astype(float)  # closed also at the border of the image
+    padded = np.pad(mask, 1).astype(float)  # closes outlines at the border of the image
     rows, columns = (np.arange(-1, side + 1) + 0.5 for side in mask.shape)
     axes.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=1.5).set_path_effects(dark)

@@ -1,6 +1,6 @@
-"""A page to explore by hand: it shows what the position under the pointer looks at, in every frame.
+"""A page to explore by hand: it shows where the position under the pointer looks, in every frame.
 
-The page is one HTML file that needs nothing else. It holds the frames and, for each block of each network, the rows of
+The page is one HTML file that needs no other file. It holds the frames and, for each block of each network, the rows of
 all positions: weights as 8-bit numbers with one scale a row. The folder `page` has its text, its style and its
 programs.
 """
@@ -28,8 +28,8 @@ from nl_jax.models import MaskRCNN, NonLocalBlock, VideoResNet
 from nl_jax.places import Place, write_text
 
 FILES = Path(__file__).parent / "page"
-PAIRS = 1_500_000  # weights of one block in a page; where a block has more, fewer of its positions are asked
-LEVELS = 255  # a row's largest weight
+PAIRS = 1_500_000  # the most weights of one block in a page; a larger block has rows of fewer positions
+LEVELS = 255  # the number of the largest weight of a row
 SMALL = 96  # pixels of a side: smaller frames are kept exactly, as PNG
 WIDEST = 1024  # pixels of a frame in the page
 
@@ -230,18 +230,18 @@ def _chosen(blocks, block):
 
 
 def _asked(size, share, step):
-    """Every step-th of the places along an axis whose middle lies in the share, the same distance from both ends."""
+    """Returns every step-th place along an axis whose middle lies in the share, equally far from both ends."""
     inside = max(1, sum(place + 0.5 < share * size for place in range(size)))
     return list(range((inside - 1) % step // 2, inside, step))
 
 
 def _frames(rows, video):
-    """The frames of the video that the block's steps of time stand for."""
+    """Returns the frames of the video that the block's steps of time represent."""
     return [panels.frame_of(t, rows.shape[0], len(video)) for t in range(rows.shape[0])]
 
 
 def _picture(frame):
-    """A frame as a data URL."""
+    """Returns a frame as a data URL."""
     image, file = Image.fromarray(np.ascontiguousarray(frame)), io.BytesIO()
     image.thumbnail((WIDEST, WIDEST))
     kind, options = ("PNG", {}) if max(image.size) <= SMALL else ("JPEG", {"quality": 85})
@@ -257,5 +257,5 @@ def _template():
 
 
 def _as_script(data) -> str:
-    """JSON that can stand in a script element, which "</script>" in a name would end."""
+    """Returns JSON for a script element. It escapes "</script>", which would end the element."""
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")

@@ -1,7 +1,7 @@
-"""Counts how often arrows land where they should, on the embedded task, whose clips say where things are.
+"""Counts how often arrows land in the right place, on the embedded task, whose clips say where things are.
 
-Two positions of a clip are asked: the middle of the cue, and the middle of the digit of its tint. Each is relevant to
-the other, because nothing else gives the label.
+Arrows start from two positions of a clip: the middle of the cue, and the middle of the digit of its tint. Each is
+relevant to the other, because nothing else gives the label.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ KINDS = ("relevant", "itself", "others", "background")
 
 @dataclass
 class Landing:
-    """Counts, over all clips and by KINDS, where the arrows of one block land that start from one kind of thing.
+    """Counts, over all clips and by KINDS, the places where arrows of one block land that start from one kind of thing.
 
     Attributes:
       positive, negative: arrows of positive and of negative weights.
@@ -56,7 +56,7 @@ def measure(
     found = {(block, thing): Landing() for block in blocks for thing in ("cue", "digit")}
     for start in range(0, clips, batch_size):
         indices = range(start, min(start + batch_size, clips))
-        at = np.minimum(np.arange(start, start + batch_size), clips - 1)  # of one shape, so compiled once
+        at = np.minimum(np.arange(start, start + batch_size), clips - 1)  # one shape, so XLA compiles once
         by_block = inputs(np.stack([dataset.train_example(int(index))["video"] for index in at]))
         for name, block in blocks.items():
             for place, index in enumerate(indices):
@@ -90,7 +90,7 @@ def owners(shots: list[Shot], keys: tuple[int, int, int], dataset: LongRange) ->
 
 
 def _middle(shot: Shot, grid: tuple[int, int, int], dataset: LongRange) -> tuple[int, int, int]:
-    """The position whose cell contains the middle of a shot, in the middle of its frames."""
+    """Returns the position whose cell contains the middle of a shot, in the middle of its frames."""
     times, rows, columns = grid
     at = len(shot.frames) // 2
     top, left = shot.places[at]

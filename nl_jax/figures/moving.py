@@ -1,4 +1,4 @@
-"""Moving pictures of what a position of a clip looks at: arrows and heat run with the clip. GIF or MP4."""
+"""Moving pictures of where a position of a clip looks: arrows and heat move with the clip. GIF or MP4."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -43,7 +43,7 @@ def draw_frames(
         panels.legend(figure, attention, arrows=attention.position is not None)
         figure.canvas.draw()
         picture = np.asarray(figure.canvas.buffer_rgba())[..., :3]
-        height, width = (size // 2 * 2 for size in picture.shape[:2])  # as video codecs want it
+        height, width = (size // 2 * 2 for size in picture.shape[:2])  # video codecs need even sizes
         yield np.ascontiguousarray(picture[:height, :width])
 
 

@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
 
-POSITIVE, NEGATIVE = "#e66100", "#5d3a9b"  # told apart by the colour-blind; the ends of the heat maps' colours
-SIGNED, UNSIGNED = "PuOr_r", "Oranges"  # colours of weights around 0 and from 0: white is no weight
+POSITIVE, NEGATIVE = "#e66100", "#5d3a9b"  # distinct for the colour-blind; the ends of the heat maps' colours
+SIGNED, UNSIGNED = "PuOr_r", "Oranges"  # colours of weights around 0 and from 0; white is weight 0
 COLUMNS = 8  # frames in a row of a picture
 PANEL = 1.6  # inches that a frame is high
 TOP, BOTTOM, RIGHT = 0.6, 0.35, 0.9  # inches for the caption, the legend and the colour bar
@@ -23,7 +23,7 @@ def add_arrows(figure: Figure, start, panels: dict, video, attention, strongest)
     """Draws arrows from the position, in the axes `start`, to each of the strongest keys whose frame has a panel."""
     tail = _pixel(attention.position[1:], attention.shape[1:], video.shape[1:3])
     keys, largest = attention.weights.shape, float(np.abs(attention.weights).max()) or 1.0
-    # The nearest on top: of arrows in one direction the longer would hide the head of the shorter.
+    # Arrows to the nearest frames are on top: a longer arrow would hide the head of a shorter one.
     for place, weight in sorted(strongest, key=lambda found: -abs(found[0][0] - attention.position[0])):
         frame = frame_of(place[0], keys[0], len(video))
         if frame not in panels:
@@ -38,7 +38,7 @@ def add_arrows(figure: Figure, start, panels: dict, video, attention, strongest)
             linewidth=0.8 + 2.0 * size,
             linestyle="-" if weight > 0 else (0, (4, 2)),
             color=POSITIVE if weight > 0 else NEGATIVE,
-            path_effects=[withStroke(linewidth=2.2 + 2.0 * size, foreground="white", alpha=0.7)],  # seen on any frame
+            path_effects=[withStroke(linewidth=2.2 + 2.0 * size, foreground="white", alpha=0.7)],  # for any frame
         )
         figure.add_artist(arrow)
 
@@ -135,8 +135,8 @@ def _margins(width: float, height: float) -> dict[str, float]:
 
 
 def _across(figure, axes, point):
-    """A point of one panel in the coordinates of the figure, where arrows between panels live."""
-    axes.apply_aspect()  # a panel keeps the frame's shape only once it is laid out
+    """Returns a point of one panel in coordinates of the figure. Arrows between panels need these."""
+    axes.apply_aspect()  # a panel has the frame's shape only after its layout
     return tuple(figure.transFigure.inverted().transform(axes.transData.transform(point)))
 
 
@@ -158,6 +158,6 @@ def frame_of(at: int, count: int, frames: int) -> int:
 
 
 def _pixel(place, grid, size) -> tuple[float, float]:
-    """(x, y) of the middle of a cell (row, column)."""
+    """Returns (x, y), the middle of a cell (row, column)."""
     (row, column), (rows, columns), (height, width) = place, grid, size
     return ((column + 0.5) * width / columns - 0.5, (row + 0.5) * height / rows - 0.5)

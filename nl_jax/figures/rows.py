@@ -34,7 +34,7 @@ def rows_of(
     t, h, w = x.shape[1:4]
     group, keys = block.time_group or t, block.key_shape(x.shape)
     frame, row, column = positions.T
-    # Where a position is counted, and in which element of the batch: the axes not summed over are folded into it.
+    # The place of each position, and its element of the batch. Axes that are not summed over become the batch.
     at, element = {
         "spacetime": (((frame % group) * h + row) * w + column, frame // group),
         "space": (row * w + column, frame),
@@ -61,7 +61,7 @@ def mean_row(
     """Returns the average row over all positions; the arguments are those of `rows_of`."""
     count = int(np.prod([x.shape[a] for a in {"spacetime": (1, 2, 3), "space": (2, 3), "time": (1,)}[block.axes]]))
     count //= x.shape[1] // block.time_group if block.time_group else 1
-    asked = np.arange(-(-count // QUERIES) * QUERIES).reshape(-1, QUERIES)  # all of one shape, so compiled once
+    asked = np.arange(-(-count // QUERIES) * QUERIES).reshape(-1, QUERIES)  # chunks of one shape, so XLA compiles once
     graphdef, state = nnx.split(block)
     rows = (_sum_of_rows(graphdef, state, x, np.minimum(at, count - 1), at < count, valid) for at in asked)
     total = np.asarray(sum(rows), np.float32) / count
@@ -75,14 +75,14 @@ def mean_row(
 
 
 def _chunks(asked):
-    """Of one shape, so that the rows are compiled once; the last one repeats its last position."""
+    """Returns chunks of one shape, so XLA compiles the rows once. The last chunk repeats its last position."""
     if len(asked) <= QUERIES:
         return [asked]
     whole = np.pad(asked, (0, -len(asked) % QUERIES), mode="edge")
     return whole.reshape(-1, QUERIES)
 
 
-# Compiled once for a block and a shape, whatever the positions: weights and positions are arguments.
+# XLA compiles once for a block and a shape, for any positions: weights and positions are arguments.
 @partial(jax.jit, static_argnames="graphdef")
 def _rows(graphdef, state, x, positions, valid=None):
     return nnx.merge(graphdef, state).attention_rows(x, positions, valid)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Told apart by the colour-blind (Okabe and Ito), and by their marks where there is no colour.
+# Distinct for the colour-blind (Okabe and Ito). Marks keep lines distinct without colour.
 STYLES = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#56b4e9", "v"))
 
 

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from nl_jax.data import clips  # not by name: pytest would take test_indices and test_crops for tests
+from nl_jax.data import clips  # imported as a module: pytest would collect test_indices and test_crops
 from nl_jax.errors import InputError
 
 
 @pytest.fixture
 def video() -> np.ndarray:
-    """uint8 (t, h, w, c) = (3, 7, 11, 2), every pixel of a frame different."""
+    """Returns uint8 (t, h, w, c) = (3, 7, 11, 2), in which every pixel of a frame is different."""
     return np.arange(3 * 7 * 11 * 2).reshape(3, 7, 11, 2)
 
 
@@ -16,7 +16,7 @@ def test_a_training_clip_is_strided_and_lies_in_the_video():
     found = np.stack([clips.train_indices(20, 4, 3, rng) for _ in range(500)])
     assert found.shape == (500, 4)
     assert (np.diff(found) == 3).all()
-    assert set(found[:, 0]) == set(range(9))  # 12 consecutive frames start at 0 to 8, each of which occurs
+    assert set(found[:, 0]) == set(range(9))  # clips span 12 frames and start at 0 to 8; every start occurs
 
 
 def test_a_video_as_long_as_the_clip_leaves_no_choice():
@@ -98,7 +98,7 @@ LENGTHS = [1, 5, 31, 63, 64, 65, 100, 127, 128, 250, 299, 300, 301, 437, 1441]
 @pytest.mark.parametrize("frames, stride", [(32, 2), (8, 8), (4, 16), (64, 1)])
 @pytest.mark.parametrize("num_frames", LENGTHS)
 def test_the_conventions_of_others(num_frames, frames, stride, torch):
-    """Each written once more from its publisher's loop, with PyTorch or the C types that it uses."""
+    """Each convention equals a second version of its publisher's loop, with the same PyTorch or C types."""
     for num_clips in (10, 5, 2):
         found = clips.test_indices(num_frames, frames, stride, num_clips, "caffe2")
         for j in range(num_clips):

@@ -9,7 +9,7 @@ from nl_jax.data import decode
 from nl_jax.data.decode import DecodeError, ShortVideoError, VideoInfo, probe, read_frames
 from nl_jax.errors import InputError
 
-# name: ending, frames, size, how it is encoded
+# name: ending, frames, size, options of the encoder
 KINDS = {
     "h264, one key frame, B-frames": (".mp4", 60, (64, 48), {"g": 250, "bf": 3}),
     "h264, long groups, B-frames": (".mp4", 70, (64, 48), {"g": 30, "bf": 3, "sc_threshold": 0}),
@@ -30,9 +30,10 @@ KINDS = {
 
 
 def assert_same(images, expected):
-    """Equal; where colours have fewer samples than an odd size has pixels, or after scaling, nearly so.
+    """Asserts that images are equal; for an odd height or width, that they are nearly equal.
 
-    Two programs of libav place these samples a quarter of a pixel apart.
+    With an odd size, colours have fewer samples than pixels. Two programs of libav place these samples a quarter of a
+    pixel apart.
     """
     height, width = expected.shape[1:3]
     if height % 2 or width % 2:
@@ -59,7 +60,7 @@ def test_frames_equal_a_full_decode(kind, tmp_path, pan, encode, decode_all, mon
 
     rng = np.random.default_rng(0)
     for _ in range(5):
-        indices = rng.integers(rng.integers(frames), frames, size=8)  # unordered, with repeats
+        indices = rng.integers(rng.integers(frames), frames, size=8)  # in any order, with repeats
         assert_same(read_frames(path, indices), expected[indices])
     with pytest.raises(ShortVideoError) as error:
         read_frames(path, [frames - 1, frames])
@@ -81,7 +82,7 @@ def test_no_more_is_decoded_than_needed(tmp_path, pan, encode, monkeypatch):
     real = decode.decode_frames
     monkeypatch.setattr(decode, "decode_frames", lambda *a, **k: (seen.append(f) or f for f in real(*a, **k)))
     read_frames(path, [46, 43])
-    assert len(seen) == 7  # 40 to 46
+    assert len(seen) == 7  # frames 40 to 46
     seen.clear()
     read_frames(path, [0, 9])
     assert len(seen) == 10
@@ -93,13 +94,13 @@ def test_frames_that_nothing_depends_on_are_not_decoded(tmp_path, pan, encode, d
     seen = []
     real = decode.decode_frames
     monkeypatch.setattr(decode, "decode_frames", lambda *a, **k: (seen.append(f) or f for f in real(*a, **k)))
-    even = np.arange(0, 61, 4)  # every other frame is a B-frame, of which none is wanted
+    even = np.arange(0, 61, 4)  # every other frame is a B-frame; none is needed
     np.testing.assert_array_equal(read_frames(path, even), expected[even])
     assert len(seen) == 31
     seen.clear()
     odd = even[:-1] + 1
     np.testing.assert_array_equal(read_frames(path, odd), expected[odd])
-    assert len(seen) == 29 + 15  # 0, 2, .. 56 and 1, 5, .. 57
+    assert len(seen) == 29 + 15  # frames 0, 2, .. 56 and 1, 5, .. 57
 
 
 def test_a_seek_that_lands_late_is_noticed(tmp_path, pan, encode, decode_all, monkeypatch):
@@ -110,7 +111,7 @@ def test_a_seek_that_lands_late_is_noticed(tmp_path, pan, encode, decode_all, mo
         decode, "decode_frames", lambda *a, **k: (f for f in real(*a, **k) if f.pts == 0 or f.key_frame)
     )
     with pytest.raises(ShortVideoError):
-        read_frames(path, [50])  # neither way gives frame 50, and no wrong frame is taken for it
+        read_frames(path, [50])  # both ways miss frame 50, and neither returns a wrong frame
     monkeypatch.setattr(decode, "decode_frames", real)
     np.testing.assert_array_equal(read_frames(path, [50]), expected[[50]])
 
@@ -175,7 +176,7 @@ def test_a_crop_is_part_of_the_whole(how, short_side, tmp_path, pan, encode):
 
         part = read_frames(path, range(4), short_side=short_side, crop=crop)
         expected = whole[:, top : top + side, left : left + side]
-        if whole.shape[1] % 2 or whole.shape[2] % 2:  # libav interpolates the colours of odd sizes in another way
+        if whole.shape[1] % 2 or whole.shape[2] % 2:  # libav interpolates the colours of odd sizes differently
             assert part.shape == expected.shape and np.abs(part.astype(int) - expected).mean() < 2.5
         else:
             np.testing.assert_array_equal(part, expected)
@@ -199,7 +200,7 @@ def test_rotated_videos_are_turned_upright(rotation, tmp_path, pan, encode, deco
 def test_probe(tmp_path, pan, encode):
     path = encode(tmp_path / "video.mp4", pan(50), rate=20)
     assert probe(path) == VideoInfo(frames=50, width=64, height=48, rate=20.0, duration=2.5)
-    assert probe(encode(tmp_path / "video.mkv", pan(50), rate=20)).frames == 50  # counted by no header
+    assert probe(encode(tmp_path / "video.mkv", pan(50), rate=20)).frames == 50  # no header has this count
 
 
 @pytest.mark.parametrize("mode", ["P", "1", "L", "LA", "RGBA", "I;16", "CMYK"])
@@ -261,7 +262,7 @@ def test_damage_in_the_middle_costs_its_own_frames(tmp_path, pan, encode):
         read_frames(path, range(30))
     assert error.value.frames == 29
     np.testing.assert_array_equal(read_frames(path, range(29)), np.delete(whole, 20, axis=0))
-    np.testing.assert_array_equal(read_frames(path, [29]), whole[[29]])  # whose key frame lies behind the damage
+    np.testing.assert_array_equal(read_frames(path, [29]), whole[[29]])  # its key frame lies behind the damage
 
 
 def test_damage_costs_all_that_is_predicted_from_it(tmp_path, pan, encode):
@@ -274,7 +275,7 @@ def test_damage_costs_all_that_is_predicted_from_it(tmp_path, pan, encode):
         read_frames(path, [0, 47])
     assert error.value.frames == 42
     np.testing.assert_array_equal(read_frames(path, range(42)), whole)
-    np.testing.assert_array_equal(read_frames(path, [24, 41]), whole[[24, 41]])  # noticed after seeking, too
+    np.testing.assert_array_equal(read_frames(path, [24, 41]), whole[[24, 41]])  # damage is noticed after a seek too
 
 
 def _bad_files(folder, pan, encode, cut):

@@ -13,7 +13,7 @@ from nl_jax.errors import InputError
 
 
 class Numbers:
-    """A data set of 7 numbered videos whose clips carry a random draw."""
+    """A dataset of 7 numbered videos whose clips carry a random draw."""
 
     def __len__(self):
         return 7
@@ -92,7 +92,7 @@ def test_an_epoch_has_several_clips_of_each_decoded_video_in_a_row():
 
 
 def test_clips_of_one_decoding_stay_functions_of_their_number():
-    """Resumed at any batch, in worker processes, and for hosts that have a part of a video's clips."""
+    """Holds for runs resumed at any batch, in worker processes, and for hosts with a part of a video's clips."""
     options = {"batch_size": 6, "seed": 2, "clips_per_decode": 3}
     expected = take(TrainBatches(Numbers(), **options), 4)
     resumed = TrainBatches(Numbers(), **options)
@@ -129,8 +129,8 @@ def test_test_batches_hold_every_video_once_and_mark_what_fills_up(shares):
 
 
 def test_too_little_shared_memory_is_said_before_workers_start(monkeypatch):
-    """A container has 64 MB; workers that find no room in it die of SIGBUS."""
-    free = SimpleNamespace(f_bavail=10, f_frsize=10)  # and a batch has 4 x (12 + 4) bytes
+    """A container has 64 MB. SIGBUS kills workers that find no room in it."""
+    free = SimpleNamespace(f_bavail=10, f_frsize=10)  # 100 bytes; a batch has 4 x (12 + 4)
     monkeypatch.setattr(loader.os, "statvfs", lambda path: free)
     for make in (
         lambda: TrainBatches(Numbers(), batch_size=4, seed=0, num_workers=1),
@@ -140,7 +140,7 @@ def test_too_little_shared_memory_is_said_before_workers_start(monkeypatch):
             InputError, match=r"shared memory \(/dev/shm\) has 0 MB free, and 1 workers need .*--shm-size"
         ):
             next(make())
-    take(TrainBatches(Numbers(), batch_size=4, seed=0), 1)  # threads need none
+    take(TrainBatches(Numbers(), batch_size=4, seed=0), 1)  # threads need no shared memory
     monkeypatch.setattr(loader.os, "statvfs", lambda path: SimpleNamespace(f_bavail=1000, f_frsize=10))
     batches = TrainBatches(Numbers(), batch_size=4, seed=0, num_workers=1)
     monkeypatch.setattr(loader.grain, "MultiprocessingOptions", start)
@@ -149,7 +149,7 @@ def test_too_little_shared_memory_is_said_before_workers_start(monkeypatch):
 
 
 class Started(Exception):
-    """Raised in place of starting workers."""
+    """Raised instead of starting workers."""
 
 
 def start(**options):
@@ -173,7 +173,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("megabytes", [2, 64])
 def test_a_shared_memory_that_is_really_small(megabytes, tmp_path):
-    """With a /dev/shm of its own; where the system does not let tests make one, they are skipped."""
+    """The test mounts its own /dev/shm. It is skipped where the system does not allow this."""
     (tmp_path / "small.py").write_text(SMALL)
     make = f"mount -t tmpfs -o size={megabytes}m tmpfs /dev/shm"
     if subprocess.run(["unshare", "--mount", "sh", "-c", make], capture_output=True).returncode:

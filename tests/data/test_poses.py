@@ -61,8 +61,8 @@ def test_limbs_alone_tell_nothing_of_left_and_right():
     for behind, apart in wrists.items():
         assert abs(len(apart) / 3000 - 0.5) < 0.04
         signs = np.sign(apart).mean(0)
-        assert signs[0] < -0.7 if behind else signs[0] > 0.7  # the left wrist is on the right, seen from the front
-        assert abs(signs[1]) < 0.08  # and not the one that is raised
+        assert signs[0] < -0.7 if behind else signs[0] > 0.7  # in a front view the left wrist is on the right
+        assert abs(signs[1]) < 0.08  # height does not tell the wrists apart
 
 
 def test_who_guesses_the_side_is_right_half_of_the_time():
@@ -88,7 +88,7 @@ def test_who_guesses_the_side_is_right_half_of_the_time():
 
 
 def test_a_shoulder_does_not_see_the_shoes_without_a_block():
-    """In the baseline of configs/poses.py; the eight convolutions of the control reach them."""
+    """Tests the baseline of configs/poses.py. The eight convolutions of the control reach the shoes."""
     backbone = ResNetConfig(blocks_per_stage=(1, 1, 1, 1), width=16, geometry="small")
     data, hidden = Poses("test", size=200), {2: np.zeros(17), 8: np.zeros(17)}
     for index in range(200):
@@ -96,7 +96,7 @@ def test_a_shoulder_does_not_see_the_shoes_without_a_block():
         _, y0, _, y1 = image.box(image.instances[0])
         cell, shoes = (y1 - y0) / 14, figure.points[15:, 1].min() - SHOE
         for convolutions, count in hidden.items():
-            # The deconvolution and the bilinear enlargement see a bin more on each side.
+            # The deconvolution and the bilinear enlargement see one more bin on each side.
             low = figure.points[:, 1] + (convolutions + 1.5) * cell
             count += [max(region_view(backbone, y, y, level)[1] for level in (2, 3)) < shoes for y in low.tolist()]
     share = {name: hidden[2][place] / 200 for place, name in enumerate(COCO_NAMES)}

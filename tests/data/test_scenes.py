@@ -18,7 +18,7 @@ def colours(tints):
 
 
 def tint_of(pixels, tints):
-    """The number of the tint of the brightest pixel."""
+    """Returns the number of the tint of the brightest pixel."""
     pixel = pixels.reshape(-1, 3)[pixels.max(-1).argmax()]
     return int(np.abs(colours(tints) - pixel / pixel.max()).sum(1).argmin())
 
@@ -66,7 +66,7 @@ def test_the_pixels_tell_the_class_by_the_cue_and_the_mask_by_the_ink(split):
         assert {data.classes[instance.label] for instance in image.instances} == {
             list(TINTS)[tint_of(rest, list(TINTS.values()))]
         }
-        ys, xs = np.nonzero(rest.any(-1))  # what is left is the cue
+        ys, xs = np.nonzero(rest.any(-1))  # only the cue is left
         assert np.ptp(ys) + 1 == np.ptp(xs) + 1 == CUE and (ys.min(), xs.min()) == (cue.top, cue.left)
 
 
@@ -87,13 +87,13 @@ def test_digits_hide_nothing_and_lie_farther_from_the_cue_than_the_gap():
 
 @pytest.mark.parametrize("geometry", ["small", "paper"])
 def test_a_network_of_one_residual_block_a_stage_does_not_see_the_cue_from_a_digit(geometry):
-    """From any proposal that overlaps a digit by one half or more: it ends at most a side of the digit beyond it."""
+    """A proposal that overlaps a digit by one half or more ends at most one side of the digit beyond the digit."""
     config = ResNetConfig(blocks_per_stage=(1, 1, 1, 1), geometry=geometry)
     assert reach(config, level=2) + SIDES[1] <= Scenes("train", size=1).gap
 
 
 def test_nothing_but_the_cue_tells_the_class():
-    """Class against number, tint, size and place of the digits: as often together as chance has it."""
+    """The class is independent of the number, tint, size and place of the digits, and of the place of the cue."""
     data = Scenes("train", size=3000)
     facts = {"tint": [], "side": [], "row": [], "end": [], "count": [], "height": []}
     labels = []

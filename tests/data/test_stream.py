@@ -1,4 +1,4 @@
-"""Clips in one pass are those that are read one by one; streams give the frames that they show, in turn."""
+"""Clips of one pass equal clips that are read one by one; streams give the frames that they show, in order."""
 
 import itertools
 import types
@@ -30,7 +30,7 @@ def test_clips_of_a_file_are_its_frames(video_folder, ending, starts, stride):
 
 
 def test_frames_are_forgotten_once_no_clip_needs_them(video_folder, monkeypatch):
-    """Of 30 frames no more are held than one clip spans: counted by the arrays that are alive."""
+    """Of 30 frames, memory holds at most as many as clips need. The test counts the arrays that are alive."""
     alive = []
 
     class Frame(np.ndarray):
@@ -57,7 +57,7 @@ def test_a_file_with_fewer_frames_than_promised_says_how_many(video_folder):
 
 @pytest.fixture
 def pipe(monkeypatch):
-    """pipe(path) makes the bytes of a file standard input."""
+    """Returns a function: pipe(path) makes the bytes of a file standard input."""
     with ExitStack() as files:
 
         def put(path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nl_jax.data import videos as videos_module
-from nl_jax.data.clips import test_indices as clip_indices  # renamed: pytest would take it for a test
+from nl_jax.data.clips import test_indices as clip_indices  # renamed: pytest would collect it
 from nl_jax.data.decode import DecodeError, read_crops, read_frames
 from nl_jax.data.video_folder import VideoFolder
 from nl_jax.data.videos import MAX_FAILED
@@ -27,7 +27,7 @@ make = partial(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, pan, encode):
-    """Seven files in classes bend, jump and walk; the videos at 1 (empty), 3 (text) and 4 (cut off) do not decode."""
+    """Returns seven files in classes bend, jump and walk. Files 1 (empty), 3 (text) and 4 (cut off) do not decode."""
     root = tmp_path_factory.mktemp("videos")
     encode(root / "bend/a.mp4", pan(30), g=12)
     (root / "bend/b.mp4").touch()
@@ -177,7 +177,7 @@ def test_a_training_clip(folder):
 
 
 def test_several_clips_of_one_decoding(folder, monkeypatch):
-    """The same frames, each clip with its own scale, crop and flip, the first one that of `train_example`."""
+    """Clips share frames; each has its scale, crop and flip. The first clip is that of `train_example`."""
     calls = []
     monkeypatch.setattr(videos_module, "read_crops", lambda *a: calls.append(a) or read_crops(*a))
     examples = make(folder).train_examples(5, np.random.default_rng(4), 3)
@@ -190,7 +190,7 @@ def test_several_clips_of_one_decoding(folder, monkeypatch):
         frames = read_frames(path, indices, short_side=short_side)
         top, left, side = crop(*frames.shape[1:3])
         expected = frames[:, top : top + side, left : left + side]
-        # A crop of chroma is not scaled with what is around it.
+        # The scaling of a crop's chroma does not use pixels around the crop.
         near = [np.abs(example["video"].astype(int) - e).mean() < 2 for e in (expected, expected[:, :, ::-1])]
         assert near.count(True) == 1 and example["index"] == 5 and example["label"] == 2
     broken = make(folder).train_examples(3, np.random.default_rng(4), 3)
@@ -231,7 +231,7 @@ def test_a_video_that_does_not_decode_is_replaced_by_one_that_does(folder):
         assert example["index"] == 3 and failed[0] == 3 and set(failed) <= {1, 3, 4} and len(set(failed)) == len(failed)
         clips = {i: videos.train_example(i, np.random.default_rng(seed))["video"] for i in (0, 2, 5, 6)}
         same = [i for i, clip in clips.items() if (clip == example["video"]).all()]
-        assert int(example["label"]) in [videos.labels[i] for i in same]  # the files at 0 and 6 show the same
+        assert int(example["label"]) in [videos.labels[i] for i in same]  # files 0 and 6 show the same frames
         shown.update(same)
     assert shown == {0, 2, 5, 6}, "each that decodes has its turn"
 
@@ -255,7 +255,7 @@ def test_too_many_failures_are_an_error(count, tried, write_csv):
 
 @pytest.fixture
 def lying(tmp_path, pan, encode):
-    """A video whose header counts 60 frames and whose data ends after some of them."""
+    """Returns a folder with a video whose header counts 60 frames and whose data ends before the last of them."""
     video = encode(tmp_path / "walk/video.avi", pan(60, 160, 120), codec="mpeg4")
     data = video.read_bytes()
     video.write_bytes(data[: int(len(data) * 0.6)])

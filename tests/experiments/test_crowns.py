@@ -1,4 +1,4 @@
-"""Photographs of tree crowns become a data set of detection."""
+"""A dataset of detection from photographs of tree crowns."""
 
 import io
 import zipfile
@@ -15,12 +15,12 @@ from nl_jax.tasks import task_of
 
 @pytest.fixture
 def wheel(tmp_path):
-    """Like that of deepforest, with photographs of 2 x 3 tiles and a part of a tile."""
+    """Returns a wheel like deepforest's, with photographs of 2 x 3 tiles and a part of a tile, and the photograph."""
     path = tmp_path / "deepforest.whl"
     image = np.random.default_rng(0).integers(256, size=(520, 780, 3), dtype=np.uint8)
     file = io.BytesIO()
     PIL.Image.fromarray(image).save(file, "PNG")
-    # One within the first tile, one of which two thirds are in the second, one that no whole tile has.
+    # The first box is in the first tile. Two thirds of the second are in the second tile. No whole tile has the third.
     boxes = [(10, 20, 40, 60), (246, 100, 276, 110), (770, 5, 779, 9)]
     sides = ("xmin", "ymin", "xmax", "ymax")
     lines = ["".join(f"<{side}>{value}</{side}>" for side, value in zip(sides, box, strict=True)) for box in boxes]

@@ -1,4 +1,4 @@
-"""The tables: their runs, their statistics, and one of them run to its end at the smallest size there is."""
+"""The tables: their runs, their statistics, and a whole run of one table at the smallest size."""
 
 import dataclasses
 import itertools
@@ -36,7 +36,7 @@ def test_the_interval_of_one_seed_is_the_bootstrap_of_scipy():
 
 
 def test_the_interval_of_several_seeds_draws_seeds_and_clips():
-    """Against a loop that draws indices; the networks differ by seed, so that clips alone would be too sure."""
+    """The oracle is a loop that draws indices. Networks differ by seed, so clips alone give a too narrow interval."""
     rng = np.random.default_rng(0)
     ours = rng.random((4, 200)) < np.array([0.5, 0.6, 0.8, 0.9])[:, None]
     theirs = rng.random((4, 200)) < 0.5
@@ -94,7 +94,7 @@ def test_keypoints_have_small_counterparts_with_a_control():
     assert len({run.key for run in found.values()}) == 4 and rows.baseline_of("6", "r101_head") == "r101"
     at_full_size = {row: rows.make_run("6", row, 0, laptop=False, changes=IMAGES).key for row in TABLES["6"]}
     assert at_full_size["r101"] == at_full_size["r101_convolutions"] and len(set(at_full_size.values())) == 3
-    # Fields of keypoints are no part of the key of other rows, whose results were there before.
+    # Keys of other rows do not include fields of keypoints, because results of these rows are older.
     changed = rows.make_run("5", "r50", 0, laptop=True, changes=["detector.keypoint_channels=7"])
     assert changed.key == rows.make_run("5", "r50", 0, laptop=True).key
 
@@ -140,7 +140,7 @@ def test_the_same_recipe_under_another_seed_is_another_run_of_the_same_hash():
 def test_each_run_is_there_once_and_after_what_it_starts_from(laptop_runs):
     found = in_order([laptop_runs[at] for at in (("2a", "gaussian"), ("2g", "c2d_r50"), ("2a", "baseline"))])
     names = [run.name for run in found]
-    assert len(names) == len(set(names)) == 4  # images, the two of 2a, the long one
+    assert len(names) == len(set(names)) == 4  # the images, two runs of 2a, the long run
     assert all(names.index(run.start.name) < names.index(run.name) for run in found if run.start)
     assert laptop_runs["2g", "c2d_r50"].start.name == laptop_runs["2a", "baseline"].name
 
@@ -197,7 +197,7 @@ def test_cost_is_six_operations_for_every_multiply_add():
 
 
 def test_the_hours_that_the_tables_name_for_images_are_those_of_the_plan():
-    """Of every config, whose rows start from one of two image networks."""
+    """Checks every config whose rows start from one of two image networks."""
     hours = {}
     for table, depth in (("2a", "R50"), ("2e", "R101")):
         run = rows.make_run(table, next(iter(rows.table_module(table).ROWS)), 0, laptop=False, changes=IMAGES)
@@ -315,7 +315,7 @@ def test_results_of_before_losses_were_kept_are_read(tmp_path):
 
 # -------------------------------------------------------------------------------------------------------------- dip
 def test_a_dip_is_the_largest_loss_above_that_of_the_baseline_with_the_same_seed():
-    """Losses at steps 50 to 500, of which 100 are early; seed 1 of the baseline has none, and is no pair."""
+    """Losses are at steps 50 to 500; the first 100 steps are early. Seed 1 of the baseline has no loss: no pair."""
     steps = [str(50 * i) for i in range(1, 11)]
     base, ours = a_row("base", [np.ones(8, bool)] * 3), a_row("ours", [np.ones(8, bool)] * 3)
     for row, of_seed in ((base, ([1.0] * 10, [], [2.0] * 10)), (ours, ([0.9] * 10, [9.0] * 10, [1.5] * 10))):
@@ -339,7 +339,7 @@ def test_distance_is_that_of_the_cue_and_the_answer():
         shots, label = data.compose(index)
         cue = next(shot for shot in shots if shot.kind == 10)
         answer = next(shot for shot in shots if shot.kind == label)
-        assert answer.tint == cue.tint  # the answer is the digit of the cue's tint
+        assert answer.tint == cue.tint  # the answer is the digit with the tint of the cue
         middle = [(shot.frames.start + shot.frames.stop - 1) / 2 for shot in (cue, answer)]
         assert frames[index] == abs(middle[0] - middle[1])
         assert pixels[index] == pytest.approx(np.linalg.norm(cue.places[0] - answer.places[0]))

@@ -52,13 +52,17 @@ def run(main: Callable[..., None], arguments: str = "") -> None:
     )
 
 
-def local_path(text: str) -> Path:
-    """Returns the path of an argparse flag for a local file or folder. For an address the program ends."""
-    try:
-        check_local("path", text)
-    except InputError as error:
-        fail(error, 2)  # in one line, without the usage that argparse would print
-    return Path(text)
+def local_path(flag: str) -> Callable[[str], Path]:
+    """Returns the type of an argparse flag for a local file or folder. For an address the program ends."""
+
+    def read(text: str) -> Path:
+        try:
+            check_local(flag, text)
+        except InputError as error:
+            fail(error, 2)  # in one line, without the usage that argparse would print
+        return Path(text)
+
+    return read
 
 
 def mesh_axes(given: str) -> dict[str, int]:

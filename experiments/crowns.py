@@ -32,8 +32,8 @@ KEPT = 0.5  # a smaller part of a crown in a tile becomes a crowd region, which 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.crowns", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("wheel", type=command_line.local_path)
-    parser.add_argument("--out", type=command_line.local_path, default=Path("data/crowns"))
+    parser.add_argument("wheel", type=command_line.local_path("wheel"))
+    parser.add_argument("--out", type=command_line.local_path("--out"), default=Path("data/crowns"))
     arguments = parser.parse_args(argv)
     try:
         for split, counts in write(arguments.wheel, arguments.out).items():

@@ -217,9 +217,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument(
-        "--data_dir", type=local_path, default=FASHION, help="folder of the four files of Fashion-MNIST"
+        "--data_dir", type=local_path("--data_dir"), default=FASHION, help="folder of the four files of Fashion-MNIST"
     )
-    parser.add_argument("--out", type=local_path, default=Path("results"), help="folder of the JSON file")
+    parser.add_argument("--out", type=local_path("--out"), default=Path("results"), help="folder of the JSON file")
     arguments = parser.parse_args(argv)
     try:
         if min(arguments.seeds, arguments.steps) < 1:

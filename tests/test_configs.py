@@ -149,7 +149,7 @@ def test_table_6_has_the_networks_and_the_schedules_of_the_paper():
     assert [c.model.nonlocal_blocks.res4 for c in small.values()] == [(), (), (0,), ()]
     assert small["r101_head"].paper == (66.0, 87.1, 71.7)
     options = task_of(small["r101_head_backbone"]).detector(1)
-    assert options.keypoint_options == {"subsample": None}
+    assert options.keypoint_options == {"init": "he", "norm": "batch", "norm_scale": 1.0, "subsample": None}
     assert options.backbone.nonlocal_options["norm_scale"] == 1.0
 
 

@@ -56,12 +56,14 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--seeds", type=int, default=5, help="runs a row, of the seeds 0, 1, ..")
     result.add_argument("--jobs", type=int, help="runs at a time; with --laptop one a core by default, else 1")
     result.add_argument(
-        "--workdirs", type=local_path, default=Path("runs/reproduce"), help="folder of the runs' workdirs"
+        "--workdirs", type=local_path("--workdirs"), default=Path("runs/reproduce"), help="folder of the runs' workdirs"
     )
     result.add_argument(
-        "--results", type=local_path, default=Path("results"), help="folder of what is kept of each run"
+        "--results", type=local_path("--results"), default=Path("results"), help="folder of what is kept of each run"
     )
-    result.add_argument("--out", type=local_path, default=Path("runs/reproduce/tables"), help="folder of the tables")
+    result.add_argument(
+        "--out", type=local_path("--out"), default=Path("runs/reproduce/tables"), help="folder of the tables"
+    )
     result.add_argument("--show", action="store_true", help="run nothing, show what results there are")
     result.add_argument("--distance", action="store_true", help="also accuracy by distance (of --laptop's rows)")
     result.add_argument("--dip", action="store_true", help="also how far a loss rises above the baseline's")

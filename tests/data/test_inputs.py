@@ -16,7 +16,7 @@ from PIL import Image
 from nl_jax.data import packets, videos
 from nl_jax.data.check import Inspection, check_copy
 from nl_jax.data.clips import test_indices as clip_indices
-from nl_jax.data.decode import all_frames, probe, read_frames, to_rgb_of
+from nl_jax.data.decode import all_frames, probe, read_crops, read_frames, to_rgb_of
 from nl_jax.data.failure import DecodeError
 from nl_jax.data.packets import index_of
 from nl_jax.data.records.make import Preparation
@@ -139,7 +139,7 @@ def test_all_frames_of_a_video_are_known_everywhere(name, tmp_path, monkeypatch)
     indices = clip_indices(frames, 8, 2, 10)
     np.testing.assert_array_equal(views, expected[indices][:, :, :, left : left + 32])
     trained_on = []
-    monkeypatch.setattr(videos, "read_frames", lambda *a, **k: trained_on.append(a[1]) or read_frames(*a, **k))
+    monkeypatch.setattr(videos, "read_crops", lambda *a, **k: trained_on.append(a[1]) or read_crops(*a, **k))
     for seed in range(60):
         clip = folder.train_example(0, np.random.default_rng(seed))["video"]
         assert len(np.unique(clip.reshape(8, -1), axis=0)) >= 6, "different frames"

@@ -228,7 +228,7 @@ def test_a_clip_has_the_labels_of_its_own_frames(actions):
             _, indices = videos._read(
                 index,
                 lambda n, _, seed=seed: videos._train_indices(n, _first_draw(seed)),
-                32,
+                [(32, None)],
             )
             expected = np.zeros(3, np.float32)
             for label, first, last in videos.actions[index].tolist():

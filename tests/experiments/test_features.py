@@ -37,7 +37,7 @@ def model(config, randomise):
 
 def test_features_are_those_of_the_network_for_the_views_of_testing(config, model, video_folder):
     fields = {name: value for name, value in config.data.to_dict().items() if name not in ("name", "train", "test")}
-    fields = {name: value for name, value in fields.items() if not name.startswith("validation")}
+    fields = {name: value for name, value in fields.items() if not name.startswith(("validation", "clips_per_decode"))}
     dataset = VideoFolder(video_folder, **fields)
     extractor = Extractor(model, config, "res3", pooled=False)
     found = extractor(video_folder / dataset.names[0])

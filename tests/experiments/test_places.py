@@ -84,7 +84,9 @@ def test_addresses_of_videos_and_of_folders_of_results_are_told_for_what_they_ar
         with pytest.raises(SystemExit) as ended:
             main()
         error = capsys.readouterr().err
-        assert ended.value.code == 2 and error.count("\n") == 1 and error.startswith("error: path=s3://bucket/runs is")
+        assert (
+            ended.value.code == 2 and error.count("\n") == 1 and error.startswith(f"error: {flag}=s3://bucket/runs is")
+        )
 
 
 def test_a_user_without_a_home_can_run_a_program(directory):
@@ -120,4 +122,4 @@ def test_programs_that_write_to_this_machine_alone_refuse_a_bucket(capsys):
     with pytest.raises(SystemExit) as ended:
         reproduce.parser().parse_args(["2a", "--out=gs://bucket/tables"])
     assert ended.value.code == 2
-    assert "argument --out: path=gs://bucket/tables is an address" in capsys.readouterr().err
+    assert "error: --out=gs://bucket/tables is an address" in capsys.readouterr().err

@@ -48,7 +48,7 @@ def test_scores_are_those_of_testing(run, video_folder, crop):
     config.data.test_crop, config.data.num_crops = crop, 3 if crop else 1
     workdir.write_workdir(run, config, CLASSES)
     fields = {name: value for name, value in config.data.to_dict().items() if name not in ("name", "train", "test")}
-    fields = {name: value for name, value in fields.items() if not name.startswith("validation")}
+    fields = {name: value for name, value in fields.items() if not name.startswith(("validation", "clips_per_decode"))}
     dataset = VideoFolder(video_folder, **fields)
     mesh = sharding.make_mesh(data=-1, fsdp=1)
     graphdef, *arrays = restore_network(run, mesh)

@@ -210,7 +210,7 @@ def test_the_hours_that_the_tables_name_for_images_are_those_of_the_plan():
             assert [one for one in found.groups() if one] == (
                 both if found[2] else [hours["R101" if table == "2e" else "R50"]]
             ), table
-    assert len(named) == 7
+    assert len(named) == 8
 
 
 def test_a_change_that_is_none_is_named():

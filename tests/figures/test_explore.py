@@ -273,7 +273,7 @@ def test_keys_move_the_position_and_change_the_block(opened, blocks):
     said = tab.locator("[aria-live]").text_content()
     assert said.startswith("frame 2, row 3, column 13. products: the 20 strongest keys hold")
     tab.keyboard.press("2")
-    tab.wait_for_function("document.querySelectorAll('.panel:first-child canvas').length === 4")
+    pytest.importorskip("playwright.sync_api").expect(tab.locator(".panel:first-child canvas")).to_have_count(4)
     assert tab.locator("input[value=res5_0_nonlocal]").is_checked()
     assert_heat_is_that_of(tab, blocks, "res5_0_nonlocal", (1, 1, 2))
     assert tab.locator("#state").inner_text() == "frame 3, row 1, column 2", "the second of its four frames is frame 3"
@@ -298,7 +298,7 @@ def test_a_click_holds_the_position_and_a_finger_asks_one(opened, blocks):
     assert tab.locator("#state").inner_text() == "frame 6, row 6, column 6"
     phone = opened(has_touch=True, is_mobile=True)
     phone.touchscreen.tap(*point(phone, "products", (1, 10, 3), SHAPE))
-    phone.wait_for_function("document.getElementById('state').textContent === 'frame 1, row 10, column 3'")
+    pytest.importorskip("playwright.sync_api").expect(phone.locator("#state")).to_have_text("frame 1, row 10, column 3")
     assert_heat_is_that_of(phone, blocks, "res4_1_nonlocal", (1, 10, 3))
 
 

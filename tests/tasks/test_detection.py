@@ -288,7 +288,7 @@ def test_a_damaged_folder_of_ones_own_is_named_whole_and_compiles_for_each_shape
     assert "5 of these images could not be decoded" in printed
     named = (tmp_path / "run" / "bad_images.csv").read_text()
     assert all(f"{number}.png" in named for number in (1, 2, 3, 9, 10)) and "4.jpg" not in named
-    assert all(np.isfinite(row["train_loss"]) for row in read_metrics(tmp_path / "run" / "metrics.csv"))
+    assert all(np.isfinite(float(row["train_loss"])) for row in read_metrics(tmp_path / "run" / "metrics.csv"))
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def test_summary():
         ({"keypoints": 17, "keypoint_blocks": (0, 2)}, "keypoint_blocks=(0, 2) must be different numbers of 1 to 8"),
         ({"keypoints": 17, "keypoint_blocks": (2, 2)}, "keypoint_blocks=(2, 2) must be different numbers of 1 to 8"),
         ({"keypoint_blocks": (2,)}, "a detector with keypoints=0 has no keypoint head for them"),
-        ({"keypoints": 17, "keypoint_options": {"scale": None}}, "keypoint_blocks has none"),
+        ({"keypoints": 17, "keypoint_options": {"scale": None}}, "keypoint_blocks is empty"),
         ({"keypoints": 17, "keypoint_channels": 0}, "keypoint_channels=0 is out of range"),
     ],
 )

@@ -67,7 +67,9 @@ def _seen(task: Task, directory: Place, split: str, index: int) -> dict[str, np.
     """Returns the arrays of one example that a network sees."""
     dataset = task.open_split(split, workdir.read_classes(directory))
     if index >= len(dataset):
-        raise InputError(f"--beside: the {split} split of {directory} has {len(dataset)} {task.example}s")
+        raise InputError(
+            f"--beside: found --{task.example}={index}; the {split} split of {directory} has 0 to {len(dataset) - 1}"
+        )
     example = dataset.test_example(index)
     return {name: example[name] for name in ("video", "images", "sizes") if name in example}
 

@@ -60,12 +60,8 @@ def check_chain(config: ConfigDict, directory: Place) -> Setup:
 
 
 def _train_stages(config: ConfigDict, directory: Place, profile_steps: tuple[int, int] | None) -> Results:
-    if published := _published(config):
-        return train(config, directory, published, profile_steps)
-    if config.start.workdir:
-        return train(config, directory, place("start.workdir", config.start.workdir), profile_steps)
-    if not config.start.stage:
-        return train(config, directory, None, profile_steps)
+    if _published(config) or config.start.workdir or not config.start.stage:
+        return train(config, directory, start_of(config, directory), profile_steps)
     start, stage = directory / "start", stage_of(config)
     if not _has_stage_to_train(config, directory):
         before = task_of(recipe.at_batch_size(stage))
@@ -85,6 +81,23 @@ def _published(config: ConfigDict) -> StartFromPublished | None:
     if config.start.workdir:
         raise InputError("start.model and start.workdir are both given; choose one")
     return StartFromPublished(name)
+
+
+def start_of(config: ConfigDict, directory: Place) -> Start | None:
+    """Returns the network that a run in the workdir `directory` starts from, or None.
+
+    Raises:
+      InputError: the config names two networks, or the workdir of the network cannot be read.
+    """
+    if published := _published(config):
+        return published
+    if config.start.workdir:
+        source = place("start.workdir", config.start.workdir)
+    elif config.start.stage:
+        source = directory / "start"
+    else:
+        return None
+    return Start(source, task_of(workdir.read_config(source)))
 
 
 def _has_stage_to_train(config: ConfigDict, directory: Place) -> bool:

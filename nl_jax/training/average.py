@@ -44,8 +44,7 @@ def average_weights(decay: float) -> optax.GradientTransformation:
 
 def average_of(opt_state: Any) -> WeightAverage | None:
     """Returns the average that an optimiser keeps, or None."""
-    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, WeightAverage))
-    return next((node for node in nodes if isinstance(node, WeightAverage)), None)
+    return optax.tree.get(opt_state, WeightAverage.__name__)
 
 
 def tested_params(params: FlatParams, opt_state: Any) -> FlatParams:

@@ -262,11 +262,15 @@ def test_a_wrong_optimizer_of_any_stage_is_refused_before_the_first_is_trained(
     assert not stages and not (tmp_path / "W").exists()
 
 
-def test_a_finished_network_takes_the_place_of_the_stage(stages):
+def test_a_finished_network_takes_the_place_of_the_stage(stages, tmp_path):
     config = kinetics.get_config("nl5_i3d_r50").unlock()
-    config.start.workdir = "finished"
-    chain.train_chain(config, Path("W"))
-    assert [(str(workdir), str(start)) for _, workdir, start in stages] == [("W", "finished")]
+    finished = tmp_path / "finished"
+    finished.mkdir()
+    (finished / "config.json").write_text(config.to_json())
+    config.start.workdir = str(finished)
+    chain.train_chain(config, tmp_path / "W")
+    (trained,) = stages  # no other stage
+    assert (trained[1], trained[2].directory) == (tmp_path / "W", finished)
 
 
 def test_a_chain_without_images_says_what_it_needs(stages):

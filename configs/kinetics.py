@@ -55,7 +55,7 @@ ROWS = {
 
 
 def row_of(rows: dict[str, dict], argument: str):
-    """Return the paper's recipe with the changes of a row, or its small counterpart if the flag `laptop` is given."""
+    """Returns the paper's recipe with the changes of a row, or its small counterpart if the flag `laptop` is given."""
     changes, flags = common.parse_row(argument, rows, ("laptop",))
     if flags:
         return laptop.counterpart(changes)

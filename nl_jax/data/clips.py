@@ -11,7 +11,7 @@ STARTS = ("paper", "caffe2", "slowfast", "mmaction2")
 
 
 def train_indices(num_frames: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the frame numbers (t,) of a clip at a random place. A video that is shorter than the clip loops.
+    """Returns the frame numbers (t,) of a clip at a random place. A video that is shorter than the clip loops.
 
     Raises:
         InputError: a number is below 1.
@@ -23,7 +23,7 @@ def train_indices(num_frames: int, frames: int, stride: int, rng: np.random.Gene
 def test_indices(
     num_frames: int, frames: int, stride: int, num_clips: int, starts: str = "paper", rate: float = 0.0
 ) -> np.ndarray:
-    """Return the frame numbers (num_clips, t) of the test clips of a video.
+    """Returns the frame numbers (num_clips, t) of the test clips of a video.
 
     The video has N frames. A clip spans L = frames * stride frames. There are K = num_clips clips, j = 0 .. K-1.
     Published accuracies use different conventions for the start of clip j, and for a video that is too short:
@@ -76,7 +76,7 @@ def test_indices(
 
 
 def random_place(height: int, width: int, size: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Return the top and the left of a size x size crop at a random place of an image.
+    """Returns the top and the left of a size x size crop at a random place of an image.
 
     Raises:
         InputError: the image is smaller than the crop.
@@ -86,7 +86,7 @@ def random_place(height: int, width: int, size: int, rng: np.random.Generator) -
 
 
 def center_crop(video: np.ndarray, size: int) -> np.ndarray:
-    """Return the crop (t, size, size, c) at the centre of a video (t, h, w, c), as a view.
+    """Returns the crop (t, size, size, c) at the centre of a video (t, h, w, c), as a view.
 
     Raises:
         InputError: the video is smaller than the crop.
@@ -96,7 +96,7 @@ def center_crop(video: np.ndarray, size: int) -> np.ndarray:
 
 
 def test_crops(video: np.ndarray, size: int, num_crops: int) -> np.ndarray:
-    """Return the test crops (num_crops, t, size, size, c) of a video (t, h, w, c).
+    """Returns the test crops (num_crops, t, size, size, c) of a video (t, h, w, c).
 
     One crop lies at the centre. Three crops lie at the start, the centre and the end of the longer side, and in the
     middle of the shorter side. They cover the whole frame if `size` is the shorter side and the longer side is at most
@@ -118,7 +118,7 @@ def test_crops(video: np.ndarray, size: int, num_crops: int) -> np.ndarray:
 
 
 def _spread(end: float, count: int) -> np.ndarray:
-    """Return whole numbers (count,) spread evenly from 0 to `end`, rounded down.
+    """Returns whole numbers (count,) spread evenly from 0 to `end`, rounded down.
 
     As PyTorch's linspace, it computes in single precision, and counts the second half back from `end`.
     """
@@ -133,7 +133,7 @@ def _last_start(num_frames: int, frames: int, stride: int) -> int:
 
 
 def _room(frame: tuple[int, ...], size: int) -> tuple[int, int]:
-    """Return the pixels by which a frame is higher and wider than the crop."""
+    """Returns the pixels by which a frame is higher and wider than the crop."""
     _positive(size=size)
     height, width = frame
     if size > min(height, width):

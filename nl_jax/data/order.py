@@ -37,7 +37,7 @@ class GroupedOrder(grain.MapDataset):
         return int(self._members(epoch, group)[place])
 
     def _batch(self, batch: int) -> tuple[int, int]:
-        """Return the group of a batch, and how many examples of the group were drawn before this batch."""
+        """Returns the group of a batch, and how many examples of the group were drawn before this batch."""
         epoch = batch * self._batch_size // len(self._groups)  # no earlier epoch can fill the batch of this number
         while self._full_before(epoch + 1) <= batch:
             epoch += 1
@@ -46,12 +46,12 @@ class GroupedOrder(grain.MapDataset):
         return int(group[place]), int(first[place])
 
     def _full_before(self, epoch: int) -> int:
-        """Return the number of batches that are full when an epoch begins."""
+        """Returns the number of batches that are full when an epoch begins."""
         return sum(epoch * int(size) // self._batch_size for size in self._sizes)
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 - a run has one object
     def _filled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return two arrays with one number for each batch that an epoch fills, in order.
+        """Returns two arrays with one number for each batch that an epoch fills, in order.
 
         The first has the group of the batch. The second has the number of examples of this group before the batch.
         """
@@ -66,7 +66,7 @@ class GroupedOrder(grain.MapDataset):
 
     @functools.lru_cache(maxsize=8)  # noqa: B019
     def _members(self, epoch: int, group: int) -> np.ndarray:
-        """Return the examples of a group, in the order of an epoch."""
+        """Returns the examples of a group, in the order of an epoch."""
         drawn = self._drawn(epoch)
         return drawn[self._groups[drawn] == group]
 
@@ -76,7 +76,7 @@ class GroupedOrder(grain.MapDataset):
 
 
 def test_order(groups: Int[np.ndarray, "n"], batch_size: int) -> tuple[Int[np.ndarray, "m"], Bool[np.ndarray, "m"]]:
-    """Return every example once, group after group. Copies of a group's last example fill the group's last batch.
+    """Returns every example once, group after group. Copies of a group's last example fill the group's last batch.
 
     Returns:
         (m,), numbers of examples, where m is a multiple of `batch_size`; and (m,), False for the copies.

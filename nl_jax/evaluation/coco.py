@@ -64,7 +64,7 @@ def evaluate(
     use_categories: bool = True,
     sigmas: Sequence[float] | None = None,
 ) -> Scores:
-    """Score detections with pycocotools.
+    """Scores detections with pycocotools.
 
     Keypoints are scored category by category where the sigmas of categories differ. The figures are then means over
     categories, as in pycocotools. A category without keypoints has no part in them.
@@ -96,7 +96,7 @@ def evaluate(
 
 
 def _groups(truth: dict, sigmas: Sequence[float] | None) -> list[tuple[list[int], tuple[float, ...]]]:
-    """Return [(categories, their sigmas)]: one group for all if they share sigmas, else one group for each."""
+    """Returns [(categories, their sigmas)]: one group for all if they share sigmas, else one group for each."""
     found = {}
     for category in truth["categories"]:
         names = category.get("keypoints", COCO_NAMES)
@@ -110,7 +110,7 @@ def _groups(truth: dict, sigmas: Sequence[float] | None) -> list[tuple[list[int]
 
 
 def _joined(parts: list[Scores], images: int) -> Scores:
-    """Return the means over the categories that have a figure."""
+    """Returns the means over the categories that have a figure."""
     figures = {}
     for name in FIGURES["keypoints"]:
         known = [part.figures[name] for part in parts if not np.isnan(part.figures[name])]
@@ -141,7 +141,7 @@ def _evaluate(truth, detections, iou_type, use_categories, categories, sigmas) -
 
 
 def matches(truth: dict, detections: Results, iou: float = 0.5) -> Int[np.ndarray, "n"]:
-    """Return, for every detection, the id of the true object that it matches for AP at this IoU of boxes, or 0.
+    """Returns, for every detection, the id of the true object that it matches for AP at this IoU of boxes, or 0.
 
     The object has the class of the detection. If several detections match one object, the one with the highest score
     counts, and the others have 0.
@@ -170,7 +170,7 @@ def results(
     keypoints: Float[np.ndarray, "d k 3"] | None = None,
     keypoints_of: Sequence[np.ndarray] | None = None,
 ) -> Results:
-    """Return the detections in one image in COCO's result format, in pixels of the original image.
+    """Returns the detections in one image in COCO's result format, in pixels of the original image.
 
     Args:
         image: the image's record with `id`, `height` and `width`.
@@ -213,7 +213,7 @@ def results(
 
 
 def without_categories(detections: Results, iou: float = 0.5) -> Results:
-    """Return the detections that are left when each suppresses overlapping ones of lower score, whatever the category.
+    """Returns the detections that are left when each suppresses overlapping ones of lower score, whatever the category.
 
     A network that is uncertain of a class finds one object under several classes. Where classes do not count, this is
     one detection.
@@ -238,7 +238,7 @@ def without_categories(detections: Results, iou: float = 0.5) -> Results:
 
 
 def write_results(path: str | os.PathLike, detections: Results) -> None:
-    """Write detections as the JSON that pycocotools and COCO's server read. The file is written whole or not at all."""
+    """Writes detections as JSON for pycocotools and COCO's server. The file is written whole or not at all."""
     partial = Path(f"{os.fspath(path)}.partial")
     partial.write_text(json.dumps(detections, separators=(",", ":")))
     partial.replace(path)
@@ -261,5 +261,5 @@ def _nothing(true: COCO) -> COCO:
 
 
 def _known(figure: float | int) -> float:
-    """Return nan for a figure that does not exist, which pycocotools reports as -1."""
+    """Returns nan for a figure that does not exist, which pycocotools reports as -1."""
     return float("nan") if figure == -1 else float(figure)

@@ -44,7 +44,7 @@ class Found:
         return {name: evaluate(self.truth, self.detections, kind) for kind, name in self._kinds().items()}
 
     def metrics(self) -> dict[str, float | int | str]:
-        """Return COCO's figures from 0 to 1, box_ap, box_ap50, .., mask_ar100, and facts on the images scored.
+        """Returns COCO's figures from 0 to 1, box_ap, box_ap50, .., mask_ar100, and facts on the images scored.
 
         box_ap_agnostic and mask_ap_agnostic are AP where the class does not count. They measure finding and outlining
         without naming. Figures of a size that no true object has are left out. keypoint_exchanged is the share of
@@ -67,7 +67,7 @@ class Found:
         }
 
     def save(self, directory: Place, dataset: DetectionImages) -> Place:
-        """Write detections.json in COCO's result format, and ap_by_class.json with the AP of every class, or null.
+        """Writes detections.json in COCO's result format, and ap_by_class.json with the AP of every class, or null.
 
         With keypoints the method also writes keypoints_by_name.json. It lists, for every keypoint of every class, its
         AP alone, the share of left-right exchanges, and how often each keypoint was found in its place.
@@ -115,7 +115,7 @@ def detect(
     masks: bool,
     keypoints: bool = False,
 ) -> Found:
-    """Run every image of the dataset through the network, each once.
+    """Runs every image of the dataset through the network, each once.
 
     With several processes each process turns the detections in its own images into masks of the image. Then all
     processes exchange them, and each has all.

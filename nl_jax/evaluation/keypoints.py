@@ -39,12 +39,12 @@ class Confusions:
     exchanged: Counter
 
     def share(self, of: tuple[str, str] | None = None) -> float:
-        """Return the share of left-right exchanges, of one (category, keypoint) or of all; nan if none is paired."""
+        """Returns the share of left-right exchanges, of one (category, keypoint) or of all; nan if none is paired."""
         asked, wrong = (c.total() if of is None else c[of] for c in (self.paired, self.exchanged))
         return wrong / asked if asked else float("nan")
 
     def commonest(self, count: int) -> list[tuple[str, str, str, int, float]]:
-        """Return (category, keypoint, taken for, how often, share) of the `count` most frequent mistakes."""
+        """Returns (category, keypoint, taken for, how often, share) of the `count` most frequent mistakes."""
         mistakes = [
             (*of, other, number, number / counter.total())
             for of, counter in self.counts.items()
@@ -55,7 +55,7 @@ class Confusions:
 
 
 def confusions(truth: dict, detections: Results) -> Confusions:
-    """Count confusions. Both arguments are in COCO's format, as for `nl_jax.evaluation.coco.evaluate`."""
+    """Counts confusions. Both arguments are in COCO's format, as for `nl_jax.evaluation.coco.evaluate`."""
     categories = {one["id"]: (one["name"], category(one)) for one in truth["categories"]}
     of_place = defaultdict(list)
     for found in detections:
@@ -92,7 +92,7 @@ def _count(result: Confusions, name: str, keypoints: Category, true: dict, found
 
 
 def ap_by_keypoint(truth: dict, detections: Results) -> dict[str, dict[str, float]]:
-    """Return, by category and keypoint, the AP of this keypoint alone, and nan where it is never labelled."""
+    """Returns, by category and keypoint, the AP of this keypoint alone, and nan where it is never labelled."""
     result = {}
     for one in truth["categories"]:
         names = category(one).names

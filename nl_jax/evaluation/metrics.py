@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 
 def in_top_k(scores: Float[np.ndarray, "... k"], labels: Int[np.ndarray, "..."], k: int) -> Bool[np.ndarray, "..."]:
-    """Return whether the label is among the k highest scores. Non-finite scores are never right.
+    """Returns whether the label is among the k highest scores. Non-finite scores are never right.
 
     Equal scores count against the label, because a constant score is no answer.
     """
@@ -15,7 +15,7 @@ def in_top_k(scores: Float[np.ndarray, "... k"], labels: Int[np.ndarray, "..."],
 
 
 def average_precision(scores: Float[np.ndarray, "n k"], labels: Shaped[np.ndarray, "n k"]) -> Float[np.ndarray, "k"]:
-    """Return the average precision of every class over n videos, as in Charades' evaluation; nan without a positive.
+    """Returns the average precision of every class over n videos, as in Charades' evaluation; nan without a positive.
 
     Videos are ranked by their score for the class. Each positive video has a precision: the share of positives among
     all videos ranked as high or higher. The average is over the positive videos. Videos without any label rank below
@@ -39,7 +39,7 @@ def average_precision(scores: Float[np.ndarray, "n k"], labels: Shaped[np.ndarra
 
 
 def mean_average_precision(scores: Float[np.ndarray, "n k"], labels: Shaped[np.ndarray, "n k"]) -> float:
-    """Return the mean of `average_precision` over the classes that have a positive, and nan if none has."""
+    """Returns the mean of `average_precision` over the classes that have a positive, and nan if none has."""
     found = average_precision(scores, labels)
     found = found[~np.isnan(found)]
     return float(found.mean()) if found.size else float("nan")

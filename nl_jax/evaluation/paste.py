@@ -13,7 +13,7 @@ def paste(
     *,
     whole_pixels: bool = True,
 ) -> np.ndarray:
-    """Stretch n masks (n,s,s) to their boxes (n,4) in an image (h,w). Return where they exceed `threshold`, (n,h,w).
+    """Stretches n masks (n,s,s) to their boxes (n,4) in an image (h,w). Returns where they exceed `threshold`, (n,h,w).
 
     Boxes are in pixels. The default is the rule of Detectron and torchvision. The mask gets a border of one cell of 0,
     and the box grows by as much and is cut to whole pixels. Values are interpolated between the centres of cells. The
@@ -52,7 +52,7 @@ def paste(
 
 
 def _stretch(cells: int, start: int, end: int, limit: int) -> tuple[np.ndarray, int, int]:
-    """Return the weights (p,cells) of cells in the pixels from start to end, and the first and last of these pixels."""
+    """Returns the weights (p,cells) of cells in the pixels from start to end, and the first and last of the pixels."""
     pixels = max(end - start + 1, 1)
     first, last = max(start, 0), min(end + 1, limit)
     at = np.clip((np.arange(first, last) - start + 0.5) * (cells / pixels) - 0.5, 0, cells - 1).astype(np.float32)
@@ -60,7 +60,7 @@ def _stretch(cells: int, start: int, end: int, limit: int) -> tuple[np.ndarray, 
 
 
 def _at_centres(low: float, high: float, limit: int, cells: int) -> tuple[np.ndarray, int]:
-    """Return the weights (p,cells) of cells from `low` to `high` at the centres of pixels, and the first pixel."""
+    """Returns the weights (p,cells) of cells from `low` to `high` at the centres of pixels, and the first pixel."""
     reach = (high - low) / cells / 2  # half an outer cell, by which the values reach beyond the box
     first = int(np.clip(np.floor(low - reach), 0, limit))
     last = int(np.clip(np.ceil(high + reach), first, limit))

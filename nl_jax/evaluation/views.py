@@ -38,7 +38,7 @@ class Predictions:
     list_hash: str
 
     def metrics(self) -> dict[str, float | int | str]:
-        """Return video and clip top-1, and top-5 for more than five classes; for several labels (n,k) video_map.
+        """Returns video and clip top-1, and top-5 for more than five classes; for several labels (n,k) video_map.
 
         The result also has the number of videos, of views, of undecodable videos, and the hash of their list. A clip
         here is one view.
@@ -63,7 +63,7 @@ class Predictions:
         }
 
     def save(self, directory: Place, dataset: ClipDataset) -> Place:
-        """Write predictions.npz: scores, view_scores, labels, failed, and the names of classes and videos."""
+        """Writes predictions.npz: scores, view_scores, labels, failed, and the names of classes and videos."""
         path = directory / "predictions.npz"
         arrays = {name: value for name, value in vars(self).items() if name != "list_hash"}
         arrays |= {"classes": np.array(dataset.classes), "names": np.array(list(dataset.names))}
@@ -80,7 +80,7 @@ def predict(
     *,
     at_once: int,
 ) -> Predictions:
-    """Run every video of the dataset through the network, one view of a batch of videos at a time.
+    """Runs every video of the dataset through the network, one view of a batch of videos at a time.
 
     In a dataset of `variable_size` a batch holds one video, and at most `at_once` of its views run at once. Videos are
     not padded to a common size, because padding would change the scores. The network is compiled once for every size.
@@ -114,7 +114,7 @@ def predict(
 
 
 def check_views(dataset: ClipDataset) -> None:
-    """Raise InputError if several processes cannot test the views of this dataset together."""
+    """Raises InputError if several processes cannot test the views of this dataset together."""
     if dataset.variable_size and jax.process_count() > 1:
         raise InputError(
             "whole frames (test_crop=0) differ in size, and several processes need equal ones; use one process"
@@ -122,7 +122,7 @@ def check_views(dataset: ClipDataset) -> None:
 
 
 def combine(view_scores: Float[np.ndarray, "*n v k"], *, several: bool) -> Float[np.ndarray, "*n k"]:
-    """Return the scores of a video: the mean of its views, or with `several` labels the maximum.
+    """Returns the scores of a video: the mean of its views, or with `several` labels the maximum.
 
     One label is the content of most of the video. With several labels each may appear in a single view.
     """
@@ -134,7 +134,7 @@ def combine(view_scores: Float[np.ndarray, "*n v k"], *, several: bool) -> Float
 def scores_of_views(
     forward: Callable[[Batch], Float[jax.Array, "b *k"]], views: np.ndarray, at_once: int
 ) -> Float[np.ndarray, "v *k"]:
-    """Return the scores, or features, of all views (v,t,h,w,3) of one video.
+    """Returns the scores, or features, of all views (v,t,h,w,3) of one video.
 
     The views run in groups of one size. The last view fills up the last group.
     """

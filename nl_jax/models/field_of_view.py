@@ -20,17 +20,17 @@ class View:
     high: int
 
     def of(self, place: int) -> tuple[int, int]:
-        """Return the first and the last pixel that a place sees. Pixels outside the image are padding."""
+        """Returns the first and the last pixel that a place sees. Pixels outside the image are padding."""
         return place * self.stride + self.low, place * self.stride + self.high
 
     def after(self, kernel: int, stride: int, padding: int) -> "View":
-        """Return the view of a convolution or a pool on this layer."""
+        """Returns the view of a convolution or a pool on this layer."""
         low, high = self.low - padding * self.stride, self.high + (kernel - 1 - padding) * self.stride
         return View(self.stride * stride, low, high)
 
 
 def stage_views(config: ResNetConfig) -> dict[str, View]:
-    """Return the view of the last layer of every stage, {"res2": View, ..}. Non-local blocks are left out.
+    """Returns the view of the last layer of every stage, {"res2": View, ..}. Non-local blocks are left out.
 
     Raises:
       InputError: as `ResNetConfig.check`.
@@ -51,7 +51,7 @@ def stage_views(config: ResNetConfig) -> dict[str, View]:
 
 
 def region_view(config: ResNetConfig, low: float | int, high: float | int, level: int = 2) -> tuple[int, int]:
-    """Return the first and the last pixel that the features of a region can depend on, along one axis.
+    """Returns the first and the last pixel that the features of a region can depend on, along one axis.
 
     The features come from a feature pyramid. Every level adds two maps: the coarser level, enlarged twice by
     nearest neighbour, and a 1x1 convolution of its stage. A 3x3 convolution follows. RoIAlign interpolates the
@@ -78,7 +78,7 @@ def region_view(config: ResNetConfig, low: float | int, high: float | int, level
 
 
 def reach(config: ResNetConfig, level: int = 2) -> int:
-    """Return how many pixels beyond its own border a region of the pyramid can see at most, at any place."""
+    """Returns how many pixels beyond its own border a region of the pyramid can see at most, at any place."""
     period = 2 ** (1 + len(config.stages()))  # the period of the places of all levels
     before = max(place - region_view(config, place, place, level)[0] for place in range(period))
     after = max(region_view(config, place, place, level)[1] - place for place in range(period))

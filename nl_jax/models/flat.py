@@ -17,18 +17,18 @@ _as_pure = nnx.as_pure if hasattr(nnx, "as_pure") else nnx.pure
 
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
-    """Return the structure of a model, its parameters and its batch norm statistics."""
+    """Returns the structure of a model, its parameters and its batch norm statistics."""
     graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     return graphdef, _flatten(params), _flatten(batch_stats)
 
 
 def merge(graphdef: nnx.GraphDef, params: FlatParams, batch_stats: FlatParams) -> nnx.Module:
-    """Rebuild the model. Inside `jax.jit` this costs nothing at run time."""
+    """Rebuilds the model. Inside `jax.jit` this costs nothing at run time."""
     return nnx.merge(graphdef, _unflatten(params), _unflatten(batch_stats))
 
 
 def abstract(build) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
-    """Return `split(build())` with shapes in place of arrays. It allocates nothing, whatever the size of the model."""
+    """Returns `split(build())` with shapes in place of arrays. It allocates nothing, whatever the size of the model."""
     return split(nnx.eval_shape(build))
 
 

@@ -30,7 +30,7 @@ class Pool:
         return max_pool(x, self.kernel, self.strides, self.padding)
 
     def frames(self, frames: int) -> int:
-        """Return how many frames the pool leaves of `frames`."""
+        """Returns how many frames the pool leaves of `frames`."""
         return (frames + 2 * self.padding[0] - self.kernel[0]) // self.strides[0] + 1
 
 
@@ -59,7 +59,7 @@ class Geometry:
     init: str = "he"
 
     def frames(self, frames: int) -> dict[str, int]:
-        """Return the number of frames left after conv1 and after each pool."""
+        """Returns the number of frames left after conv1 and after each pool."""
         conv1 = -(-frames // self.conv1_stride[0])
         pool1 = self.pool1.frames(conv1) if self.pool1 else conv1
         return {"conv1": conv1, "pool1": pool1, "pool2": self.pool2.frames(pool1) if self.pool2 else pool1}
@@ -116,7 +116,7 @@ GEOMETRIES = {
 
 
 def resolve(geometry: str | Geometry) -> Geometry:
-    """Return the geometry of this name, or `geometry` itself if it is one. Raises InputError for an unknown name."""
+    """Returns the geometry of this name, or `geometry` itself if it is one. Raises InputError for an unknown name."""
     if isinstance(geometry, Geometry):
         return geometry
     if geometry not in GEOMETRIES:

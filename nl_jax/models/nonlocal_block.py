@@ -127,7 +127,7 @@ class NonLocalBlock(nnx.Module):
         self.norm = None if norm == "none" else Norm(channels, kind=norm, scale_init=norm_scale, group_size=group_size)
 
     def __call__(self, x: Float[Array, "b *s c"], valid: Bool[Array, "b *s"] | None = None) -> Float[Array, "b *s c"]:
-        """Return z for a video, an image or a sequence x. *s are the axes of its positions.
+        """Returns z for a video, an image or a sequence x. *s are the axes of its positions.
 
         With `valid` the sum runs only over the positions where it is true, and C(x) counts or sums them alone. With
         subsampling a pooled key is the maximum of its valid positions, and it is valid where there is one. Where a sum
@@ -154,7 +154,7 @@ class NonLocalBlock(nnx.Module):
     def attention_rows(
         self, x: Float[Array, "b *s c"], positions: Int[Array, "q"], valid: Bool[Array, "b *s"] | None = None
     ) -> Float[Array, "b2 q m"]:
-        """Return f(x_i, x_j) / C(x) for the given positions i and every j, without forming the whole n x m matrix.
+        """Returns f(x_i, x_j) / C(x) for the given positions i and every j, without forming the whole n x m matrix.
 
         Positions are counted in row-major order over the axes that the block sums over. Keys are counted the same way,
         after subsampling (see `key_shape`). b2 is b times the number of frame groups for spacetime, b x t for space and
@@ -182,7 +182,7 @@ class NonLocalBlock(nnx.Module):
         return nonlocal_op.gaussian_rows(theta, phi, self.scale, valid)
 
     def key_shape(self, shape: Shape) -> Shape:
-        """Return the axes over which the m keys lie, for an input of this shape."""
+        """Returns the axes over which the m keys lie, for an input of this shape."""
         axes = shape[1:-1]
         if self.subsample:
             axes = tuple(a // k for a, k in zip(axes, self._pool_kernel(axes), strict=True))
@@ -191,14 +191,14 @@ class NonLocalBlock(nnx.Module):
         return axes[-2:] if self.axes == "space" else axes[:1] if self.axes == "time" else axes
 
     def _positions(self, shape: Shape) -> int:
-        """Return n, the number of positions the block sums over for an input of this shape, before subsampling."""
+        """Returns n, the number of positions the block sums over for an input of this shape, before subsampling."""
         axes = shape[1:-1]
         if self.time_group:
             axes = (self.time_group, *axes[1:])
         return math.prod(axes[-2:] if self.axes == "space" else axes[:1] if self.axes == "time" else axes)
 
     def _embed(self, x, valid):
-        """Return theta (b2,n,d), phi (b2,m,d), g (b2,m,d), valid (b2,m).
+        """Returns theta (b2,n,d), phi (b2,m,d), g (b2,m,d), valid (b2,m).
 
         The axes not summed over are folded into b2.
         """
@@ -217,7 +217,7 @@ class NonLocalBlock(nnx.Module):
         return self._fold(theta), self._fold(phi), self._fold(g), valid
 
     def _halves(self, theta, phi):
-        """Return a (b,n) and p (b,m) with w_f . [theta_i, phi_j] = a_i + p_j."""
+        """Returns a (b,n) and p (b,m) with w_f . [theta_i, phi_j] = a_i + p_j."""
         w_theta, w_phi = jnp.split(self.w_f.kernel[:, 0].astype(theta.dtype), 2)
         return theta @ w_theta, phi @ w_phi
 
@@ -243,7 +243,7 @@ class NonLocalBlock(nnx.Module):
         return tuple(min(k, a) for k, a in zip(kernel, axes, strict=True))  # an axis of one position is not pooled
 
     def _pool(self, x, valid):
-        """Return the maximum over the valid positions of every window, and 0 where a window has none."""
+        """Returns the maximum over the valid positions of every window, and 0 where a window has none."""
         kernel = self._pool_kernel(x.shape[1:-1])
         if valid is None:
             return max_pool(x, kernel, kernel, (0,) * len(kernel))
@@ -251,7 +251,7 @@ class NonLocalBlock(nnx.Module):
         return jnp.where(self._pool_valid(valid)[..., None], pooled, 0)
 
     def _pool_valid(self, valid):
-        """Return whether each window has a valid position."""
+        """Returns whether each window has a valid position."""
         if valid is None:
             return None
         kernel = self._pool_kernel(valid.shape[1:])

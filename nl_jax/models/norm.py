@@ -66,7 +66,7 @@ class Norm(nnx.Module):
             self.var = nnx.BatchStat(jnp.ones(channels))
 
     def __call__(self, x: Float[Array, "b *s c"], rectified: bool = False) -> Float[Array, "b *s c"]:
-        """Return y, or max(y, 0) with `rectified`."""
+        """Returns y, or max(y, 0) with `rectified`."""
         if devices.platform() == "gpu" and self.has_running_statistics and not self.use_running_average:
             groups = _merge(x, self._num_groups(x.shape[0]))
             y, mean, var = batch_norm(groups, self.scale[...], self.bias[...], self.epsilon, rectified)
@@ -117,7 +117,7 @@ class Norm(nnx.Module):
 
 
 def pooled(stacked: dict[str, Array], weight: float = 1.0) -> dict[str, Array]:
-    """Pool k sets of statistics, each array stacked as (k,c).
+    """Pools k sets of statistics, each array stacked as (k,c).
 
     A mean becomes the mean of the means. A variance becomes the mean of the variances plus `weight` times the variance
     of the means. Sums run over differences from the first set, so a value that all sets share comes out bit for bit.
@@ -139,7 +139,7 @@ def _split(y: Float[Array, "g n c"], shape: devices.Shape) -> Float[Array, "b *s
 
 
 def _moments(x: Float[Array, "g n c"]) -> tuple[Float[Array, "g c"], Float[Array, "g c"]]:
-    """Return the mean and variance over n, in float32."""
+    """Returns the mean and variance over n, in float32."""
     x = widen(x)
     mean, square = x.mean(axis=1), jnp.square(x).mean(axis=1)
     return mean, jnp.maximum(square - jnp.square(mean), 0)

@@ -17,7 +17,7 @@ from nl_jax.ops.devices import Shape
 
 
 def nonlocal_preset(depth: int, count: int) -> dict[str, tuple[int, ...]]:
-    """Return the positions of 0, 1, 5 or 10 blocks in ResNet-50 or -101 (section 4.1, table 2c), for `nonlocal_blocks`.
+    """Returns the positions of 0, 1, 5 or 10 blocks in ResNet-50 or -101 for `nonlocal_blocks` (section 4.1, table 2c).
 
     - 1: before the last residual block of res4.
     - 5: two in res3 and three in res4. In ResNet-50 they follow every other residual block.
@@ -100,7 +100,7 @@ class VideoResNet(nnx.Module):
     def __call__(
         self, video: Float[Array, "b t h w 3"], dropout_key: Key[Array, ""] | None = None
     ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
-        """Return the logits and the dict of intermediates. Training draws its dropout from `dropout_key`."""
+        """Returns the logits and the dict of intermediates. Training draws its dropout from `dropout_key`."""
         if self.classifier is None:
             raise InputError("num_classes=None: a network without classifier gives features and no logits")
         out = self.features(video)
@@ -111,7 +111,7 @@ class VideoResNet(nnx.Module):
     def features(
         self, video: Float[Array, "b t h w 3"], valid: Bool[Array, "b t h w"] | None = None
     ) -> dict[str, Array]:
-        """Return the dict of intermediates, without logits.
+        """Returns the dict of intermediates, without logits.
 
         A position that is not `valid` is no key of any non-local block. A place of a map stands for the pixel at its
         index times the stride.
@@ -141,7 +141,7 @@ class VideoResNet(nnx.Module):
         return out
 
     def _last_frozen(self) -> tuple[str, ...]:
-        """Return the names of the intermediates that no gradient passes."""
+        """Returns the names of the intermediates that no gradient passes."""
         if not self.config.freeze_at:
             return ()
         stage = self.config.frozen_stages()[-1]
@@ -151,7 +151,7 @@ class VideoResNet(nnx.Module):
         return (f"{stage}_{last}", f"{stage}_{last}_nonlocal")
 
     def nonlocal_blocks(self) -> dict[str, NonLocalBlock]:
-        """Return the inserted blocks by name, {"res3_1_nonlocal": NonLocalBlock, ..}, in the order they run."""
+        """Returns the inserted blocks by name, {"res3_1_nonlocal": NonLocalBlock, ..}, in the order they run."""
         return {
             f"{stage}_{position}_nonlocal": block.nonlocal_block
             for stage in self.config.stages()
@@ -165,7 +165,7 @@ def _run(layer: nnx.Module, x: Array, *valid: Array) -> Array:
 
 
 def _valid_at(shape: Shape, valid: Array | None) -> tuple[Array, ...]:
-    """Return () or (valid,), with valid at every place of a map of this shape."""
+    """Returns () or (valid,), with valid at every place of a map of this shape."""
     if valid is None:
         return ()
     steps = [-(-whole // part) for whole, part in zip(valid.shape[1:], shape[1:4], strict=True)]
@@ -173,7 +173,7 @@ def _valid_at(shape: Shape, valid: Array | None) -> tuple[Array, ...]:
 
 
 def _is_inflated(stage: str, position: int) -> bool:
-    """Return whether the block is inflated: all of res2, blocks 0, 2, 4, .. of res3 and res4, block 1 of res5."""
+    """Returns whether the block is inflated: all of res2, blocks 0, 2, 4, .. of res3 and res4, block 1 of res5."""
     return stage == "res2" or position % 2 == (1 if stage == "res5" else 0)
 
 

@@ -77,30 +77,30 @@ class ResNetConfig:
         return hash((self.depth, self.width, self.inflate, self.geometry, self.num_classes))
 
     def stages(self) -> dict[str, int]:
-        """Return the number of residual blocks by stage: {"res2": 3, ...}."""
+        """Returns the number of residual blocks by stage: {"res2": 3, ...}."""
         if self.blocks_per_stage is None and self.depth not in BLOCKS_PER_STAGE:
             raise InputError(f"depth={self.depth} is unknown; choose one of {', '.join(map(str, BLOCKS_PER_STAGE))}")
         blocks = self.blocks_per_stage or BLOCKS_PER_STAGE[self.depth]
         return {f"res{i}": count for i, count in enumerate(blocks, start=2)}
 
     def inner_width(self, stage: int) -> int:
-        """Return the channels of the 3x3 convolutions of a stage, counted from 0 (res2)."""
+        """Returns the channels of the 3x3 convolutions of a stage, counted from 0 (res2)."""
         return self.width * 2**stage * self.width_per_group // 64 * self.groups
 
     def frozen_stages(self) -> tuple[str, ...]:
-        """Return the stages that get no gradient: conv1, res2, .."""
+        """Returns the stages that get no gradient: conv1, res2, .."""
         return ("conv1", *self.stages())[: self.freeze_at]
 
     def has_running_statistics(self) -> bool:
-        """Return whether any norm takes its statistics from the training batches."""
+        """Returns whether any norm takes its statistics from the training batches."""
         return not self.norms().isdisjoint(("batch", "global"))
 
     def norms(self) -> set[str]:
-        """Return the kinds of norm in the network."""
+        """Returns the kinds of norm in the network."""
         return {self.norm, *(options["norm"] for options in self._all_options() if "norm" in options)}
 
     def frames(self, frames: int) -> dict[str, int]:
-        """Return the frames of a clip after every place that changes their number, and the number of time groups."""
+        """Returns the frames of a clip after every place that changes their number, and the number of time groups."""
         counts = {"clip": frames} | resolve(self.geometry).frames(frames)
         for stage, positions in self.nonlocal_blocks.items():
             options = self.nonlocal_options | self.nonlocal_options.get(stage, {})
@@ -110,12 +110,12 @@ class ResNetConfig:
         return counts
 
     def _all_options(self) -> list[Mapping[str, object]]:
-        """Return the options of all blocks, and then the options of single stages."""
+        """Returns the options of all blocks, and then the options of single stages."""
         stages = self.stages()
         return [self.nonlocal_options, *(given for name, given in self.nonlocal_options.items() if name in stages)]
 
     def check(self) -> None:
-        """Raise InputError for a choice that does not exist, or for a non-local block that would not be inserted."""
+        """Raises InputError for a choice that does not exist, or for a non-local block that would not be inserted."""
         for name in ("width", "groups", "width_per_group", "group_size", "num_classes"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} is out of range; choose 1 or more")

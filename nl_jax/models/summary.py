@@ -69,7 +69,7 @@ class Summary:
 
 
 def summarize(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summary:
-    """Return the summary of the network that `config` gives, for clips of (t, h, w).
+    """Returns the summary of the network that `config` gives, for clips of (t, h, w).
 
     The multiply-adds are counted in the traced computation, over its matrix products and convolutions. So a dot
     product that sums over its keys first is counted in this order.
@@ -86,7 +86,7 @@ def summarize(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summar
 
 
 def detector_summary(config: DetectorConfig, image_shape: tuple[int, int], rois: int | None = None) -> Summary:
-    """Return the summary of the detector that `config` gives, for images of (h, w).
+    """Returns the summary of the detector that `config` gives, for images of (h, w).
 
     The multiply-adds are those of the backbone, the pyramid and the heads. The box head sees `rois` proposals. The mask
     and keypoint heads see as many boxes as the largest number of detections.
@@ -149,7 +149,7 @@ def _layers(
     value: jax.ShapeDtypeStruct,
     uncounted: tuple[str, ...] = (),
 ) -> tuple[tuple[Layer, ...], dict[str, jax.ShapeDtypeStruct]]:
-    """Return one layer for each value that `call(model, value)` returns by name, and the shapes of these values.
+    """Returns one layer for each value that `call(model, value)` returns by name, and the shapes of these values.
 
     Parameters whose names start with one of `uncounted` are not counted.
     """
@@ -195,7 +195,7 @@ def _describe(name, block, shape) -> str:
 
 
 def _layer_of(name: str) -> str:
-    """Return the layer of a parameter: "res3/1/nonlocal_block/theta/kernel" is in res3_1_nonlocal."""
+    """Returns the layer of a parameter: "res3/1/nonlocal_block/theta/kernel" is in res3_1_nonlocal."""
     first, second, *rest = name.split("/")
     if first == "classifier":
         return "logits"
@@ -205,7 +205,7 @@ def _layer_of(name: str) -> str:
 
 
 def _detector_layer_of(config: DetectorConfig, name: str) -> str:
-    """Return the layer of a detector's parameter: "backbone/res3/1/conv1/kernel" is in res3_1, "fpn/.." in fpn."""
+    """Returns the layer of a detector's parameter: "backbone/res3/1/conv1/kernel" is in res3_1, "fpn/.." in fpn."""
     part, _, rest = name.partition("/")
     if part == "keypoint_head":
         kind, number, *_ = rest.split("/")
@@ -216,7 +216,7 @@ def _detector_layer_of(config: DetectorConfig, name: str) -> str:
 
 
 def _count_macs(jaxpr, times: int, scope: str, macs: dict[str, int]) -> None:
-    """Add the multiply-adds of every matrix product and convolution to the layer in whose scope it stands."""
+    """Adds the multiply-adds of every matrix product and convolution to the layer in whose scope it stands."""
     for equation in jaxpr.eqns:
         inner = scope or str(equation.source_info.name_stack).split("/")[0]
         operands = [variable.aval for variable in equation.invars]

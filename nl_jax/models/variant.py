@@ -68,7 +68,7 @@ class Variant(NonLocalBlock):
         return d
 
     def __call__(self, x: Float[Array, "b *s c"], valid: Bool[Array, "b *s"] | None = None) -> Float[Array, "b *s c"]:
-        """Return z, for video (b,t,h,w,c), images (b,h,w,c) or sequences (b,t,c)."""
+        """Returns z, for video (b,t,h,w,c), images (b,h,w,c) or sequences (b,t,c)."""
         self._check(x.shape, None)
         if valid is not None:
             raise InputError(f"{self.name} sums over all positions: valid is for the paper's block alone")
@@ -79,7 +79,7 @@ class Variant(NonLocalBlock):
     def attention_rows(
         self, x: Float[Array, "b *s c"], positions: Int[Array, "q"], valid: Bool[Array, "b *s"] | None = None
     ) -> Float[Array, "b q m"]:
-        """Return the weight of every key for the given positions, counted in row-major order.
+        """Returns the weight of every key for the given positions, counted in row-major order.
 
         Raises:
           InputError: for a block whose weights do not belong to pairs of positions.

@@ -33,7 +33,7 @@ FEW_PAIRS = 2**22
 
 
 def attention_form(target: devices.Target, partitioned: bool, n: int, m: int, d: int, c: int, dtype) -> str:
-    """Return the form for theta (b,n,d), phi (b,m,d) and g (b,m,c) on the devices of `target`.
+    """Returns the form for theta (b,n,d), phi (b,m,d) and g (b,m,c) on the devices of `target`.
 
     `partitioned` says that the compiler may split the computation over devices. It cannot split a Pallas kernel.
 
@@ -58,7 +58,7 @@ def attention(
     form: str | None = None,
     valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n c"]:
-    """Compute y_i = sum_j softmax_j(scale theta_i . phi_j) g_j.
+    """Computes y_i = sum_j softmax_j(scale theta_i . phi_j) g_j.
 
     Scores and softmax are float32, and the result has the type of `g`. With `valid` the softmax and the sum run over
     the valid keys only. An item without a valid key gives zeros.

@@ -18,7 +18,7 @@ from nl_jax.ops.precision import widen
 def batch_norm(
     x: Float[Array, "g n c"], scale: Float[Array, "c"], bias: Float[Array, "c"], epsilon: float, rectified: bool
 ) -> tuple[Float[Array, "g n c"], Float[Array, "g c"], Float[Array, "g c"]]:
-    """Normalize x with the mean and variance of every group: y = scale (x - mean) / sqrt(var + epsilon) + bias.
+    """Normalizes x with the mean and variance of every group: y = scale (x - mean) / sqrt(var + epsilon) + bias.
 
     With `rectified` the result is max(y, 0). Sums are float32, and y has the type of x.
 
@@ -74,7 +74,7 @@ batch_norm.defvjp(_forward, _backward)
 
 
 def _two_sums(x: Float[Array, "g n c"], y: Float[Array, "g n c"]) -> tuple[Float[Array, "g c"], Float[Array, "g c"]]:
-    """Return the sums of both arrays over n, from one pass."""
+    """Returns the sums of both arrays over n, from one pass."""
     if partitioned():  # the compiler splits one sum over devices, but not a pair of sums
         return x.sum(axis=1), y.sum(axis=1)
     zero = jnp.zeros((), x.dtype)

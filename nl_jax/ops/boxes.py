@@ -15,33 +15,33 @@ MAX_LOG_SCALE = math.log(1000 / 16)
 
 
 def area(boxes: Num[Array, "*n 4"]) -> Float[Array, "*n"]:
-    """Return width times height in square pixels, and 0 where width or height is negative."""
+    """Returns width times height in square pixels, and 0 where width or height is negative."""
     sides = jnp.maximum(widen(boxes[..., 2:]) - widen(boxes[..., :2]), 0)
     return sides[..., 0] * sides[..., 1]
 
 
 def is_larger(boxes: Num[Array, "*n 4"], side: float) -> Bool[Array, "*n"]:
-    """Return whether width and height are both at least `side` pixels, and both more than 0."""
+    """Returns whether width and height are both at least `side` pixels, and both more than 0."""
     sides = widen(boxes[..., 2:]) - widen(boxes[..., :2])
     return ((sides >= side) & (sides > 0)).all(-1)
 
 
 def intersection(a: Num[Array, "n 4"], b: Num[Array, "m 4"]) -> Float[Array, "n m"]:
-    """Return the area in square pixels that the two boxes of every pair share."""
+    """Returns the area in square pixels that the two boxes of every pair share."""
     a, b = widen(a)[:, None], widen(b)[None]
     sides = jnp.maximum(jnp.minimum(a[..., 2:], b[..., 2:]) - jnp.maximum(a[..., :2], b[..., :2]), 0)
     return sides[..., 0] * sides[..., 1]
 
 
 def iou(a: Num[Array, "n 4"], b: Num[Array, "m 4"]) -> Float[Array, "n m"]:
-    """Return the intersection over union of every pair, in [0, 1]. It is 0 where both boxes have no area."""
+    """Returns the intersection over union of every pair, in [0, 1]. It is 0 where both boxes have no area."""
     shared = intersection(a, b)
     union = area(a)[:, None] + area(b)[None] - shared
     return shared / jnp.where(union > 0, union, 1)
 
 
 def covered(a: Num[Array, "n 4"], b: Num[Array, "m 4"]) -> Float[Array, "n m"]:
-    """Return the part of every box of a that lies in every box of b, in [0, 1]."""
+    """Returns the part of every box of a that lies in every box of b, in [0, 1]."""
     whole = area(a)[:, None]
     return intersection(a, b) / jnp.where(whole > 0, whole, 1)
 
@@ -51,7 +51,7 @@ def encode(
     references: Num[Array, "*n 4"],
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
 ) -> Float[Array, "*n 4"]:
-    """Return the deltas that move references onto boxes (Girshick et al. 2014, appendix C).
+    """Returns the deltas that move references onto boxes (Girshick et al. 2014, appendix C).
 
     The deltas are ((x - x_r) / w_r, (y - y_r) / h_r, log(w / w_r), log(h / h_r)) times `weights`, where x and y are
     centres. The result is finite only where both boxes have an area.
@@ -67,7 +67,7 @@ def decode(
     references: Num[Array, "*#n 4"],
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
 ) -> Float[Array, "*#n 4"]:
-    """Return the boxes onto which deltas move references. Both arguments may broadcast.
+    """Returns the boxes onto which deltas move references. Both arguments may broadcast.
 
     The function undoes `encode`, except that a width or height grows at most 62.5 times.
     """
@@ -80,7 +80,7 @@ def decode(
 
 
 def clip(boxes: Num[Array, "*#n 4"], size: Num[Array, "*#n 2"]) -> Float[Array, "*#n 4"]:
-    """Cut boxes at the borders of images of size (h, w), which may broadcast. A box outside its image gets no area."""
+    """Cuts boxes at the borders of images of size (h, w), which may broadcast. A box outside its image gets no area."""
     limits = jnp.concatenate([size[..., ::-1], size[..., ::-1]], axis=-1)
     boxes = widen(boxes)
     return jnp.clip(boxes, 0, limits.astype(boxes.dtype))

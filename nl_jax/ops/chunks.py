@@ -17,12 +17,12 @@ CHUNK_MULTIPLE = 16  # rows of a bfloat16 tile on a TPU
 
 
 def einsum_wide(subscripts, a, b):
-    """Compute the einsum of a and b in the type of sums (see `precision.wide`)."""
+    """Computes the einsum of a and b in the type of sums (see `precision.wide`)."""
     return jnp.einsum(subscripts, a, b, preferred_element_type=wide(a))
 
 
 def split_queries(x: Float[Array, "b n d"], m: Any) -> Float[Array, "k b q d"]:
-    """Split the queries into k chunks of nearly equal size. Zeros fill the last chunk and add nothing to a gradient.
+    """Splits the queries into k chunks of nearly equal size. Zeros fill the last chunk and add nothing to a gradient.
 
     The size of a chunk depends on one clip alone, because b may be the batch of a whole pod and a device sees only a
     part of it.
@@ -39,5 +39,5 @@ def split_queries(x: Float[Array, "b n d"], m: Any) -> Float[Array, "k b q d"]:
 
 
 def join_queries(x: Float[Array, "k b q d"], n: Any) -> Float[Array, "b n d"]:
-    """Undo `split_queries` and return the first n positions, without the zeros."""
+    """Undoes `split_queries` and returns the first n positions, without the zeros."""
     return x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1])[:, :n]

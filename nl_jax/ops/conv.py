@@ -29,7 +29,7 @@ def conv3d(
     padding: tuple[int, int, int] = (0, 0, 0),
     groups: int = 1,
 ) -> Float[Array, "b t2 h2 w2 o"]:
-    """Compute the cross-correlation over time, height and width, with `padding` zeros on both sides of each axis.
+    """Computes the cross-correlation over time, height and width, with `padding` zeros on both sides of each axis.
 
     The padding is always explicit: "SAME" pads a stride-2 kernel on one side only, unlike every published ResNet. With
     `groups`, the o / groups outputs of a group see only the i inputs of the same group.
@@ -54,14 +54,14 @@ def conv3d(
 
 
 def conv1x1(x: Float[Array, "*s i"], kernel: Float[Array, "i o"]) -> Float[Array, "*s o"]:
-    """Return x @ kernel, a 1 x 1 convolution over any axes."""
+    """Returns x @ kernel, a 1 x 1 convolution over any axes."""
     y = _conv(x.reshape(x.shape[0], -1, 1, 1, x.shape[-1]), kernel[None, None, None], (1, 1, 1), (0, 0, 0))
     return y.reshape(*x.shape[:-1], -1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x, kernel, strides, padding):
-    """Compute conv3d as one product or one 2-D convolution, for the kernels that allow it."""
+    """Computes conv3d as one product or one 2-D convolution, for the kernels that allow it."""
     b, t, _, _, i = x.shape
     kt, kh, kw, _, o = kernel.shape
     if (kh, kw) == (1, 1) and padding[1:] == (0, 0):
@@ -94,7 +94,7 @@ _conv.defvjp(_conv_forward, _conv_backward)
 
 
 def _conv_by_cells(x, kernel, strides, padding):
-    """Convolve cells of s x s pixels with s s i channels at stride 1. This runs a stem on tensor cores.
+    """Convolves cells of s x s pixels with s s i channels at stride 1. This runs a stem on tensor cores.
 
     Tensor cores take channels in multiples of 8. With 3 channels, or 15 from five frames, cuDNN copies all of them into
     padded arrays.
@@ -125,7 +125,7 @@ def _conv_by_cells(x, kernel, strides, padding):
 
 
 def _grouped(x, kernel, strides, padding, groups):
-    """Run one 2-D convolution for every tap in time. The compiler derives its gradients."""
+    """Runs one 2-D convolution for every tap in time. The compiler derives its gradients."""
     taps = _taps(x, kernel.shape[0], strides[0], padding[0])
     y = sum(
         _conv2d(merge_frames(tap)[0], k, strides[1:], padding[1:], groups) for tap, k in zip(taps, kernel, strict=True)
@@ -142,7 +142,7 @@ def _conv2d(x: Float[Array, "n h w i"], kernel: Float[Array, "kh kw i2 o"], stri
 
 
 def _taps(x, kt, stride, padding):
-    """Return, for each temporal tap of a kernel, the frames that the tap meets."""
+    """Returns, for each temporal tap of a kernel, the frames that the tap meets."""
     x = jnp.pad(x, ((0, 0), (padding,) * 2, (0, 0), (0, 0), (0, 0)))
     frames = (x.shape[1] - kt) // stride + 1
     return [x[:, k : k + (frames - 1) * stride + 1 : stride] for k in range(kt)]

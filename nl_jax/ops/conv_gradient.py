@@ -29,7 +29,7 @@ def kernel_gradient(
     strides: tuple[int, int, int],
     padding: tuple[int, int, int],
 ) -> Float[Array, "kt kh kw i o"]:
-    """Return the gradient of the kernel, given the gradient dy of conv(x, kernel) with `strides` and `padding`."""
+    """Returns the gradient of the kernel, given the gradient dy of conv(x, kernel) with `strides` and `padding`."""
     kt, kh, kw, i, _ = kernel.shape
 
     def by_convolution():
@@ -52,14 +52,14 @@ def kernel_gradient(
 
 
 def _at_once(x, dy, kt, padding):
-    """Compute the gradient of a k x 1 x 1 kernel as one product, with a shifted dy for each tap side by side."""
+    """Computes the gradient of a k x 1 x 1 kernel as one product, with a shifted dy for each tap side by side."""
     dy = jnp.concatenate([_shift(dy, padding - k, x.shape[1]) for k in range(kt)], axis=-1)
     total = _sum_of_products(*(merge_frames(array).reshape(-1, array.shape[-1]) for array in (x, dy)))
     return total.reshape(x.shape[-1], kt, -1).swapaxes(0, 1)[:, None, None]
 
 
 def _over_time(x, dy, kt, padding):
-    """Compute the gradient of a k x 1 x 1 kernel with one product for each frame. Its k neighbours lie side by side.
+    """Computes the gradient of a k x 1 x 1 kernel with one product for each frame. Its k neighbours lie side by side.
 
     The neighbours are frames of x or of dy, whichever has fewer channels. A tap k of x's frame t + k - padding meets
     dy's frame t, so a tap kt - 1 - k of dy's frame u + (kt - 1 - k) - (kt - 1 - padding) meets x's frame u.
@@ -80,7 +80,7 @@ def _over_time(x, dy, kt, padding):
 
 
 def _over_frames(x, dy, shape, strides, padding):
-    """Compute one matrix product for every row of the kernel and every turn. The taps in time become channels of x.
+    """Computes one matrix product for every row of the kernel and every turn. The taps in time become channels of x.
 
     A turn is a frame of dy, a strip of its rows, or several frames. With a stride of s, cells of s x s pixels become
     places with s s i channels. So a window has only whole cells. The cells of one row of the kernel
@@ -122,7 +122,7 @@ def _over_frames(x, dy, shape, strides, padding):
 
 
 def _sum_of_products(x, y):
-    """Return x^T y of (p,i) and (p,o), a sum over many positions p.
+    """Returns x^T y of (p,i) and (p,o), a sum over many positions p.
 
     XLA:CPU first transposes the left operand in memory. If the left operand is the wider
     one, this costs more than the product, so the two are exchanged. Without the barrier XLA would undo the exchange.
@@ -133,7 +133,7 @@ def _sum_of_products(x, y):
 
 
 def _shift(x: Float[Array, "b t h w c"], start: int, frames: int) -> Float[Array, "b t2 h w c"]:
-    """Return the frames start, start + 1, .., start + frames - 1. Frames that do not exist are zero."""
+    """Returns the frames start, start + 1, .., start + frames - 1. Frames that do not exist are zero."""
     before = min(frames, max(0, -start))
     x = x[:, max(0, start) : max(0, start + frames)]
     return jnp.pad(x, ((0, 0), (before, frames - before - x.shape[1]), (0, 0), (0, 0), (0, 0)))

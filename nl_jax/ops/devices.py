@@ -42,7 +42,7 @@ _target = jax.make_user_context()
 def compiling_for(
     platform: str, count: int = 1, capability: tuple[int, int] | None = None
 ) -> AbstractContextManager[None]:
-    """Return a context in which operations make the choices for another platform, whatever devices this machine has.
+    """Returns a context in which operations make the choices for another platform, whatever devices this machine has.
 
     Args:
       platform: "cpu", "gpu" or "tpu".
@@ -53,7 +53,7 @@ def compiling_for(
 
 
 def target() -> Target:
-    """Return the target of the trace: the devices of this machine, or the target that `compiling_for` names.
+    """Returns the target of the trace: the devices of this machine, or the target that `compiling_for` names.
 
     Within `jax.default_device` it is the platform of this device.
     """
@@ -69,12 +69,12 @@ def target() -> Target:
 
 
 def platform() -> str:
-    """Return the platform of `target`: "cpu", "gpu" or "tpu"."""
+    """Returns the platform of `target`: "cpu", "gpu" or "tpu"."""
     return target().platform
 
 
 def partitioned() -> bool:
-    """Return whether the compiler may split the traced computation over devices.
+    """Returns whether the compiler may split the traced computation over devices.
 
     Inside `jax.shard_map` the axes of the mesh are manual: the function there sees the arrays of one device.
     """
@@ -82,12 +82,12 @@ def partitioned() -> bool:
 
 
 def known(*sizes: object) -> bool:
-    """Return whether sizes are numbers. A program exported for any batch is traced with a symbol as its size."""
+    """Returns whether sizes are numbers. A program exported for any batch is traced with a symbol as its size."""
     return all(isinstance(size, int) for size in sizes)
 
 
 def knows_cudnn() -> bool:
-    """Return whether JAX can trace a cuDNN kernel here. JAX asks the GPU and its cuDNN while it traces."""
+    """Returns whether JAX can trace a cuDNN kernel here. JAX asks the GPU and its cuDNN while it traces."""
     return jax.default_backend() == "gpu" and "cuda" in jax.devices()[0].client.platform_version
 
 
@@ -106,13 +106,13 @@ def options_for_memory() -> dict[str, object]:
 
 
 def time_parts() -> int:
-    """Return the number of devices that the frames of a clip are split over."""
+    """Returns the number of devices that the frames of a clip are split over."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if TIME in mesh.manual_axes else mesh.shape.get(TIME, 1)
 
 
 def merge_frames(x: Shaped[Array, "b t *s"], groups: int = 1) -> Shaped[Array, "g n *s"]:
-    """Merge the frames of every group of clips into one axis of n = b / groups * t, for operations on single frames.
+    """Merges the frames of every group of clips into one axis of n = b / groups * t, for operations on single frames.
 
     A plain merge, clip by clip, could be split over devices only where each device holds one clip. So the part of the
     time axis that a device holds comes before the clips. On one device this is the plain order.
@@ -122,13 +122,13 @@ def merge_frames(x: Shaped[Array, "b t *s"], groups: int = 1) -> Shaped[Array, "
 
 
 def split_frames(x: Shaped[Array, "g n *s"], b: Any, t: Any) -> Shaped[Array, "b t *s"]:
-    """Undo `merge_frames`."""
+    """Undoes `merge_frames`."""
     (groups, _, *s), parts = x.shape, _parts_of(t)
     return x.reshape(groups, parts, b // groups, t // parts, *s).swapaxes(1, 2).reshape(b, t, *s)
 
 
 def by_query(operation: Callable[..., Array]) -> Callable[..., Array]:
-    """Split the queries of `operation(queries (b,n,..), *keys (b,m,..)) -> (b,n,..)` over devices, as the frames are.
+    """Splits the queries of `operation(queries (b,n,..), *keys (b,m,..)) -> (b,n,..)` over devices, as the frames are.
 
     Keys stay whole. Without this the compiler would gather all queries for a loop over chunks, or would add up over
     devices in every turn.
@@ -145,5 +145,5 @@ def by_query(operation: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _parts_of(frames: Any) -> int:
-    """Return the parts of an axis of `frames`. An axis that does not divide (of an image) is not split over time."""
+    """Returns the parts of an axis of `frames`. An axis that does not divide (of an image) is not split over time."""
     return time_parts() if frames % time_parts() == 0 else 1

@@ -8,7 +8,7 @@ from nl_jax.ops.devices import partitioned, platform
 
 
 def materialize(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """Return x as an array that is computed once and kept.
+    """Returns x as an array that is computed once and kept.
 
     XLA:CPU fuses a cheap producer into each of its consumers. Each consumer then computes the producer again, or reads
     its inputs in another order. An optimisation barrier does not stop this fusion. A loop of no rounds stops it, as

@@ -32,7 +32,7 @@ MIN_SORTED_KEYS = {"cpu": 512, "gpu": 2048, "tpu": 16384}
 
 
 def hinge_form(platform: str, m: Any) -> str:
-    """Return the form for m keys, a number or a symbol, on "cpu", "gpu" or "tpu"."""
+    """Returns the form for m keys, a number or a symbol, on "cpu", "gpu" or "tpu"."""
     return "sorted" if devices.known(m) and m >= MIN_SORTED_KEYS[platform] else "blockwise"
 
 
@@ -43,7 +43,7 @@ def hinge(
     form: str | None = None,
     valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n c"]:
-    """Compute y_i = 1/m sum_j relu(a_i + p_j) g_j. Sums are float32, and the result has the type of `g`.
+    """Computes y_i = 1/m sum_j relu(a_i + p_j) g_j. Sums are float32, and the result has the type of `g`.
 
     With `valid` the sum runs over the valid keys, and their number replaces m. An item without a valid key gives zeros.
     `form` forces one of FORMS; by default the platform and the number of keys decide.
@@ -68,7 +68,7 @@ def _sorted(a, p, g):
 
 @jax.custom_vjp
 def _sum_sorted(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]) -> Float[Array, "b n c"]:
-    """Return sum_j relu(a_i + p_j) g_j."""
+    """Returns sum_j relu(a_i + p_j) g_j."""
     return _sorted_forward(a, p, g)[0]
 
 
@@ -93,12 +93,12 @@ _sum_sorted.defvjp(_sorted_forward, _sorted_backward)
 
 
 def _once(x):
-    """Compute x before it is read in random order. A CPU would gather the inputs of x, which on a GPU is faster."""
+    """Computes x before it is read in random order. A CPU would gather the inputs of x, which on a GPU is faster."""
     return materialize(x) if devices.platform() == "cpu" else x
 
 
 def _prefix_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]):
-    """Return sum_j [a_i + p_j > 0] g_j and sum_j relu(a_i + p_j) g_j, both (b,n,c). The values p must fall with j.
+    """Returns sum_j [a_i + p_j > 0] g_j and sum_j relu(a_i + p_j) g_j, both (b,n,c). The values p must fall with j.
 
     The form a_i sum g_j + sum p_j g_j would be a small difference of large sums wherever a and p are large. So the sum
     at key k is built up from the key with the largest p. With G_k = g_1 + .. + g_k, the hinge at key k is H_k =
@@ -118,7 +118,7 @@ def _prefix_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array,
 
 
 def _take(x, order):
-    """Return the rows `order` (b,k) of every x (b,n) or (b,n,c)."""
+    """Returns the rows `order` (b,k) of every x (b,n) or (b,n,c)."""
     order = order.reshape(*order.shape, *(1,) * (x.ndim - 2))
     return jnp.take_along_axis(x, order, axis=1, mode="promise_in_bounds")
 

@@ -22,7 +22,7 @@ def nms(
     threshold: float,
     classes: Int[Array, "n"] | None = None,
 ) -> Bool[Array, "n"]:
-    """Return the boxes that are kept. No kept box has an IoU above `threshold` with a kept box of higher score.
+    """Returns the boxes that are kept. No kept box has an IoU above `threshold` with a kept box of higher score.
 
     Invalid boxes are not kept and drop no others. Of equal scores the first counts as the higher one. With `classes`
     only boxes of the same class drop each other. Boxes are in pixels.
@@ -40,7 +40,7 @@ def best_by_class(
     count: int,
     chunk: int = 1000,
 ) -> tuple[Int[Array, "k"], Bool[Array, "k"]]:
-    """Return the indices of the k = `count` highest scores that `nms` by class keeps, highest first, and which exist.
+    """Returns the indices of the k = `count` highest scores that `nms` by class keeps, highest first, and which exist.
 
     Scores must fall, and a score of -inf stands for no box. Boxes after the k-th kept box cannot change the result. So
     boxes are taken one chunk at a time until there are enough, and no matrix of all pairs is ever held.
@@ -75,7 +75,7 @@ def best_by_class(
 
 
 def _greedy(boxes, valid, threshold, classes):
-    """Apply `nms` to boxes in the order of their scores."""
+    """Applies `nms` to boxes in the order of their scores."""
     both = None if classes is None else (classes, classes)
     earlier = jnp.triu(jnp.ones((boxes.shape[0],) * 2, bool), k=1)
     drops = _overlaps(boxes, boxes, threshold, both) & earlier & valid[:, None]
@@ -89,7 +89,7 @@ def _greedy(boxes, valid, threshold, classes):
 
 
 def _overlaps(a, b, threshold, classes=None):
-    """Return whether the IoU of every pair is above the threshold and their classes are the same."""
+    """Returns whether the IoU of every pair is above the threshold and their classes are the same."""
     # A threshold may lie between two float32. A float32 is above it where it is above the lower of the two.
     threshold = _rounded_down(threshold, box_ops.area(a).dtype)
     overlaps = box_ops.iou(a, b) > threshold

@@ -35,7 +35,7 @@ def gaussian_rows(
     scale: float = 1.0,
     valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n m"]:
-    """Return softmax_j(scale theta_i . phi_j) in float32: equation 2 or 3 divided by its C(x). Invalid keys give 0."""
+    """Returns softmax_j(scale theta_i . phi_j) in float32: equation 2 or 3 divided by its C(x). Invalid keys give 0."""
     scores = jnp.einsum("bnd,bmd->bnm", theta, _zeroed(phi, valid), preferred_element_type=wide(theta)) * scale
     if valid is None:
         return jax.nn.softmax(scores, axis=-1)
@@ -47,7 +47,7 @@ def gaussian_rows(
 def dot_product_rows(
     theta: Float[Array, "b n d"], phi: Float[Array, "b m d"], valid: Bool[Array, "b m"] | None = None
 ) -> Float[Array, "b n m"]:
-    """Return theta_i . phi_j / m in float32: equation 4 divided by its C(x). Invalid keys give 0."""
+    """Returns theta_i . phi_j / m in float32: equation 4 divided by its C(x). Invalid keys give 0."""
     scores = jnp.einsum("bnd,bmd->bnm", theta, _zeroed(phi, valid), preferred_element_type=wide(theta))
     return scores / _count(phi, valid)
 
@@ -55,7 +55,7 @@ def dot_product_rows(
 def concatenation_rows(
     a: Float[Array, "b n"], p: Float[Array, "b m"], valid: Bool[Array, "b m"] | None = None
 ) -> Float[Array, "b n m"]:
-    """Return relu(a_i + p_j) / m in float32: equation 5 divided by its C(x). Invalid keys give 0."""
+    """Returns relu(a_i + p_j) / m in float32: equation 5 divided by its C(x). Invalid keys give 0."""
     a, p = widen(a), widen(p)
     rows = jax.nn.relu(a[:, :, None] + p[:, None, :]) / _count(p, valid)
     return rows if valid is None else jnp.where(valid[:, None], rows, 0)
@@ -69,7 +69,7 @@ def gaussian(
     form: str | None = None,
     valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n c"]:
-    """Compute y_i = sum_j softmax_j(scale theta_i . phi_j) g_j (equations 2 and 3).
+    """Computes y_i = sum_j softmax_j(scale theta_i . phi_j) g_j (equations 2 and 3).
 
     Memory is linear in n + m, forward and backward. `attention` has several forms of this function and takes the one
     that suits the platform, unless `form` names another. Scores and softmax are float32 for every input type. The
@@ -96,7 +96,7 @@ def dot_product(
     g: Float[Array, "b m c"],
     valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n c"]:
-    """Compute y_i = 1/m sum_j (theta_i . phi_j) g_j (equation 4).
+    """Computes y_i = 1/m sum_j (theta_i . phi_j) g_j (equation 4).
 
     The function computes theta_i (sum_j phi_j g_j^T) / m wherever this is cheaper. Sums are float32 for every input
     type, and the result has the type of `g`. On a GPU with bfloat16 theta, the sum over j is rounded to bfloat16 for
@@ -126,7 +126,7 @@ def concatenation(
     form: str | None = None,
     valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n c"]:
-    """Compute y_i = 1/m sum_j relu(a_i + p_j) g_j (equation 5).
+    """Computes y_i = 1/m sum_j relu(a_i + p_j) g_j (equation 5).
 
     The caller applies the two halves of w_f: w_f . [theta_i, phi_j] = a_i + p_j. Memory is linear in n + m, forward and
     backward. On a CPU the cost is linear too, except for sorting. `hinge` takes the form that suits the platform,
@@ -140,12 +140,12 @@ def concatenation(
 
 
 def _zeroed(x: Float[Array, "b m c"], valid: Bool[Array, "b m"] | None) -> Float[Array, "b m c"]:
-    """Return x with zeros for the invalid keys: they may hold anything, and zero times infinity is not a number."""
+    """Returns x with zeros for the invalid keys: they may hold anything, and zero times infinity is not a number."""
     return x if valid is None else jnp.where(valid[..., None], x, 0)
 
 
 def _count(keys: Float[Array, "b m *d"], valid: Bool[Array, "b m"] | None) -> Any:
-    """Return C(x) of dot product and concatenation: the number of (valid) keys, and 1 where there are none."""
+    """Returns C(x) of dot product and concatenation: the number of (valid) keys, and 1 where there are none."""
     if valid is None:
         return keys.shape[1]
     return jnp.maximum(valid.sum(axis=1, dtype=wide(keys)), 1)[:, None, None]

@@ -13,7 +13,7 @@ from nl_jax.ops.fusion import materialize
 def max_pool(
     x: Float[Array, "b *s c"], kernel: tuple[int, ...], strides: tuple[int, ...], padding: tuple[int, ...]
 ) -> Float[Array, "b *s2 c"]:
-    """Compute the maximum over windows of the axes between batch and channels, padded with -inf on both sides.
+    """Computes the maximum over windows of the axes between batch and channels, padded with -inf on both sides.
 
     The maximum over a box is a maximum over each axis in turn. Over one axis it is the maximum of shifted slices. Their
     gradient is far cheaper on a CPU than the gradient of a window reduction. Where several values are the largest, they
@@ -35,7 +35,7 @@ def _max_pool_axis(x, axis, kernel, stride, padding):
 
 
 def _taps(x, axis, kernel, stride, padding):
-    """Return the first, second, .. values of all windows, one array for each place in the kernel."""
+    """Returns the first, second, .. values of all windows, one array for each place in the kernel."""
     if padding:
         x = jnp.pad(x, [(padding,) * 2 if a == axis else (0, 0) for a in range(x.ndim)], constant_values=-jnp.inf)
     size = (x.shape[axis] - kernel) // stride + 1
@@ -48,7 +48,7 @@ def _taps(x, axis, kernel, stride, padding):
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def _max_pool_axis_on_gpus(x, axis, kernel, stride, padding):
-    """Compute the same function with the same gradient. JAX's own would sum arrays with gaps, one for every tap."""
+    """Computes the same function with the same gradient. JAX's own would sum arrays with gaps, one for every tap."""
     return _max_pool_axis(x, axis, kernel, stride, padding)
 
 
@@ -86,6 +86,6 @@ _max_pool_axis_on_gpus.defvjp(_forward, _backward)
 
 
 def _move(x, axis, by, length):
-    """Return x[i - by] for i < length, and zero where x has no value at i - by."""
+    """Returns x[i - by] for i < length, and zero where x has no value at i - by."""
     edges = [(by, length - x.shape[axis] - by, 0) if a == axis else (0, 0, 0) for a in range(x.ndim)]
     return jax.lax.pad(x, jnp.zeros((), x.dtype), edges)

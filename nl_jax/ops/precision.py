@@ -11,10 +11,10 @@ from jax.typing import ArrayLike
 
 
 def wide(x: ArrayLike) -> jnp.dtype:
-    """Return float32 for an array of bfloat16, float16 or float32, and float64 for an array of float64."""
+    """Returns float32 for an array of bfloat16, float16 or float32, and float64 for an array of float64."""
     return jnp.dtype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
 
 
 def widen(x: ArrayLike) -> jax.Array:
-    """Return x in the type that `wide` gives for it."""
+    """Returns x in the type that `wide` gives for it."""
     return jnp.asarray(x, wide(x))

@@ -9,7 +9,7 @@ from nl_jax.ops.fusion import materialize
 
 @jax.custom_vjp
 def relu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """Return max(x, 0). The gradient is 0 where the result is 0, so it needs the result and not x.
+    """Returns max(x, 0). The gradient is 0 where the result is 0, so it needs the result and not x.
 
     This is for the result of a residual block, which several operations read. On a CPU each of them would otherwise add
     up the residuals of the whole stage again.

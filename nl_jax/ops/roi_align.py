@@ -30,7 +30,7 @@ CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4
 
 
 def choose(platform: str) -> str:
-    """Return the form for "cpu", "gpu" or "tpu"."""
+    """Returns the form for "cpu", "gpu" or "tpu"."""
     return "einsum" if platform == "tpu" else "gather"
 
 
@@ -43,7 +43,7 @@ def roi_align(
     aligned: bool = False,
     form: str | None = None,
 ) -> Float[Array, "n s s c"]:
-    """Return the features of n boxes, each as s x s bins (s = `size`).
+    """Returns the features of n boxes, each as s x s bins (s = `size`).
 
     Args:
       features: a map whose value at index i belongs to the coordinate i.
@@ -75,7 +75,7 @@ def roi_align_pyramid(
     form: str | None = None,
     image_sizes: Int[Array, "b 2"] | None = None,
 ) -> Float[Array, "b n s s c"]:
-    """Apply `roi_align` to every box, on the one map of the pyramid that suits the size of the box (see `levels`).
+    """Applies `roi_align` to every box, on the one map of the pyramid that suits the size of the box (see `levels`).
 
     `image_sizes` holds the heights and widths in pixels of images that are padded below and on the right. With it a map
     ends where its image ends.
@@ -120,7 +120,7 @@ def roi_align_pyramid(
 
 
 def levels(boxes: Num[Array, "*n 4"], scales: tuple[float, ...]) -> Int[Array, "*n"]:
-    """Return the map that each box is read from: floor(4 + log2(sqrt(area) / 224)), as an index of `scales`.
+    """Returns the map that each box is read from: floor(4 + log2(sqrt(area) / 224)), as an index of `scales`.
 
     The stride of level k is 2^k. A box that is too small for these maps is read from the first map, and a box that is
     too large from the last.
@@ -131,7 +131,7 @@ def levels(boxes: Num[Array, "*n 4"], scales: tuple[float, ...]) -> Int[Array, "
 
 
 def _axis(low, high, length, size, samples, aligned):
-    """Return, along one axis, the places that a bin reads and their weights, both (b,n,s,t) with t = 2 samples.
+    """Returns, along one axis, the places that a bin reads and their weights, both (b,n,s,t) with t = 2 samples.
 
     Args:
       low, high, length: (b,n). The two ends of the box and the number of places in the map, both in places of the map.
@@ -154,7 +154,7 @@ def _axis(low, high, length, size, samples, aligned):
 
 @jax.custom_vjp
 def _gather(rows: Float[Array, "p c"], taps: Int[Array, "n s s t"], weights: Float[Array, "n s s t"]):
-    """Return sum_t weights_t rows[taps_t]: (n,s,s,c)."""
+    """Returns sum_t weights_t rows[taps_t]: (n,s,s,c)."""
 
     def one_chunk(chunk):
         taps, weights = chunk
@@ -194,7 +194,7 @@ _gather.defvjp(_gather_forward, _gather_backward)
 
 
 def _einsum(features, level, y_axis, x_axis):
-    """Return the grids (n,s,s,c) of one image: features [(h,w,c)], level (n,), axes of places and weights (n,s,t)."""
+    """Returns the grids (n,s,s,c) of one image: features [(h,w,c)], level (n,), axes of places and weights (n,s,t)."""
     size, dtype = y_axis[0].shape[1], y_axis[1].dtype
 
     @partial(jax.checkpoint, policy=jax.checkpoint_policies.nothing_saveable)
@@ -215,13 +215,13 @@ def _einsum(features, level, y_axis, x_axis):
 
 
 def _matrix(places, weights, length):
-    """Return places and weights (n,s,t) as a matrix (n,s,length)."""
+    """Returns places and weights (n,s,t) as a matrix (n,s,length)."""
     hits = places[..., None] == jnp.arange(length, dtype=places.dtype)[None, None, None]
     return jnp.sum(jnp.where(hits, weights[..., None], 0), axis=-2)
 
 
 def _chunks(*arrays):
-    """Split (n,..) into (k, n / k, ..).
+    """Splits (n,..) into (k, n / k, ..).
 
     Zeros fill the last chunk: a box of zeros has weights of zero and adds nothing.
     """

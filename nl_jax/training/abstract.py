@@ -18,7 +18,7 @@ from nl_jax.training.task import Example, Task
 
 
 def trace_run(task: Task, mesh: Mesh, num_classes: int, example: Example) -> jax.stages.Traced:
-    """Return the traced training step of a task on a mesh, for examples with the shapes of `example`."""
+    """Returns the traced training step of a task on a mesh, for examples with the shapes of `example`."""
     config = task.config
     schedule = make_schedule(config.optimizer, config.steps)
     return trace_train_step(
@@ -44,7 +44,7 @@ def trace_train_step(
     accumulate: int = 1,
     skip_nonfinite: bool = False,
 ) -> jax.stages.Traced:
-    """Return the traced training step for a batch of shapes from `abstract_batch`. The step is not lowered yet."""
+    """Returns the traced training step for a batch of shapes from `abstract_batch`. The step is not lowered yet."""
     graphdef, state = abstract_state(build, optimizer, mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(mesh))
@@ -55,14 +55,14 @@ def trace_train_step(
 def abstract_state(
     build: Callable[[nnx.Rngs], nnx.Module], optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> tuple[nnx.GraphDef, TrainState]:
-    """Return the shapes and shardings of the state that `state.create` makes, with the graph definition."""
+    """Returns the shapes and shardings of the state that `state.create` makes, with the graph definition."""
     graphdef, params, batch_stats = flat.abstract(lambda: build(nnx.Rngs(0)))
     state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, batch_stats, jax.eval_shape(optimizer.init, params))
     return graphdef, laid_out(state, mesh)
 
 
 def laid_out(tree, mesh: Mesh):
-    """Return the shapes of `tree` with the shardings that a state with these arrays has."""
+    """Returns the shapes of `tree` with the shardings that a state with these arrays has."""
     shardings = sharding.state_shardings(mesh, tree)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
 
@@ -70,7 +70,7 @@ def laid_out(tree, mesh: Mesh):
 def abstract_batch(
     example: Example, batch_size: int, mesh: Mesh, accumulate: int = 1
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return the shapes and shardings of the batch that `sharding.put_batch` makes of examples like `example`."""
+    """Returns the shapes and shardings of the batch that `sharding.put_batch` makes of examples like `example`."""
 
     def of(array):
         shape = (batch_size, *array.shape)

@@ -15,7 +15,7 @@ from nl_jax.models.norm import MOMENTUM, pooled
 
 
 def check_parts(batch_size: int, parts: int, resnet: ResNetConfig) -> None:
-    """Raise InputError if the parts of a batch would give another result than the whole batch."""
+    """Raises InputError if the parts of a batch would give another result than the whole batch."""
     if parts == 1:
         return
     if batch_size % parts:
@@ -34,7 +34,7 @@ def check_parts(batch_size: int, parts: int, resnet: ResNetConfig) -> None:
 
 
 def over_parts(gradient: Callable, parts: int, shardings) -> Callable:
-    """Return `gradient(params, batch_stats, batch, key) -> (grads, metrics, batch_stats)` for k parts (k,b/k,..).
+    """Returns `gradient(params, batch_stats, batch, key) -> (grads, metrics, batch_stats)` for k parts (k,b/k,..).
 
     Every part draws its own dropout.
 
@@ -64,7 +64,7 @@ def over_parts(gradient: Callable, parts: int, shardings) -> Callable:
 
 
 def _together(stats: FlatParams) -> FlatParams:
-    """Return the running statistics after the whole batch from those after each part, all from the same start.
+    """Returns the running statistics after the whole batch from those after each part, all from the same start.
 
     A running mean moves 1 - MOMENTUM of the way to the mean of its part. So the variance of the running means is
     (1 - MOMENTUM)^2 times the variance of the parts' means. The running variance needs 1 - MOMENTUM times the variance

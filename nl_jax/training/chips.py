@@ -43,7 +43,7 @@ CHIPS = {
 
 
 def peak_flops(dtype: str) -> float | None:
-    """Return the peak in operations a second of all devices of this run, or None if one is not in the table."""
+    """Returns the peak in operations a second of all devices of this run, or None if one is not in the table."""
     devices = jax.devices()
     for chip in CHIPS.values():
         if devices[0].device_kind in chip.kinds:

@@ -47,7 +47,7 @@ class Evaluator:
         self._running = None  # the outputs of the last call
 
     def outputs(self, params: FlatParams, batch_stats: FlatParams, inputs: Batch) -> Any:
-        """Return the outputs of all rows of a batch on every process, from the `inputs` of this process's rows."""
+        """Returns the outputs of all rows of a batch on every process, from the `inputs` of this process's rows."""
         inputs = sharding.put_batch(inputs, self._mesh)
         jax.block_until_ready(self._running)  # one at a time, as in `precise_batch_stats`
         self._running = self._forward(params, batch_stats, inputs)
@@ -59,7 +59,7 @@ class Evaluator:
     def __call__(
         self, task: Task, params: FlatParams, batch_stats: FlatParams, dataset: Dataset, title: str = "testing"
     ) -> Evaluation:
-        """Run every example of the dataset through the network and return its evaluation.
+        """Runs every example of the dataset through the network and returns its evaluation.
 
         Args:
           task: decides the batches and the figures.
@@ -89,7 +89,7 @@ class Evaluator:
             return gather_rows(arrays, rows)
 
     def _shown(self, batches: Iterable[Batch], title: str, total: int, of_all: float) -> Iterator[Batch]:
-        """Yield the same batches. A batch is done when the next one is asked for."""
+        """Yields the same batches. A batch is done when the next one is asked for."""
         if self._progress is None:
             yield from batches
             return
@@ -103,7 +103,7 @@ class Evaluator:
 
 
 def gather_rows(arrays: Batch, rows: Sequence[int]) -> Batch:
-    """Return the arrays of all processes in the order of the rows. Several processes may have the same rows.
+    """Returns the arrays of all processes in the order of the rows. Several processes may have the same rows.
 
     Args:
       arrays: this process's arrays, with one entry for each row.

@@ -43,7 +43,7 @@ TELL_AFTER = 5.0  # seconds of waiting for the others
 def join(
     cluster: str = "auto", coordinator: str = "", num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Make this process one of several. Call it before anything else asks JAX for its devices.
+    """Makes this process one of several. Calls it before anything else asks JAX for its devices.
 
     Args:
       cluster: "auto" asks the environment, where Slurm, Open MPI, GKE and an indexed Kubernetes Job set variables.
@@ -94,7 +94,7 @@ def join(
 
 
 def end(code: int, *, at_once: bool = False) -> None:
-    """End this process while the others may be waiting for it.
+    """Ends this process while the others may be waiting for it.
 
     Python's normal exit would wait for the others. They learn of the end from broken connections, or after
     LOST_SECONDS. The other processes depend on the first one, so it gives them time to print the same message,
@@ -108,12 +108,12 @@ def end(code: int, *, at_once: bool = False) -> None:
 
 
 def several() -> bool:
-    """Return whether `join` made this process one of several."""
+    """Returns whether `join` made this process one of several."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def gather(array: np.ndarray) -> np.ndarray:
-    """Return the arrays (n,..) of all processes in one array.
+    """Returns the arrays (n,..) of all processes in one array.
 
     Every process must call it, with an array of the same shape.
     """
@@ -121,7 +121,7 @@ def gather(array: np.ndarray) -> np.ndarray:
 
 
 def gather_json(content: list) -> list:
-    """Return the lists of all processes as one list. Every process must call it."""
+    """Returns the lists of all processes as one list. Every process must call it."""
     if jax.process_count() == 1:
         return content
     text = np.frombuffer(json.dumps(content).encode(), np.uint8)
@@ -133,7 +133,7 @@ def gather_json(content: list) -> list:
 
 
 def _launched_as_several() -> bool:
-    """Return whether the environment describes several processes that can be joined.
+    """Returns whether the environment describes several processes that can be joined.
 
     Raises:
       InputError: if it describes several processes but does not tell enough to join them.
@@ -165,14 +165,14 @@ def _launched_as_several() -> bool:
 
 
 def _count(value: str) -> int:
-    """Return the number of processes that a launcher's variable describes."""
+    """Returns the number of processes that a launcher's variable describes."""
     if not value or " " in value:  # without other hosts libtpu sets a sentence in place of their names
         return 0
     return int(value) if value.isdigit() else len(value.split(","))
 
 
 def _by_launcher() -> str:
-    """Return the index of this process and the number of processes, as the launcher has set them."""
+    """Returns the index of this process and the number of processes, as the launcher has set them."""
     for size, rank in (("SLURM_NTASKS", "SLURM_PROCID"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")):
         if size in os.environ and rank in os.environ:
             return f" (it is {os.environ[rank]} of {os.environ[size]}, by {size})"

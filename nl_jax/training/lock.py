@@ -30,7 +30,7 @@ _held: set[Place] = set()  # locks of this process, which may ask again
 
 @contextmanager
 def only_run(directory: Place) -> Iterator[None]:
-    """Hold the workdir for this run. The workdir must exist, and all processes of a run must call this together.
+    """Holds the workdir for this run. The workdir must exist, and all processes of a run must call this together.
 
     Raises:
       InputError: on every process, if another run holds the workdir.
@@ -65,7 +65,7 @@ class _File:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def lock(self) -> bool:
-        """Take the lock. Return whether the file system has locks. Raise BlockingIOError if another process has it."""
+        """Takes the lock, and returns whether the file system has locks. Raises BlockingIOError if it is held."""
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except PermissionError as error:
@@ -154,7 +154,7 @@ class _Lock:
                 raise InputError(self._in_use(now))
 
     def _watch(self, holder: dict) -> None:
-        """Return when the holder is dead or has ended. Raise InputError if it beats."""
+        """Returns when the holder is dead or has ended. Raises InputError if it beats."""
         for _ in range(30):
             time.sleep(BEAT / 10)
             if (now := self._read()) != holder:

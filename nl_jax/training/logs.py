@@ -19,17 +19,17 @@ SECONDS = ("input_seconds", "compute_seconds", "checkpoint_seconds", "flops_util
 
 
 def rate_of(unit: str) -> str:
-    """Return the column of the throughput: "clips_per_second". Take its median, which pauses do not change."""
+    """Returns the column of the throughput: "clips_per_second". Takes its median, which pauses do not change."""
     return f"{unit}s_per_second"
 
 
 def timing(unit: str) -> tuple[str, ...]:
-    """Return the columns about the machine."""
+    """Returns the columns about the machine."""
     return (rate_of(unit), *SECONDS)
 
 
 def columns(task: Task) -> tuple[str, ...]:
-    """Return the columns of a task's metrics.csv."""
+    """Returns the columns of a task's metrics.csv."""
     metrics = [f"train_{name}" for name in task.train_figures]
     figures = [f"validation_{name}" for name in task.validation_figures]
     fixed = ["step", "learning_rate", "train_loss", *metrics, "grad_norm", "skipped_steps"]
@@ -57,7 +57,7 @@ class MetricsLog:
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Write a row of metrics.csv, and the same to TensorBoard. The names are those of `columns`."""
+        """Writes a row of metrics.csv, and the same to TensorBoard. The names are those of `columns`."""
         if self._enabled:
             self._file.write(csv_lines(self._columns, [{"step": step, **values}]))
             for name, value in values.items():
@@ -75,7 +75,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Place) -> list[dict[str, str]]:
-    """Return the rows of a metrics.csv, without a last line that a kill cut short."""
+    """Returns the rows of a metrics.csv, without a last line that a kill cut short."""
     if not path.exists():
         return []
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
@@ -83,7 +83,7 @@ def read_metrics(path: Place) -> list[dict[str, str]]:
 
 
 def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]], *, header: bool = False) -> str:
-    """Return the rows as lines of a CSV file with these columns."""
+    """Returns the rows as lines of a CSV file with these columns."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)
     if header:
@@ -121,7 +121,7 @@ class BadExamples:
             self.indices = {int(row["index"]) for row in csv.DictReader(io.StringIO(read_text(self._path), newline=""))}
 
     def add(self, failed) -> list[str]:
-        """Note the indices (b,f) of a batch (-1 is none). Return a line for each new one.
+        """Notes the indices (b,f) of a batch (-1 is none). Returns a line for each new one.
 
         Raises InputError if too many of the examples seen are bad. Fewer than 20 seen examples count as 20.
         """
@@ -131,7 +131,7 @@ class BadExamples:
         return self._note(failed)
 
     def exchange(self) -> list[str]:
-        """Apply `add` to the indices of all processes since the last call. All processes call it after the same step.
+        """Applies `add` to the indices of all processes since the last call. All processes call it after the same step.
 
         Do not call it after every step, because it waits for the devices.
         """

@@ -17,7 +17,7 @@ from nl_jax.training.task import Results, Task
 def train(
     task: Task, directory: Place, start: Start | None = None, profile_steps: tuple[int, int] | None = None
 ) -> Results:
-    """Train `task.config` in `directory`, or continue an earlier call, and return the test metrics.
+    """Trains `task.config` in `directory`, or continues an earlier call, and returns the test metrics.
 
     `nl_jax.runs.stages.train` calls it with the task of a config.
 
@@ -50,7 +50,7 @@ def train(
 
 
 def _tell(task: Task, directory: Place, setup: Setup, say: Callable[[str], None]) -> None:
-    """Tell the user the network, the data and the devices of the run."""
+    """Tells the user the network, the data and the devices of the run."""
     config = task.config
     if ignored := setup.train_set.ignored:
         say(f"{len(ignored)} files under {config.data.train} are not {task.example}s: {', '.join(ignored[:10])}")

@@ -34,7 +34,7 @@ class NonFinite:
         self.skipped = skipped
 
     def finite(self, steps: list[dict[str, np.ndarray]], indices: list[np.ndarray], last: int) -> list[dict]:
-        """Return the metrics of the steps whose loss and gradient are finite.
+        """Returns the metrics of the steps whose loss and gradient are finite.
 
         Args:
           steps: metrics of every step up to `last`.

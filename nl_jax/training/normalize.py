@@ -12,7 +12,7 @@ Normalize = Callable[[UInt8[Array, "*s 3"]], Float[Array, "*s 3"]]
 
 
 def make_normalize(config) -> Normalize:
-    """Return a function (x / 255 - mean) / std by channel.
+    """Returns a function (x / 255 - mean) / std by channel.
 
     It runs on the device, because bytes are a quarter of the data that float32 would send there.
 

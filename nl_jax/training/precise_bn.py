@@ -19,14 +19,14 @@ from nl_jax.training import sharding
 
 
 def has_running_statistics(model: nnx.Module) -> bool:
-    """Return whether any norm of the network takes its statistics from the training batches."""
+    """Returns whether any norm of the network takes its statistics from the training batches."""
     return any(isinstance(module, Norm) and module.has_running_statistics for _, module in nnx.iter_modules(model))
 
 
 def make_moments(
     graphdef: nnx.GraphDef, forward: Callable[[nnx.Module, dict[str, Array]], Any], mesh: Mesh
 ) -> Callable[[flat.FlatParams, flat.FlatParams, dict[str, Array]], flat.FlatParams]:
-    """Return a function (params, batch_stats, inputs (b,..)) -> mean and variance of this batch by norm.
+    """Returns a function (params, batch_stats, inputs (b,..)) -> mean and variance of this batch by norm.
 
     Args:
       graphdef: structure of the network.
@@ -48,7 +48,7 @@ def make_moments(
 def precise_batch_stats(
     moments, params: flat.FlatParams, batch_stats: flat.FlatParams, batches: Iterable[dict[str, jax.Array]]
 ) -> flat.FlatParams:
-    """Return the moments of all batches together, laid out as `batch_stats`."""
+    """Returns the moments of all batches together, laid out as `batch_stats`."""
     if not batch_stats:
         return batch_stats
     found = []

@@ -28,13 +28,13 @@ class Preemption:
         self._before, self._pipe = {}, ()
 
     def asked(self) -> bool:
-        """Return whether the run must save and end now. Every host must ask at the same moments, say each step."""
+        """Returns whether the run must save and end now. Every host must ask at the same moments, say each step."""
         if jax.process_count() > 1:
             self._asked |= multihost_utils.reached_preemption_sync_point(next(_MOMENTS))
         return self._asked
 
     def heard(self) -> bool:
-        """Return whether a signal has come. Another thread asks, because the main one may hang in a system call."""
+        """Returns whether a signal has come. Another thread asks, because the main one may hang in a system call."""
         if self._pipe and not self._heard:
             with contextlib.suppress(BlockingIOError):
                 self._heard = bool(os.read(self._pipe[0], 1))
@@ -42,7 +42,7 @@ class Preemption:
 
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Return a context for waiting for input that may never come. A signal ends the wait and raises Preempted.
+        """Returns a context for waiting for input that may never come. A signal ends the wait and raises Preempted.
 
         With several processes it does nothing, because no process can end alone.
         """
@@ -55,7 +55,7 @@ class Preemption:
             self._interrupts = False
 
     def over(self, batches: Iterable) -> Iterator:
-        """Yield the batches, the same number on every host. Raise Preempted for the next after a request to end."""
+        """Yields the batches, the same number on every host. Raises Preempted for the next after a request to end."""
         batches = iter(batches)
         while True:
             with self.interrupting():

@@ -11,12 +11,12 @@ from nl_jax.training.task import Task
 
 
 def make_console() -> Console:
-    """Return the console that informs the user. With several processes only the first one prints."""
+    """Returns the console that informs the user. With several processes only the first one prints."""
     return Console(quiet=jax.process_index() != 0, highlight=False, markup=False, soft_wrap=True)
 
 
 def make_progress(console: Console) -> Progress:
-    """Return progress bars with the time left, for a terminal of 80 columns. Without a terminal they show nothing."""
+    """Returns progress bars with the time left, for a terminal of 80 columns. Without a terminal they show nothing."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=14),  # so that the line fits 80 columns
@@ -31,7 +31,7 @@ def make_progress(console: Console) -> Progress:
 def show_step(
     progress: Progress, bar: TaskID, task: Task, step: int, row: dict[str, float], minutes_left: float | None
 ) -> None:
-    """Show a logged step: in the bar, or without a terminal as a line. A validation is always a line.
+    """Shows a logged step: in the bar, or without a terminal as a line. A validation is always a line.
 
     Args:
       progress: the bars.

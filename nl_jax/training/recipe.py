@@ -37,7 +37,7 @@ def at_batch_size(config: ConfigDict) -> ConfigDict:
 
 
 def describe(given: ConfigDict, scaled: ConfigDict) -> str:
-    """Return a sentence on the changes of `at_batch_size`, or "" if there are none."""
+    """Returns a sentence on the changes of `at_batch_size`, or "" if there are none."""
     if given is scaled:
         return ""
     values = ((name, attrgetter(name)(given), attrgetter(name)(scaled)) for name in (*RATES, EMA, *STEPS))

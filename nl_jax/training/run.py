@@ -100,7 +100,7 @@ class Run:
     # ---------------------------------------------------------------------------------------------------- start and end
 
     def resume_or_start(self, start: Start | None) -> None:
-        """Continue from the newest checkpoint, or else begin with a new network or with the network of `start`."""
+        """Continues from the newest checkpoint, or else begins with a new network or with the network of `start`."""
         newest = newest_of(self.directory, self._checkpoints)
         if newest is not None:
             self._state, data_state = newest.restore(self._state)
@@ -129,14 +129,14 @@ class Run:
         return self
 
     def __exit__(self, *error) -> bool | None:
-        """Close the log, wait for the last checkpoint to be whole, and restore the handling of signals."""
+        """Closes the log, waits for the last checkpoint to be whole, and restores the handling of signals."""
         with self._watchdog.waiting_for("the last checkpoint to be whole"):
             return self._contexts.__exit__(*error)
 
     # --------------------------------------------------------------------------------------------------------- stepping
 
     def read(self) -> Batch:
-        """Return the next batch. If the run is asked to end meanwhile, it ends, because the batch may never come."""
+        """Returns the next batch. If the run is asked to end meanwhile, it ends, because the batch may never come."""
         if self._row_began is None:
             self._row_began = time.monotonic()
         self._profile.before(self.step)
@@ -156,7 +156,7 @@ class Run:
         return batch
 
     def compute(self, batch: Batch) -> None:
-        """Queue one step. Its metrics are read when a row is due."""
+        """Queues one step. Its metrics are read when a row is due."""
         with self._times.of("compute"):
             batch = {name: batch[name] for name in self.setup.example}
             batch = sharding.put_batch(batch, self.setup.mesh, self.config.accumulate_steps)
@@ -170,11 +170,11 @@ class Run:
         self._progress.advance(self._bar)
 
     def asked_to_end(self) -> bool:
-        """Return whether the run must save and end now. Every process asks after every step."""
+        """Returns whether the run must save and end now. Every process asks after every step."""
         return self._preemption.asked()
 
     def take_row(self) -> Row:
-        """Return mean metrics and times of the steps since the last row, after a check that the metrics are finite."""
+        """Returns mean metrics and times of the steps since the last row, after a check that the metrics are finite."""
         config, count = self.config, len(self._metrics)
         with self._watchdog.waiting_for("the bad examples of all processes"):
             self._tell_bad(self._bad.exchange())
@@ -197,7 +197,7 @@ class Run:
     # -------------------------------------------------------------------------------------- validating, logging, saving
 
     def validate(self, row: Row) -> Results:
-        """Return the figures of the validation set. They use precise batch norm, whose statistics the state then has.
+        """Returns the figures of the validation set. They use precise batch norm, whose statistics the state then has.
 
         Raises:
           Preempted: if the run is asked to end meanwhile. The old state is saved, with the row that is owed.
@@ -216,7 +216,7 @@ class Run:
             ) from None
 
     def log(self, row: Row, validation: Results | None) -> None:
-        """Write a row of metrics.csv, and tell the user."""
+        """Writes a row of metrics.csv, and shows it to the user."""
         figures = validation or {}
         row |= {f"validation_{name}": figures[name] for name in figures if name in self.task.validation_figures}
         self._log.write(self.step, row)
@@ -227,20 +227,20 @@ class Run:
         self._checkpoints.check()
 
     def save(self, validation: Results | None) -> None:
-        """Save a checkpoint in the background. A validated state may be the best."""
+        """Saves a checkpoint in the background. A validated state may be the best."""
         figures = validation or {}
         figure = next(((name, figures[name]) for name in self.task.best if name in figures), None)
         with self._times.of("checkpoint"), self._watchdog.waiting_for(f"the checkpoint of step {self.step}"):
             self._checkpoints.save(self._state, self._data_state(), figure)
 
     def end(self) -> None:
-        """Raise Preempted, after the last checkpoint is whole."""
+        """Raises Preempted, after the last checkpoint is whole."""
         with self._watchdog.waiting_for(f"the checkpoint of step {self.step}"):
             self._checkpoints.wait()
         raise Preempted(f"asked to end: saved at step {self.step}; the same command goes on from there")
 
     def test(self) -> Results:
-        """Test the network on the test set. Write the final figures, tell them to the user, and return them."""
+        """Tests the network on the test set. Writes the final figures, shows them to the user, and returns them."""
         try:
             with self._preemption, self._watchdog, self._progress:
                 evaluation = self._evaluate(self.setup.test_set, "testing")
@@ -296,5 +296,5 @@ class Run:
 
 
 def _other_seeds(seed: int) -> tuple[jax.Array, int]:
-    """Return a key for all losses and a seed for precise batch norm. Their numbers differ from those of training."""
+    """Returns a key for all losses and a seed for precise batch norm. Their numbers differ from those of training."""
     return jax.random.fold_in(jax.random.key(seed), 1), int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])

@@ -75,7 +75,7 @@ class Setup:
 
 
 def check_run(task: Task, directory: Place) -> Setup:
-    """Return the parts of the run, or raise InputError for a run that is not possible.
+    """Returns the parts of the run, or raises InputError for a run that is not possible.
 
     Nothing is written or trained. In a chain, all stages are checked before the first one begins.
     """
@@ -101,7 +101,7 @@ def check_run(task: Task, directory: Place) -> Setup:
 
 
 def check_ranges(config: ConfigDict, numbers: dict[str, str]) -> None:
-    """Raise InputError for a field out of its range. `numbers` is {"optimizer.momentum": one of RANGES, ..}."""
+    """Raises InputError for a field out of its range. `numbers` is {"optimizer.momentum": one of RANGES, ..}."""
     for name, valid in numbers.items():
         if not RANGES[valid](value := attrgetter(name)(config)):
             raise InputError(f"{name}={value} is out of range; choose {valid}")

@@ -24,7 +24,7 @@ MIN_SHARDED_SIZE = 2**14
 
 
 def make_mesh(data: int, fsdp: int, time: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Return a mesh over all devices, or over the given ones. With data=-1, `data` takes the devices that are left.
+    """Returns a mesh over all devices, or over the given ones. With data=-1, `data` takes the devices that are left.
 
     Raises:
       InputError: for sizes that do not fit the number of devices.
@@ -46,7 +46,7 @@ def make_mesh(data: int, fsdp: int, time: int = 1, devices: Sequence[jax.Device]
 
 
 def check_batch(name: str, batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
-    """Raise InputError unless the batch divides over the mesh, in each of the `accumulate` parts of a step."""
+    """Raises InputError unless the batch divides over the mesh, in each of the `accumulate` parts of a step."""
     unit = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
     if batch_size < 1 or batch_size % unit:
         below = batch_size // unit * unit
@@ -59,7 +59,7 @@ def check_batch(name: str, batch_size: int, mesh: Mesh, accumulate: int = 1) -> 
 
 
 def check_frames(frames: Mapping[str, int], mesh: Mesh) -> None:
-    """Raise InputError unless `time` divides the number of frames at every place in the network."""
+    """Raises InputError unless `time` divides the number of frames at every place in the network."""
     time = mesh.shape["time"]
     if any(count % time for count in frames.values()):
         fitting = [d for d in _divisors(math.gcd(*frames.values())) if mesh.size % d == 0]
@@ -68,23 +68,23 @@ def check_frames(frames: Mapping[str, int], mesh: Mesh) -> None:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of an array that is whole on every device."""
+    """Returns the sharding of an array that is whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh, ndim: int = 1, accumulate: int = 1) -> NamedSharding:
-    """Return the sharding of an array (b,..), or with `accumulate` (k,b/k,..). Five axes are clips (b,t,h,w,c)."""
+    """Returns the sharding of an array (b,..), or with `accumulate` (k,b/k,..). Five axes are clips (b,t,h,w,c)."""
     parts = (None,) if accumulate > 1 else ()
     return NamedSharding(mesh, PartitionSpec(*parts, BATCH, *(("time",) if ndim == 5 else ())))
 
 
 def state_shardings(mesh: Mesh, state: PyTree) -> PyTree[NamedSharding]:
-    """Return the shardings of all arrays of a state, or of its shapes, by the rules above."""
+    """Returns the shardings of all arrays of a state, or of its shapes, by the rules above."""
     return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape["fsdp"])), state)
 
 
 def within(mesh: Mesh, function: Callable) -> Callable:
-    """Return `function`, traced inside the mesh so that `ops.devices` can ask for its axes."""
+    """Returns `function`, traced inside the mesh so that `ops.devices` can ask for its axes."""
 
     @functools.wraps(function)
     def traced(*arguments):
@@ -96,7 +96,7 @@ def within(mesh: Mesh, function: Callable) -> Callable:
 
 @functools.lru_cache
 def local_rows(mesh: Mesh, batch_size: int, accumulate: int = 1) -> tuple[int, ...]:
-    """Return the rows of a batch whose clips have frames on this process's devices, in order.
+    """Returns the rows of a batch whose clips have frames on this process's devices, in order.
 
     A batch taken in `accumulate` parts is split part by part, so that every device has its share of each part.
     """
@@ -106,7 +106,7 @@ def local_rows(mesh: Mesh, batch_size: int, accumulate: int = 1) -> tuple[int, .
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, accumulate: int = 1) -> dict[str, jax.Array]:
-    """Put this process's `local_rows` of a batch on the devices, as one array (b,..) over all devices of all processes.
+    """Puts this process's `local_rows` of a batch on the devices, as one array (b,..) over those of all processes.
 
     With `accumulate` above 1 the array is (k,b/k,..), the parts of a step one after another.
     """

@@ -28,18 +28,18 @@ class Start:
     task: Task
 
     def classes(self) -> tuple[str, ...]:
-        """Return the classes of its network."""
+        """Returns the classes of its network."""
         return workdir.read_classes(self.directory)
 
     def arrays(self, mesh: Mesh) -> list[FlatParams]:
-        """Return parameters and statistics of its network, laid out over the mesh."""
+        """Returns parameters and statistics of its network, laid out over the mesh."""
         return list(workdir.restore_arrays(self.directory, self.task, mesh)[1:])
 
 
 def take_over(
     train_state: TrainState, start: Start, task: Task, classes: tuple[str, ...], mesh: Mesh
 ) -> tuple[TrainState, Report]:
-    """Return the state with the parameters and statistics of another network, wherever both have them.
+    """Returns the state with the parameters and statistics of another network, wherever both have them.
 
     Kernels are inflated in time. Batch norm is folded where this network has affine layers. The classifier is taken
     over if both networks have the same classes.
@@ -65,7 +65,7 @@ def take_over(
 
 
 def check_stage(task: Task, num_classes: int, source: Task, num_source_classes: int) -> None:
-    """Check that this run can start from the network of a stage that is not trained yet.
+    """Checks that this run can start from the network of a stage that is not trained yet.
 
     Raises:
       InputError: for an error that `take_over` and `check_blocks_can_learn` would raise hours later.
@@ -88,7 +88,7 @@ def _check_inputs(ours: ConfigDict, theirs: ConfigDict, whose: str) -> None:
 
 
 def _fitted(params, batch_stats, arrays, task: Task, source_task: Task, same_classes: bool):
-    """Return parameters and statistics, replaced by those of `arrays` where these have them, and the report."""
+    """Returns parameters and statistics, replaced by those of `arrays` where these have them, and the report."""
     arrays = [task.start_arrays(source_task, part) for part in arrays]
     source, folded = norms.fold(arrays[0] | arrays[1], {*params, *batch_stats}, norms.OUR_EPSILON)
     new, old = ({name: source[name] for name in part if name in source} for part in arrays)
@@ -99,13 +99,13 @@ def _fitted(params, batch_stats, arrays, task: Task, source_task: Task, same_cla
 
 
 def check_planes(planes: str) -> None:
-    """Raise InputError for an unknown way to inflate."""
+    """Raises InputError for an unknown way to inflate."""
     if planes not in PLANES:
         raise InputError(f"start.planes={planes!r} is unknown; choose one of {', '.join(PLANES)}")
 
 
 def check_blocks_can_learn(model: nnx.Module, params: FlatParams) -> None:
-    """Check that no new block is frozen as the identity. Its scale is zero, and a frozen norm would keep it so.
+    """Checks that no new block is frozen as the identity. Its scale is zero, and a frozen norm would keep it so.
 
     Args:
       model: the network, whose arrays may be shapes.

@@ -40,15 +40,15 @@ class TrainBatches(Protocol):
     def __next__(self) -> Batch: ...
 
     def close(self) -> None:
-        """End the worker processes."""
+        """Ends the worker processes."""
         ...
 
     def get_state(self) -> dict[str, int]:
-        """Return the place in the batches, for a checkpoint."""
+        """Returns the place in the batches, for a checkpoint."""
         ...
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Go to the place that `get_state` returned."""
+        """Goes to the place that `get_state` returned."""
         ...
 
 
@@ -63,11 +63,11 @@ class Evaluation(Protocol):
     failed: Bool[np.ndarray, "n"]
 
     def metrics(self) -> Results:
-        """Return the figures, the number of examples and the hash of their list."""
+        """Returns the figures, the number of examples and the hash of their list."""
         ...
 
     def save(self, directory: Path, dataset: Dataset) -> Path:
-        """Write the results of every example, and return the file."""
+        """Writes the results of every example, and returns the file."""
         ...
 
 
@@ -110,45 +110,45 @@ class Task(Protocol):
     # ------------------------------------------------------------------------------------------------------- the config
 
     def check(self) -> None:
-        """Raise InputError for a value of the config that is wrong for any data and any devices."""
+        """Raises InputError for a value of the config that is wrong for any data and any devices."""
         ...
 
     def check_mesh(self, mesh: Mesh, num_classes: int, example: Example) -> None:
-        """Raise InputError if the mesh cannot divide a batch of examples of these shapes as the network needs."""
+        """Raises InputError if the mesh cannot divide a batch of examples of these shapes as the network needs."""
         ...
 
     def check_test(self, mesh: Mesh, dataset: Dataset) -> None:
-        """Raise InputError if the mesh cannot divide the examples of a dataset in a test."""
+        """Raises InputError if the mesh cannot divide the examples of a dataset in a test."""
         ...
 
     # --------------------------------------------------------------------------------------------------------- the data
 
     def open_split(self, split: str, classes: tuple[str, ...] | None = None) -> Dataset:
-        """Open a split of `config.data`, one of SPLITS. `classes` fixes the order of the labels."""
+        """Opens a split of `config.data`, one of SPLITS. `classes` fixes the order of the labels."""
         ...
 
     def measured_on(self, split: str) -> str:
-        """Return, in words, the data on which a figure of this split is measured."""
+        """Returns, in words, the data on which a figure of this split is measured."""
         ...
 
     def notes(self, dataset: Dataset) -> Sequence[str]:
-        """Return notes for the user on the training data, for example on files left out. By default there are none."""
+        """Returns notes for the user on the training data, for example on files left out. By default there are none."""
         return ()
 
     def describes(self, dataset: Dataset) -> Mapping[str, object]:
-        """Return {file name: content for JSON}: facts on the training data that a workdir keeps beside the classes."""
+        """Returns {file name: content for JSON}: facts on the training data that a workdir keeps beside the classes."""
         return {}
 
     def train_batches(self, dataset: Dataset, *, batch_size: int, seed: int, rows: Sequence[int]) -> TrainBatches:
-        """Return this process's `rows` of every batch. Batch k depends only on the seed and on k."""
+        """Returns this process's `rows` of every batch. Batch k depends only on the seed and on k."""
         ...
 
     def test_batches(self, dataset: Dataset, rows: Sequence[int]) -> Iterator[Batch]:
-        """Yield this process's `rows` of batches of `config.eval_batch_size`, every example once and in order."""
+        """Yields this process's `rows` of batches of `config.eval_batch_size`, every example once and in order."""
         ...
 
     def example_shapes(self, dataset: Dataset | None = None) -> Example:
-        """Return the shapes of the arrays of one training example that `loss` needs, without batch axis.
+        """Returns the shapes of the arrays of one training example that `loss` needs, without batch axis.
 
         Raises:
           InputError: if the config does not give them and there is no dataset.
@@ -158,11 +158,11 @@ class Task(Protocol):
     # ------------------------------------------------------------------------------------------------------ the network
 
     def build(self, num_classes: int, rngs: nnx.Rngs) -> nnx.Module:
-        """Build a new network."""
+        """Builds a new network."""
         ...
 
     def summary(self, num_classes: int, example: Example) -> Summary:
-        """Return the layers of the network and its cost for one example.
+        """Returns the layers of the network and its cost for one example.
 
         Raises:
           InputError: for a network that cannot be built, or that does not fit the example.
@@ -170,11 +170,11 @@ class Task(Protocol):
         ...
 
     def optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """Return the optimizer with all settings that differ between parameters: decay, rates, frozen parameters."""
+        """Returns the optimizer with all settings that differ between parameters: decay, rates, frozen parameters."""
         ...
 
     def loss(self, model: nnx.Module, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Metrics]:
-        """Return the loss of a batch (b,..) and the metrics of `train_figures`. `key` is for dropout and samples."""
+        """Returns the loss of a batch (b,..) and the metrics of `train_figures`. `key` is for dropout and samples."""
         ...
 
     def compiler_options(self, example: Example) -> Mapping[str, object]:
@@ -182,17 +182,17 @@ class Task(Protocol):
         return {}
 
     def forward(self, dataset: Dataset) -> Callable[[nnx.Module, dict[str, Array]], Any]:
-        """Return the function (model, inputs) -> outputs that tests a network on examples like those of the dataset."""
+        """Returns the function (model, inputs) -> outputs that tests a network on examples of this dataset."""
         ...
 
     def start_arrays(self, source: "Task", arrays: FlatParams) -> FlatParams:
-        """Return the arrays of another run's network under the names that they have in this run's network."""
+        """Returns the arrays of another run's network under the names that they have in this run's network."""
         ...
 
     # ------------------------------------------------------------------------------------------------------ the figures
 
     def evaluate(self, dataset: Dataset, batches: Iterable[Batch], forward: Forward, gather: Gather) -> Evaluation:
-        """Run every example through the network.
+        """Runs every example through the network.
 
         Args:
           dataset: the examples.
@@ -203,9 +203,9 @@ class Task(Protocol):
         ...
 
     def results(self, evaluation: Evaluation, dataset: Dataset, measured_on: str) -> Results:
-        """Return the content of results.json for a test."""
+        """Returns the content of results.json for a test."""
         ...
 
     def describe(self, results: Results) -> str:
-        """Return the results as sentences, with the data they were measured on."""
+        """Returns the results as sentences, with the data they were measured on."""
         ...

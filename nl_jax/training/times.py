@@ -20,7 +20,7 @@ class Times:
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
-        """Count the time inside the context for `part`, one of PARTS."""
+        """Counts the time inside the context for `part`, one of PARTS."""
         began = time.perf_counter()
         try:
             yield
@@ -28,7 +28,7 @@ class Times:
             self._seconds[part] += time.perf_counter() - began
 
     def take(self, steps: int) -> dict[str, float]:
-        """Return {"input_seconds", ..}: means over the steps since the last call."""
+        """Returns {"input_seconds", ..}: means over the steps since the last call."""
         means = {f"{part}_seconds": seconds / steps for part, seconds in self._seconds.items()}
         self._seconds = dict.fromkeys(PARTS, 0.0)
         return means
@@ -50,26 +50,26 @@ class Profile:
         self._running = False
 
     def before(self, step: int) -> None:
-        """Call this before every step, with the number of finished steps."""
+        """Calls this before every step, with the number of finished steps."""
         if self._first <= step < self._end and not self._running:
             jax.profiler.start_trace(self._directory)
             self._running = True
 
     def after(self, step: int, result) -> None:
-        """Call this after every step. It waits for `result` where the trace ends."""
+        """Calls this after every step. It waits for `result` where the trace ends."""
         if self._running and step >= self._end:
             jax.block_until_ready(result)
             self.close()
 
     def close(self) -> None:
-        """End a trace that is still running."""
+        """Ends a trace that is still running."""
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
 
 
 def parse_steps(flag: str | None) -> tuple[int, int] | None:
-    """Parse FIRST:END of --profile_steps. It traces the steps from FIRST up to, not including, END."""
+    """Parses FIRST:END of --profile_steps. It traces the steps from FIRST up to, not including, END."""
     if not flag:
         return None
     first, _, end = flag.partition(":")

@@ -30,11 +30,11 @@ class Notes:
         self._client, self._process, self._processes = client, process, count
 
     def leave(self, count: int, what: str) -> None:
-        """Note that this process has waited `count` times, the last time for `what`."""
+        """Notes that this process has waited `count` times, the last time for `what`."""
         self._client.key_value_set(f"{self._FOLDER}{self._process}", f"{count} {what}", allow_overwrite=True)
 
     def behind(self, count: int) -> list[str]:
-        """Return a line for every other process that has waited less often."""
+        """Returns a line for every other process that has waited less often."""
         found = dict(self._client.key_value_dir_get(self._FOLDER))
         lines = []
         for process in range(self._processes):
@@ -45,7 +45,7 @@ class Notes:
         return lines
 
     def asked_to_end(self) -> bool:
-        """Return whether any process was asked to end. JAX's service tells all processes of a SIGTERM."""
+        """Returns whether any process was asked to end. JAX's service tells all processes of a SIGTERM."""
         try:
             return bool(self._client.key_value_try_get(self._PREEMPTED))
         except Exception:  # there is no such note
@@ -53,7 +53,7 @@ class Notes:
 
 
 def notes_of_run() -> Notes | None:
-    """Return the notes of the processes that JAX has joined, or None for one process."""
+    """Returns the notes of the processes that JAX has joined, or None for one process."""
     if jax.process_count() == 1:
         return None
     from jax._src import distributed  # JAX has no public access to the notes of its service
@@ -62,7 +62,7 @@ def notes_of_run() -> Notes | None:
 
 
 def say_here(text: str) -> None:
-    """Print a line of this process. It names the process, because several may print to one place."""
+    """Prints a line of this process. It names the process, because several may print to one place."""
     where = f"process {jax.process_index()} of {jax.process_count()}: " if jax.process_count() > 1 else ""
     print(f"{where}{text}", file=sys.stderr, flush=True)
 
@@ -97,7 +97,7 @@ class Watchdog:
 
     @contextmanager
     def waiting_for(self, what: str) -> Iterator[None]:
-        """Mark the time inside the context as a wait for `what`, the name in messages."""
+        """Marks the time inside the context as a wait for `what`, the name in messages."""
         before, self._wait = self._wait, (what, time.monotonic())
         self._count += 1
         try:
@@ -106,7 +106,7 @@ class Watchdog:
             self._wait = before
 
     def over(self, batches: Iterable, what: str) -> Iterator:
-        """Yield the same batches, with a watch on the wait for each."""
+        """Yields the same batches, with a watch on the wait for each."""
         batches = iter(batches)
         for number in itertools.count():
             with self.waiting_for(f"{what} {number}"):
@@ -163,7 +163,7 @@ class Watchdog:
                 next_line *= 2
 
     def _end_after_others(self, code: int, late: str) -> None:
-        """End this process, and if others wait for it, after them: they cannot report it once it is gone."""
+        """Ends this process. If others wait for it they end first, because they cannot report it once it is gone."""
         if self._notes and not late:
             time.sleep(LAST)
         self._end(code)
@@ -172,5 +172,5 @@ class Watchdog:
         return self._asked() or bool(self._notes and self._notes.asked_to_end())
 
     def _late(self, count: int) -> str:
-        """Return which other processes are behind this one, and their places."""
+        """Returns which other processes are behind this one, and their places."""
         return "; ".join(self._notes.behind(count)) if self._notes else ""

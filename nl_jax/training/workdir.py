@@ -48,7 +48,7 @@ PACKAGES = ("nl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gra
 
 
 def check_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
-    """Raise InputError for a workdir of another run. The message gives all fields that differ, with both values."""
+    """Raises InputError for a workdir of another run. The message gives all fields that differ, with both values."""
     check_can_hold(workdir)
     path = workdir / "config.json"
     if not path.exists():
@@ -84,7 +84,7 @@ def check_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
 
 
 def claim_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
-    """Write the config and the training data of the run. `check_workdir` must have passed the workdir."""
+    """Writes the config and the training data of the run. `check_workdir` must have passed the workdir."""
     make_directory(workdir)
     for name, content in task.describes(train_set).items():
         write_json(workdir / name, content)
@@ -94,7 +94,7 @@ def claim_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
 def write_workdir(
     workdir: Place, config: ConfigDict, classes: tuple[str, ...], *, train_list: dict | None = None
 ) -> None:
-    """Write the files that describe a run. config.json is the last, because it makes a folder a workdir."""
+    """Writes the files that describe a run. config.json is the last, because it makes a folder a workdir."""
     make_directory(workdir)
     write_json(workdir / "classes.json", classes)
     write_json(workdir / "versions.json", versions())
@@ -107,7 +107,7 @@ def _list_of(task: Task, train_set: Dataset) -> dict[str, int | str]:
 
 
 def write_json(path: Place, content) -> None:
-    """Write a JSON file whole or not at all. If the run is killed here, the old file stays."""
+    """Writes a JSON file whole or not at all. If the run is killed here, the old file stays."""
     # A file name may hold bytes that are not UTF-8. They are kept.
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
@@ -120,7 +120,7 @@ def _read_json(path: Place):
 
 
 def read_config(workdir: Place) -> ConfigDict:
-    """Return the resolved config of a run, locked. Raises InputError if there is none."""
+    """Returns the resolved config of a run, locked. Raises InputError if there is none."""
     path = workdir / "config.json"
     if not path.exists():
         raise InputError(f"{workdir} holds no config.json: it is not the workdir of a run")
@@ -128,14 +128,14 @@ def read_config(workdir: Place) -> ConfigDict:
 
 
 def read_classes(workdir: Place) -> tuple[str, ...]:
-    """Return the classes of a run in label order. Raises InputError if they cannot be read."""
+    """Returns the classes of a run in label order. Raises InputError if they cannot be read."""
     return tuple(_read_json(workdir / "classes.json"))
 
 
 def restore_arrays(
     workdir: Place, task: Task, mesh: Mesh, *, best: bool = False
 ) -> tuple[nnx.GraphDef, flat.FlatParams, flat.FlatParams]:
-    """Return the network of the newest checkpoint, or of the best by validation, laid out over the mesh.
+    """Returns the network of the newest checkpoint, or of the best by validation, laid out over the mesh.
 
     Args:
       workdir: of the run.
@@ -150,7 +150,7 @@ def restore_arrays(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a run's result, and the devices it runs on."""
+    """Returns the versions of Python and of the packages that decide a run's result, and the devices it runs on."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for package in PACKAGES:
         try:
@@ -162,14 +162,14 @@ def versions() -> dict[str, str]:
 
 
 def _with_tuples(value):
-    """Convert lists to tuples. JSON has only lists, and configs have only tuples."""
+    """Converts lists to tuples. JSON has only lists, and configs have only tuples."""
     if isinstance(value, dict):
         return {key: _with_tuples(item) for key, item in value.items()}
     return tuple(_with_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, object]:
-    """Return a config, given as a tree, as {"optimizer.learning_rate": 0.1, ..}."""
+    """Returns a config, given as a tree, as {"optimizer.learning_rate": 0.1, ..}."""
     result = {}
     for key, value in tree.items():
         result |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

@@ -29,13 +29,13 @@ HEADS = ("mask_head", "keypoint_head")
 
 
 def is_detector(path: Path, source: str) -> bool:
-    """Return whether the file has a name of the table. Then it holds a detector and not an image network."""
+    """Returns whether the file has a name of the table. Then it holds a detector and not an image network."""
     to_ours = SOURCES[source].to_ours()
     return any(map(to_ours, arrays_of(path, SOURCES[source].read)))
 
 
 def load(model: MaskRCNN, path: Path, source: str) -> Report:
-    """Fill `model` with the weights of a detector. If an error is raised, the model is unchanged.
+    """Fills `model` with the weights of a detector. If an error is raised, the model is unchanged.
 
     Three kinds of parts keep their values, and the report names them: non-local blocks that only the model has, and the
     layers by class or by keypoint if the file has another number of classes or keypoints. A model without mask or
@@ -66,7 +66,7 @@ def load(model: MaskRCNN, path: Path, source: str) -> Report:
 
 
 def save(model: MaskRCNN, path: str | Path) -> str:
-    """Write the state of a torchvision `MaskRCNN` or `KeypointRCNN` with the same layers. It loads with strict=True.
+    """Writes the state of a torchvision `MaskRCNN` or `KeypointRCNN` with the same layers. It loads with strict=True.
 
     Returns:
       The arguments with which torchvision builds this network, and the options that it cannot compute.
@@ -113,7 +113,7 @@ def save(model: MaskRCNN, path: str | Path) -> str:
 
 
 def _to_ours(name: str, array: np.ndarray, config: DetectorConfig, table: Source) -> np.ndarray:
-    """Convert their layout of kernels to ours, (*k,i,o), and move the background to the front of the classes."""
+    """Converts their layout of kernels to ours, (*k,i,o), and moves the background to the front of the classes."""
     array = array.astype(np.result_type(array.dtype, np.float32))
     layer, kind = name.rsplit("/", 1)
     if kind == "kernel":
@@ -141,7 +141,7 @@ def _to_ours(name: str, array: np.ndarray, config: DetectorConfig, table: Source
 
 
 def _to_torch(name: str, array: np.ndarray, config: DetectorConfig) -> np.ndarray:
-    """Undo `_to_ours` for torchvision."""
+    """Undoes `_to_ours` for torchvision."""
     layer, kind = name.rsplit("/", 1)
     if kind != "kernel":
         return array

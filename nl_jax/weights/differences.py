@@ -7,7 +7,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def differences(file: Shapes, model: Shapes, may_inflate: bool) -> Iterator[str]:
-    """Yield the reasons why the arrays of a file do not fit a model, the most telling reason first.
+    """Yields the reasons why the arrays of a file do not fit a model, the most telling reason first.
 
     Names and layout are ours. These are no differences: non-local blocks that only the model has, another number of
     classes, and with `may_inflate` kernels of one plane in time.
@@ -24,12 +24,12 @@ def differences(file: Shapes, model: Shapes, may_inflate: bool) -> Iterator[str]
 
 
 def nonlocal_positions(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """Return the residual blocks that a non-local block follows: {"res3": (1, 3), ..}."""
+    """Returns the residual blocks that a non-local block follows: {"res3": (1, 3), ..}."""
     return _places(shapes, r"(res\d)/(\d+)/nonlocal_block/g/kernel")
 
 
 def inflation(shapes: Shapes) -> str | None:
-    """Return the kind of inflation: None (C2D), "3x1x1" or "3x3x3"."""
+    """Returns the kind of inflation: None (C2D), "3x1x1" or "3x3x3"."""
     for name, kind in (("conv1", "3x1x1"), ("conv2", "3x3x3")):
         if any(shape[0] > 1 for key, shape in shapes.items() if re.fullmatch(rf"res\d/\d+/{name}/kernel", key)):
             return kind
@@ -69,7 +69,7 @@ def _inflation(file, model, may_inflate):
 
 
 def _kinds(file, model):
-    """Yield the differences of the non-local blocks that both networks have: pairwise function, biases and norm."""
+    """Yields the differences of the non-local blocks that both networks have: pairwise function, biases and norm."""
     for prefix in [f"{stage}/{at}/nonlocal_block" for stage, ats in nonlocal_positions(file).items() for at in ats]:
         found, wanted = (_pairwise(shapes, prefix) for shapes in (file, model))
         if found != wanted:

@@ -14,7 +14,7 @@ INSTANTIATION = {"embedded_gaussian": "softmax", "dot_product": "dot_product"}
 
 
 def save(model: VideoResNet | MaskRCNN, path: str | Path) -> str:
-    """Write a complete {"model_state": ..} with PySlowFast's names and layout. It loads there with strict=True.
+    """Writes a complete {"model_state": ..} with PySlowFast's names and layout. It loads there with strict=True.
 
     A detector is written for torchvision, see `detector.save`. Affine norms become batch norms of mean 0 and variance
     1 - 1e-5. Missing biases and norms of non-local blocks get their neutral values.
@@ -71,7 +71,7 @@ def _check(model: VideoResNet) -> None:
 
 
 def _complete(model: VideoResNet) -> flat.FlatParams:
-    """Return every array that PySlowFast has, by our name."""
+    """Returns every array that PySlowFast has, by our name."""
     _, params, batch_stats = flat.split(model)
     arrays = {name: np.asarray(value) for name, value in (params | batch_stats).items()}
     for name, block in model.nonlocal_blocks().items():
@@ -87,7 +87,7 @@ def _complete(model: VideoResNet) -> flat.FlatParams:
 
 
 def _layout(name: str, array: np.ndarray) -> np.ndarray:
-    """Convert (*k,i,o) to (o,i,*k). A matrix of a non-local block becomes a 1x1x1 convolution."""
+    """Converts (*k,i,o) to (o,i,*k). A matrix of a non-local block becomes a 1x1x1 convolution."""
     if not name.endswith("/kernel"):
         return array
     array = np.moveaxis(array, (-1, -2), (0, 1))

@@ -24,7 +24,7 @@ _TAR = slice(257, 262)
 
 
 def kind(path: Path) -> str:
-    """Return "torch", "safetensors" or "pickle" for a file that can be read, and "other" for any other file."""
+    """Returns "torch", "safetensors" or "pickle" for a file that can be read, and "other" for any other file."""
     start = _start(path)
     if start.startswith(b"PK"):
         return "torch" if any(name.endswith("/data.pkl") for name in _names_in_zip(path)) else "other"
@@ -37,7 +37,7 @@ def kind(path: Path) -> str:
 
 
 def describe(path: Path) -> str:
-    """Return, in words, the kind of a file that cannot be read and the remedy. An unknown kind gives ""."""
+    """Returns, in words, the kind of a file that cannot be read and the remedy. An unknown kind gives ""."""
     start = _start(path)
     if not start:
         return "it is empty"
@@ -82,7 +82,7 @@ def _names_in_zip(path: Path) -> list[str]:
 
 
 def _is_safetensors(start: bytes, path: Path) -> bool:
-    """Return whether the file begins with a length and a JSON object of this length."""
+    """Returns whether the file begins with a length and a JSON object of this length."""
     length = int.from_bytes(start[:8], "little")
     if start[8:9] != b"{" or length > path.stat().st_size:
         return False

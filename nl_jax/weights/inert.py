@@ -36,16 +36,16 @@ class Inert:
         return self
 
     def append(self, value):
-        """Stand in for the method of a list."""
+        """Stands in for the method of a list."""
 
     def extend(self, values):
-        """Stand in for the method of a list."""
+        """Stands in for the method of a list."""
 
     add = append
 
 
 def pickle_module(admitted: dict) -> ModuleType:
-    """Return a `pickle_module` for torch.load. It may call `admitted`, by (module, name), and torch's own functions."""
+    """Returns a `pickle_module` for torch.load. It may call torch's own functions and `admitted`, by (module, name)."""
     import torch
 
     makes_tensors = {

@@ -54,7 +54,7 @@ def inflate(
     head: bool = True,
     by_class: tuple[str, ...] = ("classifier/",),
 ) -> tuple[FlatParams, Report]:
-    """Return `target` with every array that `source` has under the same name, and a report.
+    """Returns `target` with every array that `source` has under the same name, and a report.
 
     Kernels (1,h,w,i,o) become (t,h,w,i,o). With "mean" each plane gets a t-th of the kernel. With "center" the middle
     plane gets all of it, and a new network is then the image network applied to each frame. Parts that only the target

@@ -34,7 +34,7 @@ def load(
     check_geometry: bool = True,
     inflate_2d: bool = False,
 ) -> Report:
-    """Fill `model` with the weights of a file. If an error is raised, the model is unchanged.
+    """Fills `model` with the weights of a file. If an error is raised, the model is unchanged.
 
     Args:
       model: a network with the same layers as the network in the file. Non-local blocks that only the model has keep
@@ -108,7 +108,7 @@ def _load_detector(model: MaskRCNN, path: Path, source: str | None) -> Report:
 
 
 def _layout(name: str, array: np.ndarray) -> np.ndarray:
-    """Convert (o,i,*k) to (*k,i,o).
+    """Converts (o,i,*k) to (*k,i,o).
 
     A 2-D kernel gets one plane of time. A 1x1x1 kernel becomes a matrix where ours is.
     """

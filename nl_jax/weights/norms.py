@@ -15,7 +15,7 @@ OUR_EPSILON = 1e-5  # epsilon of `models.norm.Norm`
 
 
 def fold(found: FlatParams, wanted: set[str], epsilon: float) -> tuple[FlatParams, int]:
-    """Fold the statistics of every norm that is affine in `wanted`. Return the arrays and the number of folded norms.
+    """Folds the statistics of every norm that is affine in `wanted`. Returns the arrays and the number of folded norms.
 
     Args:
       found: arrays by name.
@@ -33,14 +33,14 @@ def fold(found: FlatParams, wanted: set[str], epsilon: float) -> tuple[FlatParam
 
 
 def folded(count: int) -> str:
-    """Return the report's words on `fold`."""
+    """Returns the report's words on `fold`."""
     return f"{count} batch norms were folded into affine layers" if count else ""
 
 
 def unfold(found: FlatParams, wanted: set[str]) -> tuple[FlatParams, int]:
-    """Add statistics to every affine norm that has some in `wanted`.
+    """Adds statistics to every affine norm that has some in `wanted`.
 
-    Return the arrays and the number of these norms.
+    Returns the arrays and the number of these norms.
     """
     result = dict(found)
     affine = [name for name in _norms(found) if _is_affine(name, found.__contains__) and f"{name}/mean" in wanted]

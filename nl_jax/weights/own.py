@@ -14,7 +14,7 @@ _TYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF1
 
 
 def save_own(model: nnx.Module, path: str | Path, classes: tuple[str, ...] = ()) -> None:
-    """Write parameters and running statistics with the names and layout of `nl_jax.models.flat.split`.
+    """Writes parameters and running statistics with the names and layout of `nl_jax.models.flat.split`.
 
     The header's metadata hold the class names and the configuration of the network, as JSON.
     """

@@ -43,7 +43,7 @@ STRIP = (
 
 
 def arrays_of(path: Path, usual: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Read the arrays of a file by its content, not its name. `usual` reads files of unknown kind."""
+    """Reads the arrays of a file by its content, not its name. `usual` reads files of unknown kind."""
     readers = {"torch": torch_file, "safetensors": torch_file, "pickle": caffe2_pickle}
     return readers.get(kind(path) if path.is_file() else "", usual)(path)
 
@@ -58,7 +58,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def caffe2_pickle(path: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of a pickle {'blobs': {name: array}}, {'model': {name: array}} or {name: array}.
+    """Reads the arrays of a pickle {'blobs': {name: array}}, {'model': {name: array}} or {name: array}.
 
     Raises:
       InputError: for a file that is absent, cut off or no pickle, or that asks for anything but arrays.
@@ -74,7 +74,7 @@ def caffe2_pickle(path: Path) -> dict[str, np.ndarray]:
 
 
 def torch_file(path: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of a torch checkpoint or of a safetensors file.
+    """Reads the arrays of a torch checkpoint or of a safetensors file.
 
     A checkpoint may hold more than arrays: flags, logs and configs of the training program. These are not made.
 
@@ -105,7 +105,7 @@ def torch_file(path: Path) -> dict[str, np.ndarray]:
 
 
 def _arrays(path: Path, content, wrappers: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Return the dict of arrays in `content`, which may be one entry of a larger dict."""
+    """Returns the dict of arrays in `content`, which may be one entry of a larger dict."""
     for wrapper in wrappers:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -133,7 +133,7 @@ def _array(path: Path, name, value) -> np.ndarray:
 
 
 def _safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Read a safetensors file: a length, a JSON header {name: type, shape, place} and the numbers."""
+    """Reads a safetensors file: a length, a JSON header {name: type, shape, place} and the numbers."""
     with _open(path) as file:
         data = file.read()
     try:

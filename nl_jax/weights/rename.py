@@ -14,7 +14,7 @@ from nl_jax.weights.table import Source
 def rename(
     path: Path, source: str, arrays: Mapping[str, np.ndarray], sources: Mapping[str, Source]
 ) -> tuple[dict[str, str], list[str]]:
-    """Return a dict from our names to theirs, and the names of theirs that are known not to be weights.
+    """Returns a dict from our names to theirs, and the names of theirs that are known not to be weights.
 
     Raises:
       InputError: for a name that the table of `source` does not have, or two names that mean the same.
@@ -38,7 +38,7 @@ def rename(
 
 
 def source_of(path: Path, names: Iterable[str], *sources: Mapping[str, Source]) -> str:
-    """Return the source that knows most of the names of a file.
+    """Returns the source that knows most of the names of a file.
 
     Raises:
       InputError: if no source knows any of the names.
@@ -54,16 +54,16 @@ def source_of(path: Path, names: Iterable[str], *sources: Mapping[str, Source]) 
 
 
 def fill(model: nnx.Module, arrays: FlatParams) -> None:
-    """Set every array of `model` to the value under its name."""
+    """Sets every array of `model` to the value under its name."""
     for place, variable in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))):
         variable.set_value(arrays["/".join(map(str, place))])
 
 
 def shapes(arrays: FlatParams) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every array."""
+    """Returns the shape of every array."""
     return {name: tuple(array.shape) for name, array in arrays.items()}
 
 
 def first(names: list[str], count: int = 3) -> str:
-    """Return the first `count` names, and the number of the others, as text."""
+    """Returns the first `count` names, and the number of the others, as text."""
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

@@ -50,16 +50,16 @@ class Source:
     background_last: bool = False
 
     def to_ours(self) -> Callable[[str], str | None]:
-        """Return a function from their name to ours. It gives None where no row fits."""
+        """Returns a function from their name to ours. It gives None where no row fits."""
         return _renamer([(theirs, ours) for theirs, ours in self.rows], self.words)
 
     def to_theirs(self) -> Callable[[str], str | None]:
-        """Return a function from our name to theirs. It gives None where no row fits."""
+        """Returns a function from our name to theirs. It gives None where no row fits."""
         words = {name: {ours: theirs for theirs, ours in pairs.items()} for name, pairs in self.words.items()}
         return _renamer([(ours, theirs) for theirs, ours in self.rows], words)
 
     def is_ignored(self, name: str) -> bool:
-        """Return whether a name of theirs is known not to be a weight."""
+        """Returns whether a name of theirs is known not to be a weight."""
         return any(re.fullmatch(pattern, name) for pattern in self.ignored)
 
 
@@ -77,7 +77,7 @@ def _renamer(rows, words):
 
 
 def _pattern(template: str, words) -> str:
-    """Return a template as a regular expression. Literal text and placeholders alternate."""
+    """Returns a template as a regular expression. Literal text and placeholders alternate."""
     parts = re.split(r"\{(\w+)\}", template)
     for i in range(0, len(parts), 2):
         parts[i] = re.escape(parts[i])

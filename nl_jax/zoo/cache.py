@@ -20,19 +20,19 @@ CHUNK = 2**20
 
 
 def home() -> Path:
-    """Return the folder of the cache: $NL_JAX_HOME, or the folder that `nl_jax.places.cache_directory` names."""
+    """Returns the folder of the cache: $NL_JAX_HOME, or the folder that `nl_jax.places.cache_directory` names."""
     if named := os.environ.get(HOME):
         return Path(named).expanduser()
     return cache_directory()
 
 
 def place(entry: Entry) -> Path:
-    """Return the path of an entry's file, whether the file exists or not."""
+    """Returns the path of an entry's file, whether the file exists or not."""
     return home() / "zoo" / entry.name / entry.file
 
 
 def fetch(entry: Entry) -> Path:
-    """Return the file of an entry. If it is not in the cache, it is downloaded, with a progress bar on stderr.
+    """Returns the file of an entry. If it is not in the cache, it is downloaded, with a progress bar on stderr.
 
     If the hash of the file is published, the file is checked against it.
 
@@ -95,7 +95,7 @@ def _advice(entry: Entry, error: Exception) -> str:
 
 
 def _take_out(entry: Entry, archive: Path, path: Path) -> None:
-    """Copy the one member of the archive that is needed, read as data. Nothing else is unpacked."""
+    """Copies the one member of the archive that is needed, read as data. Nothing else is unpacked."""
     try:
         with tarfile.open(archive) as content:
             names = content.getnames()

@@ -8,7 +8,7 @@ KINDS = ("kinetics400", "imagenet1k", "coco80", "coco90", "")
 
 
 def class_names(kind: str) -> tuple[str, ...]:
-    """Return the class names by label.
+    """Returns the class names by label.
 
     Args:
       kind: one of

@@ -66,7 +66,7 @@ DETECTOR = {"masks": True, "aligned": False, "round_anchors": True, "floor_strid
 
 
 def config_of(entry: Entry) -> ConfigDict:
-    """Return the config that builds and tests the network of an entry, locked."""
+    """Returns the config that builds and tests the network of an entry, locked."""
     row = entry.row.rpartition(":")[2]
     config = ConfigDict(COMMON | {"num_classes": _classes(entry)})
     config.task = "detection" if entry.is_detector else "classification"

@@ -9,7 +9,7 @@ IMAGENET = {"input.mean": (0.485, 0.456, 0.406), "input.std": (0.229, 0.224, 0.2
 
 
 def _torchvision(depth: int, version: int, digest: str, top1: float, top5: float) -> Entry:
-    """Return a ResNet of torchvision, tested on a 224 crop of an image with a short side of 256 or 232 pixels."""
+    """Returns a ResNet of torchvision, tested on a 224 crop of an image with a short side of 256 or 232 pixels."""
     fields = {"data.test_short_side": 232} if version == 2 else {}
     if depth == 152:
         fields["model.depth"] = 152
@@ -27,7 +27,7 @@ def _torchvision(depth: int, version: int, digest: str, top1: float, top5: float
 
 
 def _release(depth: int) -> Entry:
-    """Return a starting network of the release. Its page gives no figure and does not mention a classifier."""
+    """Returns a starting network of the release. Its page gives no figure and does not mention a classifier."""
     return Entry(
         name=f"release_imagenet_r{depth}",
         source="caffe2",
@@ -44,7 +44,7 @@ def _release(depth: int) -> Entry:
 def _detectron2(
     model: str, number: int, digest: str, box_ap: float, mask_ap: float | None = None, **fields: object
 ) -> Entry:
-    """Return a detector of detectron2's zoo. The name of its file holds the start of its MD5.
+    """Returns a detector of detectron2's zoo. The name of its file holds the start of its MD5.
 
     Most of these detectors start from the first ResNets, whose stride is on the 1x1 and whose pixels have a deviation
     of 1.

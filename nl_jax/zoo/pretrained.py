@@ -41,7 +41,7 @@ class Pretrained:
 
 
 def pretrained(name: str, path: str | Path | None = None) -> Pretrained:
-    """Return the network as `from_pretrained` does, with its config and classes."""
+    """Returns the network as `from_pretrained` does, with its config and classes."""
     entry = find(name)
     config, classes = config_of(entry), class_names(entry.classes)
     file = fetch(entry) if path is None else Path(path)
@@ -56,7 +56,7 @@ def pretrained(name: str, path: str | Path | None = None) -> Pretrained:
 
 
 def from_pretrained(name: str, path: str | Path | None = None) -> VideoResNet | MaskRCNN:
-    """Return the published network of this name with its weights, in evaluation mode.
+    """Returns the published network of this name with its weights, in evaluation mode.
 
     Its file is downloaded once and kept under $NL_JAX_HOME or ~/.cache/nl_jax. The caller normalises inputs with
     `nl_jax.zoo.config.config_of(entry).input`; `nl_jax.Predictor.from_pretrained` does this by itself.

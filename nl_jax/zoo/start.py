@@ -27,10 +27,10 @@ class StartFromPublished(Start):
         super().__init__(Path(name), task_of(config_of(find(name))))
 
     def classes(self) -> tuple[str, ...]:
-        """Return the class names of the network."""
+        """Returns the class names of the network."""
         return class_names(find(self.directory.name).classes)
 
     def arrays(self, mesh: Mesh) -> list[FlatParams]:
-        """Return parameters and statistics, laid out over the mesh. See `pretrained` for the errors raised."""
+        """Returns parameters and statistics, laid out over the mesh. See `pretrained` for the errors raised."""
         _, *arrays = flat.split(pretrained(self.directory.name).model)
         return jax.device_put(arrays, sharding.state_shardings(mesh, arrays))

@@ -10,7 +10,7 @@ ENTRIES = {entry.name: entry for entry in (*videos.ENTRIES, *images.ENTRIES)}
 
 
 def find(name: str) -> Entry:
-    """Return the entry of a name.
+    """Returns the entry of a name.
 
     Raises:
       InputError: for an unknown name. The message lists similar names.
@@ -22,7 +22,7 @@ def find(name: str) -> Entry:
 
 
 def markdown() -> str:
-    """Return the table of all networks for docs/zoo.md. A figure or licence that the page does not give is empty."""
+    """Returns the table of all networks for docs/zoo.md. A figure or licence that the page does not give is empty."""
     lines = [
         "| name | owner's figures, % | views | licence of the weights | hash known |",
         "| --- | --- | --- | --- | --- |",

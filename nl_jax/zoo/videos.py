@@ -8,7 +8,7 @@ SPARSE = {"data.frames": 8, "data.stride": 8}
 
 
 def _release(name: str, row: str, geometry: str, file: str, top1: float, top5: float, **fields: object) -> Entry:
-    """Return a network of the Caffe2 release. Its test slides a 7x7 window over crops of 256 pixels."""
+    """Returns a network of the Caffe2 release. Its test slides a 7x7 window over crops of 256 pixels."""
     return Entry(
         name=f"release_{name}",
         source="caffe2",
@@ -27,7 +27,7 @@ def _sparse(name: str, row: str, file: str, top1: float, top5: float) -> Entry:
 
 
 def _long(name: str, row: str, geometry: str, file: str, figures: tuple[float, float], clip: dict) -> Entry:
-    """Return a network with affine layers.
+    """Returns a network with affine layers.
 
     Its blocks have no norm, and those of res3 sum over groups of four frames.
     """
@@ -85,7 +85,7 @@ RELEASE = (
 
 
 def _slowfast(file: str, row: str, geometry: str, top1: float, top5: float) -> Entry:
-    """Return a network of PySlowFast's zoo: a Caffe2 pickle in PySlowFast's geometry."""
+    """Returns a network of PySlowFast's zoo: a Caffe2 pickle in PySlowFast's geometry."""
     return Entry(
         name={"C2D_NOPOOL_8x8_R50": "c2d_nopool_r50_8x8", "I3D_8x8_R50": "i3d_r50_8x8"}.get(file, "i3d_nln_r50_8x8"),
         source="caffe2",
@@ -106,7 +106,7 @@ SLOWFAST = (
 
 
 def _mmaction2(name: str, model: str, row: str, figures: tuple[float, float], file: str, **fields: object) -> Entry:
-    """Return a network of mmaction2's zoo. The name of a file is its config, a date and the start of a SHA-256.
+    """Returns a network of mmaction2's zoo. The name of a file is its config, a date and the start of a SHA-256.
 
     Args:
       model: "i3d" or "c2d", the folder of its config.
@@ -135,7 +135,7 @@ def _mmaction2_i3d(name: str, figures: tuple[float, float], file: str, pairwise:
 
 
 def _mmaction2_c2d(name: str, row: str, geometry: str, figures: tuple[float, float], file: str, clip: dict) -> Entry:
-    """Return a C2D network, tested on 224 crops of frames with a short side of 224 pixels."""
+    """Returns a C2D network, tested on 224 crops of frames with a short side of 224 pixels."""
     fields = {"model.geometry": geometry, "data.test_short_side": 224, "data.test_crop": 224} | clip
     return _mmaction2(name, "c2d", row, figures, f"c2d_{file}", **fields)
 
@@ -185,7 +185,7 @@ MMACTION2 = (
 
 
 def _pytorchvideo(model: str, top1: float, top5: float) -> Entry:
-    """Return a network of PyTorchVideo's hub. Its figures were measured by PySlowFast's test."""
+    """Returns a network of PyTorchVideo's hub. Its figures were measured by PySlowFast's test."""
     return Entry(
         name=f"pytorchvideo_{model}_r50_8x8",
         source="pytorchvideo",

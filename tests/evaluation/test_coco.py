@@ -26,7 +26,7 @@ def block(x, y, w, h):
 
 @pytest.fixture
 def truth():
-    """Return six images: small, medium and large objects of two categories, one crowd, and one image without any."""
+    """Returns six images: small, medium and large objects of two categories, one crowd, and one image without any."""
     rng = np.random.default_rng(0)
     annotations = []
     for number in range(5):
@@ -58,7 +58,7 @@ def perfect(truth):
 
 
 def noisy(truth, seed=1):
-    """Return boxes and masks: off by a few pixels, some twice, some of another category, and some false ones."""
+    """Returns boxes and masks: off by a few pixels, some twice, some of another category, and some false ones."""
     rng, found = np.random.default_rng(seed), []
     for one in truth["annotations"]:
         for _ in range(rng.integers(3)):
@@ -197,7 +197,7 @@ def test_keypoints_are_scored():
 
 
 def people(rng, count, names):
-    """Return images with one annotated object each. Its k keypoints are at random places of its box."""
+    """Returns images with one annotated object each. Its k keypoints are at random places of its box."""
     annotations = []
     for number in range(count):
         points = np.concatenate([rng.uniform(10, 90, (len(names), 2)), np.full((len(names), 1), 2.0)], 1)
@@ -208,7 +208,7 @@ def people(rng, count, names):
 
 
 def moved(truth, by, rng):
-    """Return detections of all objects, with keypoints moved by at most this many pixels."""
+    """Returns detections of all objects, with keypoints moved by at most this many pixels."""
     found = []
     for one in truth["annotations"]:
         points = np.array(one["keypoints"]).reshape(-1, 3)

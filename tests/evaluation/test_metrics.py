@@ -6,7 +6,7 @@ from nl_jax.evaluation.metrics import average_precision, mean_average_precision
 
 
 def by_the_rule(scores, labels):
-    """Compute average precision as in Charades' evaluation, one video after the other, for scores without ties."""
+    """Computes average precision as in Charades' evaluation, one video after the other, for scores without ties."""
     scores = scores.copy()
     for i, of_video in enumerate(labels):
         if not of_video.any():

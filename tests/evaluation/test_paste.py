@@ -24,7 +24,7 @@ def some(size=28):
 
 
 def naive(mask, box, shape):
-    """Return the value at every pixel, from Detectron's formulas."""
+    """Returns the value at every pixel, from Detectron's formulas."""
     cells = len(mask) + 2
     mask, image = np.pad(mask, 1), np.zeros(shape)
     centre, half = (box[2:] + box[:2]) / 2, (box[2:] - box[:2]) / 2 * cells / (cells - 2)

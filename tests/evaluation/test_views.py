@@ -29,7 +29,7 @@ class Videos(ClipDataset):
 
 
 def scores_of(value):
-    """Return the output of the fake network for a view: a softmax that depends on its pixels."""
+    """Returns the output of the fake network for a view: a softmax that depends on its pixels."""
     logits = np.sin(np.arange(7) * (1 + value))
     return np.exp(logits) / np.exp(logits).sum()
 
@@ -40,7 +40,7 @@ def forward(inputs):
 
 
 def predictions_of(dataset, batch_size, forward=forward):
-    """Return the result of `predict` for the batches of a dataset."""
+    """Returns the result of `predict` for the batches of a dataset."""
     batches = test_batches(dataset, batch_size=1 if dataset.variable_size else batch_size)
     return predict(dataset, batches, forward, at_once=batch_size)
 

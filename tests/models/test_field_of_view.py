@@ -12,7 +12,7 @@ from nl_jax.models.field_of_view import reach, region_view, stage_views
 
 
 def seen(gradient):
-    """Return the first and last column whose pixels have a gradient."""
+    """Returns the first and last column whose pixels have a gradient."""
     columns = np.flatnonzero(np.abs(np.asarray(gradient)).sum((0, 1, 2, 4)))
     return int(columns[0]), int(columns[-1])
 
@@ -47,7 +47,7 @@ def test_a_place_of_a_stage_sees_what_its_gradient_touches(geometry, randomise):
 
 
 def pyramid_sees(config, place, level, width=1024):
-    """Return the pixels that the features of a pyramid depend on, from a 1-D network with all weights 1."""
+    """Returns the pixels that the features of a pyramid depend on, from a 1-D network with all weights 1."""
     geometry = config.geometry
     assert geometry == "small"
 

@@ -25,7 +25,7 @@ class Head(nnx.Module):
 
 
 def losses(pairwise: str, norm: str, steps: int) -> np.ndarray:
-    """Return the losses of SGD on 64 feature maps of ten kinds, 16 a step."""
+    """Returns the losses of SGD on 64 feature maps of ten kinds, 16 a step."""
     rng = np.random.default_rng(0)
     labels = rng.integers(CLASSES, size=64)
     kinds = 0.5 * rng.normal(size=(CLASSES, CHANNELS))

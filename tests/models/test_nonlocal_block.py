@@ -53,7 +53,7 @@ class Reference:
         return x[:, : h // 2 * 2, : w // 2 * 2].reshape(t, h // 2, 2, w // 2, 2, c).max((2, 4))
 
     def groups(self, x):
-        """Return the sets of positions that are summed over, each (n,c)."""
+        """Returns the sets of positions that are summed over, each (n,c)."""
         if self.axes == "spacetime":
             return [x.reshape(-1, x.shape[-1])]
         if self.axes == "space":
@@ -61,7 +61,7 @@ class Reference:
         return [x[:, i, j] for i in range(x.shape[1]) for j in range(x.shape[2])]
 
     def matrix(self, theta, phi):
-        """Return f(x_i, x_j) / C(x) for every pair: (n,m)."""
+        """Returns f(x_i, x_j) / C(x) for every pair: (n,m)."""
         if self.pairwise == "concatenation":
             w_f = np.asarray(self.block.w_f.kernel[:, 0], np.float64)
             return np.array([[max(w_f @ np.concatenate([a, b]), 0) for b in phi] for a in theta]) / len(phi)
@@ -71,7 +71,7 @@ class Reference:
         return f / f.sum(1, keepdims=True)
 
     def __call__(self, x):
-        """Return the rows of every group and the output."""
+        """Returns the rows of every group and the output."""
         x = np.asarray(x, np.float64)
         keys = self.pool(x) if self.subsample == "before" else x
         theta, phi = (x, keys) if self.pairwise == "gaussian" else (self.linear("theta", x), self.linear("phi", keys))
@@ -325,7 +325,7 @@ def test_parity_with_mmcv(mode, use_scale, axes, sub_sample, torch, bricks):
 
 
 def started(**options):
-    """Return z of a new block for x, x itself, and the parameters of the block that have a gradient."""
+    """Returns z of a new block for x, x itself, and the parameters of the block that have a gradient."""
     block = NonLocalBlock(CHANNELS, **options, rngs=nnx.Rngs(0))
     graph, params, rest = nnx.split(block, nnx.Param, ...)
     x, weights = video(), video(seed=1)

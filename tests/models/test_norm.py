@@ -13,7 +13,7 @@ CHANNELS = 3
 
 
 def clips(count=4, offset=2.0):
-    """Return clips (b,t,h,w,c) with different means and spreads."""
+    """Returns clips (b,t,h,w,c) with different means and spreads."""
     rng = np.random.default_rng(0)
     spread = 1 + np.arange(count).reshape(-1, 1, 1, 1, 1)
     return jnp.asarray(offset + spread * rng.normal(size=(count, 2, 3, 4, CHANNELS)) + spread, jnp.float32)

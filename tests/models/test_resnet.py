@@ -19,12 +19,12 @@ FIVE_101 = {"res3": (1, 3), "res4": (6, 13, 20)}
 
 
 def abstract(config):
-    """Build the model without allocating its arrays."""
+    """Builds the model without allocating its arrays."""
     return nnx.eval_shape(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
 
 
 def shapes(config, video):
-    """Return the shape of every output by name: (t,h,w,c), or (k,) for the logits."""
+    """Returns the shape of every output by name: (t,h,w,c), or (k,) for the logits."""
     model = abstract(config)
     model.eval()
     graph, state = nnx.split(model)
@@ -35,7 +35,7 @@ def shapes(config, video):
 
 
 def laptop(**changes):
-    """Return a network that runs in milliseconds and still has every kind of layer."""
+    """Returns a network that runs in milliseconds and still has every kind of layer."""
     defaults = {"blocks_per_stage": (1, 2, 2, 2), "width": 4, "num_classes": 5, "nonlocal_blocks": {"res3": (0,)}}
     return ResNetConfig(**defaults | changes)
 
@@ -149,7 +149,7 @@ class TorchForward:
         return self.F.batch_norm(x, mean, var, scale, bias, eps=1e-5)
 
     def linear(self, x, name):
-        """Apply a 1x1x1 convolution."""
+        """Applies a 1x1x1 convolution."""
         weight = self.tensors[f"{name}/kernel"].T[..., None, None, None]
         return self.F.conv3d(x, weight, self.tensors.get(f"{name}/bias"))
 

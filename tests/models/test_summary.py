@@ -44,7 +44,7 @@ def test_the_larger_inflation():
 
 
 def test_ratios_of_table_2e():
-    """Compare R101 with C2D in parameters and FLOPs, rounded as in the paper."""
+    """Compares R101 with C2D in parameters and FLOPs, rounded as in the paper."""
     rows = {"C2D": (None, False), "I3D 3x3x3": ("3x3x3", False), "I3D 3x1x1": ("3x1x1", False), "NL": (None, True)}
     found = {name: summarize(network(101, *row), CLIPS["paper"]) for name, row in rows.items()}
     base = found["C2D"]

@@ -19,7 +19,7 @@ def arguments(n, m, d, c=None, b=2, dtype=jnp.float32):
 
 
 def reference(theta, phi, g, scale):
-    """Compute the softmax over the whole matrix, with NumPy's float64 for values."""
+    """Computes the softmax over the whole matrix, with NumPy's float64 for values."""
     theta, phi, g = (np.asarray(x, np.float64) for x in (theta, phi, g))
     weights = np.exp(scale * theta @ phi.swapaxes(1, 2))
     return weights / weights.sum(-1, keepdims=True) @ g
@@ -100,7 +100,7 @@ def test_chunks_depend_on_one_clip_alone(b):
 
 
 def test_backward_keeps_no_pairs(monkeypatch):
-    """Compare the memory of the backward pass, kept and temporary, with the n x m matrix."""
+    """Compares the memory of the backward pass, kept and temporary, with the n x m matrix."""
     n = m = 2048
     args = arguments(n, m, 8, b=1)
     kept = jax.eval_shape(lambda *a: jax.vjp(attention.attention, *a)[1], *args)
@@ -128,7 +128,7 @@ def value_and_gradients(f, args):
 
 
 def test_pallas_equals_chunked(monkeypatch):
-    """Run JAX's TPU kernel in interpret mode. Positions that are no multiple of its block are padded and masked."""
+    """Runs JAX's TPU kernel in interpret mode. Positions that are no multiple of its block are padded and masked."""
     monkeypatch.setattr(attention, "BLOCK", 128)
     args = arguments(150, 200, 128)
     with pltpu.force_tpu_interpret_mode():

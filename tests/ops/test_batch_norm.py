@@ -14,7 +14,7 @@ EPSILON = 1e-5
 
 
 def reference(x, scale, bias, dy, rectified):
-    """Compute y, mean, var and the gradients of x, scale and bias in float64."""
+    """Computes y, mean, var and the gradients of x, scale and bias in float64."""
     x, scale, bias, dy = (np.asarray(a, np.float64) for a in (x, scale, bias, dy))
     mean, var = x.mean(1), x.var(1)
     deviation = np.sqrt(var + EPSILON)[:, None]

@@ -15,7 +15,7 @@ def some(n, spread, seed=0):
 
 
 def greedy(boxes, scores, threshold, valid=None, classes=None):
-    """Return the kept indices, highest score first. The IoU is float32 and is compared in float64, as in C++."""
+    """Returns the kept indices, highest score first. The IoU is float32 and is compared in float64, as in C++."""
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept = []
     for i in np.argsort(-scores, kind="stable"):

@@ -16,14 +16,14 @@ FUNCTIONS = ("gaussian", "dot_product", "concatenation")
 
 
 def arguments(function, n=N, m=M, d=D, c=C, seed=0):
-    """Return queries, keys and values in float32."""
+    """Returns queries, keys and values in float32."""
     rng = np.random.default_rng(seed)
     shapes = [(B, n), (B, m)] if function == "concatenation" else [(B, n, d), (B, m, d)]
     return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (*shapes, (B, m, c))]
 
 
 def pair_by_pair(function, q, k, g, scale=1.0):
-    """Compute y_i = 1/C(x) sum_j f(x_i, x_j) g_j, one pair at a time."""
+    """Computes y_i = 1/C(x) sum_j f(x_i, x_j) g_j, one pair at a time."""
     q, k, g = (np.asarray(a, np.float64) for a in (q, k, g))
     y = np.zeros((*q.shape[:2], g.shape[2]))
     for b in range(q.shape[0]):
@@ -42,7 +42,7 @@ def pair_by_pair(function, q, k, g, scale=1.0):
 
 
 def naive(function, q, k, g):
-    """Compute the same from the whole n x m matrix, for gradients."""
+    """Computes the same from the whole n x m matrix, for gradients."""
     if function == "concatenation":
         rows = jnp.maximum(q[:, :, None] + k[:, None, :], 0) / k.shape[1]
     else:
@@ -143,7 +143,7 @@ def test_unknown_form_of_concatenation():
 
 
 def values(kind, size, rng):
-    """Return numbers for which sums of sums lose digits, each kind in its own way."""
+    """Returns numbers for which sums of sums lose digits, each kind in its own way."""
     return {
         "normal": lambda: rng.normal(size=size),
         "positive": lambda: rng.uniform(0, 9, size),
@@ -262,7 +262,7 @@ def test_shapes_that_do_not_fit(function, shapes):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_forward_mode(function):
-    """Compare jvp with the transposed product of reverse mode, and jax.hessian with reverse over reverse mode."""
+    """Compares jvp with the transposed product of reverse mode, and jax.hessian with reverse over reverse mode."""
     args = arguments(function, n=3, m=2, d=2, c=2)
     options = {} if function == "dot_product" else {"form": "pairs"}
     operation = getattr(nonlocal_op, function)

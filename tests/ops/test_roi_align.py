@@ -30,7 +30,7 @@ BOXES = np.asarray(
 
 
 def naive(features, boxes, scale, size, samples, aligned):
-    """Return the values, and the weight of every place of the map for every bin (n,s,s,h,w)."""
+    """Returns the values, and the weight of every place of the map for every bin (n,s,s,h,w)."""
     h, w, _ = features.shape
     weights = np.zeros((len(boxes), size, size, h, w))
     for n, box in enumerate(np.asarray(boxes, np.float64)):

@@ -28,7 +28,7 @@ def arguments(operation, n=N, m=M, d=D, c=C):
 
 
 def pairs(operation, q, k):
-    """Return f(x_i, x_j) of one item, one pair at a time, in float64."""
+    """Returns f(x_i, x_j) of one item, one pair at a time, in float64."""
     q, k = np.asarray(q, np.float64), np.asarray(k, np.float64)
     if operation is nonlocal_op.concatenation:
         return np.array([[max(a + p, 0) for p in k] for a in q])
@@ -37,7 +37,7 @@ def pairs(operation, q, k):
 
 
 def expected_rows(operation, q, k, valid):
-    """Return f / C(x), with 0 for the masked keys."""
+    """Returns f / C(x), with 0 for the masked keys."""
     rows = np.zeros((*q.shape[:2], k.shape[1]))
     for b in range(len(q)):
         if valid[b].any():
@@ -48,7 +48,7 @@ def expected_rows(operation, q, k, valid):
 
 
 def left_out(operation, q, k, g, valid):
-    """Compute the same function from the valid keys of every item alone, for gradients."""
+    """Computes the same function from the valid keys of every item alone, for gradients."""
     result = []
     for b in range(len(q)):
         keep = np.flatnonzero(valid[b])
@@ -111,7 +111,7 @@ def value_and_gradients(form, args, valid):
 
 
 def test_pallas_equals_chunked(monkeypatch):
-    """Run JAX's TPU kernel in interpret mode."""
+    """Runs JAX's TPU kernel in interpret mode."""
     monkeypatch.setattr(attention, "BLOCK", 128)
     rng = np.random.default_rng(0)
     args = [jnp.asarray(rng.normal(size=(3, size, 128)), jnp.float32) for size in (150, 200, 200)]

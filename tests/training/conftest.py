@@ -16,7 +16,7 @@ def optax_promotes():
 
 @pytest.fixture(scope="session")
 def tiny():
-    """Return tiny(row, **changes): a config whose run takes seconds. The changes are {"a.b": value}."""
+    """Returns tiny(row, **changes): a config whose run takes seconds. The changes are {"a.b": value}."""
 
     def make(row="nl_c2d", changes=None):
         config = quickstart.get_config(row)
@@ -47,7 +47,7 @@ def tiny():
 
 @pytest.fixture
 def mesh_of():
-    """Return mesh_of(data, fsdp, time): a mesh over the first devices only, however many there are."""
+    """Returns mesh_of(data, fsdp, time): a mesh over the first devices only, however many there are."""
 
     def make(data, fsdp=1, time=1):
         return sharding.make_mesh(data, fsdp, time, devices=jax.devices()[: data * fsdp * time])

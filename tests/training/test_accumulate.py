@@ -25,7 +25,7 @@ NETWORK = ResNetConfig(
 
 
 def step_of(data, parts, video, label, randomise):
-    """Return the loss, new parameters and new statistics after one step of plain gradient descent."""
+    """Returns the loss, new parameters and new statistics after one step of plain gradient descent."""
     mesh = sharding.make_mesh(data, 1, devices=jax.devices()[:data])
     graphdef, *arrays = flat.split(randomise(lambda: VideoResNet(NETWORK, rngs=nnx.Rngs(0))))
     optimizer = optax.sgd(0.1)

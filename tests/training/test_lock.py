@@ -27,7 +27,7 @@ with only_run(Path(sys.argv[1])):
 
 @pytest.fixture
 def holder(tmp_path):
-    """Start a process that holds the lock of tmp_path."""
+    """Starts a process that holds the lock of tmp_path."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     yield process

@@ -23,7 +23,7 @@ from nl_jax.training.workdir import check_workdir, read_classes, read_config
 
 
 def final_arrays(directory):
-    """Return the parameters and statistics of the newest checkpoint."""
+    """Returns the parameters and statistics of the newest checkpoint."""
     mesh = sharding.make_mesh(-1, 1)
     return jax.device_get(restore_network(directory, mesh)[1:])
 
@@ -56,7 +56,7 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tiny, tmp_path_factory):
-    """Return the workdir of a whole run."""
+    """Returns the workdir of a whole run."""
     directory = tmp_path_factory.mktemp("uninterrupted") / "run"
     with jax.numpy_dtype_promotion("standard"):
         train(tiny(), directory)
@@ -295,7 +295,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_learning_rate(tiny, tmp_p
 
 
 def poisoned(monkeypatch, steps):
-    """Make the normalised videos of these steps (from 0) NaN. Return the indices of their examples."""
+    """Makes the normalised videos of these steps (from 0) NaN. Returns the indices of their examples."""
     seen = []
 
     def put(batch, mesh, accumulate=1, put=sharding.put_batch, calls=iter(range(100))):  # noqa: B008

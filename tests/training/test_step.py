@@ -19,7 +19,7 @@ from nl_jax.training.step import make_forward, make_train_step
 
 
 def start(config, mesh):
-    """Return all parts that the loop sets up, and the first five batches."""
+    """Returns all parts that the loop sets up, and the first five batches."""
     task = Classification(config)
     dataset = task.open_split("train")
     build = partial(task.build, len(dataset.classes))

@@ -51,13 +51,13 @@ def batch_of(seed, mesh):
 
 
 def largest_array(program: str) -> int:
-    """Return the largest number of elements of any array in the text of a compiled program of one device."""
+    """Returns the largest number of elements of any array in the text of a compiled program of one device."""
     shapes = re.findall(r"\b(?:f32|bf16|u8|s32|u32|pred)\[([\d,]+)\]", program)
     return max(int(np.prod([int(size) for size in shape.split(",")])) for shape in shapes)
 
 
 def collected(program: str) -> list[int]:
-    """Return the number of elements of each array that a collective gathers from other devices."""
+    """Returns the number of elements of each array that a collective gathers from other devices."""
     results = re.findall(r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-broadcast)(?:-start)?\(", program)
     shapes = re.findall(r"\[([\d,]*)\]", " ".join(results))
     assert shapes
@@ -66,7 +66,7 @@ def collected(program: str) -> list[int]:
 
 @pytest.fixture(scope="module")
 def programs():
-    """Return for (one device, two by four): the compiled step, forward and moments, with their results."""
+    """Returns for (one device, two by four): the compiled step, forward and moments, with their results."""
     made = []
     with jax.numpy_dtype_promotion("standard"):
         for data, time in ((1, 1), (2, 4)):

@@ -36,7 +36,7 @@ GEOMETRIES = {
 
 
 def inflated_conv1(stage, block):
-    """Return whether the first 1x1 convolution of a block reaches over three frames in I3D 3x1x1."""
+    """Returns whether the first 1x1 convolution of a block reaches over three frames in I3D 3x1x1."""
     return {0: True, 1: block % 2 == 0, 2: block % 2 == 0, 3: block % 2 == 1}[stage]
 
 
@@ -71,7 +71,7 @@ class Peer:
         two_d=False,
         classes=5,
     ):
-        """Return tensors by name. nonlocal_at is {stage: blocks that a non-local block follows}."""
+        """Returns tensors by name. nonlocal_at is {stage: blocks that a non-local block follows}."""
         rng = np.random.default_rng(0)
         out = {}
 
@@ -122,7 +122,7 @@ class Peer:
         return out
 
     def forward(self, tensors, video, geometry, *, depth="few", pairwise="embedded_gaussian", window=None, groups=0):
-        """Return the logits and every layer's output by our name. With a window the mean softmax replaces the logits.
+        """Returns the logits and every layer's output by our name. With a window the mean softmax replaces the logits.
 
         The video is (b,t,h,w,3), and outputs have channels last. Blocks of res3 sum over groups of so many frames.
         """
@@ -285,13 +285,13 @@ def python2_pickle(content):
 
 @pytest.fixture
 def peers(torch):
-    """Return {"slowfast": Peer, ..}."""
+    """Returns {"slowfast": Peer, ..}."""
     return PEERS
 
 
 @pytest.fixture
 def write(tmp_path):
-    """Return write(source, tensors): the path of a file as this program writes it, with its other content."""
+    """Returns write(source, tensors): the path of a file as this program writes it, with its other content."""
 
     def write(source, tensors, **content):
         if source == "caffe2":

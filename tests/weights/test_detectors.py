@@ -29,7 +29,7 @@ PARTS = ("conv1", "conv2", "conv3", "shortcut")
 
 
 def tensors(source, keypoints=0):
-    """Return random tensors with the names and layout of a program. Programs differ in the names alone.
+    """Returns random tensors with the names and layout of a program. Programs differ in the names alone.
 
     With `keypoints` a head for this many keypoints replaces the mask head.
     """
@@ -124,7 +124,7 @@ def write(folder, source, arrays):
 
 @pytest.fixture(scope="module")
 def reference():
-    """Return a network filled from torchvision. The parity test compares its outputs."""
+    """Returns a network filled from torchvision. The parity test compares its outputs."""
     return tensors("torchvision")
 
 

@@ -22,7 +22,7 @@ def clips(*shape):
 
 
 def network(randomise, depth, **fields):
-    """Return a network in which every number is wrong until it is loaded."""
+    """Returns a network in which every number is wrong until it is loaded."""
     blocks = {"blocks_per_stage": (1, 2, 2, 2)} if depth == "few" else {"depth": depth}
     config = ResNetConfig(**{"width": 4, "num_classes": 5} | blocks | fields)
     model = randomise(lambda: VideoResNet(config, rngs=nnx.Rngs(0)), seed=7)
@@ -31,13 +31,13 @@ def network(randomise, depth, **fields):
 
 
 def forward(model, video):
-    """Return logits and all intermediates. One compiled program is faster than compiling every operation."""
+    """Returns logits and all intermediates. One compiled program is faster than compiling every operation."""
     graphdef, state = nnx.split(model)
     return jax.jit(lambda state, video: nnx.merge(graphdef, state)(video))(state, video)
 
 
 def assert_layers_close(found, expected):
-    """Compare layer by layer, in the order they run. The error names the first that differs."""
+    """Compares layer by layer, in the order they run. The error names the first that differs."""
     assert found.keys() - {"logits"} == expected.keys()
     for name, layer in expected.items():
         np.testing.assert_allclose(

@@ -49,7 +49,7 @@ PARAMETERS = {
 
 
 def network(name):
-    """Return the part of the network that decides the arrays of a file."""
+    """Returns the part of the network that decides the arrays of a file."""
     entry = zoo.find(name)
     config = config_of(entry)
     model, row = config.model.to_dict(), entry.row.rpartition(":")[2].removesuffix("_r101")
@@ -83,7 +83,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """Return stand_in(name, **fields), which replaces a published network by one of another size and returns it."""
+    """Returns stand_in(name, **fields), which replaces a published network by one of another size and returns it."""
 
     def change(name, **fields):
         entry = zoo.find(name)
@@ -139,7 +139,7 @@ def test_a_network_has_as_many_parameters_as_its_owner_says(name):
 
 
 def written(peers, write, entry, config):
-    """Return (tensors, path) of a random classifier file."""
+    """Returns (tensors, path) of a random classifier file."""
     peer, row = peers[entry.source], entry.row.rpartition(":")[2]
     blocks = config.model.nonlocal_preset
     tensors = peer.checkpoint(
@@ -185,7 +185,7 @@ def test_a_file_of_the_format_loads_by_the_name_alone(name, peers, write, stand_
 
 
 def detectron2_state(model):
-    """Return the arrays of our detector in detectron2's form: B, G, R, and the background last, without a box."""
+    """Returns the arrays of our detector in detectron2's form: B, G, R, and the background last, without a box."""
     to_theirs = detector.SOURCES["detectron2"].to_theirs()
     _, params, stats = flat.split(model)
     state = {}

@@ -8,7 +8,7 @@ from nl_jax.models.detection.config import STRIDES, DetectorConfig
 
 
 def cell(side: float | int, ratios: tuple[float | int, ...], rounded: bool) -> np.ndarray:
-    """Return the anchors (a,4) of one place, in pixels about its corner: area side^2 and height / width in `ratios`."""
+    """Returns the anchors (a,4) of one place, in pixels about its corner: area side^2, height / width in `ratios`."""
     heights = np.sqrt(np.asarray(ratios, np.float32))
     sides = side * np.stack([1 / heights, heights], axis=1)
     boxes = np.concatenate([-sides, sides], axis=1) / 2
@@ -18,7 +18,7 @@ def cell(side: float | int, ratios: tuple[float | int, ...], rounded: bool) -> n
 def anchors(
     level: int, shape: tuple[int, int], size: Int[Array, "2"], config: DetectorConfig
 ) -> tuple[Float[Array, "n 4"], Bool[Array, "n"]]:
-    """Return the anchors of a map, and which of them belong to a place inside the image.
+    """Returns the anchors of a map, and which of them belong to a place inside the image.
 
     Args:
       level: 0 for P2.

@@ -29,7 +29,7 @@ class BoxHead(nnx.Module):
         self.deltas = dense(hidden, 4 * classes, init=nnx.initializers.normal(0.001), **options)
 
     def __call__(self, x: Float[Array, "n s s c"]) -> tuple[Float[Array, "n k1"], Float[Array, "n k1 4"]]:
-        """Return the logits and deltas of n boxes by class."""
+        """Returns the logits and deltas of n boxes by class."""
         x = x.reshape(x.shape[0], -1)
         x = nnx.relu(self.fc2(nnx.relu(self.fc1(x))))
         return widen(self.classes(x)), widen(self.deltas(x)).reshape(x.shape[0], -1, 4)
@@ -43,7 +43,7 @@ def detections(
     size: Int[Array, "2"],
     config: DetectorConfig,
 ) -> tuple[Float[Array, "d 4"], Float[Array, "d"], Int[Array, "d"], Bool[Array, "d"]]:
-    """Return the detections of one image: boxes in pixels, falling scores, classes from 0, and which of the d exist.
+    """Returns the detections of one image: boxes in pixels, falling scores, classes from 0, and which of the d exist.
 
     Every class of every proposal is a candidate if its softmax is above the threshold. Candidates of the same class
     drop each other.

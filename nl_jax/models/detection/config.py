@@ -106,7 +106,7 @@ class DetectorConfig:
         return hash((self.backbone, self.num_classes, self.keypoints, self.keypoint_blocks))
 
     def resolved_backbone(self) -> ResNetConfig:
-        """Return the backbone without classifier, with the defaults of its blocks filled in."""
+        """Returns the backbone without classifier, with the defaults of its blocks filled in."""
         options = {}
         if any(self.backbone.nonlocal_blocks.values()):
             norm = {"norm": "affine"} if self.backbone.norm == "frozen" else {}
@@ -118,15 +118,15 @@ class DetectorConfig:
         return dataclasses.replace(self.backbone, num_classes=None, nonlocal_options=options)
 
     def resolved_keypoint_options(self) -> dict[str, object]:
-        """Return the options of the blocks in the keypoint head, with their defaults filled in."""
+        """Returns the options of the blocks in the keypoint head, with their defaults filled in."""
         return BLOCK_DEFAULTS | {"norm": "none"} | dict(self.keypoint_options)
 
     def has_masks(self) -> bool:
-        """Return whether there is a mask head. A keypoint head takes its place."""
+        """Returns whether there is a mask head. A keypoint head takes its place."""
         return self.masks and not self.keypoints
 
     def check(self) -> None:
-        """Raise InputError for a choice that does not exist or a number out of range."""
+        """Raises InputError for a choice that does not exist or a number out of range."""
         backbone = self.resolved_backbone()
         backbone.check()
         if len(backbone.stages()) != 4:

@@ -27,6 +27,6 @@ class FPN(nnx.Module):
 
 
 def _upsampled(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Repeat every place as 2 x 2 places."""
+    """Repeats every place as 2 x 2 places."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)

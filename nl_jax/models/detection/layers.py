@@ -23,7 +23,7 @@ class Conv2D(nnx.Module):
 
 
 def dense(features_in, features_out, *, init, dtype=jnp.float32, rngs: nnx.Rngs) -> nnx.Linear:
-    """Return a fully connected layer x @ kernel + bias."""
+    """Returns a fully connected layer x @ kernel + bias."""
     return nnx.Linear(
         features_in,
         features_out,

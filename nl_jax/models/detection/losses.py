@@ -52,7 +52,7 @@ class RoISample(NamedTuple):
 
 
 def loss(model: MaskRCNN, batch: Batch, key: Key[Array, ""]) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Return the sum of all losses of a batch, and by name the losses, sample counts and boxes without area.
+    """Returns the sum of all losses of a batch, and by name the losses, sample counts and boxes without area.
 
     Every loss is a mean over the samples of the whole batch. The same key draws the same samples.
 
@@ -69,7 +69,7 @@ def loss(model: MaskRCNN, batch: Batch, key: Key[Array, ""]) -> tuple[Float[Arra
 def loss_of_features(
     model: MaskRCNN, out: dict[str, Array], batch: Batch, key: Key[Array, ""]
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Return the same as `loss`, from the result of `MaskRCNN.features`."""
+    """Returns the same as `loss`, from the result of `MaskRCNN.features`."""
     boxes, dropped = truth(*(batch[name] for name in ("boxes", "classes", "crowd", "valid", "sizes")))
     rpn_key, roi_key = jax.random.split(key)
     anchors, anchor_sample, anchor_boxes = sample_anchors(model, out, batch["sizes"], boxes, rpn_key)
@@ -103,7 +103,7 @@ def loss_of_features(
 def sample_anchors(
     model: MaskRCNN, out: dict[str, Array], sizes: Int[Array, "b 2"], boxes: Truth, key: Key[Array, ""]
 ) -> tuple[Float[Array, "b n 4"], Sample, Float[Array, "b k 4"]]:
-    """Return the anchors of all levels, the sampled anchors, and the true box of each sampled anchor."""
+    """Returns the anchors of all levels, the sampled anchors, and the true box of each sampled anchor."""
     config = model.config
     levels = model.anchors(out, sizes)
     anchors, valid = (jnp.concatenate(arrays, axis=1) for arrays in zip(*levels, strict=True))
@@ -130,7 +130,7 @@ def sample_anchors(
 def sample_proposals(
     model: MaskRCNN, out: dict[str, Array], sizes: Int[Array, "b 2"], boxes: Truth, key: Key[Array, ""]
 ) -> RoISample:
-    """Sample proposals, with the true boxes among them. They get no gradient."""
+    """Samples proposals, with the true boxes among them. They get no gradient."""
     config = model.config
     proposed, _, valid = model.proposals(out, sizes, train=True)
     count = proposed.shape[1]
@@ -169,7 +169,7 @@ def rpn_losses(
     targets: Float[Array, "b k 4"],
     beta: float,
 ) -> dict[str, Float[Array, ""]]:
-    """Return the cross-entropy of sampled anchors and the smooth L1 of the positive ones, both over all samples."""
+    """Returns the cross-entropy of sampled anchors and the smooth L1 of the positive ones, both over all samples."""
     count = jnp.maximum(found.taken.sum(), 1).astype(objectness.dtype)
     scores = _take(objectness, found.index)
     entropy = jnp.where(found.taken, _binary_cross_entropy(scores, found.positive), 0).sum() / count
@@ -183,7 +183,7 @@ def rpn_losses(
 def box_losses(
     logits: Float[Array, "b n k1"], deltas: Float[Array, "b n k1 4"], rois: RoISample, config
 ) -> dict[str, Float[Array, ""]]:
-    """Return the cross-entropy of sampled proposals and the smooth L1 of the positive ones, both over all samples."""
+    """Returns the cross-entropy of sampled proposals and the smooth L1 of the positive ones, both over all samples."""
     count = jnp.maximum(rois.taken.sum(), 1).astype(logits.dtype)
     label = jnp.where(rois.positive, rois.classes + 1, 0)
     entropy = -jnp.take_along_axis(jax.nn.log_softmax(logits), label[..., None], axis=-1)[..., 0]
@@ -195,20 +195,20 @@ def box_losses(
 def mask_loss(
     logits: Float[Array, "b n s s"], targets: Shaped[Array, "b n s s"], positive: Bool[Array, "b n"]
 ) -> Float[Array, ""]:
-    """Return the mean cross-entropy of the mask pixels of positive proposals, and 0 where there is no such proposal."""
+    """Returns the mean cross-entropy of the mask pixels of positive proposals, and 0 where no proposal is positive."""
     entropy = _binary_cross_entropy(logits, targets).mean(axis=(2, 3))
     return jnp.where(positive, entropy, 0).sum() / jnp.maximum(positive.sum(), 1).astype(logits.dtype)
 
 
 def mask_targets(masks: Shaped[Array, "b g m m"], rois: RoISample, size: int) -> Bool[Array, "b n s s"]:
-    """Return the part of its true box's mask that each proposal shows, as s x s places.
+    """Returns the part of its true box's mask that each proposal shows, as s x s places.
 
     The mask is interpolated between the centres of its cells and is 0 outside its box. A place is true from 1/2 on.
     """
     dtype = rois.boxes.dtype
 
     def weights(low, high, start, end):
-        """Return the weights (b,n,s,m) of the m cells from start to end, for s places from low to high."""
+        """Returns the weights (b,n,s,m) of the m cells from start to end, for s places from low to high."""
         place = (jnp.arange(size, dtype=dtype)[None, None] + 0.5) / size
         at = low[..., None] + place * (high - low)[..., None] - start[..., None]
         side = jnp.where(end > start, end - start, 1)[..., None]
@@ -227,7 +227,7 @@ def _most_positive(config) -> int:
 
 
 def _take(arrays, index):
-    """Return the rows `index` (b,k) of arrays (b,n,..), image by image."""
+    """Returns the rows `index` (b,k) of arrays (b,n,..), image by image."""
     return jax.vmap(lambda a, i: a[i])(arrays, index)
 
 
@@ -236,7 +236,7 @@ def _binary_cross_entropy(logits, label):
 
 
 def _box_distance(deltas, targets, references, counts, weights, beta):
-    """Return the smooth L1 of deltas to the true deltas, summed over all four. It is 0 where `counts` is false."""
+    """Returns the smooth L1 of deltas to the true deltas, summed over all four. It is 0 where `counts` is false."""
     # A box of ones replaces a missing box, so that logarithm, quotients and their gradients are finite.
     targets, references = (jnp.where(counts[..., None], a, _ones(a)) for a in (targets, references))
     apart = jnp.abs(deltas - box_ops.encode(targets.astype(deltas.dtype), references.astype(deltas.dtype), weights))

@@ -41,7 +41,7 @@ class MaskHead(nnx.Module):
         self.logits = Conv2D(channels, config.num_classes + 1, 1, **options)
 
     def __call__(self, x: Float[Array, "n s s c"], classes: Int[Array, "n"]) -> Float[Array, "n s2 s2"]:
-        """Return the logits of the class of each box, counted from 0 without the background.
+        """Returns the logits of the class of each box, counted from 0 without the background.
 
         No other class is computed.
         """
@@ -64,7 +64,7 @@ class MaskHead(nnx.Module):
 
 
 def _end(x, of_class, class_bias, kernel, bias):
-    """Return the logits of one class a box: of_class (n,c), class_bias (n,)."""
+    """Returns the logits of one class a box: of_class (n,c), class_bias (n,)."""
     x = jax.nn.relu(_deconv(x, kernel, bias))
     y = jnp.einsum("nhwc,nc->nhw", x, of_class, preferred_element_type=wide(class_bias))
     return y + class_bias[:, None, None].astype(y.dtype)

@@ -68,7 +68,7 @@ class MaskRCNN(nnx.Module):
         self.keypoint_head = KeypointHead(config.fpn_channels, config, **options) if config.keypoints else None
 
     def __call__(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> Detections:
-        """Return the detections in images padded below and on the right. `sizes` are their true h, w in pixels.
+        """Returns the detections in images padded below and on the right. `sizes` are their true h, w in pixels.
 
         Raises:
           InputError: for sides that are not multiples of 32.
@@ -94,7 +94,7 @@ class MaskRCNN(nnx.Module):
         return Detections(*found, masks, keypoints, out)
 
     def features(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> dict[str, Array]:
-        """Return the backbone's intermediates, sizes, P2 to P6, and objectness_P2 (b,n), deltas_P2 (b,n,4) to P6."""
+        """Returns the backbone's intermediates, sizes, P2 to P6, and objectness_P2 (b,n), deltas_P2 (b,n,4) to P6."""
         height, width = images.shape[1:3]
         if height % SIDES_DIVIDE_BY or width % SIDES_DIVIDE_BY:
             raise InputError(
@@ -117,7 +117,7 @@ class MaskRCNN(nnx.Module):
         return out
 
     def anchors(self, out: dict[str, Array], sizes: Int[Array, "b 2"]) -> list[tuple[Array, Array]]:
-        """Return the anchors (b,n,4) of every level, and which of them belong to a place inside the image (b,n)."""
+        """Returns the anchors (b,n,4) of every level, and which of them belong to a place inside the image (b,n)."""
 
         def of_level(level):
             shape = out[f"P{level + 2}"].shape[1:3]
@@ -128,7 +128,7 @@ class MaskRCNN(nnx.Module):
     def proposals(
         self, out: dict[str, Array], sizes: Int[Array, "b 2"], train: bool
     ) -> tuple[Float[Array, "b n 4"], Float[Array, "b n"], Bool[Array, "b n"]]:
-        """Return the boxes and scores of every image, and which of them exist."""
+        """Returns the boxes and scores of every image, and which of them exist."""
         objectness, deltas = (
             [out[f"{name}_P{i + 2}"] for i in range(len(STRIDES))] for name in ("objectness", "deltas")
         )
@@ -139,7 +139,7 @@ class MaskRCNN(nnx.Module):
     def classify(
         self, out: dict[str, Array], boxes: Float[Array, "b n 4"]
     ) -> tuple[Float[Array, "b n k1"], Float[Array, "b n k1 4"]]:
-        """Return the logits and deltas of every box by class. Class 0 is the background."""
+        """Returns the logits and deltas of every box by class. Class 0 is the background."""
         features = self._align(out, boxes, self.config.box_size)
         logits, deltas = self.box_head(features.reshape(-1, *features.shape[2:]))
         return tuple(a.reshape(*boxes.shape[:2], *a.shape[1:]) for a in (logits, deltas))
@@ -147,7 +147,7 @@ class MaskRCNN(nnx.Module):
     def outline(
         self, out: dict[str, Array], boxes: Float[Array, "b n 4"], classes: Int[Array, "b n"]
     ) -> Float[Array, "b n s s"]:
-        """Return the mask logits of every box for its class (from 0, without the background)."""
+        """Returns the mask logits of every box for its class (from 0, without the background)."""
         features = self._align(out, boxes, self.config.mask_size)
         masks = self.mask_head(features.reshape(-1, *features.shape[2:]), classes.ravel())
         return masks.reshape(*boxes.shape[:2], *masks.shape[1:])
@@ -155,7 +155,7 @@ class MaskRCNN(nnx.Module):
     def locate(
         self, out: dict[str, Array], boxes: Float[Array, "b n 4"]
     ) -> tuple[Float[Array, "b n k m m"], dict[str, Array]]:
-        """Return the keypoint heatmaps of every box, and the intermediates of the head by name, (b,n,s,s,c)."""
+        """Returns the keypoint heatmaps of every box, and the intermediates of the head by name, (b,n,s,s,c)."""
         features = self._align(out, boxes, self.config.keypoint_size)
         heatmaps, between = self.keypoint_head(features.reshape(-1, *features.shape[2:]))
 
@@ -165,7 +165,7 @@ class MaskRCNN(nnx.Module):
         return of_boxes(heatmaps), {name: of_boxes(array) for name, array in between.items()}
 
     def nonlocal_blocks(self) -> dict[str, NonLocalBlock]:
-        """Return the inserted blocks by name, in the order they run: res4_4_nonlocal, .., keypoint_2_nonlocal, .."""
+        """Returns the inserted blocks by name, in the order they run: res4_4_nonlocal, .., keypoint_2_nonlocal, .."""
         head = self.keypoint_head
         of_head = zip(head.places, head.nonlocal_blocks, strict=True) if head is not None else ()
         return self.backbone.nonlocal_blocks() | {f"keypoint_{place}_nonlocal": block for place, block in of_head}
@@ -173,14 +173,14 @@ class MaskRCNN(nnx.Module):
     def block_input(
         self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"], block: str
     ) -> tuple[Float[Array, "b 1 p q c"], Bool[Array, "b 1 p q"]]:
-        """Return the map that a non-local block reads, and which of its places are keys, for `images` as in a call."""
+        """Returns the map that a non-local block reads, and which of its places are keys, for `images` as in a call."""
         x = self.features(images, sizes)[block.removesuffix("_nonlocal")]
         valid = _inside(sizes, images.shape[1:3]) | (not self.config.mask_padding)
         rows, columns = (-(-whole // part) for whole, part in zip(images.shape[1:3], x.shape[2:4], strict=True))
         return x, valid[:, None, ::rows, ::columns]
 
     def frozen_parameters(self) -> tuple[str, ...]:
-        """Return the prefixes of the names, in `models.flat`, of all parameters that never get a gradient.
+        """Returns the prefixes of the names, in `models.flat`, of all parameters that never get a gradient.
 
         These parameters belong to the first stages (`freeze_at`) and to frozen norms. An optimizer must not decay them.
         """
@@ -200,12 +200,12 @@ class MaskRCNN(nnx.Module):
 
 
 def _inside(sizes, shape):
-    """Return which pixels (b,h,w) lie in the image."""
+    """Returns which pixels (b,h,w) lie in the image."""
     rows, columns = (jnp.arange(length, dtype=sizes.dtype)[None] < sizes[:, i, None] for i, length in enumerate(shape))
     return rows[:, :, None] & columns[:, None]
 
 
 def _last(out, stage, count):
-    """Return the last map of a stage: of its last residual block, or of the non-local block after it."""
+    """Returns the last map of a stage: of its last residual block, or of the non-local block after it."""
     name = f"{stage}_{count - 1}"
     return out.get(f"{name}_nonlocal", out[name])

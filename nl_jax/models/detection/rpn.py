@@ -25,7 +25,7 @@ class RPNHead(nnx.Module):
         self.deltas = Conv2D(features, 4 * anchors, 1, **options)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> tuple[Float[Array, "b n"], Float[Array, "b n 4"]]:
-        """Return the logits and deltas of h x w x a anchors."""
+        """Returns the logits and deltas of h x w x a anchors."""
         x = relu(self.conv(x))
         b = x.shape[0]
         return widen(self.objectness(x)).reshape(b, -1), widen(self.deltas(x)).reshape(b, -1, 4)
@@ -39,7 +39,7 @@ def proposals(
     config: DetectorConfig,
     train: bool,
 ) -> tuple[Float[Array, "k 4"], Float[Array, "k"], Bool[Array, "k"]]:
-    """Return the proposals of one image: boxes in pixels, falling scores in [0, 1], and which of them exist.
+    """Returns the proposals of one image: boxes in pixels, falling scores in [0, 1], and which of them exist.
 
     The best anchors of every level are decoded, clipped to the image and thinned by NMS. The proposals are the best of
     all levels together. They get no gradient.
@@ -58,7 +58,7 @@ def proposals(
 
 
 def _best(objectness, deltas, anchors, size, most):
-    """Return the decoded boxes of the `most` highest scores, (most,4) and (most,).
+    """Returns the decoded boxes of the `most` highest scores, (most,4) and (most,).
 
     A score of -inf stands for no box.
     """
@@ -73,7 +73,7 @@ def _best(objectness, deltas, anchors, size, most):
 
 
 def _top(scores, boxes, count):
-    """Return the boxes of the `count` highest scores. Zeros and -inf fill the places of missing boxes."""
+    """Returns the boxes of the `count` highest scores. Zeros and -inf fill the places of missing boxes."""
     missing = max(0, count - scores.shape[0])
     scores = jnp.pad(scores, (0, missing), constant_values=-jnp.inf)
     scores, index = jax.lax.top_k(scores, count)

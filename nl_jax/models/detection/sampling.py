@@ -49,7 +49,7 @@ def truth(
     valid: Bool[Array, "b g"],
     sizes: Int[Array, "b 2"],
 ) -> tuple[Truth, Int[Array, ""]]:
-    """Clip true boxes to their image and drop valid boxes without area there.
+    """Clips true boxes to their image, and drops valid boxes without area there.
 
     The second result is the number dropped.
     """
@@ -70,7 +70,7 @@ def match(
     crowd_overlap: float,
     best_of_box: bool = False,
 ) -> Match:
-    """Compare every box with every true box of its image.
+    """Compares every box with every true box of its image.
 
     A box is positive if its IoU with an object is at least `positive`. With `best_of_box` it is also positive if no
     other box overlaps some object more. A box is negative if its IoU with every object is below `negative`, unless the
@@ -111,7 +111,7 @@ def match(
 
 
 def sample(random: Float[Array, "n"], match: Match, count: int, most_positive: int) -> Sample:
-    """Take up to `most_positive` positive boxes, and negative ones until there are `count`.
+    """Takes up to `most_positive` positive boxes, and negative ones until there are `count`.
 
     The boxes taken are those with the largest random numbers, which are above 0.
     """
@@ -128,13 +128,13 @@ def sample(random: Float[Array, "n"], match: Match, count: int, most_positive: i
 
 
 def numbers_of_places(key: Key[Array, ""], shape: tuple[int, int], anchors: int) -> Float[Array, "n"]:
-    """Return a random number above 0 for every anchor of a map (h,w). A place's number does not depend on h and w."""
+    """Returns a random number above 0 for every anchor of a map (h,w). A place's number does not depend on h and w."""
     rows = jax.vmap(lambda y: jax.random.fold_in(key, y))(jnp.arange(shape[0]))
     return jax.vmap(lambda row: _above_zero(row, (shape[1], anchors)))(rows).ravel()
 
 
 def numbers_of_boxes(key: Key[Array, ""], proposals: int, true: int) -> Float[Array, "n"]:
-    """Return a random number above 0 for every proposal and then every true box. It does not depend on the padding."""
+    """Returns a random number above 0 for every proposal and then every true box. It does not depend on the padding."""
     keys = jax.random.split(key)
     return jnp.concatenate([_above_zero(keys[0], (proposals,)), _above_zero(keys[1], (true,))])
 

@@ -22,7 +22,7 @@ LIMITS = {"pre_nms": 150, "proposals": 100, "detections": 30, "rpn_samples": 64,
 
 
 def telling(name, shape):
-    """Return a random float32 array for a name.
+    """Returns a random float32 array for a name.
 
     Kernels keep the scale of their inputs, and statistics are not 0 or 1.
     """
@@ -44,7 +44,7 @@ def _telling(name, shape):
 
 
 def images(sizes, seed=0):
-    """Return smooth noise (b,h,w,3), the same for torchvision and our network."""
+    """Returns smooth noise (b,h,w,3), the same for torchvision and our network."""
     rng = np.random.default_rng(seed)
     h, w = sizes
     coarse = rng.normal(size=(2, h // 16, w // 16, 3)).repeat(16, 1).repeat(16, 2)
@@ -52,7 +52,7 @@ def images(sizes, seed=0):
 
 
 def truth(sizes, seed=0):
-    """Return four true boxes and classes (from 0) for each of two images."""
+    """Returns four true boxes and classes (from 0) for each of two images."""
     rng = np.random.default_rng(seed + 1)
     h, w = sizes
     side = rng.uniform(30, 120, (2, 4, 2))
@@ -61,7 +61,7 @@ def truth(sizes, seed=0):
 
 
 def keypoints(boxes, seed=0):
-    """Return float32 (2,4,k,3) for boxes (2,4,4): in the box or a little outside, some not labelled."""
+    """Returns float32 (2,4,k,3) for boxes (2,4,4): in the box or a little outside, some not labelled."""
     rng = np.random.default_rng(seed + 3)
     corner, end = boxes[..., None, :2], boxes[..., None, 2:]
     at = corner + rng.uniform(-0.1, 1.1, (2, 4, KEYPOINTS, 2)) * (end - corner)
@@ -69,12 +69,12 @@ def keypoints(boxes, seed=0):
 
 
 def mask_bits(count, size=28, seed=0):
-    """Return the targets of `count` masks."""
+    """Returns the targets of `count` masks."""
     return np.random.default_rng(seed + 2).uniform(size=(count, size, size)) < 0.4
 
 
 def build(network, frozen=True, dtype="float64"):
-    """Build torchvision's narrow Mask or Keypoint R-CNN from its own layers, in evaluation mode."""
+    """Builds torchvision's narrow Mask or Keypoint R-CNN from its own layers, in evaluation mode."""
     import torch
     from torch import nn
     from torchvision.models.detection import KeypointRCNN, MaskRCNN
@@ -146,7 +146,7 @@ def build(network, frozen=True, dtype="float64"):
 
 
 def evaluate(model, array):
-    """Return every intermediate of torchvision's network by our name, channels last."""
+    """Returns every intermediate of torchvision's network by our name, channels last."""
     import torch
     from torchvision.models.detection.image_list import ImageList
 
@@ -181,7 +181,7 @@ def evaluate(model, array):
 
 
 def _proposals(model, image_list, pyramid):
-    """Return boxes with their scores, which the network itself does not return."""
+    """Returns boxes with their scores, which the network itself does not return."""
     kept = []
     original = model.rpn.filter_proposals
 
@@ -198,7 +198,7 @@ def _proposals(model, image_list, pyramid):
 
 
 def train(model, array, boxes, classes):
-    """Return torchvision's losses, samples, and gradients by its names. Mask targets are `mask_bits`."""
+    """Returns torchvision's losses, samples, and gradients by its names. Mask targets are `mask_bits`."""
     import torch
     from torchvision.models.detection import roi_heads
     from torchvision.models.detection.image_list import ImageList
@@ -254,7 +254,7 @@ def train(model, array, boxes, classes):
 
 
 def some_of(name, array, count):
-    """Return up to `count` values of an array, at the same places for the same name and shape."""
+    """Returns up to `count` values of an array, at the same places for the same name and shape."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     flat = np.asarray(array).ravel()
     return flat if flat.size <= count else flat[rng.choice(flat.size, count, replace=False)]
@@ -264,13 +264,13 @@ WHOLE = ("proposals", "proposal_scores", "boxes", "scores", "classes", "keypoint
 
 
 def kept(outputs, count):
-    """Return the part of the outputs that a file keeps, by name."""
+    """Returns the part of the outputs that a file keeps, by name."""
     return {name: array if name in WHOLE else some_of(name, array, count) for name, array in outputs.items()}
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """Return checkpoint(network, reference): the path of a file with the weights of this network."""
+    """Returns checkpoint(network, reference): the path of a file with the weights of this network."""
     torch = pytest.importorskip("torch")
 
     def write(network, reference):

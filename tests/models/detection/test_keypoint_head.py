@@ -16,7 +16,7 @@ from nl_jax.ops import devices
 
 
 def cubic(t):
-    """Return the kernel of bicubic interpolation with a = -3/4."""
+    """Returns the kernel of bicubic interpolation with a = -3/4."""
     t = abs(t)
     if t <= 1:
         return 1.25 * t**3 - 2.25 * t**2 + 1

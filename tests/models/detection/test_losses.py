@@ -31,7 +31,7 @@ CONFIG = DetectorConfig(
 
 
 def batch_of(height=96, width=128, true=5, padded_true=8, seed=0, sizes=((64, 96), (96, 64))):
-    """Return two images with five true boxes each, in a bucket of this size."""
+    """Returns two images with five true boxes each, in a bucket of this size."""
     rng = np.random.default_rng(seed)
     sizes = np.asarray(sizes)
     images = np.zeros((2, height, width, 3))
@@ -53,7 +53,7 @@ def batch_of(height=96, width=128, true=5, padded_true=8, seed=0, sizes=((64, 96
 
 @pytest.fixture(scope="module")
 def model():
-    """Return a model with the weights of no new network, so that every part has a gradient."""
+    """Returns a model with the weights of no new network, so that every part has a gradient."""
     model = MaskRCNN(CONFIG, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
     for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
@@ -67,7 +67,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def run(model):
-    """Return a function (batch, key) -> metrics and gradients, compiled once for every shape."""
+    """Returns a function (batch, key) -> metrics and gradients, compiled once for every shape."""
     graphdef, params, stats = flat.split(model)
 
     def of(params, batch, key):
@@ -131,7 +131,7 @@ def test_images_without_any_box(run):
 
 
 def in_larger_bucket(out, height, width, fill):
-    """Add places to the feature maps, below and on the right."""
+    """Adds places to the feature maps, below and on the right."""
     result = {"sizes": out["sizes"]}
     for i, stride in zip(range(2, 7), (4, 8, 16, 32, 64), strict=True):
         b, h, w, _ = out[f"P{i}"].shape
@@ -165,7 +165,7 @@ def test_not_one_compilation_more(run):
 
 
 def test_matching():
-    """Compare with a loop over all pairs."""
+    """Compares with a loop over all pairs."""
     rng = np.random.default_rng(0)
     side = rng.uniform(10, 60, (60, 2))
     corner = rng.uniform(0, 60, (60, 2))
@@ -231,7 +231,7 @@ def test_sampling(positive, negative):
 
 
 def test_mask_targets():
-    """Compare with a check of every place: is the mask there, interpolated between the centres of its cells?"""
+    """Compares with a check of every place: is the mask there, interpolated between the centres of its cells?"""
     rng = np.random.default_rng(0)
     masks = rng.uniform(size=(1, 2, 112, 112)) < 0.5
     true = np.asarray([[[10, 20, 50, 60], [30, 10, 90, 100]]], np.float32)

@@ -31,7 +31,7 @@ TINY = DetectorConfig(
 
 
 def learnt(config):
-    """Return the parameters without those of frozen norms."""
+    """Returns the parameters without those of frozen norms."""
     model = nnx.eval_shape(lambda: MaskRCNN(config, rngs=nnx.Rngs(0)))
     frozen = model.frozen_parameters()
     _, params, _ = flat.split(model)
@@ -138,7 +138,7 @@ def test_what_is_in_the_padding_is_no_key_of_a_block(found_of):
 
 
 def test_what_convolutions_let_in_at_the_border_stays_there(found_of):
-    """Compare an image of 128 x 256, alone and in a bucket of 256 x 256: a map's change over its standard deviation."""
+    """Compares an image of 128 x 256, alone and in a bucket of 256 x 256: a change over its standard deviation."""
     image = noise(1, 128, 256)
     sizes = [[128, 256]]
     alone, within = (found_of(x, sizes).out for x in (image, padded(image, 256, 256)))

@@ -77,14 +77,14 @@ def inputs(size, dtype):
 
 
 def outputs(found):
-    """Return the outputs by the names of the reference."""
+    """Returns the outputs by the names of the reference."""
     arrays = found.out | found._asdict() | {"out": None}
     assert found.valid.all() and found.out["proposal_valid"].all()
     return {name: np.asarray(value) for name, value in arrays.items() if value is not None and name != "valid"}
 
 
 def assert_outputs(found, reference, tolerance):
-    """Compare outputs in the order they are computed. The error names the first that differs."""
+    """Compares outputs in the order they are computed. The error names the first that differs."""
     arrays = oracle.kept(outputs(found), 60)
     names = [name for name in reference if name in arrays]
     assert len(names) == 5 + 10 + 2 + (5 if "keypoints" in names else 4)
@@ -120,7 +120,7 @@ def test_every_intermediate(network, size, dtype, checkpoint):
 
 
 def forced(reference):
-    """Return torchvision's samples in our form: positive ones first, as many places as both images have."""
+    """Returns torchvision's samples in our form: positive ones first, as many places as both images have."""
     count = oracle.LIMITS["rpn_samples"]
     index, positive, taken = (np.zeros((2, count), kind) for kind in (np.int32, bool, bool))
     for image in range(2):
@@ -133,7 +133,7 @@ def forced(reference):
 
 
 def rois_of(reference, boxes, classes, dtype):
-    """Return the proposals that torchvision sampled, positive ones first."""
+    """Returns the proposals that torchvision sampled, positive ones first."""
     rows = []
     for image in range(2):
         order = np.argsort(reference[f"labels/{image}"] == 0, kind="stable")
@@ -207,7 +207,7 @@ def test_losses_and_gradients_with_its_samples(network, size, dtype, checkpoint)
 
 
 def _keypoint_loss(model, out, rois, boxes):
-    """Return the loss of the positive proposals."""
+    """Returns the loss of the positive proposals."""
     heatmaps, _ = model.locate(out, rois.boxes)
     true = jnp.asarray(oracle.keypoints(boxes), rois.boxes.dtype)[jnp.arange(2)[:, None], rois.true]
     places, counts = keypoint_head.heatmap_targets(true, rois.boxes, 56)
@@ -215,7 +215,7 @@ def _keypoint_loss(model, out, rois, boxes):
 
 
 def _matched(model, images, sizes, boxes, found):
-    """Return the true box that each sampled anchor overlaps most."""
+    """Returns the true box that each sampled anchor overlaps most."""
     from nl_jax.ops.boxes import iou
 
     strides = zip(range(2, 7), (4, 8, 16, 32, 64), strict=True)

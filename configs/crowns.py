@@ -1,9 +1,9 @@
 """Tree crowns in aerial photographs, minutes on a laptop: does a block help on a task that was not made for it?
 
-    python -m experiments.crowns deepforest-2.1.0-py3-none-any.whl
+    python -m experiments.photographs crowns deepforest-2.1.0-py3-none-any.whl
     python -m experiments.train --config=configs/crowns.py --workdir=runs/crowns
 
-`experiments.crowns` writes the data to data/crowns and names the source of the wheel. The networks are those of
+`experiments.photographs` writes the data to data/crowns and names the source of the wheel. The networks are those of
 configs/scenes.py without a mask head, because crowns have only boxes.
 """
 

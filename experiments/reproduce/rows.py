@@ -23,7 +23,7 @@ from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training.workdir import ADDED, FREE_FIELDS, flatten
 
 TABLES = {name: f"table{name}" for name in ("2a", "2b", "2c", "2d", "2e", "2f", "2g", "3", "4", "5", "6")}
-TABLES |= {name: name for name in ("controls", "controls_after", "recipes", "something", "scenes", "crowns")}
+TABLES |= {name: name for name in ("controls", "controls_after", "recipes", "something", "scenes", "crowns", "nuclei")}
 DEFAULTS = {"pairwise": "embedded_gaussian", "axes": "spacetime"}  # of NonLocalBlock; a row may name them too
 
 

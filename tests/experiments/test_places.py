@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import crowns
+from experiments import photographs
 from experiments.named_videos import named_videos
 from experiments.reproduce import __main__ as reproduce
 from nl_jax.data.open import open_videos
@@ -77,11 +77,15 @@ def test_a_bucket_that_nobody_may_read_is_one_line(below, tmp_path, monkeypatch)
 def test_addresses_of_videos_and_of_folders_of_results_are_told_for_what_they_are(capsys):
     ((_, name, why),) = named_videos(["s3://bucket/a.mp4"])
     assert name == "s3://bucket/a.mp4" and why.startswith("VIDEO=s3://bucket/a.mp4 is an address")
-    for main, given in ((reproduce.main, ["2a", "--workdirs=s3://bucket/runs"]), (crowns.main, ["x", "--out=s3://b"])):
+    programs = [(reproduce.main, ["2a", "--workdirs=s3://bucket/runs"])]
+    programs += [(photographs.main, ["crowns", "x", "--out=s3://b"])]
+    for main, given in programs:
         with pytest.raises(SystemExit) as ended:
             main(given)
         error = capsys.readouterr().err
-        assert ended.value.code == 2 and error.count("\n") == 1 and error.startswith(f"error: {given[1]} is an address")
+        assert (
+            ended.value.code == 2 and error.count("\n") == 1 and error.startswith(f"error: {given[-1]} is an address")
+        )
 
 
 def test_a_user_without_a_home_can_run_a_program(directory):

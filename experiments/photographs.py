@@ -1,0 +1,177 @@
+"""Writes a dataset of detection from real pictures: tree crowns from the air, or cell nuclei under a microscope.
+
+pip download --no-deps deepforest==2.1.0
+python -m experiments.photographs crowns deepforest-2.1.0-py3-none-any.whl
+python -m experiments.train --config=configs/crowns.py --workdir=runs/crowns
+
+pip download --no-deps stardist==0.9.2
+python -m experiments.photographs nuclei stardist-0.9.2-*.whl
+python -m experiments.train --config=configs/nuclei.py --workdir=runs/nuclei
+
+Two Python packages ship the pictures. This program reads them from the package's wheel, which need not be installed.
+
+deepforest ships two photographs of Yellowstone with boxes of tree crowns (National Ecological Observatory Network,
+10 cm a pixel). Tiles of the larger photograph are for training. Tiles of the other, a kilometre or more away, are for
+testing.
+
+stardist ships one fluorescence picture with masks of cell nuclei (Data Science Bowl 2018). Tiles of the upper three
+quarters are for training, and tiles of the lowest quarter are for testing.
+"""
+
+import argparse
+import dataclasses
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import PIL.Image
+from jaxtyping import Bool, Float, UInt8
+
+from experiments import command_line
+from nl_jax.data.coco.masks import compressed
+from nl_jax.errors import InputError
+from nl_jax.training.workdir import make_directory, write_json
+
+CROWNS = {"train": "2019_YELL_2_528000_4978000_image_crop2", "test": "2019_YELL_2_541000_4977000_image_crop"}
+KEPT = 0.5  # a smaller part of an object in a tile becomes a crowd region, which does not count
+
+
+@dataclasses.dataclass(frozen=True)
+class Photograph:
+    """A picture and its objects.
+
+    Attributes:
+      pixels: the picture.
+      areas: the area of every whole object in square pixels, also if the picture shows only a part of it.
+      boxes: x0, y0, x1, y1 of every object in pixels, if `masks` is None.
+      masks: the pixels of every object, or None if only boxes are known.
+    """
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    areas: Float[np.ndarray, "n"]
+    boxes: Float[np.ndarray, "n 4"] | None = None
+    masks: Bool[np.ndarray, "h w n"] | None = None
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.photographs", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("dataset", choices=SOURCES, help="the objects of the dataset")
+    parser.add_argument("wheel", type=command_line.local_path("wheel"), help="the file of the package")
+    parser.add_argument(
+        "--out", type=command_line.local_path("--out"), help="the folder to write, data/DATASET by default"
+    )
+    arguments = parser.parse_args(argv)
+    out = arguments.out or Path("data") / arguments.dataset
+    try:
+        counts = write(arguments.dataset, arguments.wheel, out)
+    except InputError as error:
+        command_line.fail(error, 2)
+    side = SOURCES[arguments.dataset][2]
+    for split, (objects, pictures) in counts.items():
+        print(f"{split}: {objects} {arguments.dataset} in {pictures} tiles of {side} x {side} pixels")
+
+
+def write(dataset: str, wheel: Path, out: Path) -> dict[str, tuple[int, int]]:
+    """Writes tiles and their annotations in COCO's format. Returns the number of objects and tiles of each split.
+
+    Args:
+      dataset: one of SOURCES.
+      wheel: the file of the package that ships the pictures.
+      out: the folder to write.
+
+    Raises:
+      InputError: the file is not the wheel of this package.
+    """
+    read, package, side, category = SOURCES[dataset]
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            photographs = read(archive)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{wheel}: {error}; it must be the wheel of {package}") from error
+    counts = {}
+    for split, photograph in photographs.items():
+        make_directory(out / split)
+        images, annotations = [], []
+        for number, (tile, found) in enumerate(tiles(photograph, side), start=1):
+            file = f"{number:03d}.png"
+            PIL.Image.fromarray(tile).save(out / split / file)
+            images.append({"id": number, "file_name": file, "width": side, "height": side})
+            for one in found:
+                annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": 1} | one)
+        categories = [{"id": 1, "name": category}]
+        write_json(out / f"{split}.json", {"images": images, "annotations": annotations, "categories": categories})
+        counts[split] = sum(not one["iscrowd"] for one in annotations), len(images)
+    return counts
+
+
+def tiles(photograph: Photograph, side: int) -> Iterator[tuple[UInt8[np.ndarray, "s s 3"], list[dict[str, Any]]]]:
+    """Yields the whole tiles of a picture, row by row, with COCO's fields of the parts of objects in the tile."""
+    pixels, boxes, masks = photograph.pixels, photograph.boxes, photograph.masks
+    for top in range(0, pixels.shape[0] - side + 1, side):
+        for left in range(0, pixels.shape[1] - side + 1, side):
+            tile = np.s_[top : top + side, left : left + side]
+            found = []
+            if masks is None:
+                cut = np.clip(boxes - np.array([left, top, left, top]), 0, side)
+                for at in np.flatnonzero(_areas(cut)):
+                    found.append(_fields(cut[at], _areas(cut[at]), photograph.areas[at]))
+            else:
+                for at in np.flatnonzero(masks[tile].any((0, 1))):
+                    mask = masks[*tile, at]
+                    fields = _fields(_bounds(mask), mask.sum(), photograph.areas[at])
+                    found.append(fields | {"segmentation": compressed(mask)})
+            yield pixels[tile], found
+
+
+def _areas(boxes: Float[np.ndarray, "*n 4"]) -> Float[np.ndarray, "*n"]:
+    return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
+
+
+def _bounds(mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "4"]:
+    """Returns the box x0, y0, x1, y1 around the pixels of a mask."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], float)
+
+
+def _fields(box: Float[np.ndarray, "4"], area: float, whole: float) -> dict[str, Any]:
+    """Returns COCO's fields of the part of an object with this area. `whole` is the area of the object."""
+    x0, y0, x1, y1 = box.tolist()
+    return {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": float(area), "iscrowd": int(area < KEPT * whole)}
+
+
+def _crowns(archive: zipfile.ZipFile) -> dict[str, Photograph]:
+    photographs = {}
+    for split, name in CROWNS.items():
+        pixels = np.asarray(_picture(archive, f"deepforest/data/{name}.png").convert("RGB"))
+        tree = ElementTree.fromstring(archive.read(f"deepforest/data/{name}.xml"))
+        sides = ("xmin", "ymin", "xmax", "ymax")
+        boxes = np.array([[float(box.findtext(side)) for side in sides] for box in tree.iter("bndbox")])
+        photographs[split] = Photograph(pixels, _areas(boxes), boxes)
+    return photographs
+
+
+def _nuclei(archive: zipfile.ZipFile) -> dict[str, Photograph]:
+    raw, numbers = (np.asarray(_picture(archive, f"stardist/data/images/{name}2d.tif")) for name in ("img", "mask"))
+    low, high = np.percentile(raw, (1, 99.8))  # a few bright specks would leave the nuclei almost black
+    grey = (255 * np.clip((raw - low) / (high - low), 0, 1)).astype(np.uint8)
+    pixels = np.repeat(grey[..., None], 3, axis=-1)
+    masks = numbers[..., None] == np.unique(numbers[numbers > 0])
+    areas, border = masks.sum((0, 1), dtype=float), numbers.shape[0] * 3 // 4
+    parts = {"train": np.s_[:border], "test": np.s_[border:]}
+    return {split: Photograph(pixels[rows], areas, masks=masks[rows]) for split, rows in parts.items()}
+
+
+def _picture(archive: zipfile.ZipFile, name: str) -> PIL.Image.Image:
+    return PIL.Image.open(io.BytesIO(archive.read(name)))
+
+
+# reader, package, side of a tile in pixels, category
+SOURCES = {"crowns": (_crowns, "deepforest 2.1.0", 256, "crown"), "nuclei": (_nuclei, "stardist 0.9.2", 128, "nucleus")}
+
+if __name__ == "__main__":
+    main()

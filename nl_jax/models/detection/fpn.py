@@ -8,7 +8,15 @@ from nl_jax.models.detection.layers import Conv2D
 
 
 class FPN(nnx.Module):
-    """The pyramid P2 to P6 from C2 to C5: P_l = 3x3(1x1(C_l) + upsampled), and P6 is every second place of P5."""
+    """The pyramid P2 to P6 of the maps C2 to C5 of the backbone.
+
+    P_l = 3x3(M_l) with M_l = 1x1(C_l) + upsampled M_(l+1). P6 is every second place of P5.
+
+    Args:
+      features_in: channels of C2 to C5.
+      features: channels of P2 to P6, c.
+      dtype: type of the computation.
+    """
 
     def __init__(self, features_in: tuple[int, ...], features: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
         init = nnx.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -17,6 +25,7 @@ class FPN(nnx.Module):
         self.output = nnx.List([build(features, 3) for _ in features_in])
 
     def __call__(self, maps: list[Float[Array, "b _ _ _"]]) -> list[Float[Array, "b _ _ c"]]:
+        """Returns P2 to P6 for the maps C2 to C5."""
         inner = self.lateral[-1](maps[-1])
         pyramid = [self.output[-1](inner)]
         pyramid.append(pyramid[0][:, ::2, ::2])

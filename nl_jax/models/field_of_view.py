@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nl_jax.errors import InputError
 from nl_jax.models.geometry import resolve
-from nl_jax.models.resnet import ResNetConfig
+from nl_jax.models.resnet_config import ResNetConfig
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The feature pyramid (Lin et al. 2017). It adds the coarser maps of the backbone to the finer ones."""
 
+from functools import partial
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -20,9 +22,9 @@ class FPN(nnx.Module):
 
     def __init__(self, features_in: tuple[int, ...], features: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
         init = nnx.initializers.variance_scaling(1.0, "fan_in", "uniform")
-        build = lambda channels, kernel: Conv2D(channels, features, kernel, init=init, dtype=dtype, rngs=rngs)  # noqa: E731
-        self.lateral = nnx.List([build(channels, 1) for channels in features_in])
-        self.output = nnx.List([build(features, 3) for _ in features_in])
+        conv = partial(Conv2D, init=init, dtype=dtype, rngs=rngs)
+        self.lateral = nnx.List([conv(channels, features, 1) for channels in features_in])
+        self.output = nnx.List([conv(features, features, 3) for _ in features_in])
 
     def __call__(self, maps: list[Float[Array, "b _ _ _"]]) -> list[Float[Array, "b _ _ c"]]:
         """Returns P2 to P6 for the maps C2 to C5."""

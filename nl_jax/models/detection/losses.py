@@ -286,11 +286,11 @@ def _binary_cross_entropy(logits, label):
 def _box_distance(deltas, targets, references, counts, weights, beta):
     """Returns the smooth L1 of deltas to the true deltas, summed over all four. It is 0 where `counts` is false."""
     # A unit box replaces a missing box, so that logarithm, quotients and their gradients are finite.
-    targets, references = (jnp.where(counts[..., None], a, _ones(a)) for a in (targets, references))
+    targets, references = (jnp.where(counts[..., None], a, _unit_boxes(a)) for a in (targets, references))
     apart = jnp.abs(deltas - box_ops.encode(targets.astype(deltas.dtype), references.astype(deltas.dtype), weights))
     smooth = jnp.where(apart < beta, 0.5 * apart**2 / beta, apart - 0.5 * beta).sum(-1)
     return jnp.where(counts, smooth, 0)
 
 
-def _ones(boxes):
+def _unit_boxes(boxes):
     return jnp.broadcast_to(jnp.asarray([0, 0, 1, 1], boxes.dtype), boxes.shape)

@@ -21,7 +21,7 @@ SOURCES = {
     "detectron2": detectron2.SOURCE,
     "mmdetection": mmdetection.SOURCE,
 }
-# The layers whose size depends on the number of classes, and on the number of keypoints.
+# The layers whose size depends on the number of classes, and the layers whose size depends on the number of keypoints.
 BY_CLASS = ("box_head/classes/", "box_head/deltas/", "mask_head/logits/")
 BY_KEYPOINT = ("keypoint_head/deconv/",)
 # The heads beside the box head.
@@ -37,9 +37,9 @@ def is_detector(path: Path, source: str) -> bool:
 def load(model: MaskRCNN, path: Path, source: str) -> Report:
     """Fills `model` with the weights of a detector. If an error is raised, the model is unchanged.
 
-    Three kinds of parts keep their values, and the report names them: non-local blocks that only the model has, and the
-    layers by class or by keypoint if the file has another number of classes or keypoints. A model without mask or
-    keypoint head does not use the weights of this head.
+    Three kinds of layers keep their values, and the report names them: non-local blocks that only the model has, the
+    layers by class if the file has another number of classes, and the layers by keypoint if the file has another number
+    of keypoints. A model without mask head or keypoint head does not use the weights of this head.
 
     Raises:
       InputError: see `nl_jax.weights.load`.
@@ -66,14 +66,20 @@ def load(model: MaskRCNN, path: Path, source: str) -> Report:
 
 
 def save(model: MaskRCNN, path: str | Path) -> str:
-    """Writes the state of a torchvision `MaskRCNN` or `KeypointRCNN` with the same layers. It loads with strict=True.
+    """Writes the state of a torchvision `MaskRCNN` or `KeypointRCNN` with the same layers.
+
+    torchvision loads the file with strict=True.
+
+    Args:
+      model: the detector.
+      path: path of the file.
 
     Returns:
-      The arguments with which torchvision builds this network, and the options that it cannot compute.
+      The arguments with which torchvision builds this network, and the options that torchvision cannot compute.
 
     Raises:
-      InputError: for a network with non-local blocks, or without masks and keypoints, or where PyTorch is
-        not installed.
+      InputError: for a network with non-local blocks, for a network without masks and keypoints, or if PyTorch is not
+        installed.
     """
     if blocks := list(model.nonlocal_blocks()):
         raise InputError(f"torchvision has no non-local blocks, and this network has {', '.join(blocks)}")

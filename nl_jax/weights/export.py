@@ -14,17 +14,20 @@ INSTANTIATION = {"embedded_gaussian": "softmax", "dot_product": "dot_product"}
 
 
 def save(model: VideoResNet | MaskRCNN, path: str | Path) -> str:
-    """Writes a complete {"model_state": ..} with PySlowFast's names and layout. It loads there with strict=True.
+    """Writes a complete {"model_state": ..} with PySlowFast's names and layout.
 
-    A detector is written for torchvision, see `detector.save`. Affine norms become batch norms of mean 0 and variance
-    1 - 1e-5. Missing biases and norms of non-local blocks get their neutral values.
+    PySlowFast loads the file with strict=True. Affine norms become batch norms of mean 0 and variance 1 - 1e-5. Missing
+    biases and norms of non-local blocks get neutral values: biases are 0 and scales are 1.
+
+    Args:
+      model: the network. A detector is written for torchvision, see `detector.save`.
+      path: path of the file.
 
     Returns:
-      The fields of a PySlowFast config that build this network, and the reason where PySlowFast computes
-      another result.
+      The fields of a PySlowFast config that build this network, and the reasons if PySlowFast computes another result.
 
     Raises:
-      InputError: for a network that PySlowFast cannot build, or where PyTorch is not installed.
+      InputError: for a network that PySlowFast cannot build, or if PyTorch is not installed.
     """
     if isinstance(model, MaskRCNN):
         return detector.save(model, path)

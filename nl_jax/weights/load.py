@@ -1,4 +1,7 @@
-"""Import of other programs' weights in four steps: read, rename, compare, fill. Nothing is left unexplained."""
+"""Import of other programs' weights in four steps: read, rename, compare, fill.
+
+Every name in the file must be known, and every array of the model must get a value or appear in the report.
+"""
 
 from pathlib import Path
 
@@ -38,17 +41,18 @@ def load(
 
     Args:
       model: a network with the same layers as the network in the file. Non-local blocks that only the model has keep
-        their values, and so does the classifier if the number of classes differs; the report names them. A detector
-        takes the file of a detector (see `detector.load`), or the file of an image network, which fills its backbone.
-      path: path of the file. It is read as data; nothing in it is executed.
-      source: the program that wrote the file: caffe2, slowfast, mmaction2, pytorchvideo or torchvision (also for timm);
-        for a detector also detectron2 and mmdetection. None takes the source that knows the names in the file.
+        their values. The classifier keeps its values if the number of classes differs. The report names both. A
+        detector takes the file of a detector (see `detector.load`), or the file of an image network for its backbone.
+      path: path of the file. It is read as data, and nothing in it is executed.
+      source: the program that wrote the file: caffe2, slowfast, mmaction2, pytorchvideo or torchvision (also for timm),
+        and for a detector also detectron2 and mmdetection. By default it is the source that knows the names in the
+        file.
       check_geometry: whether the model must have the geometry that these weights were trained with.
-      inflate_2d: whether kernels of one plane are inflated in time, each plane a t-th. Kernels of
-        torchvision always are.
+      inflate_2d: whether kernels of one plane are inflated in time, with planes="mean" (see `inflate`). Kernels of
+        torchvision are always inflated.
 
     Returns:
-      A report: the arrays that were loaded, inflated and left, and the entries of the file that are no weights.
+      A report: the arrays that were loaded, inflated and left, and the entries of the file that are not weights.
 
     Raises:
       InputError: for a file that cannot be read or is refused as unsafe; a name that the table of the source does not
@@ -110,7 +114,7 @@ def _load_detector(model: MaskRCNN, path: Path, source: str | None) -> Report:
 def _layout(name: str, array: np.ndarray) -> np.ndarray:
     """Converts (o,i,*k) to (*k,i,o).
 
-    A 2-D kernel gets one plane of time. A 1x1x1 kernel becomes a matrix where ours is.
+    A 2-D kernel gets one plane in time. A 1x1x1 kernel becomes a matrix if our array is a matrix.
     """
     array = array.astype(np.result_type(array.dtype, np.float32))
     part, kind = name.split("/")[-2:]

@@ -16,7 +16,12 @@ _TYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF1
 def save_own(model: nnx.Module, path: str | Path, classes: tuple[str, ...] = ()) -> None:
     """Writes parameters and running statistics with the names and layout of `nl_jax.models.flat.split`.
 
-    The header's metadata hold the class names and the configuration of the network, as JSON.
+    The metadata of the header hold the class names and the configuration of the network, as JSON.
+
+    Args:
+      model: the network.
+      path: path of the file.
+      classes: class names by label.
     """
     _, params, batch_stats = flat.split(model)
     arrays = {name: np.asarray(value) for name, value in sorted((params | batch_stats).items())}

@@ -32,9 +32,9 @@ def place(entry: Entry) -> Path:
 
 
 def fetch(entry: Entry) -> Path:
-    """Returns the file of an entry. If it is not in the cache, it is downloaded, with a progress bar on stderr.
+    """Returns the path of an entry's file. If the file is not in the cache, the function downloads it.
 
-    If the hash of the file is published, the file is checked against it.
+    A progress bar on stderr shows a download. If the hash of the file is published, the function checks it.
 
     Raises:
       InputError: for a cache that cannot be written to, an address that cannot be reached (the message says which file
@@ -95,7 +95,7 @@ def _advice(entry: Entry, error: Exception) -> str:
 
 
 def _take_out(entry: Entry, archive: Path, path: Path) -> None:
-    """Copies the one member of the archive that is needed, read as data. Nothing else is unpacked."""
+    """Copies the member of the archive that the entry needs. Nothing else is unpacked."""
     try:
         with tarfile.open(archive) as content:
             names = content.getnames()

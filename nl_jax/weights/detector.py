@@ -1,6 +1,7 @@
 """Import of other programs' detectors, and export to torchvision."""
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -12,7 +13,6 @@ from nl_jax.models.flat import FlatParams
 from nl_jax.weights import detectron2, mmdetection, norms, torchvision_detection
 from nl_jax.weights.differences import differences, nonlocal_positions
 from nl_jax.weights.inflate import Report
-from nl_jax.weights.read import arrays_of
 from nl_jax.weights.rename import fill, first, rename, shapes
 from nl_jax.weights.table import Source
 
@@ -28,24 +28,28 @@ BY_KEYPOINT = ("keypoint_head/deconv/",)
 HEADS = ("mask_head", "keypoint_head")
 
 
-def is_detector(path: Path, source: str) -> bool:
-    """Returns whether the file has a name of the table. Then it holds a detector and not an image network."""
-    to_ours = SOURCES[source].to_ours()
-    return any(map(to_ours, arrays_of(path, SOURCES[source].read)))
+def is_detector(names: Iterable[str], source: str) -> bool:
+    """Returns whether a file with these names holds a detector of `source`, and not an image network."""
+    return any(map(SOURCES[source].to_ours(), names))
 
 
-def load(model: MaskRCNN, path: Path, source: str) -> Report:
+def load(model: MaskRCNN, path: Path, arrays: Mapping[str, np.ndarray], source: str) -> Report:
     """Fills `model` with the weights of a detector. If an error is raised, the model is unchanged.
 
     Three kinds of layers keep their values, and the report names them: non-local blocks that only the model has, the
     layers by class if the file has another number of classes, and the layers by keypoint if the file has another number
     of keypoints. A model without mask head or keypoint head does not use the weights of this head.
 
+    Args:
+      model: the detector.
+      path: path of the file, for messages.
+      arrays: the arrays of the file by name.
+      source: the program that wrote the file, a key of `SOURCES`.
+
     Raises:
       InputError: see `nl_jax.weights.load`.
     """
     table = SOURCES[source]
-    arrays = arrays_of(path, table.read)
     names, unused = rename(path, source, arrays, SOURCES)
     absent = tuple(f"{head}/" for head in HEADS if getattr(model, head) is None)
     unused += [theirs for ours, theirs in names.items() if ours.startswith(absent)]
@@ -62,7 +66,7 @@ def load(model: MaskRCNN, path: Path, source: str) -> Report:
     _check(path, found, wanted, new)
     fill(model, wanted | {name: jnp.asarray(value, wanted[name].dtype) for name, value in found.items()})
     left = [name for name in wanted if name not in found]
-    return Report(loaded=list(found), left_at_init=left, unused=unused, norms=norms.folded(folded))
+    return Report(loaded=list(found), left_at_init=left, unused=unused, norms=norms.folded(folded), source=source)
 
 
 def save(model: MaskRCNN, path: str | Path) -> str:

@@ -3,6 +3,7 @@
 Every name in the file must be known, and every array of the model must get a value or appear in the report.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -59,12 +60,24 @@ def load(
         have; an array of the model that the file does not have; shapes that differ; another geometry.
     """
     path = Path(path)
+    tables = {**detector.SOURCES, **SOURCES} if isinstance(model, MaskRCNN) else SOURCES
+    if source not in (None, *tables):
+        raise InputError(f"source={source!r} is unknown; choose one of {', '.join(tables)}")
+    arrays = arrays_of(path, tables[source].read if source else torch_file)
     if isinstance(model, MaskRCNN):
-        return _load_detector(model, path, source)
-    if source not in (None, *SOURCES):
-        raise InputError(f"source={source!r} is unknown; choose one of {', '.join(SOURCES)}")
-    arrays = arrays_of(path, SOURCES[source].read if source else torch_file)
+        return _load_detector(model, path, arrays, source)
     source = source or source_of(path, arrays, SOURCES)
+    return _load_classifier(model, path, arrays, source, check_geometry, inflate_2d)
+
+
+def _load_classifier(
+    model: VideoResNet,
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    source: str,
+    check_geometry: bool,
+    inflate_2d: bool = False,
+) -> Report:
     table = SOURCES[source]
     may_inflate = inflate_2d or table.images
     names, unused = rename(path, source, arrays, SOURCES)
@@ -94,20 +107,15 @@ def load(
     return report
 
 
-def _load_detector(model: MaskRCNN, path: Path, source: str | None) -> Report:
-    source = source or source_of(path, arrays_of(path, torch_file), detector.SOURCES, SOURCES)
-    if source not in detector.SOURCES or (source in SOURCES and not detector.is_detector(path, source)):
-        if source not in SOURCES:
-            valid = ", ".join({**detector.SOURCES, **SOURCES})
-            raise InputError(f"source={source!r} is unknown; choose one of {valid}")
-        # Image networks have the same strides in every geometry, except for the pool of the Caffe2 release.
-        report = load(model.backbone, path, source, check_geometry=False)
-        _, params, batch_stats = flat.split(model)
-        report.loaded = [f"backbone/{name}" for name in report.loaded]
-        report.left_at_init = [name for name in params | batch_stats if name not in report.loaded]
-        return report
-    report = detector.load(model, path, source)
-    report.source = source
+def _load_detector(model: MaskRCNN, path: Path, arrays: Mapping[str, np.ndarray], source: str | None) -> Report:
+    source = source or source_of(path, arrays, detector.SOURCES, SOURCES)
+    if source not in SOURCES or (source in detector.SOURCES and detector.is_detector(arrays, source)):
+        return detector.load(model, path, arrays, source)
+    # Image networks have the same strides in every geometry, except for the pool of the Caffe2 release.
+    report = _load_classifier(model.backbone, path, arrays, source, check_geometry=False)
+    _, params, batch_stats = flat.split(model)
+    report.loaded = [f"backbone/{name}" for name in report.loaded]
+    report.left_at_init = [name for name in params | batch_stats if name not in report.loaded]
     return report
 
 

@@ -1,6 +1,5 @@
 """Import of other programs' detectors, and export to torchvision."""
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from nl_jax.errors import InputError
 from nl_jax.models import DetectorConfig, MaskRCNN, flat
 from nl_jax.models.flat import FlatParams
-from nl_jax.weights import detectron2, mmdetection, norms, torchvision_detection
+from nl_jax.weights import detectron2, mmdetection, norms, torchvision_detection, write
 from nl_jax.weights.differences import differences, nonlocal_positions
 from nl_jax.weights.inflate import Report
 from nl_jax.weights.rename import fill, first, rename, shapes
@@ -89,25 +88,13 @@ def save(model: MaskRCNN, path: str | Path) -> str:
         raise InputError(f"torchvision has no non-local blocks, and this network has {', '.join(blocks)}")
     if model.mask_head is None and model.keypoint_head is None:
         raise InputError("masks=False: only a network with masks or with keypoints is written")
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError("writing a torch file needs PyTorch: pip install torch") from error
     _, params, batch_stats = flat.split(model)
     arrays = {name: np.asarray(value) for name, value in (params | batch_stats).items()}
     means = {name.removesuffix("scale") + "mean" for name in arrays if name.endswith("/scale")}
     arrays, _ = norms.unfold(arrays, means)
     to_theirs = torchvision_detection.SOURCE.to_theirs()
-    # NumPy makes copies, because torch takes no read-only arrays.
-    state = {to_theirs(n): torch.from_numpy(np.array(_to_torch(n, a, model.config))) for n, a in arrays.items()}
-    if model.backbone.config.norm in ("batch", "global"):
-        counters = [name.replace("running_mean", "num_batches_tracked") for name in state if "running_mean" in name]
-        state |= {name: torch.tensor(0) for name in counters}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    torch.save(state, part)
-    os.replace(part, path)
+    arrays = {to_theirs(name): _to_torch(name, array, model.config) for name, array in arrays.items()}
+    write.torch_state(path, arrays, counters=model.backbone.config.norm in ("batch", "global"))
     config, backbone = model.config, model.backbone.config
     program = "MaskRCNN with" if model.keypoint_head is None else f"KeypointRCNN with num_keypoints={config.keypoints},"
     text = (

@@ -41,10 +41,7 @@ def iou(a: Num[Array, "n 4"], b: Num[Array, "m 4"]) -> Float[Array, "n m"]:
 
 
 def covered(a: Num[Array, "n 4"], b: Num[Array, "m 4"]) -> Float[Array, "n m"]:
-    """Returns, for every pair, the share of the area of box a that lies in box b, in [0, 1].
-
-    The share is 0 for a box a without an area.
-    """
+    """Returns the share, in [0, 1], of the area of every box a that lies in every box b. It is 0 without an area."""
     whole = area(a)[:, None]
     return intersection(a, b) / jnp.where(whole > 0, whole, 1)
 

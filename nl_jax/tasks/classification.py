@@ -192,7 +192,7 @@ class Classification(Task):
             raise InputError(f"the network does not fit clips of shape {clip}: {error}") from error
 
     def optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """Returns the optimizer of `config.optimizer`. The rate of the classifier is `classifier_rate` times higher."""
+        """Returns the optimizer of `config.optimizer`. `classifier_rate` multiplies the rate of the classifier."""
         return make_optimizer(self.config.optimizer, schedule, scaled=((self.config.optimizer.classifier_rate, head),))
 
     def loss(self, model: nnx.Module, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Metrics]:

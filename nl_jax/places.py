@@ -157,7 +157,7 @@ class Growing:
 
     Args:
       path: path of the file.
-      text: the file's new content; None keeps the present content.
+      text: new content of the file. None keeps the content that the file has.
     """
 
     def __init__(self, path: Place, text: str | None = None):

@@ -147,7 +147,7 @@ def block_inputs_in_image(
 ) -> dict[str, tuple[Float[jax.Array, "1 1 h w c"], Bool[jax.Array, "1 1 h w"]]]:
     """Returns the inputs of blocks of a detector for one image, by the name of the block, and which positions are keys.
 
-    The arguments are those of `attend_in_image`. `names` are names of `model.nonlocal_blocks()`.
+    `model`, `images` and `sizes` are as in `attend_in_image`. `names` are names of `model.nonlocal_blocks()`.
     """
     return _inputs_in_image(*nnx.split(model), images, sizes, names)
 

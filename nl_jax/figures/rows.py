@@ -60,7 +60,7 @@ def rows_of(
 def mean_row(
     block: NonLocalBlock, x: Float[jax.Array, "1 t h w c"], valid: Bool[jax.Array, "1 t h w"] | None = None
 ) -> Float[np.ndarray, "T H W"]:
-    """Returns the average of the rows of all positions. The arguments are those of `rows_of`."""
+    """Returns the average of the rows of all positions. The function takes the same arguments as `rows_of`."""
     count = int(np.prod([x.shape[a] for a in {"spacetime": (1, 2, 3), "space": (2, 3), "time": (1,)}[block.axes]]))
     count //= x.shape[1] // block.time_group if block.time_group else 1
     asked = np.arange(-(-count // QUERIES) * QUERIES).reshape(-1, QUERIES)  # chunks of one shape, so XLA compiles once

@@ -17,8 +17,8 @@ class Classifier(nnx.Module):
     is then averaged over all places of the window. The released code tests crops larger than the training crops in
     this way. The logits are then the logarithm of this mean, so their softmax is the mean itself.
 
-    Pool, product and softmax are float32, whatever type the network computes in. In bfloat16 the mean would lose its
-    last bits, and different logits would become equal.
+    Pool, product and softmax are float32, also in a network that computes in bfloat16. In bfloat16 the mean would lose
+    its last bits, and different logits would become equal.
 
     Args:
       channels: channels of the input, c.

@@ -93,7 +93,7 @@ def region_view(config: ResNetConfig, low: float | int, high: float | int, level
 def reach(config: ResNetConfig, level: int = 2) -> int:
     """Returns the largest number of pixels that a region of the pyramid can see beyond its border, at any place.
 
-    The arguments are those of `region_view`.
+    The function takes the same arguments as `region_view`.
     """
     period = 2 ** (1 + len(config.stages()))  # the period of the places of all levels
     before = max(place - region_view(config, place, place, level)[0] for place in range(period))

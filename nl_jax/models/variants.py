@@ -56,7 +56,7 @@ class GlobalContext(Variant):
         return jax.nn.relu(self.layer_norm(self.w_1(context)))
 
     def __call__(self, x: Float[Array, "b *s c"], valid: Bool[Array, "b *s"] | None = None) -> Float[Array, "b *s c"]:
-        """Returns z; see `Variant`."""
+        """Returns z, as in `Variant`."""
         z = super().__call__(x, valid)
         return z if self.fusion == "add" else 2 * jax.nn.sigmoid(z - x) * x
 

@@ -1,8 +1,8 @@
 """The gradient of a convolution's kernel.
 
-This gradient is a sum over many positions with few channels, and XLA:CPU computes such a sum slowly. On a CPU this
-module computes it as a series of matrix products. Each product covers one frame, a strip of a large frame, or several
-small frames, so that the operands stay in the cache. On a GPU the module uses the gradient that JAX derives.
+This gradient is a sum over many positions with few channels, and XLA:CPU computes it slowly. On a CPU this module
+computes it as a series of matrix products. Each product covers one frame, a strip of a large frame, or several small
+frames, so that the operands stay in the cache. On a GPU the module uses the gradient that JAX derives.
 """
 
 import jax

@@ -110,7 +110,7 @@ class Detector:
 
     @classmethod
     def from_pretrained(cls, name: str, path: str | Path | None = None) -> "Detector":
-        """Returns the detector of a published network. The arguments are those of `nl_jax.from_pretrained`.
+        """Returns the detector of a published network, and takes the same arguments as `nl_jax.from_pretrained`.
 
         Raises:
             InputError: as in `nl_jax.from_pretrained`, or the network is not a detector.

@@ -115,7 +115,7 @@ class Predictor:
 
     @classmethod
     def from_pretrained(cls, name: str, path: str | Path | None = None) -> "Predictor":
-        """Returns the predictor of a published network. The arguments are those of `nl_jax.from_pretrained`.
+        """Returns the predictor of a published network, and takes the same arguments as `nl_jax.from_pretrained`.
 
         Raises:
           InputError: as in `nl_jax.from_pretrained`, or the network is not a classifier of videos.

@@ -1,6 +1,6 @@
 """Exports a network with its weights as one StableHLO program for each platform.
 
-JAX, or any other reader of StableHLO, can run such a program without nl_jax.
+JAX, or any other reader of StableHLO, can run a program without nl_jax.
 """
 
 from collections.abc import Sequence

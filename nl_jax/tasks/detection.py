@@ -92,7 +92,7 @@ class Detection(Task):
     def open_split(self, split: str, classes: tuple[str, ...] | None = None) -> DetectionImages:
         """Returns a split of `config.data`: see `nl_jax.tasks.image_splits.open_images`.
 
-        Raises InputError if the split cannot be opened, or if its keypoints are not those of the network.
+        Raises InputError if the split cannot be opened, or if it has another number of keypoints than the network.
         """
         from nl_jax.tasks.image_splits import open_images
 

@@ -2,7 +2,7 @@
 
 Training programs keep their flags, logs and configs beside the weights, as objects of their own classes. A pickle names
 the class of each object and a function that makes it. This reader calls only functions that make tensors, arrays and
-plain containers. An `Inert` replaces every other object, whatever the file asks for.
+plain containers. An `Inert` replaces every other object.
 """
 
 import pickle

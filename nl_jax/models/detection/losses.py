@@ -149,7 +149,7 @@ def sample_proposals(
 ) -> RoISample:
     """Returns a sample of the proposals and true boxes of every image, for the losses of the heads.
 
-    The boxes get no gradient. The arguments are those of `sample_anchors`.
+    The boxes get no gradient. The function takes the same arguments as `sample_anchors`.
     """
     config = model.config
     proposed, _, valid = model.proposals(out, sizes, train=True)
@@ -237,7 +237,7 @@ def mask_loss(
 ) -> Float[Array, ""]:
     """Returns the mean cross-entropy of the s x s mask places of positive proposals (He et al. 2017, section 3).
 
-    The loss is 0 if no proposal is positive. `logits` and `targets` are those of the class of each proposal.
+    The loss is 0 if no proposal is positive. `logits` has the logits of each proposal for its class.
     """
     entropy = _binary_cross_entropy(logits, targets).mean(axis=(2, 3))
     return jnp.where(positive, entropy, 0).sum() / jnp.maximum(positive.sum(), 1).astype(logits.dtype)

@@ -102,8 +102,8 @@ class MaskRCNN(nnx.Module):
         """Returns the intermediates of the network before the proposals, by name.
 
         These are the intermediates of the backbone, `sizes`, the pyramid P2 to P6 (b,h,w,c), and for each of its levels
-        objectness_P2 (b,n) and deltas_P2 (b,n,4), the logits and deltas of the anchors. The arguments are those of a
-        call.
+        objectness_P2 (b,n) and deltas_P2 (b,n,4), the logits and deltas of the anchors. The method takes the same
+        arguments as a call.
 
         Raises:
           InputError: for sides that are not multiples of 32.

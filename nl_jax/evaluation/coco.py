@@ -1,5 +1,6 @@
 """Average precision of detections, as COCO defines it and pycocotools computes it.
 
+```python
 detections = []
 for index, found in ...:                     # the detections of a network in each image
     detections += results(data.annotated(index), data.category_ids, found.boxes, found.scores, found.classes,
@@ -7,6 +8,7 @@ for index, found in ...:                     # the detections of a network in ea
 write_results("detections.json", detections)
 truth = data.coco()
 boxes, masks = evaluate(truth, detections, "bbox"), evaluate(truth, detections, "segm")
+```
 """
 
 import contextlib

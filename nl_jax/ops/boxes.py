@@ -81,7 +81,10 @@ def decode(
 
 
 def clip(boxes: Num[Array, "*#n 4"], size: Num[Array, "*#n 2"]) -> Float[Array, "*#n 4"]:
-    """Cuts boxes at the borders of images of size (h, w), which may broadcast. A box outside its image gets no area."""
+    """Returns boxes, cut at the borders of images of `size` (h, w). A box outside its image gets no area.
+
+    Boxes and sizes may broadcast.
+    """
     limits = jnp.concatenate([size[..., ::-1], size[..., ::-1]], axis=-1)
     boxes = widen(boxes)
     return jnp.clip(boxes, 0, limits.astype(boxes.dtype))

@@ -101,8 +101,8 @@ _conv.defvjp(_conv_forward, _conv_backward)
 def _conv_by_cells(x, kernel, strides, padding):
     """Convolves cells of s x s pixels with s s i channels at stride 1. This runs a stem on tensor cores.
 
-    Tensor cores take channels in multiples of 8. With 3 channels, or 15 from five frames, cuDNN copies all of them into
-    padded arrays.
+    Tensor cores take channels in multiples of 8. With 3 channels, or 15 channels from five frames, cuDNN copies the
+    input into a padded array.
     """
     b, _, *size, i = x.shape
     kt, *window, _, o = kernel.shape

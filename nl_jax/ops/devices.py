@@ -4,8 +4,8 @@ Every operation asks here, and only here, while it is traced. So a program trace
 `compiling_for`, uses the forms of that platform everywhere.
 
 A program may be traced in the context of a mesh with an axis `time`. This axis splits the frames (and so the positions)
-of a clip. The compiler exchanges the neighbouring frames that a convolution needs, and it reduces sums by itself. The
-functions here stop it from gathering whole clips where axes are merged and where queries are taken in chunks.
+of a clip. The compiler exchanges the neighbouring frames that a convolution needs, and it adds up sums by itself. The
+functions here stop the compiler from gathering whole clips when axes are merged and when queries are taken in chunks.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def compiling_for(
 def target() -> Target:
     """Returns the target of the trace: the devices of this machine, or the target that `compiling_for` names.
 
-    Within `jax.default_device` the platform is the platform of that device.
+    Within `jax.default_device` the target has the platform of the default device.
     """
     if (named := _target.value) is not None:
         return named

@@ -1,4 +1,4 @@
-"""The network that a run began with."""
+"""The network of a run before its first step."""
 
 from functools import partial
 

@@ -47,12 +47,12 @@ class Scores:
     """The figures of a list of detections.
 
     Attributes:
-        figures: figures from 0 to 1, by the names in `FIGURES`. A figure is nan for a size that no true object has. AP
-            is the mean over IoU thresholds 0.5, 0.55 .. 0.95 and over categories. A small object has an area below 32^2
-            pixels, and a large object has an area of 96^2 pixels or more.
-        by_class: AP by name of the category. It is nan for a category without a true object. The dict is empty if
-            categories do not count.
-        images: number of images, with the images without detections.
+      figures: figures from 0 to 1, by the names in `FIGURES`. A figure is nan for a size that no true object has. AP
+        is the mean over IoU thresholds 0.5, 0.55 .. 0.95 and over categories. A small object has an area below 32^2
+        pixels, and a large object has an area of 96^2 pixels or more.
+      by_class: AP by name of the category. It is nan for a category without a true object. The dict is empty if
+        categories do not count.
+      images: number of images, with the images without detections.
     """
 
     figures: dict[str, float]
@@ -77,16 +77,16 @@ def evaluate(
     affects only AP_small, AP_medium and AP_large.
 
     Args:
-        truth: the true objects in COCO's format, as `DetectionImages.coco` returns them.
-        detections: detections in COCO's result format, as `results` returns them.
-        iou_type: the compared parts: bbox, segm or keypoints.
-        use_categories: whether categories count. If they do not count, a detection matches an object of any category,
-            and the caller must first remove other detections of the same object with `without_categories`.
-        sigmas: (k,), the sigma of every keypoint. The default is the sigmas of the categories, see
-            `nl_jax.data.coco.keypoints`.
+      truth: the true objects in COCO's format, as `DetectionImages.coco` returns them.
+      detections: detections in COCO's result format, as `results` returns them.
+      iou_type: the compared parts: bbox, segm or keypoints.
+      use_categories: whether categories count. If they do not count, a detection matches an object of any category,
+        and the caller must first remove other detections of the same object with `without_categories`.
+      sigmas: (k,), the sigma of every keypoint. The default is the sigmas of the categories, see
+        `nl_jax.data.coco.keypoints`.
 
     Raises:
-        InputError: for another `iou_type`, and for a detection in an image that the truth does not list.
+      InputError: for another `iou_type`, and for a detection in an image that the truth does not list.
     """
     if iou_type not in FIGURES:
         raise InputError(f"iou_type: found {iou_type!r}, valid are {', '.join(FIGURES)}")
@@ -152,9 +152,9 @@ def matches(truth: dict, detections: Results, iou: float = 0.5) -> Int[np.ndarra
     score counts, and the others have 0.
 
     Args:
-        truth: the true objects in COCO's format.
-        detections: n detections in COCO's result format.
-        iou: smallest IoU of the boxes of a match.
+      truth: the true objects in COCO's format.
+      detections: n detections in COCO's result format.
+      iou: smallest IoU of the boxes of a match.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = _evaluation(truth, detections, "bbox")
@@ -183,17 +183,17 @@ def results(
     """Returns the detections in one image in COCO's result format, in pixels of the original image.
 
     Args:
-        image: the record of the image, with `id`, `height` and `width`.
-        category_ids: COCO's category id of every label.
-        boxes: x0 y0 x1 y1 in pixels of the scaled image.
-        scores: scores of the detections.
-        classes: labels, counted from 0.
-        scale: the factors of height and width from the original image to the scaled image, as in the batch.
-        valid: whether each of the d detections exists. By default all exist.
-        masks: probabilities in m x m cells of every box. `paste` puts them into the image.
-        keypoints: x and y in pixels of the scaled image, and score. The centre of a pixel is at one half.
-        keypoints_of: for every label, the indices of the keypoints that its category has. By default a category has all
-            k keypoints.
+      image: the record of the image, with `id`, `height` and `width`.
+      category_ids: COCO's category id of every label.
+      boxes: x0 y0 x1 y1 in pixels of the scaled image.
+      scores: scores of the detections.
+      classes: labels, counted from 0.
+      scale: the factors of height and width from the original image to the scaled image, as in the batch.
+      valid: whether each of the d detections exists. By default all exist.
+      masks: probabilities in m x m cells of every box. `paste` puts them into the image.
+      keypoints: x and y in pixels of the scaled image, and score. The centre of a pixel is at one half.
+      keypoints_of: for every label, the indices of the keypoints that its category has. By default a category has all
+        k keypoints.
     """
     y, x = np.asarray(scale, np.float64)
     original = boxes.astype(np.float64) / (x, y, x, y)
@@ -230,8 +230,8 @@ def without_categories(detections: Results, iou: float = 0.5) -> Results:
     one detection.
 
     Args:
-        detections: detections in COCO's result format, as `results` returns them.
-        iou: largest IoU of the boxes of two kept detections in one image.
+      detections: detections in COCO's result format, as `results` returns them.
+      iou: largest IoU of the boxes of two kept detections in one image.
     """
     of_image = defaultdict(list)
     for found in detections:

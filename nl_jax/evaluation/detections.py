@@ -23,12 +23,12 @@ class Found:
     """The detections in n images. An image that could not be decoded has none.
 
     Attributes:
-        detections: detections in COCO's result format, image by image in the order of the dataset.
-        truth: the true objects in COCO's format.
-        masks: whether detections have masks.
-        failed: whether each image could not be decoded.
-        list_hash: hash of the list of images and boxes. Figures with the same hash were measured on the same list.
-        keypoints: whether detections have keypoints.
+      detections: detections in COCO's result format, image by image in the order of the dataset.
+      truth: the true objects in COCO's format.
+      masks: whether detections have masks.
+      failed: whether each image could not be decoded.
+      list_hash: hash of the list of images and boxes. Figures with the same hash were measured on the same list.
+      keypoints: whether detections have keypoints.
     """
 
     detections: Results
@@ -74,7 +74,7 @@ class Found:
         of this keypoint alone, the share of left-right exchanges, and how often each keypoint was found at its place.
 
         Returns:
-            The path of detections.json.
+          The path of detections.json.
         """
         by_class = {
             name: {c: None if np.isnan(ap) else ap for c, ap in found.by_class.items()}
@@ -125,14 +125,14 @@ def detect(
     the detections, so that every process has all of them.
 
     Args:
-        dataset: the images.
-        batches: batches of `nl_jax.data.loader.test_batches`, with the images of this process.
-        forward: a function from {"images", "sizes"} to {"boxes", "scores", "classes", "valid"}, and "masks" or
-            "keypoints" if the network has them, for all images of a batch.
-        gather: a function from the rows of a batch on this process to the rows on all processes.
-        together: a function from the detections of this process to the detections of all processes.
-        masks: whether detections have masks.
-        keypoints: whether detections have keypoints.
+      dataset: the images.
+      batches: batches of `nl_jax.data.loader.test_batches`, with the images of this process.
+      forward: a function from {"images", "sizes"} to {"boxes", "scores", "classes", "valid"}, and "masks" or
+        "keypoints" if the network has them, for all images of a batch.
+      gather: a function from the rows of a batch on this process to the rows on all processes.
+      together: a function from the detections of this process to the detections of all processes.
+      masks: whether detections have masks.
+      keypoints: whether detections have keypoints.
     """
     of_category = dataset.keypoints.of_category if keypoints else None
     own, failed = [], np.zeros(len(dataset), bool)

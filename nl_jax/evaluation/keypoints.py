@@ -28,10 +28,10 @@ class Confusions:
     similarity is at least 0.5. Otherwise "elsewhere" gets the count.
 
     Attributes:
-        counts: maps (category, keypoint) to a Counter over the names of the keypoints at the found places.
-        paired: number of keypoints whose left-right twin is labelled too. A pair is left out if the similarity of its
-            two true places is 0.5 or more, because the places are then too near to tell them apart.
-        exchanged: number of the paired keypoints that were found nearer to the twin than to their own place.
+      counts: maps (category, keypoint) to a Counter over the names of the keypoints at the found places.
+      paired: number of keypoints whose left-right twin is labelled too. A pair is left out if the similarity of its
+        two true places is 0.5 or more, because the places are then too near to tell them apart.
+      exchanged: number of the paired keypoints that were found nearer to the twin than to their own place.
     """
 
     counts: dict[tuple[str, str], Counter]

@@ -24,8 +24,8 @@ def average_precision(scores: Float[np.ndarray, "n k"], labels: Shaped[np.ndarra
     NaN.
 
     Args:
-        scores: scores of n videos for k classes.
-        labels: 1 (or true) if the class is in the video, else 0.
+      scores: scores of n videos for k classes.
+      labels: 1 (or true) if the class is in the video, else 0.
     """
     positive = labels.astype(bool)
     scores = np.where(np.isnan(scores) | ~positive.any(axis=1, keepdims=True), -np.inf, scores)

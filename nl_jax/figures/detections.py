@@ -29,13 +29,13 @@ def draw_objects(
     """Draws the image, and over it each object in the colour of its class.
 
     Args:
-        image: the image.
-        boxes: x0 y0 x1 y1 in pixels.
-        words: n texts, one for each box.
-        labels: (n,), the number of the class of each object.
-        masks: the pixels of each object. The picture shows their outlines.
-        skeletons: for each object, lines from a point (2,) to a point (2,) in pixels. A line of length 0 is a dot.
-        side: pixels of the longer side of the picture. The default is the longer side of the image, but at least 800.
+      image: the image.
+      boxes: x0 y0 x1 y1 in pixels.
+      words: n texts, one for each box.
+      labels: (n,), the number of the class of each object.
+      masks: the pixels of each object. The picture shows their outlines.
+      skeletons: for each object, lines from a point (2,) to a point (2,) in pixels. A line of length 0 is a dot.
+      side: pixels of the longer side of the picture. The default is the longer side of the image, but at least 800.
     """
     height, width = image.shape[:2]
     scale = side / max(height, width) if side else max(1.0, LEAST / max(height, width))

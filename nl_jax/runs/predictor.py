@@ -34,14 +34,14 @@ class Prediction:
     """The scores of one video with v clips, for k classes.
 
     Attributes:
-        name: path of the video, or name of the stream.
-        classes: class names by label.
-        scores: (k,), scores of the video.
-        clip_scores: (v,k), scores of each clip over all its crops, in order of time.
-        seconds: (v,), time of the middle of each clip.
-        crops: number of crops of a clip.
-        surest: the middle crop of the clip that has the highest score of all clips and classes. `surest.number` is the
-            row of this clip in `clip_scores`.
+      name: path of the video, or name of the stream.
+      classes: class names by label.
+      scores: (k,), scores of the video.
+      clip_scores: (v,k), scores of each clip over all its crops, in order of time.
+      seconds: (v,), time of the middle of each clip.
+      crops: number of crops of a clip.
+      surest: the middle crop of the clip that has the highest score of all clips and classes. `surest.number` is the
+        row of this clip in `clip_scores`.
     """
 
     name: str
@@ -56,8 +56,8 @@ class Prediction:
         """Returns the class, score and label of the classes with the highest scores.
 
         Args:
-            count: number of classes.
-            scores: (k,), scores of the classes. By default they are the scores of the video.
+          count: number of classes.
+          scores: (k,), scores of the classes. By default they are the scores of the video.
         """
         scores = self.scores if scores is None else scores
         order = np.argsort(-scores, kind="stable")[:count]

@@ -14,12 +14,12 @@ def open_clips(config: ConfigDict, split: str, classes: tuple[str, ...] | None =
     """Returns the train, validation or test split of `config.data`.
 
     Args:
-        config: `config.data`.
-        split: train, validation or test.
-        classes: class names by label. By default they are the classes of the data.
+      config: `config.data`.
+      split: train, validation or test.
+      classes: class names by label. By default they are the classes of the data.
 
     Raises:
-        InputError: the name of the dataset is unknown, or the dataset cannot be opened.
+      InputError: the name of the dataset is unknown, or the dataset cannot be opened.
     """
     fields = config.to_dict()
     name = fields.pop("name")

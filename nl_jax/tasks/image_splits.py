@@ -26,14 +26,14 @@ def open_images(
     """Returns the train, validation or test split of `config.data`.
 
     Args:
-        config: `config.data`.
-        split: train, validation or test.
-        classes: the class names that the data must have. By default any names are valid.
-        masks: whether examples have masks.
-        keypoints: whether examples have keypoints.
+      config: `config.data`.
+      split: train, validation or test.
+      classes: the class names that the data must have. By default any names are valid.
+      masks: whether examples have masks.
+      keypoints: whether examples have keypoints.
 
     Raises:
-        InputError: the name of the dataset is unknown, or the dataset cannot be opened.
+      InputError: the name of the dataset is unknown, or the dataset cannot be opened.
     """
     fields = config.to_dict()
     name = fields.pop("name")
@@ -46,11 +46,11 @@ def open_coco(path: str, **options) -> DetectionImages:
     """Returns the dataset of a path.
 
     Args:
-        path: FILE.json, IMAGES:FILE.json or DIR:SPLIT.
-        options: arguments of `CocoFolder` and `PreparedCoco`.
+      path: FILE.json, IMAGES:FILE.json or DIR:SPLIT.
+      options: arguments of `CocoFolder` and `PreparedCoco`.
 
     Raises:
-        InputError: `path` has another form, or the dataset cannot be opened.
+      InputError: `path` has another form, or the dataset cannot be opened.
     """
     first, colon, last = path.rpartition(":")
     if not is_bucket(first):

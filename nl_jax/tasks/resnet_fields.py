@@ -13,11 +13,11 @@ def make_resnet_config(config: ConfigDict, num_classes: int | None) -> ResNetCon
     """Returns the configuration of a network from `config.model`. Empty strings and tuples mean "not given".
 
     Args:
-        config: `config.model`.
-        num_classes: number of classes. None gives a backbone without a classifier.
+      config: `config.model`.
+      num_classes: number of classes. None gives a backbone without a classifier.
 
     Raises:
-        InputError: the values are not valid, or both `nonlocal_preset` and `nonlocal_blocks` are given.
+      InputError: the values are not valid, or both `nonlocal_preset` and `nonlocal_blocks` are given.
     """
     fields = config.to_dict()
     fields["nonlocal_blocks"] = {stage: tuple(at) for stage, at in fields["nonlocal_blocks"].items() if at}
@@ -42,7 +42,7 @@ def nonlocal_options(options: Mapping[str, str]) -> dict[str, object]:
     Options with the value "default" are left out.
 
     Raises:
-        InputError: a scale is neither a number nor a known name.
+      InputError: a scale is neither a number nor a known name.
     """
     return {name: _option(name, value) for name, value in options.items() if value != "default"}
 

@@ -20,9 +20,9 @@ def measured_on(paths: Paths, split: str, example: str) -> str:
     """Returns the name of the examples on which a figure of this split is measured.
 
     Args:
-        paths: path of each split.
-        split: train, validation or test.
-        example: the word for an example, such as "video".
+      paths: path of each split.
+      split: train, validation or test.
+      example: the word for an example, such as "video".
     """
     used = stand_in(paths, split)
     if used == split:

@@ -26,7 +26,7 @@ def home() -> Path:
     return cache_directory()
 
 
-def place(entry: Entry) -> Path:
+def path_of(entry: Entry) -> Path:
     """Returns the path of an entry's file, whether the file exists or not."""
     return home() / "zoo" / entry.name / entry.file
 
@@ -40,7 +40,7 @@ def fetch(entry: Entry) -> Path:
       InputError: for a cache that cannot be written to, an address that cannot be reached (the message says which file
         to put where), or a file with another hash.
     """
-    path = place(entry)
+    path = path_of(entry)
     if not path.is_file():
         archive = path.with_name(entry.address.rsplit("/", 1)[-1])
         if not archive.is_file():
@@ -90,7 +90,7 @@ def _advice(entry: Entry, error: Exception) -> str:
     out = f", take {entry.member} out of it" if entry.member else ""
     return (
         f"{entry.name} is not in the cache, and {entry.address} cannot be downloaded here ({reason}): "
-        f"download that file elsewhere{out} and put it at {place(entry)}"
+        f"download that file elsewhere{out} and put it at {path_of(entry)}"
     )
 
 

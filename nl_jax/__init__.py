@@ -1,7 +1,7 @@
 """Non-local Neural Networks (Wang, Girshick, Gupta, He, CVPR 2018) in JAX and Flax.
 
 `import nl_jax` is enough to use `nl_jax.NonLocalBlock` or `nl_jax.weights.load`. Python loads each name when a program
-first uses it. A program that uses only `nl_jax.data` therefore does not load JAX.
+first uses it. So a program that uses only `nl_jax.data` does not load JAX.
 """
 
 import importlib

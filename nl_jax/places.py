@@ -76,7 +76,8 @@ def place(name: str, path: str | os.PathLike) -> Place:
         fsspec.config.conf.setdefault(protocol, {})["use_listings_cache"] = False
     found = epath.Path(f"{scheme.lower()}://{below.rstrip('/')}")
     with _reached(f"{name}={found}"):
-        (found / "config.json").exists()  # asked of a bucket alone, a client may answer without asking the server
+        # The client must ask the server about a file. About the bucket alone it may answer by itself.
+        (found / "config.json").exists()
     return found
 
 
@@ -119,7 +120,7 @@ def make_directory(path: Place) -> None:
 
 
 def remove(path: Place) -> None:
-    """Removes a file of a bucket, or a folder with everything in it. Does nothing if it does not exist."""
+    """Removes a folder with everything in it, or a file of a bucket. Does nothing if `path` does not exist."""
     if is_bucket(path):
         path.rmtree(missing_ok=True)
     else:
@@ -132,7 +133,14 @@ def read_text(path: Place) -> str:
 
 
 def write_text(path: Place, text: str, errors: str = "surrogateescape") -> None:
-    """Writes a text file as a whole. A run that is killed here leaves the old file unchanged."""
+    """Writes a text file as a whole. A run that is killed here leaves the old file unchanged.
+
+    Args:
+      path: path of the file.
+      text: whole content of the file. It is written in UTF-8.
+      errors: handling of characters that UTF-8 lacks, as `str.encode` takes it. The default restores the bytes that
+        `read_text` kept.
+    """
     data = text.encode("utf-8", errors=errors)
     if is_bucket(path):  # in a bucket a file appears only when it is complete
         path.write_bytes(data)
@@ -149,7 +157,7 @@ class Growing:
 
     Args:
       path: path of the file.
-      text: the file's new content; None keeps the present content.
+      text: new content of the file. None keeps the content that the file has.
     """
 
     def __init__(self, path: Place, text: str | None = None):
@@ -171,7 +179,7 @@ class Growing:
 
 @contextmanager
 def written(path: Place) -> Iterator[Path]:
-    """Yields a local path to which a library writes a file or a folder. Afterwards the result is at `path`."""
+    """Yields a local path to which a library writes a file or a folder. After the block the result is at `path`."""
     if not is_bucket(path):
         yield path
         return
@@ -183,7 +191,7 @@ def written(path: Place) -> Iterator[Path]:
 def send(local: Path, path: Place) -> None:
     """Copies a file, or all files of a folder, into a bucket.
 
-    It copies dataset_info.json last: a reader takes a folder for a dataset only if that file is there.
+    It copies dataset_info.json last, because a reader takes a folder for a dataset only if that file is there.
     """
     file_system, root = _file_system(path)
     if local.is_file():
@@ -206,7 +214,7 @@ def local_copy(directory: Place) -> Path:
         return directory
     file_system, root = _file_system(directory)
     files = {name: file for name, file in file_system.find(root, detail=True).items() if not name.endswith("/")}
-    # Other content gets another copy. The etag of a file in a bucket identifies its content.
+    # Every content has its own copy. The etag of a file in a bucket identifies its content.
     content = [(name, file["size"], str(file.get("etag", file.get("ETag")))) for name, file in files.items()]
     copy = (
         cache_directory() / "copies" / hashlib.sha256(json.dumps([str(directory), content]).encode()).hexdigest()[:32]

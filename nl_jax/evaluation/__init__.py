@@ -1,1 +1,1 @@
-"""Evaluation: multi-view testing of videos, and COCO's figures of detections."""
+"""Evaluation: multi-view testing of videos, and COCO's figures for detections."""

@@ -1,5 +1,6 @@
 """Average precision of detections, as COCO defines it and pycocotools computes it.
 
+```python
 detections = []
 for index, found in ...:                     # the detections of a network in each image
     detections += results(data.annotated(index), data.category_ids, found.boxes, found.scores, found.classes,
@@ -7,6 +8,7 @@ for index, found in ...:                     # the detections of a network in ea
 write_results("detections.json", detections)
 truth = data.coco()
 boxes, masks = evaluate(truth, detections, "bbox"), evaluate(truth, detections, "segm")
+```
 """
 
 import contextlib
@@ -45,10 +47,12 @@ class Scores:
     """The figures of a list of detections.
 
     Attributes:
-        figures: figures from 0 to 1, by the names in `FIGURES`; nan for a size that no true object has. AP is the mean
-            over IoU thresholds 0.5, 0.55 .. 0.95 and over categories. Small is below 32^2 pixels, large from 96^2 on.
-        by_class: AP by name of the category, nan for a category without a true object. Empty without categories.
-        images: number of images scored, with the images without detections.
+      figures: figures from 0 to 1, by the names in `FIGURES`. A figure is nan for a size that no true object has. AP
+        is the mean over IoU thresholds 0.5, 0.55 .. 0.95 and over categories. A small object has an area below 32^2
+        pixels, and a large object has an area of 96^2 pixels or more.
+      by_class: AP by name of the category. It is nan for a category without a true object. The dict is empty if
+        categories do not count.
+      images: number of images, with the images without detections.
     """
 
     figures: dict[str, float]
@@ -66,22 +70,23 @@ def evaluate(
 ) -> Scores:
     """Scores detections with pycocotools.
 
-    Keypoints are scored category by category where the sigmas of categories differ. The figures are then means over
-    categories, as in pycocotools. A category without keypoints has no part in them.
+    If the sigmas of the categories differ, keypoints are scored category by category. The figures are then means over
+    categories, as in pycocotools. A category without keypoints does not count.
 
-    For results with a box and a mask, pycocotools takes the size of a detection from its box, even where it scores
-    masks. This affects AP_small, AP_medium and AP_large alone.
+    If a detection has a box and a mask, pycocotools takes the size of the detection from its box, for masks too. This
+    affects only AP_small, AP_medium and AP_large.
 
     Args:
-        truth: in COCO's format, as `DetectionImages.coco` returns it.
-        detections: in COCO's result format, as `results` returns them. The detections of an image keep their order.
-        iou_type: the compared parts: bbox, segm or keypoints.
-        use_categories: whether categories count. If not, a detection matches an object of any category, and the caller
-            must first remove other detections of the same object with `without_categories`.
-        sigmas: (k,), of every keypoint. By default the sigmas of the categories, see `nl_jax.data.coco.keypoints`.
+      truth: the true objects in COCO's format, as `DetectionImages.coco` returns them.
+      detections: detections in COCO's result format, as `results` returns them.
+      iou_type: the compared parts: bbox, segm or keypoints.
+      use_categories: whether categories count. If they do not count, a detection matches an object of any category,
+        and the caller must first remove other detections of the same object with `without_categories`.
+      sigmas: (k,), the sigma of every keypoint. The default is the sigmas of the categories, see
+        `nl_jax.data.coco.keypoints`.
 
     Raises:
-        InputError: for another `iou_type`, and for a detection in an image that the truth does not list.
+      InputError: for another `iou_type`, and for a detection in an image that the truth does not list.
     """
     if iou_type not in FIGURES:
         raise InputError(f"iou_type: found {iou_type!r}, valid are {', '.join(FIGURES)}")
@@ -96,7 +101,7 @@ def evaluate(
 
 
 def _groups(truth: dict, sigmas: Sequence[float] | None) -> list[tuple[list[int], tuple[float, ...]]]:
-    """Returns [(categories, their sigmas)]: one group for all if they share sigmas, else one group for each."""
+    """Returns [(categories, their sigmas)]: one group if all categories have the same sigmas, or a group for each."""
     found = {}
     for category in truth["categories"]:
         names = category.get("keypoints", COCO_NAMES)
@@ -141,10 +146,15 @@ def _evaluate(truth, detections, iou_type, use_categories, categories, sigmas) -
 
 
 def matches(truth: dict, detections: Results, iou: float = 0.5) -> Int[np.ndarray, "n"]:
-    """Returns, for every detection, the id of the true object that it matches for AP at this IoU of boxes, or 0.
+    """Returns the id of the true object that each detection matches, or 0 if it matches none.
 
-    The object has the class of the detection. If several detections match one object, the one with the highest score
-    counts, and the others have 0.
+    The object has the class of the detection. If several detections match one object, the detection with the highest
+    score counts, and the others have 0.
+
+    Args:
+      truth: the true objects in COCO's format.
+      detections: n detections in COCO's result format.
+      iou: smallest IoU of the boxes of a match.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = _evaluation(truth, detections, "bbox")
@@ -173,23 +183,24 @@ def results(
     """Returns the detections in one image in COCO's result format, in pixels of the original image.
 
     Args:
-        image: the image's record with `id`, `height` and `width`.
-        category_ids: by label.
-        boxes: x0 y0 x1 y1 in pixels of the scaled image.
-        scores: a higher score is more certain.
-        classes: labels from 0.
-        scale: the factors that enlarged y and x of the original, as in the batch.
-        valid: which of the d detections exist. By default all do.
-        masks: probabilities within the boxes. `paste` puts them into the image.
-        keypoints: x, y and score in pixels of the scaled image, with pixel centres at one half.
-        keypoints_of: by label, the indices of the k keypoints that a category has. By default all.
+      image: the record of the image, with `id`, `height` and `width`.
+      category_ids: COCO's category id of every label.
+      boxes: x0 y0 x1 y1 in pixels of the scaled image.
+      scores: scores of the detections.
+      classes: labels, counted from 0.
+      scale: the factors of height and width from the original image to the scaled image, as in the batch.
+      valid: whether each of the d detections exists. By default all exist.
+      masks: probabilities in m x m cells of every box. `paste` puts them into the image.
+      keypoints: x and y in pixels of the scaled image, and score. The centre of a pixel is at one half.
+      keypoints_of: for every label, the indices of the keypoints that its category has. By default a category has all
+        k keypoints.
     """
     y, x = np.asarray(scale, np.float64)
     original = boxes.astype(np.float64) / (x, y, x, y)
     places = np.arange(len(boxes)) if valid is None else np.flatnonzero(valid)
     pasted = {}
     if masks is not None:
-        # Without whole pixels, true masks drawn within their boxes get AP_small 1.00 and not 0.8.
+        # With whole pixels, true masks that are pasted from their boxes reach AP_small 0.8. Without, they reach 1.00.
         whole = paste(masks[places], original[places], (image.height, image.width), whole_pixels=False)
         pasted = dict(zip(places.tolist(), whole, strict=True))
     found = []
@@ -213,14 +224,14 @@ def results(
 
 
 def without_categories(detections: Results, iou: float = 0.5) -> Results:
-    """Returns the detections that are left when each suppresses overlapping ones of lower score, whatever the category.
+    """Returns the detections that NMS over all categories keeps.
 
-    A network that is uncertain of a class finds one object under several classes. Where classes do not count, this is
+    A network that is uncertain of a class finds one object under several classes. If classes do not count, these are
     one detection.
 
     Args:
-        detections: as `results` returns them.
-        iou: a detection is left out if the IoU of its box with a kept one of higher score is above this.
+      detections: detections in COCO's result format, as `results` returns them.
+      iou: largest IoU of the boxes of two kept detections in one image.
     """
     of_image = defaultdict(list)
     for found in detections:
@@ -261,5 +272,5 @@ def _nothing(true: COCO) -> COCO:
 
 
 def _known(figure: float | int) -> float:
-    """Returns nan for a figure that does not exist, which pycocotools reports as -1."""
+    """Returns the figure, or nan for -1. pycocotools reports -1 for a figure that does not exist."""
     return float("nan") if figure == -1 else float(figure)

@@ -23,12 +23,12 @@ class Found:
     """The detections in n images. An image that could not be decoded has none.
 
     Attributes:
-        detections: in COCO's result format, image by image in the order of the dataset.
-        truth: in COCO's format.
-        masks: whether detections have masks.
-        keypoints: whether detections have keypoints.
-        failed: which images could not be decoded.
-        list_hash: hash of the list of images and boxes. Figures with the same hash were measured on the same list.
+      detections: detections in COCO's result format, image by image in the order of the dataset.
+      truth: the true objects in COCO's format.
+      masks: whether detections have masks.
+      failed: whether each image could not be decoded.
+      list_hash: hash of the list of images and boxes. Figures with the same hash were measured on the same list.
+      keypoints: whether detections have keypoints.
     """
 
     detections: Results
@@ -44,11 +44,12 @@ class Found:
         return {name: evaluate(self.truth, self.detections, kind) for kind, name in self._kinds().items()}
 
     def metrics(self) -> dict[str, float | int | str]:
-        """Returns COCO's figures from 0 to 1, box_ap, box_ap50, .., mask_ar100, and facts on the images scored.
+        """Returns COCO's figures from 0 to 1 by name (box_ap, box_ap50, .., mask_ar100), and facts on the images.
 
-        box_ap_agnostic and mask_ap_agnostic are AP where the class does not count. They measure finding and outlining
-        without naming. Figures of a size that no true object has are left out. keypoint_exchanged is the share of
-        keypoints that lie nearer to their left-right twin, see `nl_jax.evaluation.keypoints`.
+        box_ap_agnostic and mask_ap_agnostic are AP if the class does not count. They measure how well the network finds
+        and outlines objects that it may name wrongly. keypoint_exchanged is the share of keypoints that lie nearer to
+        their left-right twin, see `nl_jax.evaluation.keypoints`. A figure for a size that no true object has is left
+        out.
         """
         figures = {}
         unnamed = without_categories(self.detections)
@@ -67,10 +68,13 @@ class Found:
         }
 
     def save(self, directory: Place, dataset: DetectionImages) -> Place:
-        """Writes detections.json in COCO's result format, and ap_by_class.json with the AP of every class, or null.
+        """Writes detections.json in COCO's result format, and ap_by_class.json with the AP of every class or null.
 
-        With keypoints the method also writes keypoints_by_name.json. It lists, for every keypoint of every class, its
-        AP alone, the share of left-right exchanges, and how often each keypoint was found in its place.
+        With keypoints the method also writes keypoints_by_name.json. For every keypoint of every class, it lists the AP
+        of this keypoint alone, the share of left-right exchanges, and how often each keypoint was found at its place.
+
+        Returns:
+          The path of detections.json.
         """
         by_class = {
             name: {c: None if np.isnan(ap) else ap for c, ap in found.by_class.items()}
@@ -115,20 +119,20 @@ def detect(
     masks: bool,
     keypoints: bool = False,
 ) -> Found:
-    """Runs every image of the dataset through the network, each once.
+    """Runs every image of the dataset through the network once, and returns the detections.
 
-    With several processes each process turns the detections in its own images into masks of the image. Then all
-    processes exchange them, and each has all.
+    If there are several processes, each process converts the detections in its own images. Then `together` exchanges
+    the detections, so that every process has all of them.
 
     Args:
-        dataset: the images.
-        batches: batches of `nl_jax.data.loader.test_batches`, with the images of this process.
-        forward: from {"images", "sizes"} to boxes, scores, classes, valid, and as needed masks and keypoints, of all
-            images of a batch.
-        gather: from this process's rows of a batch to all rows.
-        together: from this process's detections to those of all processes.
-        masks: whether detections have masks.
-        keypoints: whether detections have keypoints.
+      dataset: the images.
+      batches: batches of `nl_jax.data.loader.test_batches`, with the images of this process.
+      forward: a function from {"images", "sizes"} to {"boxes", "scores", "classes", "valid"}, and "masks" or
+        "keypoints" if the network has them, for all images of a batch.
+      gather: a function from the rows of a batch on this process to the rows on all processes.
+      together: a function from the detections of this process to the detections of all processes.
+      masks: whether detections have masks.
+      keypoints: whether detections have keypoints.
     """
     of_category = dataset.keypoints.of_category if keypoints else None
     own, failed = [], np.zeros(len(dataset), bool)

@@ -1,4 +1,4 @@
-"""Counts of found and confused keypoints, above all left for right."""
+"""Counts of keypoints that are found, and of keypoints that are taken for another one, such as left for right."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ ELSEWHERE = "elsewhere"
 class Confusions:
     """Counts of the places where the keypoints of found objects are found, by (category, keypoint).
 
-    An object is found if a detection of its category has a box that overlaps its own by one half or more. If there are
-    several, the detection with the highest score counts. Each labelled keypoint of the object is counted under the
-    labelled keypoint that lies nearest to its found place, if the similarity is at least 0.5. Otherwise it is counted
-    under "elsewhere".
+    An object is found if the IoU of its box and the box of a detection of its category is at least one half. If there
+    are several detections, the one with the highest score counts. A keypoint of the object has a found place in this
+    detection. The labelled keypoint of the object that lies nearest to the found place gets the count, if their
+    similarity is at least 0.5. Otherwise "elsewhere" gets the count.
 
     Attributes:
-        counts: from (category, keypoint) to the number of times that each keypoint lies at its found place.
-        paired: number of keypoints whose left-right twin is labelled too. Pairs with a similarity of 0.5 or more
-            between their places are left out, because nothing tells them apart.
-        exchanged: number of the paired keypoints that were found nearer to the twin than to their own place.
+      counts: maps (category, keypoint) to a Counter over the names of the keypoints at the found places.
+      paired: number of keypoints whose left-right twin is labelled too. A pair is left out if the similarity of its
+        two true places is 0.5 or more, because the places are then too near to tell them apart.
+      exchanged: number of the paired keypoints that were found nearer to the twin than to their own place.
     """
 
     counts: dict[tuple[str, str], Counter]
@@ -39,12 +39,12 @@ class Confusions:
     exchanged: Counter
 
     def share(self, of: tuple[str, str] | None = None) -> float:
-        """Returns the share of left-right exchanges, of one (category, keypoint) or of all; nan if none is paired."""
+        """Returns the share of left-right exchanges of one (category, keypoint) or of all. It is nan without pairs."""
         asked, wrong = (c.total() if of is None else c[of] for c in (self.paired, self.exchanged))
         return wrong / asked if asked else float("nan")
 
     def commonest(self, count: int) -> list[tuple[str, str, str, int, float]]:
-        """Returns (category, keypoint, taken for, how often, share) of the `count` most frequent mistakes."""
+        """Returns the `count` most frequent mistakes as (category, keypoint, keypoint at its place, times, share)."""
         mistakes = [
             (*of, other, number, number / counter.total())
             for of, counter in self.counts.items()
@@ -55,7 +55,10 @@ class Confusions:
 
 
 def confusions(truth: dict, detections: Results) -> Confusions:
-    """Counts confusions. Both arguments are in COCO's format, as for `nl_jax.evaluation.coco.evaluate`."""
+    """Returns the counts for detections. Both arguments are in COCO's format, as for `nl_jax.evaluation.coco.evaluate`.
+
+    Similarity is COCO's OKS for one keypoint.
+    """
     categories = {one["id"]: (one["name"], category(one)) for one in truth["categories"]}
     of_place = defaultdict(list)
     for found in detections:
@@ -92,7 +95,11 @@ def _count(result: Confusions, name: str, keypoints: Category, true: dict, found
 
 
 def ap_by_keypoint(truth: dict, detections: Results) -> dict[str, dict[str, float]]:
-    """Returns, by category and keypoint, the AP of this keypoint alone, and nan where it is never labelled."""
+    """Returns the AP of every keypoint alone, by category and keypoint.
+
+    It is nan for a keypoint that is never labelled. Both arguments are in COCO's format, as for
+    `nl_jax.evaluation.coco.evaluate`.
+    """
     result = {}
     for one in truth["categories"]:
         names = category(one).names

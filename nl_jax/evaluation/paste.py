@@ -13,15 +13,22 @@ def paste(
     *,
     whole_pixels: bool = True,
 ) -> np.ndarray:
-    """Stretches n masks (n,s,s) to their boxes (n,4) in an image (h,w). Returns where they exceed `threshold`, (n,h,w).
+    """Returns the masks of boxes as masks (n,h,w) of the whole image.
 
-    Boxes are in pixels. The default is the rule of Detectron and torchvision. The mask gets a border of one cell of 0,
-    and the box grows by as much and is cut to whole pixels. Values are interpolated between the centres of cells. The
-    border lets a mask end inside its box.
+    The default is the rule of Detectron and torchvision. The mask gets a border of one cell of 0, and the box grows by
+    as much and is cut to whole pixels. Values are interpolated between the centres of cells. A pixel belongs to the
+    mask if its value is above the threshold. The border lets a mask end inside its box.
 
     Without `whole_pixels` the box is not cut, as in detectron2. A pixel takes the value at its centre. Values are
-    interpolated between the centres of cells and fall to 0 outside of them. A pixel belongs to the mask from the
-    threshold on. A small mask then keeps its shape, while whole pixels move its border by up to one pixel.
+    interpolated between the centres of cells and fall to 0 outside of them. A pixel belongs to the mask if its value is
+    at least the threshold. A small mask then keeps its shape. Whole pixels move its border by up to one pixel.
+
+    Args:
+      masks: (n,s,s), probabilities in s x s cells of every box.
+      boxes: (n,4), x0 y0 x1 y1 in pixels.
+      shape: height and width of the image in pixels.
+      threshold: probability at the border of a mask.
+      whole_pixels: whether boxes are cut to whole pixels.
 
     Raises:
       InputError: for arrays whose shapes do not fit together.
@@ -52,7 +59,7 @@ def paste(
 
 
 def _stretch(cells: int, start: int, end: int, limit: int) -> tuple[np.ndarray, int, int]:
-    """Returns the weights (p,cells) of cells in the pixels from start to end, and the first and last of the pixels."""
+    """Returns the weights (p,cells) of cells in the p pixels from start to end, the first pixel and the end + 1."""
     pixels = max(end - start + 1, 1)
     first, last = max(start, 0), min(end + 1, limit)
     at = np.clip((np.arange(first, last) - start + 0.5) * (cells / pixels) - 0.5, 0, cells - 1).astype(np.float32)
@@ -61,7 +68,7 @@ def _stretch(cells: int, start: int, end: int, limit: int) -> tuple[np.ndarray, 
 
 def _at_centres(low: float, high: float, limit: int, cells: int) -> tuple[np.ndarray, int]:
     """Returns the weights (p,cells) of cells from `low` to `high` at the centres of pixels, and the first pixel."""
-    reach = (high - low) / cells / 2  # half an outer cell, by which the values reach beyond the box
+    reach = (high - low) / cells / 2  # values reach half a cell beyond the box
     first = int(np.clip(np.floor(low - reach), 0, limit))
     last = int(np.clip(np.ceil(high + reach), first, limit))
     at = (np.arange(first, last) + 0.5 - low) / (high - low) * cells - 0.5

@@ -1,6 +1,7 @@
-"""Multi-view testing (section 4.1): the mean score over the views of a video, or with several labels the highest.
+"""Multi-view testing (section 4.1): the score of a video is the mean score of its views.
 
-A view is one clip in one crop, or one clip of whole frames in the video's own size.
+For videos with several labels it is the highest score of its views. A view is one clip in one crop, or one clip of
+whole frames in the size of the video.
 """
 
 import dataclasses
@@ -19,15 +20,15 @@ from nl_jax.places import Place, written
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """The scores of n videos: the mean over the v views of a video, or with several labels (n,k) the highest.
+    """The scores of n videos with v views for k classes (see `combine`).
 
     A video that could not be decoded counts as wrong in every figure.
 
     Attributes:
-      scores: softmax or sigmoid of every video.
-      view_scores: scores of every view.
+      scores: (n,k), softmax or sigmoid of every video.
+      view_scores: (n,v,k), scores of every view.
       labels: (n,), or (n,k) of 0 and 1 for videos with several labels.
-      failed: which videos could not be decoded.
+      failed: (n,), whether each video could not be decoded.
       list_hash: hash of the list of videos and labels. Figures with the same hash were measured on the same list.
     """
 
@@ -38,10 +39,11 @@ class Predictions:
     list_hash: str
 
     def metrics(self) -> dict[str, float | int | str]:
-        """Returns video and clip top-1, and top-5 for more than five classes; for several labels (n,k) video_map.
+        """Returns the accuracies or the mean average precision from 0 to 1, and facts on the videos, by name.
 
-        The result also has the number of videos, of views, of undecodable videos, and the hash of their list. A clip
-        here is one view.
+        The accuracies are video_top1 and clip_top1, and for more than five classes video_top5 and clip_top5. A clip is
+        one view here. For videos with several labels the figure is video_map. The facts are the numbers of videos, of
+        views and of undecodable videos, and the hash of their list.
         """
         facts = {
             "videos": len(self.labels),
@@ -63,7 +65,11 @@ class Predictions:
         }
 
     def save(self, directory: Place, dataset: ClipDataset) -> Place:
-        """Writes predictions.npz: scores, view_scores, labels, failed, and the names of classes and videos."""
+        """Writes predictions.npz: scores, view_scores, labels, failed, and the names of classes and videos.
+
+        Returns:
+          The path of the file.
+        """
         path = directory / "predictions.npz"
         arrays = {name: value for name, value in vars(self).items() if name != "list_hash"}
         arrays |= {"classes": np.array(dataset.classes), "names": np.array(list(dataset.names))}
@@ -80,17 +86,18 @@ def predict(
     *,
     at_once: int,
 ) -> Predictions:
-    """Runs every video of the dataset through the network, one view of a batch of videos at a time.
+    """Runs every video of the dataset through the network, and returns the scores.
 
-    In a dataset of `variable_size` a batch holds one video, and at most `at_once` of its views run at once. Videos are
-    not padded to a common size, because padding would change the scores. The network is compiled once for every size.
+    The network takes one view of each video of a batch at a time. In a dataset of `variable_size` a batch holds one
+    video, and the network takes up to `at_once` of its views at a time. Videos are not padded to a common size, because
+    padding would change the scores. XLA compiles the network once for every size.
 
     Args:
       dataset: the videos.
       batches: batches of `nl_jax.data.loader.test_batches`, with the videos of this process.
-      forward: from {"video": uint8 (b,t,h,w,3)} to softmax, or with several labels sigmoid, (b,k).
-      gather: from this process's rows of a batch to all rows.
-      at_once: the largest number of views in a batch of one video.
+      forward: a function from {"video": uint8 (b,t,h,w,3)} to the softmax (b,k), or the sigmoid for several labels.
+      gather: a function from the rows of a batch on this process to the rows on all processes.
+      at_once: largest number of views in a batch of one video.
     """
     view_scores, labels, failed = [], [], []
     for batch in batches:
@@ -122,9 +129,9 @@ def check_views(dataset: ClipDataset) -> None:
 
 
 def combine(view_scores: Float[np.ndarray, "*n v k"], *, several: bool) -> Float[np.ndarray, "*n k"]:
-    """Returns the scores of a video: the mean of its views, or with `several` labels the maximum.
+    """Returns the scores of n videos: the mean over the v views, or the maximum if videos have `several` labels.
 
-    One label is the content of most of the video. With several labels each may appear in a single view.
+    A single label describes most of the video. One of several labels may show in a single view only.
     """
     if several:
         return view_scores.max(axis=-2)
@@ -134,9 +141,14 @@ def combine(view_scores: Float[np.ndarray, "*n v k"], *, several: bool) -> Float
 def scores_of_views(
     forward: Callable[[Batch], Float[jax.Array, "b *k"]], views: np.ndarray, at_once: int
 ) -> Float[np.ndarray, "v *k"]:
-    """Returns the scores, or features, of all views (v,t,h,w,3) of one video.
+    """Returns the scores, or features, of all views of one video.
 
-    The views run in groups of one size. The last view fills up the last group.
+    The network takes the views in groups of one size. Copies of the last view fill the last group.
+
+    Args:
+      forward: a function from {"video": uint8 (b,t,h,w,3)} to scores (b,k) or features.
+      views: uint8 (v,t,h,w,3).
+      at_once: largest number of views in a group.
     """
     count = len(views)
     devices = math.gcd(at_once, jax.device_count())

@@ -1,4 +1,4 @@
-"""Pictures of what a network has learnt."""
+"""Pictures of attention, of detections, of scores and of the curves of a run."""
 
 from nl_jax.errors import require
 

@@ -1,7 +1,7 @@
-"""Shows where one position of a clip looks: rows of a block's matrix, drawn over the frames (figure 3).
+"""Pictures of where one position of a clip looks: a row of the matrix of a block, drawn over the frames (figure 3).
 
-One letter per axis: t h w of the block's input, which holds the position, and T H W of its keys. Subsampling leaves
-fewer keys.
+One letter per axis: t h w for the input of a block, which holds the position, and T H W for its keys. With subsampling
+there are fewer keys than positions. f y x are the frames, height and width of a clip.
 """
 
 import dataclasses
@@ -22,12 +22,13 @@ from nl_jax.places import Place, written
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-    """Holds the weights f(x_i, x_j) / C(x) of one position i over every key j, or their average over all i.
+    """The weights f(x_i, x_j) / C(x) of one position i over every key j, or their average over all i.
 
     Attributes:
-      weights: one weight for each key; 0 where the block does not look (in other frames, if it sums over space alone).
-      position: (frame, row, column) in the block's input; None for the average.
-      shape: (t, h, w) of the block's input.
+      weights: one weight for each key. It is 0 for a key that the block does not sum over, such as a key in another
+        frame if axes="space".
+      position: (frame, row, column) in the input of the block. None stands for the average.
+      shape: (t, h, w) of the input of the block.
       block: the name of the block, with its pairwise function.
     """
 
@@ -38,7 +39,7 @@ class Attention:
 
     @property
     def signed(self) -> bool:
-        """Returns whether any weight is negative; only the dot product has negative weights."""
+        """Whether any weight is negative. Only the dot product has negative weights."""
         return bool((self.weights < 0).any())
 
     def strongest(self, count: int = 20) -> list[tuple[tuple[int, int, int], float]]:
@@ -58,9 +59,9 @@ def attend(
 
     Args:
       model: a network in evaluation mode.
-      video: one clip, normalised as in training.
+      video: one clip, normalized as in training.
       block: a name of `model.nonlocal_blocks()`, such as res3_1_nonlocal.
-      position: (frame, row, column) of the block's input; None for the average over all positions.
+      position: (frame, row, column) in the input of the block. None gives the average over all positions.
 
     Raises:
       InputError: if the block or the position does not exist.
@@ -85,10 +86,11 @@ def attend_in_image(
 
     Args:
       model: a detector in evaluation mode.
-      images: one image, normalised and padded as in training.
-      sizes: its height and width without padding, in pixels.
-      position: (row, column) of the block's input; None for the average over all positions.
-      point: (x, y) in pixels, instead of `position`; it stands for the place of the block's input that contains it.
+      images: one image, normalized and padded as in training.
+      sizes: height and width of the image without padding, in pixels.
+      block: a name of `model.nonlocal_blocks()`.
+      position: (row, column) in the input of the block. None gives the average over all positions.
+      point: (x, y) in pixels, in place of `position`. It selects the position whose cell contains the point.
 
     Raises:
       InputError: if the block, the position or the point does not exist.
@@ -111,13 +113,14 @@ def attend_to(
     position: tuple[int, int, int] | None,
     valid: Bool[jax.Array, "1 t h w"] | None = None,
 ) -> Attention:
-    """Returns the weights that one position gives to all keys of a block, from the block's input.
+    """Returns the weights that one position gives to all keys of a block, for an input of the block.
 
     Args:
+      block: the block.
       x: the input of the block.
       name: the name of the block, for the picture and for messages.
-      position: (frame, row, column) of `x`; None for the average over all positions.
-      valid: which positions are keys; all of them by default.
+      position: (frame, row, column) of `x`. None gives the average over all positions.
+      valid: whether each position is a key. By default all positions are keys.
 
     Raises:
       InputError: if the position does not exist.
@@ -132,14 +135,20 @@ def attend_to(
 def block_inputs(
     model: VideoResNet, video: Float[jax.Array, "1 f y x 3"], names: tuple[str, ...]
 ) -> dict[str, Float[jax.Array, "1 t h w c"]]:
-    """Returns the inputs of the blocks `names` of `model.nonlocal_blocks()`, by the name of the block."""
+    """Returns the inputs of blocks for one normalized clip, by the name of the block.
+
+    `names` are names of `model.nonlocal_blocks()`.
+    """
     return _inputs(*nnx.split(model), video, names)
 
 
 def block_inputs_in_image(
     model: MaskRCNN, images: Float[jax.Array, "1 y x 3"], sizes: Int[jax.Array, "1 2"], names: tuple[str, ...]
 ) -> dict[str, tuple[Float[jax.Array, "1 1 h w c"], Bool[jax.Array, "1 1 h w"]]]:
-    """Returns, for a detector and an image, the input of each block and which of its positions are keys."""
+    """Returns the inputs of blocks of a detector for one image, by the name of the block, and which positions are keys.
+
+    `model`, `images` and `sizes` are as in `attend_in_image`. `names` are names of `model.nonlocal_blocks()`.
+    """
     return _inputs_in_image(*nnx.split(model), images, sizes, names)
 
 
@@ -150,7 +159,7 @@ def _block(model, name):
     return blocks[name]
 
 
-# XLA compiles once for a network and a shape, for any position: weights and positions are arguments.
+# The arrays of the network are arguments, so XLA compiles once for a network and a shape.
 @partial(jax.jit, static_argnames=("graphdef", "names"))
 def _inputs(graphdef, state, video, names):
     out = nnx.merge(graphdef, state)(video)[1]
@@ -170,8 +179,10 @@ def draw_arrows(video: UInt8[np.ndarray, "f y x 3"], attention: Attention, count
     frames where arrows start and end.
 
     Args:
-      video: the clip before it was normalised.
-      title: the name of the clip, in the caption.
+      video: the clip before normalization.
+      attention: the weights of one position.
+      count: number of arrows.
+      title: the name of the clip, for the caption.
 
     Raises:
       InputError: if `attention` is an average, which has no position.
@@ -200,9 +211,9 @@ def draw_heat(video: UInt8[np.ndarray, "f y x 3"], attention: Attention, title: 
     """Draws every key frame and, below it, the weights of its keys as a heat map.
 
     Args:
-      video: the clip before it was normalised.
+      video: the clip before normalization.
       attention: the weights of one position, or their average.
-      title: the name of the clip, in the caption.
+      title: the name of the clip, for the caption.
     """
     keys = attention.weights.shape[0]
     frames = [panels.frame_of(key, keys, video.shape[0]) for key in range(keys)]
@@ -223,9 +234,9 @@ def draw_heat(video: UInt8[np.ndarray, "f y x 3"], attention: Attention, title: 
 
 
 def save(figure: Figure, path: Place) -> None:
-    """Writes the figure as PNG, PDF or SVG, by the ending of the path.
+    """Writes the figure as PNG, PDF or SVG, as the ending of the path says.
 
-    The ground is white, so the picture is readable on light and dark pages.
+    The background is white, so the picture is readable on light and dark pages.
 
     Raises:
       InputError: for another ending.

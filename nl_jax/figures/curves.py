@@ -11,14 +11,14 @@ from nl_jax.places import Place, written
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """Says which columns of a metrics.csv belong in one drawing.
+    """The columns of a metrics.csv that are drawn in one plot.
 
     Attributes:
-      title: of the drawing.
-      unit: of its y axis.
-      lines: the label of each column; columns of a validation are drawn with a mark at every value.
-      scale: the factor of the values.
-      top: the end of the y axis, in its unit; None fits the values.
+      title: title of the plot.
+      unit: unit of the y axis.
+      lines: maps a column to its label. A column of a validation has a mark at every value.
+      scale: factor of the values.
+      top: end of the y axis, in its unit. None fits the values.
     """
 
     title: str
@@ -35,8 +35,9 @@ def plot_curves(rows: Sequence[dict[str, str]], curves: Sequence[Curves], path: 
     """Writes a PNG with the curves and the learning rate against the step.
 
     Args:
-      rows: the rows of a metrics.csv; an empty field is a value that was not taken at that step.
-      curves: one drawing each, side by side.
+      rows: the rows of a metrics.csv. An empty field is a value that was not measured at that step.
+      curves: the plots, which stand side by side.
+      path: path of the picture.
     """
     curves = [*curves, LEARNING_RATE]
     figure = Figure(figsize=(4 * len(curves), 3.6), layout="constrained")

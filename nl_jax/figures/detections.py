@@ -13,7 +13,7 @@ from nl_jax.places import Place, written
 
 DPI = 100
 LEAST = 800  # pixels of the longer side of a picture: a smaller image is enlarged, so that its words are readable
-# Colours of the classes, in turn: light on a dark border, so they are visible on any ground.
+# Colours of the classes, in turn. Light colours with a dark border are visible on any background.
 COLOURS = colormaps["Set3"].colors
 
 
@@ -26,15 +26,16 @@ def draw_objects(
     skeletons: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]] = (),
     side: int | None = None,
 ) -> Figure:
-    """Draws the image and, over it, each object in the colour of its class.
+    """Draws the image, and over it each object in the colour of its class.
 
     Args:
-        boxes: x0 y0 x1 y1 in pixels.
-        words: (n), written at each box.
-        labels: (n,), the number of each object's class.
-        masks: the pixels of each object; their outlines are drawn.
-        skeletons: for each object, lines from (2,) to (2,) in pixels; a line of length 0 is a dot.
-        side: pixels of the longer side of the picture; by default that of the image, or LEAST.
+      image: the image.
+      boxes: x0 y0 x1 y1 in pixels.
+      words: n texts, one for each box.
+      labels: (n,), the number of the class of each object.
+      masks: the pixels of each object. The picture shows their outlines.
+      skeletons: for each object, lines from a point (2,) to a point (2,) in pixels. A line of length 0 is a dot.
+      side: pixels of the longer side of the picture. The default is the longer side of the image, but at least 800.
     """
     height, width = image.shape[:2]
     scale = side / max(height, width) if side else max(1.0, LEAST / max(height, width))
@@ -55,7 +56,7 @@ def draw_objects(
         for start, end in skeletons[place] if len(skeletons) else ():
             style = {"marker": "o", "markersize": 4, "linewidth": 2, "color": colour, "path_effects": dark}
             axes.plot(*np.stack([start, end], axis=1), **style)
-        room = 18 / scale  # for a line of text above the box; without room, the text is inside
+        room = 18 / scale  # the height of a line of text; with less room above the box, the text is in the box
         above = y0 > room
         axes.text(
             min(max(x0, 0), width * 0.98),

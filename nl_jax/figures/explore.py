@@ -1,8 +1,11 @@
-"""A page to explore by hand: it shows where the position under the pointer looks, in every frame.
+"""An interactive page that shows where the position under the pointer looks, in every frame.
 
-The page is one HTML file that needs no other file. It holds the frames and, for each block of each network, the rows of
-all positions: weights as 8-bit numbers with one scale a row. The folder `page` has its text, its style and its
-programs.
+The page is one HTML file that needs no other file. It holds the frames, and the rows of all positions for each block of
+each network. The weights of a row are 8-bit numbers with one scale. The folder `page` has the text, the style and the
+programs of the page.
+
+One letter per axis: t h w for the input of a block, T H W for its keys, and f y x for the frames, height and width of a
+clip.
 """
 
 import base64
@@ -28,22 +31,24 @@ from nl_jax.models import MaskRCNN, NonLocalBlock, VideoResNet
 from nl_jax.places import Place, write_text
 
 FILES = Path(__file__).parent / "page"
-PAIRS = 1_500_000  # the most weights of one block in a page; a larger block has rows of fewer positions
-LEVELS = 255  # the number of the largest weight of a row
-SMALL = 96  # pixels of a side: smaller frames are kept exactly, as PNG
-WIDEST = 1024  # pixels of a frame in the page
+PAIRS = 1_500_000  # largest number of weights of a block in a page; a block with more has rows of fewer positions
+LEVELS = 255  # the level of the largest weight of a row
+SMALL = 96  # pixels of the longer side: frames up to this size are PNG without loss, and larger frames are JPEG
+WIDEST = 1024  # pixels of the longer side of a frame in the page
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Holds the weights f(x_i, x_j) / C(x) of the positions i that a page can ask, over every key j of one block.
+    """The weights f(x_i, x_j) / C(x) of the positions i that a page can show, over every key j of one block.
 
     Attributes:
-      weights: t x r x c rows, of every frame and of the `rows` and `columns` that are asked, in this order.
-      rows: the rows of the block's input that are asked, counted from 0; `columns` likewise.
-      shape: (t, h, w) of the block's input.
-      block: its name.
-      pairwise: its pairwise function, as `NonLocalBlock.pairwise` has it, or any words that say what the weights are.
+      weights: one row of the matrix for each of q = t r c positions: every frame, the r `rows` and the c `columns`, in
+        this order.
+      rows: the rows of the input of the block that the page can show, counted from 0.
+      columns: the columns of the input of the block that the page can show, counted from 0.
+      shape: (t, h, w) of the input of the block.
+      block: the name of the block.
+      pairwise: the pairwise function, as in `NonLocalBlock.pairwise`, or another name of the weights.
     """
 
     weights: Float[np.ndarray, "q T H W"]
@@ -56,10 +61,15 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """Holds the page as text. A notebook shows the page if it is the last value of a cell."""
+    """A page of HTML. A notebook shows the page if it is the last value of a cell.
+
+    Attributes:
+      html: the text of the page.
+      height: height of the page in a notebook, in CSS pixels.
+    """
 
     html: str = dataclasses.field(repr=False)
-    height: int = 640  # CSS pixels in a notebook
+    height: int = 640
 
     def save(self, path: Place) -> None:
         """Writes the page as one file."""
@@ -77,10 +87,11 @@ def rows_in_video(
     """Returns the rows of every block of a network, or of one block.
 
     Args:
-      model: in evaluation mode.
-      video: one clip, normalised as the network was trained.
-      block: a name of `model.nonlocal_blocks()`, such as res3_1_nonlocal; all of them by default.
-      pairs: the most weights of a block. If it has more, only every second (third, ..) row and column is asked.
+      model: a network in evaluation mode.
+      video: one clip, normalized as in training.
+      block: a name of `model.nonlocal_blocks()`, such as res3_1_nonlocal. By default all blocks.
+      pairs: largest number of weights of a block. If a block has more, only every second (third, ..) row and column of
+        its input has weights.
 
     Raises:
       InputError: for a block that does not exist, or a network without blocks.
@@ -100,8 +111,8 @@ def rows_in_image(
 ) -> list[Rows]:
     """Returns the rows of every block of a detector's backbone, or of one block, for one image.
 
-    Positions in the padding of the image are not asked. `images` and `sizes` are as in `attention.attend_in_image`,
-    `block` and `pairs` as in `rows_in_video`.
+    Positions in the padding of the image have no rows. `model`, `images` and `sizes` are as in
+    `attention.attend_in_image`, and `block` and `pairs` are as in `rows_in_video`.
 
     Raises:
       InputError: for a block that does not exist, or a backbone without blocks.
@@ -121,13 +132,14 @@ def rows_of_block(
     *,
     pairs: int = PAIRS,
 ) -> Rows:
-    """Returns the rows of one block from its input.
+    """Returns the rows of one block for an input of the block.
 
     Args:
+      block: the block.
       x: the input of the block.
       name: the name of the block in the page.
-      valid: which positions are keys; all of them by default.
-      inside: the share of the height and of the width that is asked, from the top and from the left.
+      valid: whether each position is a key. By default all positions are keys.
+      inside: the share of the height and of the width that has rows, from the top and from the left.
       pairs: as in `rows_in_video`.
     """
     t, h, w = x.shape[1:4]
@@ -154,12 +166,15 @@ def make_page(
     """Returns the page of one clip, with one network or several side by side. An image is a clip of one frame.
 
     Args:
-      video: what the networks saw, before it was normalised.
-      networks: the rows of the blocks of each network, by the name that the page gives the network.
-      size: the true height and width of the frames, whose right and bottom are padding; all by default.
-      position: (frame, row, column) in the first block's input that the page shows at first; the middle by default.
-      count: arrows at first.
-      height: CSS pixels of the page in a notebook.
+      video: the clip before normalization.
+      networks: the rows of the blocks of each network, by the name of the network in the page.
+      title: the title of the page.
+      size: height and width of the frames without the padding on the right and at the bottom. By default there is no
+        padding.
+      position: (frame, row, column) in the input of the first block. The page shows this position first. The default is
+        the middle.
+      count: number of arrows that the page shows first.
+      height: height of the page in a notebook, in CSS pixels.
 
     Raises:
       InputError: for no network, a network without rows, or a position outside the block's input.
@@ -189,11 +204,12 @@ def make_page(
 
 
 def pack(rows: Rows) -> dict[str, object]:
-    """Returns a block as the page holds it, a dict of JSON.
+    """Returns a block in the form that the page holds, a dict for JSON.
 
-    `packed` is base64 of a zlib stream: the scale of every row as float32 of little endian; the level of every weight
-    as uint8; and where any weight is negative, a bit for each weight that says so, the first in the highest bit. A
-    weight is scale x level / 255, so it is right to 1/510 of the largest of its row.
+    `packed` is a zlib stream in base64 with three parts: the scale of every row as little-endian float32, the level of
+    every weight as uint8, and, if any weight is negative, a bit for each weight that is 1 for a negative weight. The
+    first weight has the highest bit of a byte. A weight is scale x level / 255, so its error is at most 1/510 of the
+    largest weight of its row.
     """
     flat = rows.weights.reshape(len(rows.weights), -1)
     scales = np.abs(flat).max(axis=1).astype("<f4")
@@ -212,7 +228,7 @@ def pack(rows: Rows) -> dict[str, object]:
 
 
 def unpack(packed: Mapping[str, object]) -> Float[np.ndarray, "q T H W"]:
-    """Returns the weights that `pack` has packed, as the page reads them."""
+    """Returns the weights of a block from the result of `pack`, as the page reads them."""
     data = zlib.decompress(base64.b64decode(packed["packed"]))
     queries = packed["shape"][0] * len(packed["rows"]) * len(packed["columns"])
     count = queries * math.prod(packed["keys"])
@@ -230,13 +246,13 @@ def _chosen(blocks, block):
 
 
 def _asked(size, share, step):
-    """Returns every step-th place along an axis whose middle lies in the share, equally far from both ends."""
+    """Returns every step-th of the places whose middle lies in the first `share` of an axis, with equal margins."""
     inside = max(1, sum(place + 0.5 < share * size for place in range(size)))
     return list(range((inside - 1) % step // 2, inside, step))
 
 
 def _frames(rows, video):
-    """Returns the frames of the video that the block's steps of time represent."""
+    """Returns the frame of the video for each step of time of the block's input."""
     return [panels.frame_of(t, rows.shape[0], len(video)) for t in range(rows.shape[0])]
 
 

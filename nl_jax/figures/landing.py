@@ -1,7 +1,7 @@
-"""Counts how often arrows land in the right place, on the embedded task, whose clips say where things are.
+"""Counts of the places where arrows of attention land, on the embedded task. Its clips state the place of each thing.
 
-Arrows start from two positions of a clip: the middle of the cue, and the middle of the digit of its tint. Each is
-relevant to the other, because nothing else gives the label.
+Arrows start from two positions of a clip: the middle of the cue, and the middle of the digit with the tint of the cue.
+The digit is relevant for the cue, and the cue for the digit, because nothing else gives the label.
 """
 
 from collections import Counter
@@ -21,12 +21,13 @@ KINDS = ("relevant", "itself", "others", "background")
 
 @dataclass
 class Landing:
-    """Counts, over all clips and by KINDS, the places where arrows of one block land that start from one kind of thing.
+    """The places where arrows land, for one block and one kind of start. Each Counter counts by KINDS over all clips.
 
     Attributes:
-      positive, negative: arrows of positive and of negative weights.
+      positive: arrows of positive weight.
+      negative: arrows of negative weight.
       strongest: the strongest arrow of each clip.
-      keys: all keys; the arrows of a block that knows nothing land in these proportions.
+      keys: all keys. The arrows of a block that knows nothing land in these proportions.
     """
 
     positive: Counter = field(default_factory=Counter)
@@ -44,14 +45,16 @@ def measure(
     batch_size: int = 50,
     on_batch: Callable[[int], None] = lambda clips: None,
 ) -> dict[tuple[str, str], Landing]:
-    """Counts where arrows land over the first `clips` clips, and returns the counts by (block, "cue" or "digit").
+    """Returns the places where arrows land, by (name of the block, "cue" or "digit" as the start).
 
     Args:
-      inputs: takes clips, uint8 (b,t,h,w,3), and returns the input of every block.
+      dataset: the clips.
+      inputs: a function from clips, uint8 (b,t,h,w,3), to the input of every block by name.
       blocks: the blocks by name.
-      count: the arrows from a position; they lead to the keys of the largest |weight|.
-      batch_size: clips that `inputs` gets at a time.
-      on_batch: is called with the number of clips done.
+      clips: number of clips, taken from the start of the dataset.
+      count: number of arrows from a position. They lead to the keys with the largest |weight|.
+      batch_size: number of clips that `inputs` gets at a time.
+      on_batch: a function that is called with the number of clips so far.
     """
     found = {(block, thing): Landing() for block in blocks for thing in ("cue", "digit")}
     for start in range(0, clips, batch_size):
@@ -75,7 +78,13 @@ def measure(
 
 
 def owners(shots: list[Shot], keys: tuple[int, int, int], dataset: LongRange) -> Int[np.ndarray, "T H W"]:
-    """Returns, for each key, the number of the shot whose square of pixels contains its middle; -1 for none."""
+    """Returns the number of the shot whose square of pixels contains the middle of each key, and -1 for no shot.
+
+    Args:
+      shots: the shots of a clip.
+      keys: the numbers of keys along time, height and width.
+      dataset: the dataset of the clip.
+    """
     times, rows, columns = keys
     y, x = ((np.arange(size) + 0.5) * dataset.side / size for size in (rows, columns))
     result = np.full(keys, -1)

@@ -1,4 +1,4 @@
-"""Moving pictures of where a position of a clip looks: arrows and heat move with the clip. GIF or MP4."""
+"""Moving pictures of where a position of a clip looks, as GIF or MP4. Arrows and heat change with the frame."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -20,11 +20,17 @@ ENDINGS = (".gif", ".mp4")
 def draw_frames(
     video: UInt8[np.ndarray, "f y x 3"], attention: Attention, count: int = 20, title: str = ""
 ) -> Iterator[UInt8[np.ndarray, "Y X 3"]]:
-    """Yields one picture for each frame of the clip; all have the same size, which is even.
+    """Yields one picture for each frame of the clip. All pictures have the same height and width, and both are even.
 
     A picture has three parts, from left to right: the frame of the position, the current frame, and the weights of the
-    keys in the current frame. Arrows lead from the position to its `count` strongest keys, as far as they lie in the
-    current frame. The average over all positions has no arrows.
+    keys in the current frame. Arrows lead from the position to its `count` strongest keys, if they lie in the current
+    frame. The average over all positions has no arrows.
+
+    Args:
+      video: the clip before normalization.
+      attention: the weights of one position, or their average.
+      count: number of arrows in all frames together.
+      title: the name of the clip, for the caption.
     """
     keys, frames = attention.weights.shape[0], len(video)
     strongest = attention.strongest(count) if attention.position is not None else []
@@ -48,7 +54,12 @@ def draw_frames(
 
 
 def save(pictures: Iterable[UInt8[np.ndarray, "Y X 3"]], path: Place, rate: float = 4.0) -> None:
-    """Writes pictures as a GIF that repeats (Pillow) or as an MP4 of H.264 (PyAV), `rate` pictures a second.
+    """Writes pictures as a GIF that repeats, or as an MP4 of H.264, as the ending of the path says.
+
+    Args:
+      pictures: the pictures, all of one size.
+      path: path of the file.
+      rate: pictures a second.
 
     Raises:
       InputError: for another ending.
@@ -61,7 +72,7 @@ def save(pictures: Iterable[UInt8[np.ndarray, "Y X 3"]], path: Place, rate: floa
 
 def _save(pictures: Iterable[UInt8[np.ndarray, "Y X 3"]], path: Path, rate: float) -> None:
     if path.suffix.lower() == ".gif":
-        # An octree keeps rare colours, such as that of negative weights; Pillow's default merges them with others.
+        # An octree keeps rare colours, such as the colour of negative weights. Pillow's default method loses them.
         tree = Image.Quantize.FASTOCTREE
         first, *rest = (Image.fromarray(picture).quantize(method=tree) for picture in pictures)
         first.save(path, save_all=True, append_images=rest, duration=round(1000 / rate), loop=0)

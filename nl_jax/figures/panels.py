@@ -1,6 +1,7 @@
 """The parts of the pictures of attention: frames side by side, arrows, heat, legend and caption.
 
-`attention` is an Attention of nl_jax/figures/attention.py, `video` its clip, uint8 (f,y,x,3).
+In every function `figure` is the picture, `attention` is an `nl_jax.figures.attention.Attention`, and `video` is its
+clip, uint8 (f,y,x,3). A panel is a pair of Matplotlib axes that shows one frame.
 """
 
 import numpy as np
@@ -11,19 +12,28 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
 
-POSITIVE, NEGATIVE = "#e66100", "#5d3a9b"  # distinct for the colour-blind; the ends of the heat maps' colours
-SIGNED, UNSIGNED = "PuOr_r", "Oranges"  # colours of weights around 0 and from 0; white is weight 0
+POSITIVE, NEGATIVE = "#e66100", "#5d3a9b"  # colour-blind readers can tell them apart; heat maps end in these colours
+SIGNED, UNSIGNED = "PuOr_r", "Oranges"  # colours of signed weights and of weights from 0; white is weight 0
 COLUMNS = 8  # frames in a row of a picture
-PANEL = 1.6  # inches that a frame is high
+PANEL = 1.6  # height of a frame in inches
 TOP, BOTTOM, RIGHT = 0.6, 0.35, 0.9  # inches for the caption, the legend and the colour bar
 RING = dict(marker="o", markersize=9, markerfacecolor="white", markeredgecolor="black")
 
 
 def add_arrows(figure: Figure, start, panels: dict, video, attention, strongest) -> None:
-    """Draws arrows from the position, in the axes `start`, to each of the strongest keys whose frame has a panel."""
+    """Draws arrows from the position to each of the strongest keys whose frame has a panel.
+
+    Args:
+      figure: the picture.
+      start: the panel of the position.
+      panels: the panels by frame.
+      video: the clip.
+      attention: the weights of one position.
+      strongest: places and weights of keys, as `Attention.strongest` returns them.
+    """
     tail = _pixel(attention.position[1:], attention.shape[1:], video.shape[1:3])
     keys, largest = attention.weights.shape, float(np.abs(attention.weights).max()) or 1.0
-    # Arrows to the nearest frames are on top: a longer arrow would hide the head of a shorter one.
+    # Arrows to the nearest frames are on top, because a longer arrow would hide the head of a shorter one.
     for place, weight in sorted(strongest, key=lambda found: -abs(found[0][0] - attention.position[0])):
         frame = frame_of(place[0], keys[0], len(video))
         if frame not in panels:
@@ -44,7 +54,10 @@ def add_arrows(figure: Figure, start, panels: dict, video, attention, strongest)
 
 
 def add_heat(panel, frame: UInt8[np.ndarray, "y x 3"], weights: Float[np.ndarray, "H W"], attention):
-    """Draws the weights in colour over a pale grey frame; all frames of the clip share one scale of colours."""
+    """Draws the weights of one frame in colour over the frame in pale grey, and returns the image of the weights.
+
+    All frames of the clip have the same scale of colours.
+    """
     panel.imshow(frame.mean(axis=-1), "gray", vmin=-250, vmax=255)
     largest = float(np.abs(attention.weights).max()) or 1.0
     extent = (-0.5, frame.shape[1] - 0.5, frame.shape[0] - 0.5, -0.5)
@@ -53,7 +66,7 @@ def add_heat(panel, frame: UInt8[np.ndarray, "y x 3"], weights: Float[np.ndarray
 
 
 def add_bar(figure: Figure, image) -> None:
-    """Draws the scale of the heat's colours in the margin right of the panels."""
+    """Draws the colour scale in the margin on the right. `image` is a result of `add_heat`."""
     width, height = figure.get_size_inches()
     bottom, top = BOTTOM + 0.1, min(height - TOP - 0.1, BOTTOM + 2.5)
     ax = figure.add_axes((1 - 0.78 / width, bottom / height, 0.1 / width, (top - bottom) / height))
@@ -65,7 +78,7 @@ def add_bar(figure: Figure, image) -> None:
 
 
 def legend(figure: Figure, attention, *, arrows: bool) -> None:
-    """Draws the legend of lines and marks below the panels."""
+    """Draws the legend below the panels. `arrows` says whether the picture has arrows."""
     entries = []
     if attention.position is not None:
         entries.append(Line2D([], [], linestyle="", **RING, label="position asked for"))
@@ -79,16 +92,16 @@ def legend(figure: Figure, attention, *, arrows: bool) -> None:
 
 
 def mark(figure: Figure, panel, video, attention) -> None:
-    """Draws a ring at the position, over the arrows that start there."""
+    """Draws a ring at the position in its panel, over the arrows that start there."""
     at = _across(figure, panel, _pixel(attention.position[1:], attention.shape[1:], video.shape[1:3]))
     figure.add_artist(Line2D(*([coordinate] for coordinate in at), transform=figure.transFigure, zorder=9, **RING))
 
 
 def strip(video, frames, lines: int = 1):
-    """Returns a figure with the frames in rows of eight, and the axes of each frame.
+    """Returns a figure with frames of the clip in rows of eight, and the first panel of each frame.
 
-    Each frame has `lines` panels, one above the other. The figure lists its axes by frame, and for each frame from top
-    to bottom.
+    Each frame has `lines` panels, one above the other. The first panel shows the frame. `figure.axes` has the panels
+    frame by frame, and the panels of a frame from top to bottom.
     """
     columns = min(len(frames), COLUMNS)
     rows = -(-len(frames) // columns)
@@ -116,7 +129,7 @@ def strip(video, frames, lines: int = 1):
 
 
 def row(video, frames):
-    """Returns a figure with these frames side by side, large, and its axes."""
+    """Returns a figure with large frames of the clip side by side, and their panels."""
     height, width = video.shape[1:3]
     side = 1.6 * PANEL
     size = (max(side * len(frames) * width / height + RIGHT, 6.5), side + TOP + BOTTOM)
@@ -135,8 +148,8 @@ def _margins(width: float, height: float) -> dict[str, float]:
 
 
 def _across(figure, axes, point):
-    """Returns a point of one panel in coordinates of the figure. Arrows between panels need these."""
-    axes.apply_aspect()  # a panel has the frame's shape only after its layout
+    """Returns a point of one panel in coordinates of the figure. Arrows between panels need these coordinates."""
+    axes.apply_aspect()  # only then the panel has the shape of the frame
     return tuple(figure.transFigure.inverted().transform(axes.transData.transform(point)))
 
 
@@ -153,7 +166,7 @@ def caption(figure: Figure, title: str, text: str) -> None:
 
 
 def frame_of(at: int, count: int, frames: int) -> int:
-    """Returns the frame of the clip at the middle of step `at` of `count` steps of time."""
+    """Returns the frame at the middle of step `at`, if `count` equal steps divide a clip of `frames` frames."""
     return min(int((at + 0.5) * frames / count), frames - 1)
 
 

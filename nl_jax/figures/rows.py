@@ -1,8 +1,9 @@
-"""Rows of a non-local block's n x m matrix of weights f(x_i, x_j) / C(x), laid out over the clip.
+"""Rows of the n x m matrix of weights f(x_i, x_j) / C(x) of a non-local block, laid out over the clip.
 
-Each row is computed by itself, so the matrix is never formed. One letter per axis: t h w for the block's input, where
-positions lie, and T H W for its keys; subsampling makes them fewer. A weight is 0 where the block does not look: in
-other frames if it sums over space alone, at other places if it sums over time alone.
+The functions compute only the rows that they return and never form the matrix. One letter per axis: t h w for the input
+of the block, which holds the positions, and T H W for its keys. With subsampling there are fewer keys than positions. A
+weight is 0 for a key that the block does not sum over: a key in another frame if axes="space", and a key at another
+place if axes="time".
 """
 
 from functools import partial
@@ -27,9 +28,10 @@ def rows_of(
     """Returns the rows of the matrix for some positions.
 
     Args:
+      block: the block.
       x: the input of the block.
-      positions: the frame, row and column of each position of x.
-      valid: which positions are keys; all of them by default.
+      positions: (frame, row, column) of each position in x.
+      valid: whether each position is a key. By default all positions are keys.
     """
     t, h, w = x.shape[1:4]
     group, keys = block.time_group or t, block.key_shape(x.shape)
@@ -58,7 +60,7 @@ def rows_of(
 def mean_row(
     block: NonLocalBlock, x: Float[jax.Array, "1 t h w c"], valid: Bool[jax.Array, "1 t h w"] | None = None
 ) -> Float[np.ndarray, "T H W"]:
-    """Returns the average row over all positions; the arguments are those of `rows_of`."""
+    """Returns the average of the rows of all positions. The function takes the same arguments as `rows_of`."""
     count = int(np.prod([x.shape[a] for a in {"spacetime": (1, 2, 3), "space": (2, 3), "time": (1,)}[block.axes]]))
     count //= x.shape[1] // block.time_group if block.time_group else 1
     asked = np.arange(-(-count // QUERIES) * QUERIES).reshape(-1, QUERIES)  # chunks of one shape, so XLA compiles once
@@ -75,14 +77,14 @@ def mean_row(
 
 
 def _chunks(asked):
-    """Returns chunks of one shape, so XLA compiles the rows once. The last chunk repeats its last position."""
+    """Returns chunks of one shape, so that XLA compiles once. The last chunk repeats its last position."""
     if len(asked) <= QUERIES:
         return [asked]
     whole = np.pad(asked, (0, -len(asked) % QUERIES), mode="edge")
     return whole.reshape(-1, QUERIES)
 
 
-# XLA compiles once for a block and a shape, for any positions: weights and positions are arguments.
+# The arrays of the block and the positions are arguments, so XLA compiles once for a block and a shape.
 @partial(jax.jit, static_argnames="graphdef")
 def _rows(graphdef, state, x, positions, valid=None):
     return nnx.merge(graphdef, state).attention_rows(x, positions, valid)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Distinct for the colour-blind (Okabe and Ito). Marks keep lines distinct without colour.
+# Colour-blind readers can tell these colours apart (Okabe and Ito). Marks tell the lines apart without colour.
 STYLES = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#56b4e9", "v"))
 
 
@@ -18,12 +18,20 @@ def draw_scores(
     shown: Sequence[int],
     title: str = "",
 ) -> Figure:
-    """Draws the scores of each clip against the time of its middle, for the classes `shown`, at most five."""
+    """Draws the scores of the clips of one video against time, one line for each class that is shown.
+
+    Args:
+      seconds: time of the middle of each clip.
+      scores: scores of v clips for k classes, from 0 to 1.
+      classes: class names by label.
+      shown: labels of the classes to draw, at most five.
+      title: the name of the video.
+    """
     figure = Figure(figsize=(9, 3.4), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     order = np.argsort(seconds, kind="stable")
-    every = max(1, len(seconds) // 60)  # a mark
+    every = max(1, len(seconds) // 60)  # clips from one mark to the next
     for of_class, (colour, mark) in zip(shown, STYLES, strict=False):
         style = dict(color=colour, marker=mark, markersize=4, markevery=every)
         axes.plot(seconds[order], 100 * scores[order, of_class], label=classes[of_class], **style)

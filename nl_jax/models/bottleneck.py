@@ -12,7 +12,15 @@ from nl_jax.ops.relu import relu
 class Conv(nnx.Module):
     """A spacetime convolution without bias, padded by half a kernel.
 
-    Its kernel is (kt,kh,kw,i/groups,o), init He et al.
+    The kernel (kt,kh,kw,i/groups,o) has the initial values of He et al. (2015).
+
+    Args:
+      features_in: input channels, i.
+      features_out: output channels, o.
+      kernel: kt, kh, kw.
+      strides: strides over (t, h, w).
+      groups: groups of channels (see `conv3d`).
+      dtype: type of the computation.
     """
 
     def __init__(
@@ -25,15 +33,27 @@ class Conv(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b t2 h2 w2 o"]:
+        """Returns the convolution of x."""
         kernel = self.kernel[...].astype(self.dtype)
         return conv3d(x.astype(self.dtype), kernel, self.strides, tuple(k // 2 for k in kernel.shape[:3]), self.groups)
 
 
 class Bottleneck(nnx.Module):
-    """The residual block relu(x + 1x1(3x3(1x1(x)))), with a projection of x where the shape changes.
+    """The residual block relu(x + 1x1(3x3(1x1(x)))), with a projection of x where the shape changes (He et al. 2016).
 
-    The 3x3 convolution or the first 1x1 takes the stride. The 3x3 convolution has `inner` channels and `groups`, and
-    the result has `features` channels.
+    Args:
+      features_in: channels of x.
+      inner: channels of the 3x3 convolution.
+      features: channels of the result.
+      stride: stride over height and width.
+      stride_on_1x1: whether the first 1x1 convolution takes the stride. Otherwise the 3x3 convolution takes it.
+      groups: groups of the 3x3 convolution.
+      inflate: the kernel that reaches over three frames: "3x1x1" (the first 1x1 convolution), "3x3x3" (the 3x3
+        convolution), or None.
+      nonlocal_block: a non-local block, or None. The residual block only holds it: `VideoResNet` applies it and names
+        its output.
+      norm: arguments of `Norm`.
+      dtype: type of the computation.
     """
 
     def __init__(
@@ -65,9 +85,10 @@ class Bottleneck(nnx.Module):
             self.shortcut_norm = Norm(features, **norm)
         else:
             self.shortcut = None
-        self.nonlocal_block = nonlocal_block  # VideoResNet applies it and names its output
+        self.nonlocal_block = nonlocal_block
 
     def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b t h2 w2 o"]:
+        """Returns the result for x, without the non-local block."""
         y = self.norm1(self.conv1(x), rectified=True)
         y = self.norm2(self.conv2(y), rectified=True)
         y = self.norm3(self.conv3(y))

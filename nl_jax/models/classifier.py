@@ -17,12 +17,13 @@ class Classifier(nnx.Module):
     is then averaged over all places of the window. The released code tests crops larger than the training crops in
     this way. The logits are then the logarithm of this mean, so their softmax is the mean itself.
 
-    Pool, product and softmax are float32, whatever type the network computes in. Rounded logits would tie.
+    Pool, product and softmax are float32, also in a network that computes in bfloat16. In bfloat16 the mean would lose
+    its last bits, and different logits would become equal.
 
     Args:
-      channels: c of its input.
-      num_classes: k.
-      dropout: probability, after the pool.
+      channels: channels of the input, c.
+      num_classes: number of classes, k.
+      dropout: probability that a value after the pool is set to zero.
       window: side of the patch, in positions of res5. None pools all of space.
     """
 
@@ -40,7 +41,8 @@ class Classifier(nnx.Module):
         self.fc = nnx.Linear(channels, num_classes, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
 
     def __call__(self, x: Float[Array, "b t h w c"], dropout_key: Key[Array, ""] | None = None) -> Float[Array, "b k"]:
-        x = widen(x)  # rounded logits would tie, and means over cells would lose their last bits
+        """Returns the logits for x. Training draws its dropout from `dropout_key`."""
+        x = widen(x)
         if self.window is None or self.window >= max(x.shape[2:4]):
             return self._fc(x.mean(axis=(1, 2, 3)), dropout_key)
         window = (min(self.window, x.shape[2]), min(self.window, x.shape[3]))

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 
 from nl_jax.errors import InputError
 from nl_jax.models.geometry import resolve
-from nl_jax.models.resnet import ResNetConfig
+from nl_jax.models.resnet_config import ResNetConfig
 
 
 @dataclass(frozen=True)
 class View:
-    """The pixels that place i of a layer sees along one axis: i * stride + low to i * stride + high, both included."""
+    """The pixels that place i of a layer sees along one axis: i * stride + low to i * stride + high, both included.
+
+    Attributes:
+      stride: pixels from one place of the layer to the next.
+      low: the first pixel that place 0 sees.
+      high: the last pixel that place 0 sees.
+    """
 
     stride: int
     low: int
@@ -24,7 +30,13 @@ class View:
         return place * self.stride + self.low, place * self.stride + self.high
 
     def after(self, kernel: int, stride: int, padding: int) -> "View":
-        """Returns the view of a convolution or a pool on this layer."""
+        """Returns the view of a convolution or a pool on this layer.
+
+        Args:
+          kernel: length of the kernel, in places of this layer.
+          stride: places of this layer from one window to the next.
+          padding: places that are added on both sides.
+        """
         low, high = self.low - padding * self.stride, self.high + (kernel - 1 - padding) * self.stride
         return View(self.stride * stride, low, high)
 
@@ -60,7 +72,7 @@ def region_view(config: ResNetConfig, low: float | int, high: float | int, level
     Args:
       config: the backbone. Its non-local blocks are left out.
       low: the pixel where the region begins.
-      high: the pixel where it ends.
+      high: the pixel where the region ends.
       level: the level of the pyramid that the region takes its features from. Level l has a place for every 2^l pixels.
 
     Raises:
@@ -71,14 +83,18 @@ def region_view(config: ResNetConfig, low: float | int, high: float | int, level
         raise InputError(f"level={level} is out of range; choose 2 to {1 + len(stages)}")
     views = stages[level - 2 :]
     stride = views[0].stride
-    # The bilinear neighbours, whether a place counts from its centre or its corner, and the 3x3 convolution.
+    # One more place for the bilinear neighbour, and one for the 3x3 convolution. This holds whether the coordinate of a
+    # place is its centre or its corner.
     first, last = int(low // stride) - 1 - 1, int(high // stride) + 1 + 1
     seen = [view.of(place >> coarser) for coarser, view in enumerate(views) for place in (first, last)]
     return min(pair[0] for pair in seen), max(pair[1] for pair in seen)
 
 
 def reach(config: ResNetConfig, level: int = 2) -> int:
-    """Returns how many pixels beyond its own border a region of the pyramid can see at most, at any place."""
+    """Returns the largest number of pixels that a region of the pyramid can see beyond its border, at any place.
+
+    The function takes the same arguments as `region_view`.
+    """
     period = 2 ** (1 + len(config.stages()))  # the period of the places of all levels
     before = max(place - region_view(config, place, place, level)[0] for place in range(period))
     after = max(region_view(config, place, place, level)[1] - place for place in range(period))

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-# Arrays by name. An abstract model has shapes in their place, or shardings, as in any JAX pytree.
+# Maps a name to an array. For an abstract model it maps a name to a shape, and for a sharded model also to a sharding.
 FlatParams = dict[str, Any]
 
 # Flax 0.12.0, the version for JAX 0.7, has the older name.
@@ -23,12 +23,18 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
 
 
 def merge(graphdef: nnx.GraphDef, params: FlatParams, batch_stats: FlatParams) -> nnx.Module:
-    """Rebuilds the model. Inside `jax.jit` this costs nothing at run time."""
+    """Returns the model with this structure, these parameters and these batch norm statistics.
+
+    The function is the inverse of `split`. Inside `jax.jit` it costs nothing at run time.
+    """
     return nnx.merge(graphdef, _unflatten(params), _unflatten(batch_stats))
 
 
 def abstract(build) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
-    """Returns `split(build())` with shapes in place of arrays. It allocates nothing, whatever the size of the model."""
+    """Returns `split(build())` with shapes in place of arrays, and allocates no array.
+
+    `build` is a function without arguments that returns the model.
+    """
     return split(nnx.eval_shape(build))
 
 

@@ -17,9 +17,9 @@ class Pool:
     """A max pool over (t, h, w).
 
     Attributes:
-      kernel: the sides of its window.
-      strides: the steps from one window to the next.
-      padding: the padding on either side of each axis.
+      kernel: sides of the window, in positions.
+      strides: positions from one window to the next.
+      padding: positions that are added on both sides of each axis.
     """
 
     kernel: tuple[int, int, int]
@@ -27,10 +27,11 @@ class Pool:
     padding: tuple[int, int, int] = (0, 0, 0)
 
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t2 h2 w2 c"]:
+        """Returns the maximum of every window of x."""
         return max_pool(x, self.kernel, self.strides, self.padding)
 
     def frames(self, frames: int) -> int:
-        """Returns how many frames the pool leaves of `frames`."""
+        """Returns the number of frames after the pool, for `frames` frames before it."""
         return (frames + 2 * self.padding[0] - self.kernel[0]) // self.strides[0] + 1
 
 
@@ -39,14 +40,15 @@ class Geometry:
     """Strides and pools of the backbone, and the defaults of its non-local blocks.
 
     Attributes:
-      conv1_stride: over (t, h, w).
+      conv1_stride: stride of conv1 over (t, h, w).
       pool1: the pool after conv1.
       pool2: the pool after res2.
-      conv1_kernel: side of the kernel in space. In time it is 5 in an inflated network, and otherwise 1.
-      subsample: an option of the blocks, as the next three are; see `NonLocalBlock`.
-      scale: of the scores.
-      out_bias: whether W_z has a bias.
-      init: of the blocks' weights.
+      conv1_kernel: side of the kernel of conv1 in space. In time the kernel has 5 frames in an inflated network, and
+        otherwise 1.
+      subsample: `subsample` of the non-local blocks, see `NonLocalBlock`.
+      scale: `scale` of the non-local blocks.
+      out_bias: `out_bias` of the non-local blocks.
+      init: `init` of the non-local blocks.
     """
 
     conv1_stride: tuple[int, int, int]
@@ -59,7 +61,7 @@ class Geometry:
     init: str = "he"
 
     def frames(self, frames: int) -> dict[str, int]:
-        """Returns the number of frames left after conv1 and after each pool."""
+        """Returns the number of frames after conv1 and after each pool, for a clip of `frames` frames."""
         conv1 = -(-frames // self.conv1_stride[0])
         pool1 = self.pool1.frames(conv1) if self.pool1 else conv1
         return {"conv1": conv1, "pool1": pool1, "pool2": self.pool2.frames(pool1) if self.pool2 else pool1}
@@ -116,7 +118,11 @@ GEOMETRIES = {
 
 
 def resolve(geometry: str | Geometry) -> Geometry:
-    """Returns the geometry of this name, or `geometry` itself if it is one. Raises InputError for an unknown name."""
+    """Returns the geometry of this name, or `geometry` itself if it is a Geometry.
+
+    Raises:
+      InputError: for an unknown name.
+    """
     if isinstance(geometry, Geometry):
         return geometry
     if geometry not in GEOMETRIES:

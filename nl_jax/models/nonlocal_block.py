@@ -27,31 +27,32 @@ class NonLocalBlock(nnx.Module):
     """The non-local block z_i = norm(W_z y_i) + x_i with y_i = 1/C(x) sum_j f(x_i, x_j) W_g x_j (equations 1 and 6).
 
     Input and output are (b,t,h,w,c) video, (b,h,w,c) images or (b,t,c) sequences. A new block is the identity: the
-    scale of its norm starts at zero, or W_z itself does where there is no norm. So inserting a block does not change a
-    trained network.
+    scale of its norm starts at zero. Without a norm W_z starts at zero. So inserting a block does not change a trained
+    network.
 
     Args:
-      channels: c.
-      inner_channels: d of theta, phi and g. The default is c // 2, the paper's bottleneck.
+      channels: channels of input and output, c.
+      inner_channels: channels of theta, phi and g, d. The default is c // 2, the paper's bottleneck.
       pairwise: f. One of gaussian, embedded_gaussian, dot_product, concatenation (section 3.2).
       axes: the positions that the sum over j runs over: every position (spacetime), the positions of the same frame
         (space) or of the same place (time); section 4.1, table 2d.
       subsample: 2x2 max pooling of the keys, over space or, for a sequence, over time. None, "before" phi and g (the
         released code) or "after" them (the paper). An axis of one position is not pooled.
-      time_group: sum over groups of this many frames instead of all frames. The released code does this at res3 of
-        128-frame clips to save memory. It is another function than the paper's: no position sees the other groups.
-      scale: multiplies the scores of the two Gaussians. None is 1 as in the paper, "rsqrt_d" is 1/sqrt(d) as in the
+      time_group: the sum over j runs over the positions of a group of this many frames. By default it runs over all
+        frames. The released code has groups at res3 of 128-frame clips to save memory. This function differs from the
+        paper's, because no position sees the other groups.
+      scale: factor of the scores of the two Gaussians. None is 1 as in the paper, "rsqrt_d" is 1/sqrt(d) as in the
         released code.
       norm: the norm after W_z: "batch" as in the paper, "affine", "global", "frozen" (see `Norm`) or "none".
       bias: whether theta, phi and g have a bias.
       out_bias: whether W_z has a bias.
-      init: "he" as in the paper, or "normal" for N(0, 0.01) as in the released code.
+      init: initial values of the kernels: "he" as in the paper, or "normal" for N(0, 0.01) as in the released code.
       norm_scale: initial scale of the norm. A network that is trained from scratch need not start at the identity. With
         a scale above 0 all layers of the block get a gradient from the first step.
       group_size: clips per batch norm group.
-      dtype: of the computation. Parameters, statistics, softmax and sums are float32. The largest float16 is
-        65504, and dot product and concatenation multiply activations without a bound. So with float16 they are
-        float32 up to the norm.
+      dtype: type of the computation. Parameters, statistics, softmax and sums are float32. The largest float16 is
+        65504, and dot product and concatenation multiply activations without a bound. So with dtype float16 these two
+        compute in float32 up to the norm.
 
     Raises:
       InputError: for an unknown choice, axes that the input does not have, subsampling with axes="time", an empty
@@ -112,7 +113,7 @@ class NonLocalBlock(nnx.Module):
                 use_bias=use_bias,
                 kernel_init=kernel_init,
                 dtype=dtype,
-                dot_general=lambda x, kernel, *_, **__: conv1x1(x, kernel),  # for the gradient of conv1x1
+                dot_general=lambda x, kernel, *_, **__: conv1x1(x, kernel),  # conv1x1 has a faster gradient on a CPU
                 rngs=rngs,
             )
 
@@ -127,18 +128,25 @@ class NonLocalBlock(nnx.Module):
         self.norm = None if norm == "none" else Norm(channels, kind=norm, scale_init=norm_scale, group_size=group_size)
 
     def __call__(self, x: Float[Array, "b *s c"], valid: Bool[Array, "b *s"] | None = None) -> Float[Array, "b *s c"]:
-        """Returns z for a video, an image or a sequence x. *s are the axes of its positions.
+        """Returns z.
 
-        With `valid` the sum runs only over the positions where it is true, and C(x) counts or sums them alone. With
-        subsampling a pooled key is the maximum of its valid positions, and it is valid where there is one. Where a sum
-        has no valid key, y is 0. Invalid positions have values of z too, which depend on x there. With norm="batch" or
-        "global" these values enter the statistics.
+        z has a value at invalid positions too, and this value depends on x there. With norm="batch" or "global" it
+        enters the statistics.
+
+        Args:
+          x: videos, images or sequences. *s are the axes of the positions.
+          valid: whether each position is a key. The sum over j runs over the valid positions, and C(x) counts or sums
+            them alone. With subsampling, a pooled key is the maximum of the valid positions of its window. It is valid
+            if the window has a valid position. If a sum has no valid key, y is 0. By default all positions are valid.
+
+        Raises:
+          InputError: for an input that does not fit the block (see the class).
         """
         theta, phi, g, valid = self._embed(x, valid)
         if self.widens:
             theta, phi, g = map(widen, (theta, phi, g))
-        # Where frames are split over devices, the keys of other devices are gathered. A linear operation adds up sums
-        # over the devices' own keys instead.
+        # If frames are split over devices, `by_query` gathers the keys of other devices. The dot product does not need
+        # them: every device sums over its own keys, and the compiler adds up the sums.
         across = by_query if self.axes != "space" and not self.time_group else lambda operation: operation
         if self.pairwise == "dot_product":
             y = nonlocal_op.dot_product(theta, phi, g, valid)
@@ -156,13 +164,17 @@ class NonLocalBlock(nnx.Module):
     ) -> Float[Array, "b2 q m"]:
         """Returns f(x_i, x_j) / C(x) for the given positions i and every j, without forming the whole n x m matrix.
 
-        Positions are counted in row-major order over the axes that the block sums over. Keys are counted the same way,
-        after subsampling (see `key_shape`). b2 is b times the number of frame groups for spacetime, b x t for space and
-        b x h x w for time.
+        b2 is b times the number of frame groups for axes="spacetime", b t for "space" and b h w for "time". The m keys
+        are in row-major order, after subsampling (see `key_shape`).
+
+        Args:
+          x: as in a call.
+          positions: the positions i, counted in row-major order over the axes that the block sums over.
+          valid: as in a call.
 
         Raises:
-          InputError: for a position that does not exist. Inside `jax.jit`, which does not know the positions,
-            its row is NaN.
+          InputError: for an input that does not fit the block, or a position that does not exist. Inside `jax.jit` the
+            positions are not known, and the row of a position that does not exist is NaN.
         """
         self._check(x.shape, valid)
         if not isinstance(positions, jax.core.Tracer):
@@ -182,7 +194,7 @@ class NonLocalBlock(nnx.Module):
         return nonlocal_op.gaussian_rows(theta, phi, self.scale, valid)
 
     def key_shape(self, shape: Shape) -> Shape:
-        """Returns the axes over which the m keys lie, for an input of this shape."""
+        """Returns the lengths of the axes of the m keys, for an input of this shape. Their product is m."""
         axes = shape[1:-1]
         if self.subsample:
             axes = tuple(a // k for a, k in zip(axes, self._pool_kernel(axes), strict=True))
@@ -191,16 +203,16 @@ class NonLocalBlock(nnx.Module):
         return axes[-2:] if self.axes == "space" else axes[:1] if self.axes == "time" else axes
 
     def _positions(self, shape: Shape) -> int:
-        """Returns n, the number of positions the block sums over for an input of this shape, before subsampling."""
+        """Returns n, the number of positions that one sum runs over, before subsampling, for an input of this shape."""
         axes = shape[1:-1]
         if self.time_group:
             axes = (self.time_group, *axes[1:])
         return math.prod(axes[-2:] if self.axes == "space" else axes[:1] if self.axes == "time" else axes)
 
     def _embed(self, x, valid):
-        """Returns theta (b2,n,d), phi (b2,m,d), g (b2,m,d), valid (b2,m).
+        """Returns theta (b2,n,d), phi (b2,m,d), g (b2,m,d) and valid (b2,m).
 
-        The axes not summed over are folded into b2.
+        b2 holds b and the axes that the block does not sum over.
         """
         self._check(x.shape, valid)
         if self.subsample == "before":
@@ -279,7 +291,7 @@ class NonLocalBlock(nnx.Module):
 
 
 def _summed(across, operation, queries, keys, values, valid):
-    """operation(queries, keys, values, valid=valid), with queries split over devices as `across` says."""
+    """Returns operation(queries, keys, values, valid=valid). `across` splits the queries over devices."""
     if valid is None:
         return across(operation)(queries, keys, values)
     return across(lambda *arrays: operation(*arrays[:3], valid=arrays[3]))(queries, keys, values, valid)

@@ -1,4 +1,4 @@
-"""Normalisation: batch norm over groups of clips or over the whole batch, affine, and frozen."""
+"""Normalization: batch norm over groups of clips or over the whole batch, affine, and frozen."""
 
 import jax
 import jax.numpy as jnp
@@ -17,29 +17,30 @@ MOMENTUM = 0.9  # momentum of the running statistics
 
 
 class Norm(nnx.Module):
-    """Normalisation y = scale (x - mean) / sqrt(var + epsilon) + bias, per channel.
+    """Normalization y = scale (x - mean) / sqrt(var + epsilon) + bias, per channel.
 
     `kind` decides the source of mean and variance:
 
-    - batch: training uses groups of `group_size` clips, like the paper's GPUs with 8 clips each (section 4.1), for any
-      number of devices. Testing uses the running statistics.
-    - global: the same with the whole batch as one group.
-    - frozen: always the running statistics. Scale and bias get no gradient (section 4.1, long clips).
-    - affine: no statistics, mean 0 and variance 1. A folded frozen norm has this form.
+    - batch: training uses the statistics of groups of `group_size` clips, for any number of devices. The paper has 8
+      clips on each GPU (section 4.1). Testing uses the running statistics.
+    - global: as batch, with the whole batch as one group.
+    - frozen: training and testing use the running statistics. Scale and bias get no gradient (section 4.1, long clips).
+    - affine: there are no statistics, and the mean is 0 and the variance 1. A frozen norm that is folded into its scale
+      and bias has this form.
 
     The running statistics follow the mean and variance over the whole batch, all groups pooled:
     running = momentum running + (1 - momentum) batch.
 
     Args:
-      channels: c.
+      channels: channels of input and output, c.
       kind: one of the four above.
       group_size: clips per group.
       scale_init: initial scale. 0 makes a new non-local block the identity.
-      momentum: of the running statistics.
-      epsilon: added to the variance.
+      momentum: momentum of the running statistics.
+      epsilon: number that is added to the variance.
 
     Raises:
-      InputError: for an unknown kind and, in a call, for a batch that does not divide into groups.
+      InputError: for an unknown kind.
     """
 
     def __init__(
@@ -66,7 +67,11 @@ class Norm(nnx.Module):
             self.var = nnx.BatchStat(jnp.ones(channels))
 
     def __call__(self, x: Float[Array, "b *s c"], rectified: bool = False) -> Float[Array, "b *s c"]:
-        """Returns y, or max(y, 0) with `rectified`."""
+        """Returns y, or max(y, 0) with `rectified`. Training with kind "batch" or "global" updates the statistics.
+
+        Raises:
+          InputError: for a batch that does not divide into groups.
+        """
         if devices.platform() == "gpu" and self.has_running_statistics and not self.use_running_average:
             groups = _merge(x, self._num_groups(x.shape[0]))
             y, mean, var = batch_norm(groups, self.scale[...], self.bias[...], self.epsilon, rectified)
@@ -96,7 +101,7 @@ class Norm(nnx.Module):
 
     @property
     def has_running_statistics(self) -> bool:
-        """Whether the mean and variance come from the training batches."""
+        """Whether the mean and variance come from training batches."""
         return self.kind in ("batch", "global")
 
     def _num_groups(self, clips: int) -> int:
@@ -121,6 +126,10 @@ def pooled(stacked: dict[str, Array], weight: float = 1.0) -> dict[str, Array]:
 
     A mean becomes the mean of the means. A variance becomes the mean of the variances plus `weight` times the variance
     of the means. Sums run over differences from the first set, so a value that all sets share comes out bit for bit.
+
+    Args:
+      stacked: the statistics by name, with names that end in "/mean" and "/var".
+      weight: factor of the variance of the means.
     """
     apart = {name: array - array[:1] for name, array in stacked.items()}
     result = {name: stacked[name][0] + apart[name].mean(axis=0) for name in stacked}

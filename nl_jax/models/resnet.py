@@ -44,7 +44,7 @@ def nonlocal_preset(depth: int, count: int) -> dict[str, tuple[int, ...]]:
 class VideoResNet(nnx.Module):
     """A C2D or I3D ResNet: conv1, pool1, res2, pool2, res3 to res5 and the classifier.
 
-    The input is normalised video (b,t,h,w,3). A call returns the logits (b,k) and a dict that names every intermediate:
+    The input is normalized video (b,t,h,w,3). A call returns the logits (b,k) and a dict that names every intermediate:
     conv1, pool1, res2_0, .., pool2, res3_1_nonlocal (after this non-local block), .., logits. `model.eval()` selects
     running statistics and turns off dropout.
 
@@ -100,7 +100,11 @@ class VideoResNet(nnx.Module):
     def __call__(
         self, video: Float[Array, "b t h w 3"], dropout_key: Key[Array, ""] | None = None
     ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
-        """Returns the logits and the dict of intermediates. Training draws its dropout from `dropout_key`."""
+        """Returns the logits and the dict of intermediates. Training draws its dropout from `dropout_key`.
+
+        Raises:
+          InputError: the network has no classifier.
+        """
         if self.classifier is None:
             raise InputError("num_classes=None: a network without classifier gives features and no logits")
         out = self.features(video)
@@ -113,8 +117,10 @@ class VideoResNet(nnx.Module):
     ) -> dict[str, Array]:
         """Returns the dict of intermediates, without logits.
 
-        A position that is not `valid` is no key of any non-local block. A place of a map stands for the pixel at its
-        index times the stride.
+        Args:
+          video: normalized video.
+          valid: whether each pixel is valid. A place of a map stands for the pixel at its index times the stride. If
+            this pixel is not valid, the place is not a key of a non-local block. By default all pixels are valid.
         """
         out = {}
 
@@ -165,7 +171,7 @@ def _run(layer: nnx.Module, x: Array, *valid: Array) -> Array:
 
 
 def _valid_at(shape: Shape, valid: Array | None) -> tuple[Array, ...]:
-    """Returns () or (valid,), with valid at every place of a map of this shape."""
+    """Returns (valid,) for the places of a map of this shape, and () if `valid` is None."""
     if valid is None:
         return ()
     steps = [-(-whole // part) for whole, part in zip(valid.shape[1:], shape[1:4], strict=True)]
@@ -173,7 +179,7 @@ def _valid_at(shape: Shape, valid: Array | None) -> tuple[Array, ...]:
 
 
 def _is_inflated(stage: str, position: int) -> bool:
-    """Returns whether the block is inflated: all of res2, blocks 0, 2, 4, .. of res3 and res4, block 1 of res5."""
+    """Returns whether a block is inflated: all of res2, blocks 0, 2, 4, .. of res3 and res4, and block 1 of res5."""
     return stage == "res2" or position % 2 == (1 if stage == "res5" else 0)
 
 

@@ -30,26 +30,28 @@ class ResNetConfig:
       depth: 50, 101 or 152. It sets the number of residual blocks of res2 to res5.
       blocks_per_stage: the numbers of residual blocks, for one stage (res2) or more. It overrides depth.
       width: channels of conv1; 64 in the paper.
-      groups: of every 3x3 convolution. 32 with width_per_group=8 is ResNeXt 32x8d (Xie et al. 2017).
+      groups: groups of every 3x3 convolution. 32 with width_per_group=8 is ResNeXt 32x8d (Xie et al. 2017).
       width_per_group: channels of one group in res2, for width 64.
       stride_on_1x1: whether the first 1x1 convolution of a stage takes its stride, as in the first ResNets. Otherwise
         the 3x3 convolution takes it.
-      inflate: None (C2D), "3x1x1" or "3x3x3": the kernel of every second residual block that reaches over time.
+      inflate: the kernel that reaches over three frames, in every second residual block: "3x1x1" or "3x3x3" (I3D), or
+        None (C2D).
       geometry: a name in `GEOMETRIES` or a Geometry.
-      num_classes: k. None makes a network without classifier. Then only `VideoResNet.features` can be called.
+      num_classes: number of classes, k. None makes a network without classifier. It has `VideoResNet.features` only.
       nonlocal_blocks: for each stage, the residual blocks (counted from 0) that a non-local block follows.
-      nonlocal_options: keywords of NonLocalBlock, which override those of the geometry. A stage's name holds a dict of
-        keywords for the blocks of this stage alone. `variant` names a block that is not in the paper, which takes norm,
-        init, scale and inner_channels beside it.
-      norm: kind of every normalisation, see `Norm`.
-      norm_epsilon: added to the variances of the backbone; 0 for the COCO weights of torchvision.
+      nonlocal_options: keywords of NonLocalBlock, which override the options of the geometry. The name of a stage maps
+        to a dict of keywords for the blocks of this stage alone. `variant` names a block of another paper (see
+        `nl_jax.models.variants`). A variant takes only the options norm, init, scale, inner_channels and group_size.
+      norm: kind of every norm, see `Norm`.
+      norm_epsilon: number that is added to the variances of the backbone; 0 for the COCO weights of torchvision.
       group_size: clips per group of batch norm.
-      dropout: probability, before fc.
+      dropout: probability that a value before fc is set to zero.
       head_window: see `Classifier`. 7 tests larger crops as the released code does.
-      dtype: of the computation, "float32" or "bfloat16". "float64" serves to check the others and needs
+      dtype: type of the computation, "float32" or "bfloat16". "float64" serves to check the other types and needs
         JAX_ENABLE_X64=1.
-      remat: stages whose blocks keep only their input for the backward pass and compute the rest again.
-      freeze_at: how many of conv1, res2, res3, .. get no gradient, from the first.
+      remat: stages that save memory in training. Their blocks keep only their input for the backward pass, and compute
+        the rest again.
+      freeze_at: number of stages without gradient, counted from the first of conv1, res2, res3, ..
     """
 
     depth: int = 50
@@ -77,14 +79,18 @@ class ResNetConfig:
         return hash((self.depth, self.width, self.inflate, self.geometry, self.num_classes))
 
     def stages(self) -> dict[str, int]:
-        """Returns the number of residual blocks by stage: {"res2": 3, ...}."""
+        """Returns the number of residual blocks by stage: {"res2": 3, ...}.
+
+        Raises:
+          InputError: for an unknown depth.
+        """
         if self.blocks_per_stage is None and self.depth not in BLOCKS_PER_STAGE:
             raise InputError(f"depth={self.depth} is unknown; choose one of {', '.join(map(str, BLOCKS_PER_STAGE))}")
         blocks = self.blocks_per_stage or BLOCKS_PER_STAGE[self.depth]
         return {f"res{i}": count for i, count in enumerate(blocks, start=2)}
 
     def inner_width(self, stage: int) -> int:
-        """Returns the channels of the 3x3 convolutions of a stage, counted from 0 (res2)."""
+        """Returns the channels of the 3x3 convolutions of a stage. Stages are counted from 0 (res2)."""
         return self.width * 2**stage * self.width_per_group // 64 * self.groups
 
     def frozen_stages(self) -> tuple[str, ...]:
@@ -100,7 +106,10 @@ class ResNetConfig:
         return {self.norm, *(options["norm"] for options in self._all_options() if "norm" in options)}
 
     def frames(self, frames: int) -> dict[str, int]:
-        """Returns the frames of a clip after every place that changes their number, and the number of time groups."""
+        """Returns the number of frames after each layer that changes it, and the number of time groups of each stage.
+
+        `frames` is the number of frames of a clip. Keys are names such as "clip", "pool1" and "groups of 8 in res3".
+        """
         counts = {"clip": frames} | resolve(self.geometry).frames(frames)
         for stage, positions in self.nonlocal_blocks.items():
             options = self.nonlocal_options | self.nonlocal_options.get(stage, {})

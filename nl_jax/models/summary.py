@@ -24,7 +24,14 @@ except ImportError:  # its place before JAX 0.8
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One named intermediate of the network: its output shape, parameters and multiply-adds for one clip or image."""
+    """One named intermediate of the network.
+
+    Attributes:
+      name: name of the intermediate.
+      shape: shape of the output for one clip or image, without the batch axis.
+      parameters: number of learned values.
+      macs: multiply-adds for one clip or image.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -34,7 +41,13 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The layers of a network in the order they run, and one line on every non-local block."""
+    """The layers of a network in the order they run, and one line on every non-local block. `str` gives a table.
+
+    Attributes:
+      title: one line on the network.
+      layers: the layers, in the order they run.
+      blocks: one line on every non-local block.
+    """
 
     title: str
     layers: tuple[Layer, ...]
@@ -71,7 +84,7 @@ class Summary:
 def summarize(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summary:
     """Returns the summary of the network that `config` gives, for clips of (t, h, w).
 
-    The multiply-adds are counted in the traced computation, over its matrix products and convolutions. So a dot
+    The function counts the multiply-adds of the matrix products and convolutions of the traced computation. So a dot
     product that sums over its keys first is counted in this order.
 
     Raises:
@@ -88,13 +101,13 @@ def summarize(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summar
 def detector_summary(config: DetectorConfig, image_shape: tuple[int, int], rois: int | None = None) -> Summary:
     """Returns the summary of the detector that `config` gives, for images of (h, w).
 
-    The multiply-adds are those of the backbone, the pyramid and the heads. The box head sees `rois` proposals. The mask
-    and keypoint heads see as many boxes as the largest number of detections.
+    The multiply-adds are those of the backbone, the pyramid and the heads. The mask and keypoint heads see
+    `config.detections` boxes.
 
     Args:
-      config: of the detector.
-      image_shape: h, w in pixels, multiples of 32.
-      rois: boxes that the box head sees; config.proposals by default.
+      config: configuration of the detector.
+      image_shape: height and width in pixels, multiples of 32.
+      rois: number of boxes that the box head sees. The default is `config.proposals`.
 
     Raises:
       InputError: for a choice in the configuration that does not exist, and for sides that are not multiples of 32.
@@ -216,7 +229,7 @@ def _detector_layer_of(config: DetectorConfig, name: str) -> str:
 
 
 def _count_macs(jaxpr, times: int, scope: str, macs: dict[str, int]) -> None:
-    """Adds the multiply-adds of every matrix product and convolution to the layer in whose scope it stands."""
+    """Adds the multiply-adds of every matrix product and convolution to `macs`, at the layer that its scope names."""
     for equation in jaxpr.eqns:
         inner = scope or str(equation.source_info.name_stack).split("/")[0]
         operands = [variable.aval for variable in equation.invars]

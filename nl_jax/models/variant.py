@@ -13,19 +13,19 @@ from nl_jax.models.norm import KINDS, Norm
 
 
 class Variant(NonLocalBlock):
-    """A block z = x + last(y), where `_sum` makes y of shape (b,n,d or c) from x (b,n,c).
+    """A block z = x + norm(W_z y). The method `_sum` of a subclass computes y (b,n,d or c) from x (b,n,c).
 
     Args:
-      channels: c.
-      inner_channels: d; c // 2 by default.
-      norm: after the last layer, as in `NonLocalBlock`. Its scale starts at zero. With "none" the last kernel does.
-      init: of the other kernels: "he" or "normal".
-      scale: of the scores where the block has pairs. None is 1, "rsqrt_d" is 1/sqrt(d).
+      channels: channels of input and output, c.
+      inner_channels: inner channels, d. The default is c // 2.
+      norm: the norm after W_z, as in `NonLocalBlock`. Its scale starts at zero. With "none" W_z starts at zero.
+      init: initial values of the kernels: "he" or "normal".
+      scale: factor of the scores, if the block has scores of pairs. None is 1, "rsqrt_d" is 1/sqrt(d).
       group_size: clips per batch norm group.
-      dtype: of the computation.
+      dtype: type of the computation.
 
     Raises:
-      InputError: for a choice that does not exist, and for `valid`, which no variant takes.
+      InputError: for a choice that does not exist.
     """
 
     name = ""
@@ -68,7 +68,11 @@ class Variant(NonLocalBlock):
         return d
 
     def __call__(self, x: Float[Array, "b *s c"], valid: Bool[Array, "b *s"] | None = None) -> Float[Array, "b *s c"]:
-        """Returns z, for video (b,t,h,w,c), images (b,h,w,c) or sequences (b,t,c)."""
+        """Returns z, for video (b,t,h,w,c), images (b,h,w,c) or sequences (b,t,c).
+
+        Raises:
+          InputError: for an input that does not fit the block, or for `valid`, which no variant takes.
+        """
         self._check(x.shape, None)
         if valid is not None:
             raise InputError(f"{self.name} sums over all positions: valid is for the paper's block alone")
@@ -79,7 +83,9 @@ class Variant(NonLocalBlock):
     def attention_rows(
         self, x: Float[Array, "b *s c"], positions: Int[Array, "q"], valid: Bool[Array, "b *s"] | None = None
     ) -> Float[Array, "b q m"]:
-        """Returns the weight of every key for the given positions, counted in row-major order.
+        """Returns the weights of the m keys for every position of `positions`, counted in row-major order.
+
+        x is as in a call. `valid` has no effect: no variant takes it.
 
         Raises:
           InputError: for a block whose weights do not belong to pairs of positions.

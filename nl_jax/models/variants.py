@@ -2,7 +2,8 @@
 
 Every block is called as `NonLocalBlock` is, and a new block is the identity. A block has `attention_rows` if it sums
 over positions with a weight for every pair. One letter per axis, as in `NonLocalBlock`: b items, n positions, c
-channels, d inner channels. Sums run over all positions of an item (spacetime).
+channels, d inner channels. Sums run over all positions of an item (spacetime). `Variant` explains the options that all
+blocks share.
 """
 
 import math
@@ -23,12 +24,15 @@ from nl_jax.ops.precision import widen
 class GlobalContext(Variant):
     """z_i = x_i + W_2 relu(LN(W_1 sum_j softmax_j(W_k x_j) x_j)): one context for all positions.
 
-    Source: Cao et al., GCNet (2019), equation 5. With `fusion="scale"` the context multiplies: z_i = 2 sigmoid(..) x_i.
-    The paper has no 2; the 2 makes a new block the identity. No norm follows the last layer, whose kernel starts at
+    Source: Cao et al., GCNet (2019), equation 5. With `fusion="scale"` the context multiplies x: z_i = 2 sigmoid(..)
+    x_i. GCNet has no factor 2 here. The factor makes a new block the identity. No norm follows W_2, and W_2 starts at
     zero.
 
     Args:
       fusion: "add" or "scale".
+
+    Raises:
+      InputError: for another fusion.
     """
 
     name = "global_context"
@@ -52,7 +56,7 @@ class GlobalContext(Variant):
         return jax.nn.relu(self.layer_norm(self.w_1(context)))
 
     def __call__(self, x: Float[Array, "b *s c"], valid: Bool[Array, "b *s"] | None = None) -> Float[Array, "b *s c"]:
-        """Returns z; see `Variant`."""
+        """Returns z, as in `Variant`."""
         z = super().__call__(x, valid)
         return z if self.fusion == "add" else 2 * jax.nn.sigmoid(z - x) * x
 
@@ -61,7 +65,10 @@ class GlobalContext(Variant):
 
 
 class SimplifiedNonLocal(GlobalContext):
-    """z_i = x_i + norm(W_v sum_j softmax_j(W_k x_j) x_j): GCNet's equation 3, without theta, one sum for all i."""
+    """z_i = x_i + norm(W_v sum_j softmax_j(W_k x_j) x_j): one sum for all positions i, without theta.
+
+    Source: Cao et al., GCNet (2019), equation 3.
+    """
 
     name = "simplified"
 
@@ -82,8 +89,8 @@ class SimplifiedNonLocal(GlobalContext):
 class Disentangled(Variant):
     """y_i = sum_j (softmax_j((q_i - mean q) . (k_j - mean k)) + softmax_j(W_m x_j)) g_j.
 
-    A whitened term of pairs plus a unary term. Source: Yin et al., Disentangled Non-Local Neural Networks (2020),
-    equation 9.
+    The weights are the sum of a whitened term of pairs and a unary term. Source: Yin et al., Disentangled Non-Local
+    Neural Networks (2020), equation 9.
     """
 
     name = "disentangled"
@@ -109,7 +116,7 @@ class Disentangled(Variant):
 
 
 class DoubleAttention(Variant):
-    """y_i = sum_k softmax_k(V x_i)_k sum_j softmax_j(B x)_jk A x_j: d features are gathered, then handed out.
+    """y_i = sum_k softmax_k(V x_i)_k sum_j softmax_j(B x)_jk A x_j: the block gathers d features and distributes them.
 
     The weight of j for i is sum_k softmax_k(V x_i)_k softmax_j(B x)_jk. Source: Chen et al., A2-Nets (2018), eq. 8.
     """
@@ -132,13 +139,17 @@ class DoubleAttention(Variant):
 
 
 class CompactGeneralized(Variant):
-    """y_ie = theta_ie 1/(n d/k) sum_{j,f} phi_jf g_jf over the channels f of e's group: pairs of channels too.
+    """y_ie = theta_ie 1/(n d/k) sum_{j,f} phi_jf g_jf: a sum over pairs of positions and pairs of channels.
 
-    Source: Yue et al., Compact Generalized Non-local Network (2018), equation 8, with the dot product. The block
-    divides by the number of pairs, as C(x) of the non-local paper does; Yue et al. have a scale instead.
+    f runs over the d/k channels in the group of channel e. Source: Yue et al., Compact Generalized Non-local Network
+    (2018), equation 8, with the dot product. The block divides by the number of pairs, as C(x) of the non-local paper
+    does. Yue et al. have a scale in place of this number.
 
     Args:
-      groups: k, which divides d.
+      groups: number of groups, k. It divides d.
+
+    Raises:
+      InputError: the groups do not divide d.
     """
 
     name = "compact_generalized"
@@ -160,12 +171,15 @@ class CompactGeneralized(Variant):
 
 
 class SeveralHeads(Variant):
-    """The embedded Gaussian with d split into heads, whose results are concatenated (Vaswani et al. 2017).
+    """The embedded Gaussian with several heads: d is split, and the results are concatenated (Vaswani et al. 2017).
 
     `attention_rows` returns the mean over heads.
 
     Args:
-      heads: the number of heads, which divides d.
+      heads: number of heads. It divides d.
+
+    Raises:
+      InputError: the heads do not divide d.
     """
 
     name = "several_heads"
@@ -199,11 +213,14 @@ class PyramidKeys(Variant):
     """The embedded Gaussian over keys that are means of the s x s cells of a frame, for every s of a pyramid.
 
     Source: Zhu et al., Asymmetric Non-local Neural Networks (2019), section 3.2, applied to each frame. Cells overlap
-    if s is larger than the side, as in adaptive pooling. A frame has sum s^2 keys, 110 for the paper's sizes.
-    `attention_rows` has one weight for each of these keys, frame by frame and size by size.
+    if s does not divide the side, as in adaptive pooling. The number of keys of a frame is the sum of s^2, which is 110
+    for the sizes of Zhu et al. `attention_rows` has one weight for each of these keys, frame by frame and size by size.
 
     Args:
-      sizes: s.
+      sizes: the numbers s of cells along a side.
+
+    Raises:
+      InputError: for a size below 1.
     """
 
     name = "pyramid_keys"

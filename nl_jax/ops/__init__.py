@@ -1,1 +1,1 @@
-"""Operations: arrays in, arrays out; no Flax, no configuration."""
+"""Operations: functions of arrays, without Flax modules and without configuration."""

@@ -1,14 +1,15 @@
-"""Attention softmax(scale theta phi^T) g. Its memory is linear in the number of positions, forward and backward.
+"""Attention softmax(scale theta phi^T) g. The memory is linear in the number of positions, forward and backward.
 
-The function has five forms, and `attention_form` chooses between them:
+One letter per axis: b batch, n queries, m keys, d channels of theta and phi, c channels of g. The function has five
+forms, and `attention_form` chooses between the first four:
 
 - chunked: works on any platform and for any shape. It takes the queries in chunks. The forward pass keeps only the
   log-sum-exp of every query, and the backward pass computes the scores of a chunk again (the scheme of FlashAttention,
   Dao et al. 2022).
 - cudnn: JAX's fused kernel for NVIDIA GPUs. It takes bfloat16 or float16 and channels in multiples of 8, up to 256 on
   Hopper and newer GPUs and up to 128 on older ones.
-- mixed: cudnn where there is no gradient, chunked where there is one.
-- pallas: JAX's flash attention kernel for TPUs. Positions are padded to its blocks and masked.
+- mixed: uses cudnn for a result without a gradient, and chunked for a result and its gradient.
+- pallas: JAX's flash attention kernel for TPUs. Zeros fill the last block of positions, and a mask leaves them out.
 - pairs: holds all n x m values at once and has derivatives in forward mode. It is used only when `form` asks for it.
 """
 
@@ -27,20 +28,26 @@ from nl_jax.ops.precision import wide, widen
 # Positions in one block of the Pallas kernel.
 BLOCK = 512
 # With at most FEW_PAIRS scores a clip, chunks are faster than cuDNN for forward and backward together, but not for
-# forward alone.
-# Measured on an H200: 0.83x with 3136 x 784 scores and 256 channels, 1.2x with 12544 x 3136 (docs/performance.md).
+# forward alone. On an H200 with 256 channels, chunks took 0.83 of cuDNN's time for 3136 x 784 scores, and 1.2 times
+# cuDNN's time for 12544 x 3136 (docs/performance.md).
 FEW_PAIRS = 2**22
 
 
 def attention_form(target: devices.Target, partitioned: bool, n: int, m: int, d: int, c: int, dtype) -> str:
-    """Returns the form for theta (b,n,d), phi (b,m,d) and g (b,m,c) on the devices of `target`.
+    """Returns the form of FORMS for theta (b,n,d), phi (b,m,d) and g (b,m,c).
 
-    `partitioned` says that the compiler may split the computation over devices. It cannot split a Pallas kernel.
+    Both kernels need d = c (JAX checks this for cuDNN). The kernel for TPUs takes whole lanes of 128 channels, and its
+    blocks pay only with many positions. For the Gaussian, theta is x with 512 or 1024 channels, and g has half as many
+    channels. So the Gaussian always runs in chunks. On a GPU the products of the chunks use the tensor cores.
 
-    Both kernels need as many channels for keys as for values (JAX's entry to cuDNN checks this). The kernel for TPUs
-    takes whole lanes of 128 channels, and padding to its blocks pays only with many positions. The theta of the
-    Gaussian is x with 512 or 1024 channels, and its g has half of them. So the Gaussian always runs in chunks. On a GPU
-    its products use the tensor cores.
+    Args:
+      target: devices that the program is traced for.
+      partitioned: whether the compiler may split the computation over devices. It cannot split a Pallas kernel.
+      n: number of queries.
+      m: number of keys.
+      d: channels of theta and phi.
+      c: channels of g.
+      dtype: type of g.
     """
     if target.platform == "gpu" and target.capability and dtype in (jnp.bfloat16, jnp.float16):
         if d == c <= (256 if target.capability >= (9, 0) else 128) and d % 8 == 0 and target.capability >= (8, 0):
@@ -60,15 +67,21 @@ def attention(
 ) -> Float[Array, "b n c"]:
     """Computes y_i = sum_j softmax_j(scale theta_i . phi_j) g_j.
 
-    Scores and softmax are float32, and the result has the type of `g`. With `valid` the softmax and the sum run over
-    the valid keys only. An item without a valid key gives zeros.
+    Scores and softmax are float32, and the result has the type of `g`.
 
-    `form` forces one of FORMS; by default the platform and the shapes decide. Inside `devices.compiling_for` a program
-    gets the choice of the platform that it is compiled for, with one exception: JAX traces the cuDNN kernel only on a
-    machine with an NVIDIA GPU, so chunks replace it elsewhere.
+    Args:
+      theta: queries.
+      phi: keys.
+      g: values.
+      scale: factor of every score theta_i . phi_j.
+      form: one of FORMS. By default the platform and the shapes decide. Inside `devices.compiling_for` the platform is
+        the one that the program is compiled for. JAX traces the cuDNN kernel only on a machine with an NVIDIA GPU, so
+        chunks replace the kernel on other machines.
+      valid: the keys over which the softmax and the sum run. By default all keys are valid. An item of the batch
+        without a valid key gives zeros.
 
     Raises:
-      ValueError: for an unknown form.
+      ValueError: `form` is unknown.
     """
     if form is None and not devices.known(theta.shape[0], theta.shape[1], phi.shape[1]):
         form = "chunked"  # a kernel needs sizes that are known
@@ -81,7 +94,7 @@ def attention(
         raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
     if valid is None:
         return FORMS[form](theta, phi, g, None, scale)
-    # An invalid key may hold anything. Zero times infinity is not a number, in the gradient too.
+    # An invalid key may hold infinity, and zero times infinity is NaN, in the gradient too.
     phi, g = (jnp.where(valid[..., None], x, 0) for x in (phi, g))
     y = FORMS[form](theta, phi, g, valid, scale)
     return jnp.where(valid.any(axis=1)[:, None, None], y, 0)
@@ -97,7 +110,8 @@ def _cudnn(theta, phi, g, valid, scale):
         lengths = jnp.maximum(valid.sum(axis=1, dtype=jnp.int32), 1)
     elif m % 2:
         lengths = jnp.full(phi.shape[0], m, jnp.int32)
-    # JAX has no gradient for an odd number of queries or keys. One of zeros is added, which the lengths leave out.
+    # JAX has no gradient for an odd number of queries or keys. A query or key of zeros makes the number even, and the
+    # lengths leave it out.
     theta, phi, g = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0))) for x in (theta, phi, g))
     theta, phi, g = (x[:, :, None] for x in (theta, phi, g))  # one head
     return jax.nn.dot_product_attention(

@@ -1,4 +1,6 @@
-"""Batch norm and its ReLU as one operation for GPUs. Memory limits its speed there, so every pass over x counts.
+"""Batch norm (Ioffe and Szegedy 2015) and its ReLU as one operation for GPUs.
+
+The bandwidth of memory limits the speed of batch norm on a GPU, so every pass over x counts.
 
 The forward pass reads x twice: for the statistics and for y. The backward pass reads x and dy twice. Without this code
 XLA may take two passes for the two sums, and it keeps the gradient of the ReLU in memory between them.
@@ -20,10 +22,17 @@ def batch_norm(
 ) -> tuple[Float[Array, "g n c"], Float[Array, "g c"], Float[Array, "g c"]]:
     """Normalizes x with the mean and variance of every group: y = scale (x - mean) / sqrt(var + epsilon) + bias.
 
-    With `rectified` the result is max(y, 0). Sums are float32, and y has the type of x.
+    Sums are float32.
+
+    Args:
+      x: g groups of n positions with c channels.
+      scale: factor of each channel.
+      bias: summand of each channel.
+      epsilon: number that is added to the variance.
+      rectified: whether the function returns max(y, 0) in place of y.
 
     Returns:
-      y (g,n,c), mean (g,c) and var (g,c).
+      y (g,n,c) in the type of x, mean (g,c), and var (g,c), the biased variance.
     """
     return _forward(x, scale, bias, epsilon, rectified)[0]
 
@@ -50,7 +59,7 @@ def _backward(epsilon, rectified, residuals, gradients):
 
     def wide(x, dy):
         x, dy = widen(x), widen(dy)
-        if rectified:  # computed again, because reading a mask would be one more array to read
+        if rectified:  # y > 0 is computed again, because a stored mask would be one more array to read
             dy = jnp.where(_affine(x, scale, bias, mean, var, epsilon) > 0, dy, 0)
         return x - mean[:, None], dy
 
@@ -63,7 +72,7 @@ def _backward(epsilon, rectified, residuals, gradients):
         x, dy, sum_dz, sum_product = jax.lax.optimization_barrier((x, dy, sum_dz, sum_product))
         centred, dz = wide(x, dy)
     outer = scale[None] * inverse
-    # dx = outer (dz - mean of dz - centred inverse^2 x mean of dz centred), plus the gradients through mean and var.
+    # dx = outer (dz - mean(dz) - centred inverse^2 mean(dz centred)), plus the gradients of the outputs mean and var.
     constant = (dmean - outer * sum_dz) / n
     slope = (2 * jnp.where(var > 0, dvar, 0) - outer * jnp.square(inverse) * sum_product) / n
     dx = outer[:, None] * dz + centred * slope[:, None] + constant[:, None]

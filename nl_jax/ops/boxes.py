@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Num
 
 from nl_jax.ops.precision import widen
 
-# A width or height grows by at most this factor. The exp of a larger number would overflow.
+# A width or height grows at most 1000 / 16 = 62.5 times. The exp of a large number would overflow.
 MAX_LOG_SCALE = math.log(1000 / 16)
 
 
@@ -41,7 +41,7 @@ def iou(a: Num[Array, "n 4"], b: Num[Array, "m 4"]) -> Float[Array, "n m"]:
 
 
 def covered(a: Num[Array, "n 4"], b: Num[Array, "m 4"]) -> Float[Array, "n m"]:
-    """Returns the part of every box of a that lies in every box of b, in [0, 1]."""
+    """Returns the share, in [0, 1], of the area of every box a that lies in every box b. It is 0 without an area."""
     whole = area(a)[:, None]
     return intersection(a, b) / jnp.where(whole > 0, whole, 1)
 
@@ -67,9 +67,10 @@ def decode(
     references: Num[Array, "*#n 4"],
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
 ) -> Float[Array, "*#n 4"]:
-    """Returns the boxes onto which deltas move references. Both arguments may broadcast.
+    """Returns the boxes onto which deltas move references. Deltas and references may broadcast.
 
-    The function undoes `encode`, except that a width or height grows at most 62.5 times.
+    The function is the inverse of `encode` with the same `weights`, except that a width or height grows at most 62.5
+    times.
     """
     reference, reference_side = _centre_and_side(references)
     deltas = widen(deltas)
@@ -80,7 +81,10 @@ def decode(
 
 
 def clip(boxes: Num[Array, "*#n 4"], size: Num[Array, "*#n 2"]) -> Float[Array, "*#n 4"]:
-    """Cuts boxes at the borders of images of size (h, w), which may broadcast. A box outside its image gets no area."""
+    """Returns boxes, cut at the borders of images of `size` (h, w). A box outside its image gets no area.
+
+    Boxes and sizes may broadcast.
+    """
     limits = jnp.concatenate([size[..., ::-1], size[..., ::-1]], axis=-1)
     boxes = widen(boxes)
     return jnp.clip(boxes, 0, limits.astype(boxes.dtype))

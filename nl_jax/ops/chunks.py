@@ -17,15 +17,15 @@ CHUNK_MULTIPLE = 16  # rows of a bfloat16 tile on a TPU
 
 
 def einsum_wide(subscripts, a, b):
-    """Computes the einsum of a and b in the type of sums (see `precision.wide`)."""
+    """Computes `jnp.einsum(subscripts, a, b)` with sums in the type that `precision.wide` gives for a."""
     return jnp.einsum(subscripts, a, b, preferred_element_type=wide(a))
 
 
 def split_queries(x: Float[Array, "b n d"], m: Any) -> Float[Array, "k b q d"]:
-    """Splits the queries into k chunks of nearly equal size. Zeros fill the last chunk and add nothing to a gradient.
+    """Splits the n queries x into k chunks of q queries. Zeros fill the last chunk and add nothing to a gradient.
 
-    The size of a chunk depends on one clip alone, because b may be the batch of a whole pod and a device sees only a
-    part of it.
+    The size of a chunk depends on n and on the number of keys m, and not on b: b may be the batch of a whole pod, and a
+    device sees only a part of it. If n or m is a symbol, all queries are one chunk.
     """
     b, n, d = x.shape
     if not known(n, m):  # the number of chunks must be a known number

@@ -29,13 +29,18 @@ def conv3d(
     padding: tuple[int, int, int] = (0, 0, 0),
     groups: int = 1,
 ) -> Float[Array, "b t2 h2 w2 o"]:
-    """Computes the cross-correlation over time, height and width, with `padding` zeros on both sides of each axis.
+    """Computes the cross-correlation of x and a kernel over time, height and width.
 
-    The padding is always explicit: "SAME" pads a stride-2 kernel on one side only, unlike every published ResNet. With
-    `groups`, the o / groups outputs of a group see only the i inputs of the same group.
+    Args:
+      x: clips.
+      kernel: kt x kh x kw taps, from the i input channels of a group to o output channels.
+      strides: steps in frames and pixels, in the order (t, h, w).
+      padding: zeros on both sides of each axis, in the order (t, h, w). It is always explicit, because "SAME" pads a
+        stride-2 kernel on one side only, and every published ResNet pads both sides.
+      groups: number of groups of channels. The o / groups outputs of a group see only the i inputs of the same group.
 
     Raises:
-      ValueError: for channels that do not fit the kernel, and for fewer frames than the kernel has taps.
+      ValueError: the channels do not fit the kernel, or the clip has fewer frames than the kernel has taps.
     """
     kt, kh, kw, i, o = kernel.shape
     if x.shape[-1] != i * groups or o % groups:
@@ -96,8 +101,8 @@ _conv.defvjp(_conv_forward, _conv_backward)
 def _conv_by_cells(x, kernel, strides, padding):
     """Convolves cells of s x s pixels with s s i channels at stride 1. This runs a stem on tensor cores.
 
-    Tensor cores take channels in multiples of 8. With 3 channels, or 15 from five frames, cuDNN copies all of them into
-    padded arrays.
+    Tensor cores take channels in multiples of 8. With 3 channels, or 15 channels from five frames, cuDNN copies the
+    input into a padded array.
     """
     b, _, *size, i = x.shape
     kt, *window, _, o = kernel.shape

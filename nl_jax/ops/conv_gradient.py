@@ -1,7 +1,8 @@
-"""The gradient of a convolution's kernel. It is a sum over many positions with few channels, and XLA:CPU is slow at it.
+"""The gradient of a convolution's kernel.
 
-On a GPU it is the gradient that JAX derives. On a CPU it is a series of matrix products. Each product covers one frame,
-a strip of a large frame, or several small frames, so that its operands stay in the cache.
+This gradient is a sum over many positions with few channels, and XLA:CPU computes it slowly. On a CPU this module
+computes it as a series of matrix products. Each product covers one frame, a strip of a large frame, or several small
+frames, so that the operands stay in the cache. On a GPU the module uses the gradient that JAX derives.
 """
 
 import jax
@@ -29,7 +30,16 @@ def kernel_gradient(
     strides: tuple[int, int, int],
     padding: tuple[int, int, int],
 ) -> Float[Array, "kt kh kw i o"]:
-    """Returns the gradient of the kernel, given the gradient dy of conv(x, kernel) with `strides` and `padding`."""
+    """Returns the gradient of the kernel.
+
+    Args:
+      conv: function of x and kernel, the convolution.
+      x: input of the convolution.
+      kernel: kernel of the convolution.
+      dy: gradient of conv(x, kernel).
+      strides: strides of the convolution, in the order (t, h, w).
+      padding: zeros on both sides of each axis, in the order (t, h, w).
+    """
     kt, kh, kw, i, _ = kernel.shape
 
     def by_convolution():
@@ -83,8 +93,8 @@ def _over_frames(x, dy, shape, strides, padding):
     """Computes one matrix product for every row of the kernel and every turn. The taps in time become channels of x.
 
     A turn is a frame of dy, a strip of its rows, or several frames. With a stride of s, cells of s x s pixels become
-    places with s s i channels. So a window has only whole cells. The cells of one row of the kernel
-    lie side by side, and the rows are slices of the result.
+    places with s s i channels. So a window has only whole cells. The cells of one row of the kernel lie side by side,
+    and the rows are slices of the result.
     """
     kt, kh, kw, i, o = shape
     h, w, (b, t2, h2, w2, _) = *x.shape[2:4], dy.shape
@@ -124,8 +134,8 @@ def _over_frames(x, dy, shape, strides, padding):
 def _sum_of_products(x, y):
     """Returns x^T y of (p,i) and (p,o), a sum over many positions p.
 
-    XLA:CPU first transposes the left operand in memory. If the left operand is the wider
-    one, this costs more than the product, so the two are exchanged. Without the barrier XLA would undo the exchange.
+    XLA:CPU first transposes the left operand in memory. For the wider array this costs more than the product, so the
+    narrower array is the left operand. Without the barrier XLA would exchange the operands again.
     """
     if x.shape[1] <= y.shape[1]:
         return jnp.matmul(x.T, y, preferred_element_type=wide(x))

@@ -4,8 +4,8 @@ Every operation asks here, and only here, while it is traced. So a program trace
 `compiling_for`, uses the forms of that platform everywhere.
 
 A program may be traced in the context of a mesh with an axis `time`. This axis splits the frames (and so the positions)
-of a clip. The compiler exchanges the neighbouring frames that a convolution needs, and it reduces sums by itself. The
-functions here stop it from gathering whole clips where axes are merged and where queries are taken in chunks.
+of a clip. The compiler exchanges the neighbouring frames that a convolution needs, and it adds up sums by itself. The
+functions here stop the compiler from gathering whole clips when axes are merged and when queries are taken in chunks.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ _target = jax.make_user_context()
 def compiling_for(
     platform: str, count: int = 1, capability: tuple[int, int] | None = None
 ) -> AbstractContextManager[None]:
-    """Returns a context in which operations make the choices for another platform, whatever devices this machine has.
+    """Returns a context in which operations make the choices for another platform than the one of this machine.
 
     Args:
       platform: "cpu", "gpu" or "tpu".
@@ -55,7 +55,7 @@ def compiling_for(
 def target() -> Target:
     """Returns the target of the trace: the devices of this machine, or the target that `compiling_for` names.
 
-    Within `jax.default_device` it is the platform of this device.
+    Within `jax.default_device` the target has the platform of the default device.
     """
     if (named := _target.value) is not None:
         return named
@@ -82,7 +82,7 @@ def partitioned() -> bool:
 
 
 def known(*sizes: object) -> bool:
-    """Returns whether sizes are numbers. A program exported for any batch is traced with a symbol as its size."""
+    """Returns whether all sizes are numbers. A program that is exported for any batch has a symbol as this size."""
     return all(isinstance(size, int) for size in sizes)
 
 
@@ -92,12 +92,13 @@ def knows_cudnn() -> bool:
 
 
 def options_for_memory() -> dict[str, object]:
-    """Options of `jax.jit` with which a CPU plans a program for little memory; none on other platforms.
+    """Returns compiler options of `jax.jit` that save memory on a CPU. They are empty on other platforms.
 
-    XLA:CPU runs in parallel whatever it can, and starts with copies of donated arrays, so that much is alive at once.
-    With these options it orders the program for memory, and copies a donated array only where it must.
+    By default XLA:CPU runs operations in parallel and copies donated arrays first, so that many arrays are alive at the
+    same time. With these options XLA:CPU chooses the order that needs the least memory, and copies a donated array only
+    where it must.
     """
-    if platform() != "cpu" or jax.__version_info__ < (0, 10):  # whose XLA does not know them
+    if platform() != "cpu" or jax.__version_info__ < (0, 10):  # older versions of XLA do not know these options
         return {}
     return {
         "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
@@ -114,24 +115,28 @@ def time_parts() -> int:
 def merge_frames(x: Shaped[Array, "b t *s"], groups: int = 1) -> Shaped[Array, "g n *s"]:
     """Merges the frames of every group of clips into one axis of n = b / groups * t, for operations on single frames.
 
-    A plain merge, clip by clip, could be split over devices only where each device holds one clip. So the part of the
-    time axis that a device holds comes before the clips. On one device this is the plain order.
+    On one device the frames come clip by clip. If the time axis is split over devices, the frames of one device must be
+    neighbours, or the compiler gathers whole clips. So the order is then: the part of the time axis, the clip, the
+    frame.
     """
     (b, t, *s), parts = x.shape, _parts_of(x.shape[1])
     return x.reshape(groups, b // groups, parts, t // parts, *s).swapaxes(1, 2).reshape(groups, -1, *s)
 
 
 def split_frames(x: Shaped[Array, "g n *s"], b: Any, t: Any) -> Shaped[Array, "b t *s"]:
-    """Undoes `merge_frames`."""
+    """Returns x as b clips of t frames: the inverse of `merge_frames`."""
     (groups, _, *s), parts = x.shape, _parts_of(t)
     return x.reshape(groups, parts, b // groups, t // parts, *s).swapaxes(1, 2).reshape(b, t, *s)
 
 
 def by_query(operation: Callable[..., Array]) -> Callable[..., Array]:
-    """Splits the queries of `operation(queries (b,n,..), *keys (b,m,..)) -> (b,n,..)` over devices, as the frames are.
+    """Returns `operation` with its queries split over devices in the same way as the frames. The keys stay whole.
 
-    Keys stay whole. Without this the compiler would gather all queries for a loop over chunks, or would add up over
-    devices in every turn.
+    Without this split the compiler would gather all queries for a loop over chunks, or would sum over devices in every
+    turn of the loop.
+
+    Args:
+      operation: function of queries (b,n,..) and of keys (b,m,..) that returns (b,n,..).
     """
     if time_parts() == 1:
         return operation
@@ -145,5 +150,5 @@ def by_query(operation: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _parts_of(frames: Any) -> int:
-    """Returns the parts of an axis of `frames`. An axis that does not divide (of an image) is not split over time."""
+    """Returns the number of parts of an axis of `frames`. It is 1 if the axis does not divide evenly (an image)."""
     return time_parts() if frames % time_parts() == 0 else 1

@@ -11,12 +11,12 @@ def materialize(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """Returns x as an array that is computed once and kept.
 
     XLA:CPU fuses a cheap producer into each of its consumers. Each consumer then computes the producer again, or reads
-    its inputs in another order. An optimisation barrier does not stop this fusion. A loop of no rounds stops it, as
-    long as the compiler cannot know that the loop ends at once: the loop is entered where the first element is not a
-    number, and its one round has no effect.
+    the inputs of the producer in another order. An optimization barrier does not stop this fusion. A loop stops it, if
+    the compiler cannot know that the loop has no rounds. The loop here runs only if the first element of x is NaN, and
+    then its one round has no effect.
 
-    On a GPU a barrier is enough. Without one XLA reads the inputs of x instead of x wherever it takes this to be
-    cheaper.
+    On a GPU a barrier is enough. Without a barrier XLA reads the inputs of x in place of x wherever it estimates that
+    this is cheaper.
     """
     if platform() == "gpu":
         return jax.lax.optimization_barrier(x)

@@ -2,9 +2,9 @@
 
 The function has three forms, and `hinge_form` chooses between them:
 
-- sorted: sorts the keys by p. The keys with a_i + p_j > 0 are then a prefix, which ends where a_i falls among them. Two
-  prefix sums, of g_j and of p_j g_j, give every y_i, at a cost of m log m + n log n. The gradients are sums of the same
-  kind with a and p exchanged.
+- sorted: sorts the keys by p, largest first. The keys with a_i + p_j > 0 are then a prefix, and a binary search finds
+  its end. Two prefix sums, of g_j and of p_j g_j, give every y_i, at a cost of m log m + n log n. The gradients are
+  sums of the same kind with a and p exchanged.
 - blockwise: takes the pairs of a few queries at a time and computes them again in the backward pass, as two products of
   cost n m c.
 - pairs: holds all pairs at once and has derivatives in forward mode. It is used only when `form` asks for it.
@@ -22,12 +22,13 @@ from nl_jax.ops.chunks import einsum_wide, join_queries, split_queries
 from nl_jax.ops.fusion import materialize
 from nl_jax.ops.precision import wide, widen
 
-# The sorted form is taken from this number of keys on, by platform. Its cost is in sorts and gathers; the cost of the
-# pairs is in products.
+# The smallest number of keys for the sorted form, by platform. Sorts and gathers take most of the time of the sorted
+# form. Products take most of the time of the blockwise form.
 # - GPU: 2048 lies between the sizes that were timed (docs/performance.md).
 # - TPU: not timed. The sorted form, compiled for a v5e, moved 34 float32 per position and channel (forward, n = 12544,
-#   m = 3136). Pairs cost 2 m operations for each. With n = m both take the same time at 33,000 keys at the published
-#   peaks of a v5e (197 TFLOP/s, 819 GB/s), and at fewer keys where products fall short of their peak.
+#   m = 3136). The blockwise form costs 2 m operations per position and channel. With n = m, at the published peaks of a
+#   v5e (197 TFLOP/s, 819 GB/s), both forms take the same time at 33,000 keys. If products do not reach their peak, the
+#   number of keys is lower.
 MIN_SORTED_KEYS = {"cpu": 512, "gpu": 2048, "tpu": 16384}
 
 
@@ -45,18 +46,23 @@ def hinge(
 ) -> Float[Array, "b n c"]:
     """Computes y_i = 1/m sum_j relu(a_i + p_j) g_j. Sums are float32, and the result has the type of `g`.
 
-    With `valid` the sum runs over the valid keys, and their number replaces m. An item without a valid key gives zeros.
-    `form` forces one of FORMS; by default the platform and the number of keys decide.
+    Args:
+      a: one number for each of n queries.
+      p: one number for each of m keys.
+      g: values of the keys.
+      form: one of FORMS. By default the platform and the number of keys decide.
+      valid: the keys over which the sum runs. Their number replaces m. By default all keys are valid. An item of the
+        batch without a valid key gives zeros.
 
     Raises:
-      ValueError: for an unknown form.
+      ValueError: `form` is unknown.
     """
     form = form or hinge_form(devices.platform(), p.shape[1])
     if form not in FORMS:
         raise ValueError(f"form={form!r} is unknown; choose one of {', '.join(FORMS)}")
     if valid is None:
         return FORMS[form](a, p, g).astype(g.dtype)
-    # A zero value adds nothing. The key is zeroed too, because it may hold a value that is not a number.
+    # A value g_j of zero adds nothing. The key p_j is zeroed too, because it may hold NaN.
     y = FORMS[form](a, jnp.where(valid, p, 0), jnp.where(valid[..., None], g, 0))
     count = jnp.maximum(valid.sum(axis=1, dtype=y.dtype), 1)[:, None, None]
     return (y * (p.shape[1] / count)).astype(g.dtype)
@@ -93,17 +99,17 @@ _sum_sorted.defvjp(_sorted_forward, _sorted_backward)
 
 
 def _once(x):
-    """Computes x before it is read in random order. A CPU would gather the inputs of x, which on a GPU is faster."""
+    """Returns x, computed before it is read in random order. XLA:CPU would gather the inputs of x, and this is slow."""
     return materialize(x) if devices.platform() == "cpu" else x
 
 
 def _prefix_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array, "b m c"]):
-    """Returns sum_j [a_i + p_j > 0] g_j and sum_j relu(a_i + p_j) g_j, both (b,n,c). The values p must fall with j.
+    """Returns sum_j [a_i + p_j > 0] g_j and sum_j relu(a_i + p_j) g_j, both (b,n,c). p must be sorted, largest first.
 
-    The form a_i sum g_j + sum p_j g_j would be a small difference of large sums wherever a and p are large. So the sum
-    at key k is built up from the key with the largest p. With G_k = g_1 + .. + g_k, the hinge at key k is H_k =
-    sum_{j<k} (p_j - p_k) g_j. It grows from key to key by a gap times G: H_k = H_{k-1} + (p_{k-1} - p_k) G_{k-1}. No
-    term cancels here that does not cancel in the sum over pairs.
+    The form a_i sum g_j + sum p_j g_j would be a small difference of large sums wherever a and p are large. So this
+    function adds up the sum from the key with the largest p on. With G_k = g_1 + .. + g_k, the hinge at key k is H_k =
+    sum_{j<k} (p_j - p_k) g_j. It grows from key to key by a gap times G: H_k = H_{k-1} + (p_{k-1} - p_k) G_{k-1}. A
+    term cancels here only if it also cancels in the sum over pairs.
     """
     sum_g = jnp.cumsum(g, axis=1)
     gaps = p[:, :-1] - p[:, 1:]
@@ -118,7 +124,7 @@ def _prefix_sums(a: Float[Array, "b n"], p: Float[Array, "b m"], g: Float[Array,
 
 
 def _take(x, order):
-    """Returns the rows `order` (b,k) of every x (b,n) or (b,n,c)."""
+    """Returns the rows `order` (b,k) of x (b,n) or (b,n,c), for every item of the batch."""
     order = order.reshape(*order.shape, *(1,) * (x.ndim - 2))
     return jnp.take_along_axis(x, order, axis=1, mode="promise_in_bounds")
 

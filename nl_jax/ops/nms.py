@@ -1,10 +1,10 @@
 """Non-maximum suppression with static shapes. Its result is exactly the greedy choice.
 
-The greedy choice takes boxes from the highest score down and drops each box that overlaps one taken before. As an
-equation: keep_j holds where no box i before j is both kept and overlaps j. The equation is applied again and again,
-from all true. The first round gets the first box right, and every further round gets at least the next one right. So
-the only fixpoint of the equation is the greedy choice. A round is one pass over an n x n matrix, and 2 to 9 rounds are
-typical.
+The greedy choice takes boxes from the highest score down and drops each box that overlaps a box taken before. As an
+equation: keep_j is true if no kept box i before j overlaps box j. The function starts with all boxes kept and applies
+the equation until nothing changes. The first round gets the first box right, and every further round gets at least the
+next box right. So the only fixpoint of the equation is the greedy choice. A round is one pass over an n x n matrix, and
+2 to 9 rounds are typical.
 """
 
 import jax
@@ -22,10 +22,14 @@ def nms(
     threshold: float,
     classes: Int[Array, "n"] | None = None,
 ) -> Bool[Array, "n"]:
-    """Returns the boxes that are kept. No kept box has an IoU above `threshold` with a kept box of higher score.
+    """Returns whether each box is kept. No kept box has an IoU above `threshold` with a kept box of higher score.
 
-    Invalid boxes are not kept and drop no others. Of equal scores the first counts as the higher one. With `classes`
-    only boxes of the same class drop each other. Boxes are in pixels.
+    Args:
+      boxes: (x0, y0, x1, y1) in pixels.
+      scores: scores of the boxes. If two scores are equal, the first counts as the higher one.
+      valid: whether each box takes part. An invalid box is not kept and drops no other box.
+      threshold: largest IoU of two kept boxes, in [0, 1].
+      classes: classes of the boxes. With them only boxes of the same class drop each other.
     """
     order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
     keep = _greedy(boxes[order], valid[order], threshold, None if classes is None else classes[order])
@@ -40,10 +44,21 @@ def best_by_class(
     count: int,
     chunk: int = 1000,
 ) -> tuple[Int[Array, "k"], Bool[Array, "k"]]:
-    """Returns the indices of the k = `count` highest scores that `nms` by class keeps, highest first, and which exist.
+    """Returns the k = `count` boxes of highest score that `nms` by class keeps.
 
-    Scores must fall, and a score of -inf stands for no box. Boxes after the k-th kept box cannot change the result. So
-    boxes are taken one chunk at a time until there are enough, and no matrix of all pairs is ever held.
+    Boxes after the k-th kept box cannot change the result. So the function takes one chunk of boxes at a time until k
+    boxes are kept, and never holds a matrix of all pairs.
+
+    Args:
+      boxes: (x0, y0, x1, y1) in pixels.
+      scores: scores of the boxes, sorted, highest first. A score of -inf stands for no box.
+      classes: classes of the boxes. Only boxes of the same class drop each other.
+      threshold: largest IoU of two kept boxes of a class, in [0, 1].
+      count: number of boxes to return, k.
+      chunk: number of boxes that are taken at a time.
+
+    Returns:
+      The indices of the kept boxes, highest score first, and whether each of the k places holds a box.
     """
     n = scores.shape[0]
     chunk = min(chunk, n)
@@ -90,7 +105,7 @@ def _greedy(boxes, valid, threshold, classes):
 
 def _overlaps(a, b, threshold, classes=None):
     """Returns whether the IoU of every pair is above the threshold and their classes are the same."""
-    # A threshold may lie between two float32. A float32 is above it where it is above the lower of the two.
+    # A threshold may lie between two float32 numbers. An IoU is above it if it is above the lower one of the two.
     threshold = _rounded_down(threshold, box_ops.area(a).dtype)
     overlaps = box_ops.iou(a, b) > threshold
     return overlaps if classes is None else overlaps & (classes[0][:, None] == classes[1][None])

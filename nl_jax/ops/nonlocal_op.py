@@ -1,15 +1,16 @@
 """The non-local operation of section 3.1: y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j).
 
-One letter per axis: b batch, n positions that ask (queries), m positions that are summed over (keys), d channels of
+One letter per axis: b batch, n queries (the positions i), m keys (the positions j that are summed over), d channels of
 theta and phi, c channels of g. Gaussian and embedded Gaussian are the same function here: theta and phi of the Gaussian
 are x.
 
-Only the softmax needs the n x m pairwise values, and it takes them for a few queries at a time. The dot product is
+Only the softmax needs the n x m pairwise values, and it computes them for a few queries at a time. The dot product is
 linear in its key, so its sum over j can come first. Concatenation is a hinge in one number per position, so a sort and
 prefix sums replace the pairs. All forms are exact.
 
-`valid` (b,m) names the keys that are summed over, and None stands for all of them. C(x) counts or sums the valid keys
-alone. An item without a valid key gives zeros. The content of an invalid key has no part in values or gradients.
+`valid` (b,m) is true for the keys that are summed over, and None stands for all keys. C(x) counts or sums the valid
+keys alone. An item of the batch without a valid key gives zeros. The content of an invalid key changes no value and no
+gradient.
 
 All operations have derivatives of any order in reverse mode: `jax.jacrev(jax.grad(f))` is a Hessian. The dot product
 also has derivatives in forward mode (`jax.jvp`, `jax.jacfwd`, `jax.hessian`). The other operations have them with
@@ -81,10 +82,10 @@ def gaussian(
       g: g(x) of the keys.
       scale: 1 in the paper; 1/sqrt(d) in the released code.
       form: one of `nl_jax.ops.attention.FORMS`.
-      valid: the keys that are summed over.
+      valid: whether each key is summed over. By default all keys are.
 
     Raises:
-      ValueError: for shapes that do not fit together, or m = 0.
+      ValueError: shapes do not fit together, or m is 0.
     """
     _check_shapes(theta.shape, phi.shape, g.shape, valid)
     return attention(theta, phi, g, scale, form, valid)
@@ -102,8 +103,14 @@ def dot_product(
     type, and the result has the type of `g`. On a GPU with bfloat16 theta, the sum over j is rounded to bfloat16 for
     the second product.
 
+    Args:
+      theta: theta(x) of the queries.
+      phi: phi(x) of the keys.
+      g: g(x) of the keys.
+      valid: whether each key is summed over. By default all keys are, and m is their number.
+
     Raises:
-      ValueError: for shapes that do not fit together, or m = 0.
+      ValueError: shapes do not fit together, or m is 0.
     """
     _check_shapes(theta.shape, phi.shape, g.shape, valid)
     n, d = theta.shape[1:]
@@ -113,7 +120,8 @@ def dot_product(
         return _weighted_sum(dot_product_rows(theta, phi, valid), g)
     phi = _zeroed(phi, valid)
     summed = jnp.einsum("bmd,bmc->bdc", phi, g, preferred_element_type=wide(phi)) / _count(phi, valid)
-    # A float32 product would read every number twice as wide, for 3 bits more. (In float16 the sum may not fit.)
+    # A float32 product would read twice as many bytes, and TF32 keeps only 3 bits more than bfloat16. A float16 product
+    # is no choice, because the sum may be larger than the largest float16.
     if platform() == "gpu" and theta.dtype == jnp.bfloat16:
         return jnp.einsum("bnd,bdc->bnc", theta, summed.astype(theta.dtype)).astype(g.dtype)
     return jnp.einsum("bnd,bdc->bnc", widen(theta), summed).astype(g.dtype)
@@ -128,19 +136,25 @@ def concatenation(
 ) -> Float[Array, "b n c"]:
     """Computes y_i = 1/m sum_j relu(a_i + p_j) g_j (equation 5).
 
-    The caller applies the two halves of w_f: w_f . [theta_i, phi_j] = a_i + p_j. Memory is linear in n + m, forward and
-    backward. On a CPU the cost is linear too, except for sorting. `hinge` takes the form that suits the platform,
-    unless `form` names another.
+    Memory is linear in n + m, forward and backward. With many keys the cost is linear too, except for sorting (see
+    `nl_jax.ops.hinge`).
+
+    Args:
+      a: the first half of w_f times theta_i. The caller applies both halves: w_f . [theta_i, phi_j] = a_i + p_j.
+      p: the second half of w_f times phi_j.
+      g: g(x) of the keys.
+      form: one of `nl_jax.ops.hinge.FORMS`. By default the platform and the number of keys decide.
+      valid: whether each key is summed over. By default all keys are, and m is their number.
 
     Raises:
-      ValueError: for shapes that do not fit together, or m = 0.
+      ValueError: shapes do not fit together, or m is 0.
     """
     _check_shapes((*a.shape, 1), (*p.shape, 1), g.shape, valid)
     return hinge(a, p, g, form, valid)
 
 
 def _zeroed(x: Float[Array, "b m c"], valid: Bool[Array, "b m"] | None) -> Float[Array, "b m c"]:
-    """Returns x with zeros for the invalid keys: they may hold anything, and zero times infinity is not a number."""
+    """Returns x with zeros for the invalid keys: they may hold infinity, and zero times infinity is NaN."""
     return x if valid is None else jnp.where(valid[..., None], x, 0)
 
 

@@ -13,14 +13,20 @@ from nl_jax.ops.fusion import materialize
 def max_pool(
     x: Float[Array, "b *s c"], kernel: tuple[int, ...], strides: tuple[int, ...], padding: tuple[int, ...]
 ) -> Float[Array, "b *s2 c"]:
-    """Computes the maximum over windows of the axes between batch and channels, padded with -inf on both sides.
+    """Computes the maximum over windows of the axes between batch and channels.
 
-    The maximum over a box is a maximum over each axis in turn. Over one axis it is the maximum of shifted slices. Their
-    gradient is far cheaper on a CPU than the gradient of a window reduction. Where several values are the largest, they
-    share the gradient. Incomplete windows at the end are left out.
+    The maximum over a box is a maximum over each axis in turn. Over one axis it is the maximum of shifted slices. The
+    gradient of these slices is far cheaper on a CPU than the gradient of a window reduction. If several values of a
+    window are the largest, they share its gradient. Incomplete windows at the end are left out.
+
+    Args:
+      x: arrays with any axes between batch and channels.
+      kernel: length of a window along each of these axes.
+      strides: step of the windows along each of these axes.
+      padding: number of -inf values on both sides of each of these axes.
 
     Raises:
-      ValueError: for a number of axes that does not fit, and for an axis shorter than its kernel.
+      ValueError: the number of axes does not fit, or an axis is shorter than its kernel.
     """
     if not x.ndim - 2 == len(kernel) == len(strides) == len(padding):
         raise ValueError(f"an input of shape {x.shape} does not fit kernel {kernel}, strides {strides}, {padding}")
@@ -48,7 +54,7 @@ def _taps(x, axis, kernel, stride, padding):
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def _max_pool_axis_on_gpus(x, axis, kernel, stride, padding):
-    """Computes the same function with the same gradient. JAX's own would sum arrays with gaps, one for every tap."""
+    """Computes `_max_pool_axis` with the same gradient. The gradient that JAX derives would sum one array per tap."""
     return _max_pool_axis(x, axis, kernel, stride, padding)
 
 

@@ -11,8 +11,8 @@ from nl_jax.ops.fusion import materialize
 def relu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """Returns max(x, 0). The gradient is 0 where the result is 0, so it needs the result and not x.
 
-    This is for the result of a residual block, which several operations read. On a CPU each of them would otherwise add
-    up the residuals of the whole stage again.
+    The function suits the result of a residual block, because several operations read this result. On a CPU each of
+    these operations would otherwise add up the residuals of the whole stage again.
     """
     return materialize(jax.nn.relu(x))
 

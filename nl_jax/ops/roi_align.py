@@ -3,8 +3,8 @@
 Every bin of the grid is the mean of samples x samples values. Each value is interpolated from the four nearest places
 of the map. The function has two forms, and `choose` chooses between them:
 
-- gather: a bin reads at most (2 samples)^2 places, each with a weight. It takes a few boxes at a time, reads their rows
-  of the map and adds them up; the backward pass adds to the same rows. This form suits a CPU and a GPU.
+- gather: a bin reads at most (2 samples)^2 places, each with a weight. The form takes a few boxes at a time and adds up
+  the rows of the map that they read. The backward pass adds to the same rows. This form suits a CPU and a GPU.
 - einsum: each box has two matrices, the weights over height and over width, so its grid is a product of three arrays.
   The product runs over every place of the map. This form suits a TPU, where products are fast and gathers are slow.
 
@@ -46,8 +46,8 @@ def roi_align(
     """Returns the features of n boxes, each as s x s bins (s = `size`).
 
     Args:
-      features: a map whose value at index i belongs to the coordinate i.
-      boxes: in pixels of the image.
+      features: a map. The value at index i belongs to the coordinate i.
+      boxes: (x0, y0, x1, y1) in pixels of the image.
       scale: places of the map per pixel, 1/stride.
       size: bins along a side.
       samples: values along a side of a bin.
@@ -60,7 +60,7 @@ def roi_align(
       is 0.
 
     Raises:
-      ValueError: for an unknown form.
+      ValueError: `form` is unknown.
     """
     return roi_align_pyramid([features[None]], boxes[None], (scale,), size, samples, aligned, form)[0]
 
@@ -77,11 +77,19 @@ def roi_align_pyramid(
 ) -> Float[Array, "b n s s c"]:
     """Applies `roi_align` to every box, on the one map of the pyramid that suits the size of the box (see `levels`).
 
-    `image_sizes` holds the heights and widths in pixels of images that are padded below and on the right. With it a map
-    ends where its image ends.
+    Args:
+      features: one map for each level, from the finest to the coarsest.
+      boxes: n boxes of each image, (x0, y0, x1, y1) in pixels.
+      scales: 1/stride of every map.
+      size: bins along a side, s.
+      samples: values along a side of a bin.
+      aligned: see `roi_align`.
+      form: one of FORMS. By default the platform decides.
+      image_sizes: heights and widths in pixels, for images that are padded below and on the right. With it a map ends
+        where its image ends.
 
     Raises:
-      ValueError: for an unknown form, and for a number of maps other than the number of scales.
+      ValueError: `form` is unknown, or the number of maps is not the number of scales.
     """
     form = form or choose(devices.platform())
     if form not in FORMS:
@@ -122,8 +130,8 @@ def roi_align_pyramid(
 def levels(boxes: Num[Array, "*n 4"], scales: tuple[float, ...]) -> Int[Array, "*n"]:
     """Returns the map that each box is read from: floor(4 + log2(sqrt(area) / 224)), as an index of `scales`.
 
-    The stride of level k is 2^k. A box that is too small for these maps is read from the first map, and a box that is
-    too large from the last.
+    The stride of level k is 2^k. A box that is too small for the maps is read from the first map. A box that is too
+    large is read from the last map (Lin et al. 2017, equation 1).
     """
     first, last = (round(-np.log2(scale)) for scale in (scales[0], scales[-1]))
     exact = CANONICAL_LEVEL + jnp.log2(jnp.sqrt(area(boxes)) / CANONICAL_SIDE)
@@ -143,7 +151,7 @@ def _axis(low, high, length, size, samples, aligned):
     bins, inside = np.arange(size)[:, None], (np.arange(samples)[None] + 0.5)
     bins, inside = (jnp.asarray(a, low.dtype)[None, None] for a in (bins, inside))
     at, length = low[..., None, None] + bins * bin_side + inside * bin_side / samples, length[..., None, None]
-    counts = (at >= -1) & (at <= length)  # false for a value that is not a number
+    counts = (at >= -1) & (at <= length)  # false for NaN
     at = jnp.clip(jnp.where(counts, at, 0), 0, length - 1)
     before = jnp.floor(at)
     part = at - before
@@ -184,7 +192,7 @@ def _gather_backward(residuals, dy):
         updates = weights[..., None] * dy[..., None, :].astype(weights.dtype)
         return total.at[taps.ravel()].add(updates.reshape(-1, c), mode="promise_in_bounds"), None
 
-    # Zeros that depend on dy. XLA makes constants when a step begins and would keep them through all of it.
+    # These zeros depend on dy. XLA makes a constant when a step begins, and would keep it in memory for the whole step.
     zero = jnp.minimum(jnp.abs(dy.ravel()[0].astype(weights.dtype)), 0)
     total, _ = jax.lax.scan(add_chunk, jnp.full((p, c), zero), _chunks(taps, weights, dy))
     return total.astype(shape.dtype), None, None

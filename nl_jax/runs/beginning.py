@@ -1,4 +1,4 @@
-"""The network that a run began with."""
+"""The network of a run before its first step."""
 
 from functools import partial
 
@@ -16,17 +16,17 @@ from nl_jax.training.start import take_over
 
 
 def first_network(directory: Place, mesh: Mesh) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
-    """Returns the network of a workdir before its first step, as `nl_jax.models.flat` splits it.
+    """Returns the network of a run before its first step, as `nl_jax.models.flat` splits it.
 
-    The seed of the run gives its arrays again. If the run started from another network, the arrays are read from that
-    network.
+    The seed of the run gives the initial arrays again. If the run started from another network, the function reads the
+    arrays of that network.
 
     Args:
-      directory: the workdir.
-      mesh: the devices that the arrays are laid out over.
+      directory: the workdir of the run.
+      mesh: the devices over which the arrays are laid out.
 
     Raises:
-      InputError: the workdir has no config, or the network that it started from is no longer there.
+      InputError: the workdir has no config, or the network from which the run started is no longer there.
     """
     config, classes = workdir.read_config(directory), workdir.read_classes(directory)
     task = task_of(config)

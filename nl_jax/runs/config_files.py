@@ -10,7 +10,10 @@ from nl_jax.errors import InputError
 
 
 def load_config(name: str) -> ConfigDict:
-    """Loads the config of FILE.py or FILE.py:ROW.
+    """Returns the config of a file.
+
+    Args:
+      name: FILE.py or FILE.py:ROW. ROW is the argument of the function `get_config` of the file.
 
     Raises:
       InputError: the file or row does not exist, or the file raises an exception.
@@ -23,7 +26,7 @@ def load_config(name: str) -> ConfigDict:
     try:
         spec.loader.exec_module(module)
         return module.get_config(argument)
-    except Exception as error:  # a config is a user's program: the message names the line of any exception
+    except Exception as error:  # a config is a program of the user, so the message names the line of any exception
         places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
         where = f"{name}, line {places[-1].lineno}" if places else name
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "

@@ -1,4 +1,4 @@
-"""A detector that finds the objects of an image, in pixels of that image. It needs `pycocotools`."""
+"""A detector that finds the objects of an image, in pixels of that image. The module needs `pycocotools`."""
 
 import json
 from collections.abc import Iterator
@@ -36,13 +36,13 @@ class Objects:
     """The n objects found in an image (h,w), sorted from the highest score to the lowest.
 
     Attributes:
-        classes: class names by label.
-        labels: (n,), labels of the objects.
-        scores: (n,), scores of the objects.
-        boxes: (n,4), x0 y0 x1 y1 in pixels.
-        masks: (n,h,w); None for a network without masks.
-        keypoints: (n,k,3), x and y in pixels and score; None for a network without keypoints.
-        of_keypoints: the keypoints of each class, their names and skeletons; None for a network without keypoints.
+      classes: class names by label.
+      labels: (n,), labels of the objects.
+      scores: (n,), scores of the objects.
+      boxes: (n,4), x0 y0 x1 y1 in pixels.
+      masks: (n,h,w), the pixels of each object. None for a network without masks.
+      keypoints: (n,k,3), x and y in pixels and score. None for a network without keypoints.
+      of_keypoints: the names and skeletons of the keypoints of each class. None for a network without keypoints.
     """
 
     classes: tuple[str, ...]
@@ -56,7 +56,7 @@ class Objects:
     def as_list(self) -> list[dict]:
         """Returns the class, label, score, box and mask or keypoints of each object, for JSON.
 
-        A mask is in pycocotools' run-length format. Keypoints are {name: [x, y, score]}.
+        A mask has the run-length format of pycocotools. Keypoints are {name: [x, y, score]}.
         """
         found = []
         for place, label in enumerate(self.labels.tolist()):
@@ -73,9 +73,9 @@ class Objects:
         return found
 
     def skeletons(self) -> list[list[tuple[np.ndarray, np.ndarray]]]:
-        """Returns the lines of each object's skeleton, as pairs of points (2,) in pixels.
+        """Returns the lines of the skeleton of each object, as pairs of points (2,) in pixels.
 
-        It adds a line from each keypoint to itself, so that keypoints outside the skeleton are drawn too.
+        The lines include a line from each keypoint to itself, so that keypoints outside the skeleton are drawn too.
         """
         found = []
         for place, label in enumerate(self.labels.tolist() if self.keypoints is not None else ()):
@@ -86,14 +86,14 @@ class Objects:
 
 
 class Detector:
-    """The network of a detection run, with the image sizes of the run's config.
+    """The network of a detection run, with the image sizes of the config of the run.
 
     Args:
-        directory: the workdir of the run.
-        best: takes the best checkpoint by validation instead of the newest.
+      directory: the workdir of the run.
+      best: whether the checkpoint is the best by validation. Otherwise it is the newest.
 
     Raises:
-        InputError: the workdir belongs to another kind of run.
+      InputError: the workdir belongs to another kind of run.
     """
 
     def __init__(self, directory: Place, *, best: bool = False):
@@ -110,10 +110,10 @@ class Detector:
 
     @classmethod
     def from_pretrained(cls, name: str, path: str | Path | None = None) -> "Detector":
-        """Returns the detector of a published network; see `nl_jax.from_pretrained`.
+        """Returns the detector of a published network, and takes the same arguments as `nl_jax.from_pretrained`.
 
         Raises:
-            InputError: as in `nl_jax.from_pretrained`, or the network is not a detector.
+          InputError: as in `nl_jax.from_pretrained`, or the network is not a detector.
         """
         found = pretrained(name, path)
         if not found.entry.is_detector:
@@ -157,11 +157,11 @@ def read_keypoints(directory: Place, classes: int) -> Keypoints:
     A workdir of imported weights has no file of keypoints. Its keypoints are COCO's.
 
     Args:
-        directory: the workdir of the run.
-        classes: number of classes.
+      directory: the workdir of the run.
+      classes: number of classes.
 
     Raises:
-        InputError: keypoints.json cannot be read.
+      InputError: keypoints.json cannot be read.
     """
     path = directory / "keypoints.json"
     if not path.exists():
@@ -180,11 +180,11 @@ def frames(path: str, every: float = 0.0) -> Iterator[tuple[int, float, np.ndarr
     """Yields (number, time in seconds, image uint8 (h,w,3)) of the frames of a video, or of an image.
 
     Args:
-        path: path of a video, an image or a folder of numbered images.
-        every: minimum seconds from one yielded frame to the next; 0 yields every frame.
+      path: path of a video, an image or a folder of numbered images.
+      every: smallest number of seconds from one yielded frame to the next. 0 yields every frame.
 
     Raises:
-        DecodeError: no frame can be decoded.
+      DecodeError: no frame can be decoded.
     """
     index = index_of(path)
     to_rgb, due = to_rgb_of(path, index, None), 0.0

@@ -28,9 +28,9 @@ class Features:
     """The features of one video, with v clips of t frames in order of time, and several crops of each clip.
 
     Attributes:
-      clips: (v, t), frame numbers of the clips.
+      clips: (v,t), frame numbers of the clips.
       seconds: (v,), time of the middle of each clip.
-      features: (v, crops, c) with c channels; (v, crops, t2, h, w, c) if they are not pooled.
+      features: (v,crops,c) with c channels, or (v,crops,t2,h,w,c) if they are not pooled.
     """
 
     clips: Int[np.ndarray, "v t"]
@@ -39,13 +39,13 @@ class Features:
 
 
 class Extractor:
-    """A function that returns the features of a video from a layer. It uses the clips and crops of testing.
+    """A function that returns the features of a video from one layer. It uses the clips and crops of a test.
 
     Args:
       model: the network.
       config: the config with which the network was trained and is tested.
-      layer: a name of `layers_of`; or a stage, such as res5, for the last layer of this stage.
-      pooled: whether features are averaged over the frames and positions of a clip.
+      layer: a name of `layers_of`, or a stage such as res5. A stage stands for its last layer.
+      pooled: whether the features of a clip are the mean over its frames and positions.
 
     Raises:
       InputError: the network does not have the layer, or it is not a network of videos.
@@ -82,8 +82,9 @@ class Extractor:
         Args:
           directory: the workdir of the run.
           layer: as in `Extractor`.
-          best: takes the best checkpoint by validation instead of the newest.
-          options: `pooled` as in `Extractor`, and fields of `config.data`, such as num_clips.
+          best: whether the checkpoint is the best by validation. Otherwise it is the newest.
+          options: `pooled` as in `Extractor`, and fields of `config.data`, such as num_clips. None keeps the value of
+            the config.
 
         Raises:
           InputError: as in `Extractor`.
@@ -98,7 +99,17 @@ class Extractor:
 
     @classmethod
     def from_pretrained(cls, name: str, layer: str = "res5", path: str | Path | None = None, **options) -> "Extractor":
-        """Returns the extractor of a published network; see `nl_jax.from_pretrained`, and `of_workdir` for options."""
+        """Returns the extractor of a published network.
+
+        Args:
+          name: as in `nl_jax.from_pretrained`.
+          layer: as in `Extractor`.
+          path: as in `nl_jax.from_pretrained`.
+          options: as in `of_workdir`.
+
+        Raises:
+          InputError: as in `nl_jax.from_pretrained` and `Extractor`.
+        """
         found = pretrained(name, path)
         return cls._with(found.model, found.config, layer, **options)
 
@@ -120,7 +131,7 @@ class Extractor:
 
         Args:
           path: path of the video.
-          every: one clip for each `every` seconds, if that gives more clips than testing; 0 gives the test clips.
+          every: seconds of video for each clip, if this gives more clips than a test. 0 gives the clips of a test.
 
         Raises:
           DecodeError: no frame can be decoded.

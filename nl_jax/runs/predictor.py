@@ -1,4 +1,4 @@
-"""A predictor that classifies a video. It computes the scores of the test clips one by one and combines them."""
+"""A predictor that classifies a video. It computes the scores of the clips of a test one by one and combines them."""
 
 import json
 import math
@@ -34,14 +34,14 @@ class Prediction:
     """The scores of one video with v clips, for k classes.
 
     Attributes:
-        name: path of the video, or name of the stream.
-        classes: class names by label.
-        scores: (k,), scores of the video.
-        clip_scores: (v,k), scores of each clip over all its crops, in order of time.
-        seconds: (v,), time of the middle of each clip.
-        crops: number of crops of a clip.
-        surest: the middle crop of the clip that has the highest score of all clips and classes. Its `number` is its
-            row in `clip_scores`.
+      name: path of the video, or name of the stream.
+      classes: class names by label.
+      scores: (k,), scores of the video.
+      clip_scores: (v,k), scores of each clip over all its crops, in order of time.
+      seconds: (v,), time of the middle of each clip.
+      crops: number of crops of a clip.
+      surest: the middle crop of the clip that has the highest score of all clips and classes. `surest.number` is the
+        row of this clip in `clip_scores`.
     """
 
     name: str
@@ -56,8 +56,8 @@ class Prediction:
         """Returns the class, score and label of the classes with the highest scores.
 
         Args:
-            count: number of classes.
-            scores: (k,), scores of the classes; None takes the scores of the video.
+          count: number of classes.
+          scores: (k,), scores of the classes. By default they are the scores of the video.
         """
         scores = self.scores if scores is None else scores
         order = np.argsort(-scores, kind="stable")[:count]
@@ -71,8 +71,8 @@ class Predictor:
       model: the network.
       config: the config with which the network was trained.
       classes: class names by label.
-      multi_label: whether a video can have several classes. Then scores are sigmoids, and the score of a video is the
-        maximum over its clips.
+      multi_label: whether a video can have several classes. If it can, scores are sigmoids, and the score of a video is
+        the maximum over its clips.
 
     Raises:
       InputError: the network was not trained on videos.
@@ -99,8 +99,8 @@ class Predictor:
 
         Args:
           directory: the workdir of the run.
-          best: takes the best checkpoint by validation instead of the newest.
-          multi_label: whether a video can have several classes; None takes this from the results of the run.
+          best: whether the checkpoint is the best by validation. Otherwise it is the newest.
+          multi_label: whether a video can have several classes. By default the results of the run decide this.
 
         Raises:
           InputError: the workdir has no network of videos.
@@ -115,7 +115,7 @@ class Predictor:
 
     @classmethod
     def from_pretrained(cls, name: str, path: str | Path | None = None) -> "Predictor":
-        """Returns the predictor of a published network; see `nl_jax.from_pretrained`.
+        """Returns the predictor of a published network, and takes the same arguments as `nl_jax.from_pretrained`.
 
         Raises:
           InputError: as in `nl_jax.from_pretrained`, or the network is not a classifier of videos.
@@ -130,7 +130,11 @@ class Predictor:
         return cls(found.model, found.config, found.classes, multi_label=False)
 
     def __call__(self, path: str | Path) -> Prediction:
-        """Returns the scores of a video or an image: `file` with at least one clip for every ten seconds."""
+        """Returns the scores of a video or an image, with at least one clip for every ten seconds.
+
+        Raises:
+          DecodeError: no frame can be decoded, or the scores are not finite.
+        """
         return self.file(str(path), every=10.0)
 
     def check_block(self, block: str | None) -> None:
@@ -143,7 +147,7 @@ class Predictor:
 
         Args:
           path: path of the video.
-          every: one clip for each `every` seconds, if this gives more clips than the test; 0 gives the test clips.
+          every: seconds of video for each clip, if this gives more clips than a test. 0 gives the clips of a test.
           on_clip: a function that is called with the time in seconds and the scores (k,) of each clip.
 
         Raises:
@@ -154,7 +158,17 @@ class Predictor:
     def stream(
         self, name: str, *, every: float, seconds: float, on_clip: Callable = lambda seconds, scores: None
     ) -> Prediction:
-        """Returns the scores of a camera or of standard input; see `clips_of_stream`. Ctrl-C ends the stream."""
+        """Returns the scores of a camera or of standard input; see `clips_of_stream`. Ctrl-C ends the stream.
+
+        Args:
+          name: "-" for standard input, or the name of a camera.
+          every: seconds from one clip to the next. With 0 the clips follow one another.
+          seconds: seconds of the stream to read. 0 reads it without a limit.
+          on_clip: a function that is called with the time in seconds and the scores (k,) of each clip.
+
+        Raises:
+          DecodeError: the stream cannot be opened or gives no frame, or the scores are not finite.
+        """
         data = self._data
         clips = clips_of_stream(
             name,
@@ -173,8 +187,8 @@ class Predictor:
 
         Args:
           video: the clip, uint8 (t,h,w,3).
-          block: name of the block; None takes the last.
-          position: (frame, row, column) in the input of the block; None gives the mean over all positions.
+          block: name of the block. None stands for the last block.
+          position: (frame, row, column) in the input of the block. None gives the average over all positions.
 
         Raises:
           InputError: the block or the position does not exist.
@@ -215,18 +229,18 @@ class Predictor:
 
 
 def over_clips(path: str, data: ConfigDict, every: float, use: Callable[[Iterator[Clip], Callable], Any]) -> Any:
-    """Calls `use` with the test clips of a file, and with a function that returns their frame numbers (v,t).
+    """Calls `use` with the clips of a file, and with a function that returns the frame numbers (v,t) of the clips.
 
-    If the file has fewer frames than it states, the call is repeated with the clips of the real number of frames.
+    If the file has fewer frames than it states, the function calls `use` again with clips of the real number of frames.
 
     Args:
       path: path of the video.
       data: `config.data` of videos.
-      every: one clip for each `every` seconds, if this gives more than `data.num_clips`; 0 gives the test clips.
+      every: seconds of video for each clip, if this gives more than `data.num_clips` clips. 0 gives `data.num_clips`.
       use: the function to call.
 
     Returns:
-      the result of `use`.
+      The result of `use`.
 
     Raises:
       DecodeError: no frame can be decoded.
@@ -250,10 +264,13 @@ def over_clips(path: str, data: ConfigDict, every: float, use: Callable[[Iterato
 
 
 def views_of(video: np.ndarray, data: ConfigDict) -> np.ndarray:
-    """Returns the test crops (v,t,h,w,3) of a clip."""
+    """Returns the crops (v,t,h,w,3) of a clip for a test. `data` is `config.data` of videos."""
     return test_crops(video, data.test_crop, data.num_crops) if data.test_crop else video[None]
 
 
 def at_once(views: int) -> int:
-    """Returns the number of views, rounded up to a multiple of the number of devices."""
+    """Returns the number of views, rounded up to a multiple of the number of devices.
+
+    The network then takes all views of a clip at the same time.
+    """
     return -(-views // jax.device_count()) * jax.device_count()

@@ -23,11 +23,11 @@ PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
 
 
 def export_network(model: VideoResNet | MaskRCNN, config: ConfigDict, platform: str = "cpu") -> export.Exported:
-    """Exports a program from video uint8 (b,t,h,w,3) to logits float32 (b,k), for any b.
+    """Returns a program from video uint8 (b,t,h,w,3) to logits float32 (b,k), for any b.
 
-    The program holds the normalisation and the weights. Its clips have the size of testing: `config.data.frames`
-    frames, and a crop of `config.data.test_crop` pixels. Operations have the form for the platform, and not for this
-    machine. The program leaves out kernels that are made for one batch size.
+    The program holds the normalization and the weights. Its clips have the size of a test: `config.data.frames` frames,
+    and a crop of `config.data.test_crop` pixels. Operations have the form for the platform, and not for this machine.
+    The program does not use kernels that are made for one batch size.
 
     Args:
       model: the network.
@@ -63,6 +63,13 @@ def write_programs(
     Each platform has two files: PLATFORM.jax_export for `jax.export.deserialize`, and PLATFORM.stablehlo, which is
     portable bytecode.
 
+    Args:
+      model: the network.
+      config: the config with which the network was trained.
+      classes: class names by label.
+      platforms: keys of `PLATFORMS`.
+      out: the folder of the files.
+
     Returns:
       The paths of the programs.
 
@@ -84,7 +91,11 @@ def write_programs(
 
 
 def clip_shape(config: ConfigDict) -> tuple[int, int, int, int]:
-    """Returns the shape (t,h,w,3) of a test view. Raises InputError if views differ in size."""
+    """Returns the shape (t,h,w,3) of a view in a test.
+
+    Raises:
+      InputError: views differ in size.
+    """
     data = config.data
     if data.name == "long_range":
         return (data.frames, data.side, data.side, 3)

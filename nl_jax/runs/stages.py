@@ -1,4 +1,4 @@
-"""Trains a config, and before it the stage that it starts from: images, then clips, then long clips."""
+"""Trains a config, after the stage from which it starts: first images, then clips, then long clips."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +22,11 @@ RESNEXT = {"groups": 1, "width_per_group": 64, "stride_on_1x1": False}
 
 
 def train_chain(config: ConfigDict, directory: Place | str, profile_steps: tuple[int, int] | None = None) -> Results:
-    """Trains the stage that the config starts from, unless it is already trained, and then the config.
+    """Trains the stage from which the config starts, unless it is already trained, and then the config.
 
     Args:
       config: the config of the last stage.
-      directory: the workdir. The workdir of the stage before is `directory`/start.
+      directory: the workdir of the last stage. The workdir of the stage before it is `directory`/start.
       profile_steps: steps of the last stage to profile, see `train`.
 
     Returns:
@@ -37,12 +37,16 @@ def train_chain(config: ConfigDict, directory: Place | str, profile_steps: tuple
     """
     directory = place("workdir", directory)
     if _has_stage_to_train(config, directory):
-        check_chain(config, directory)  # finds errors before the stage is trained for hours
+        check_chain(config, directory)  # finds errors before a stage trains for hours
     return _train_stages(config, directory, profile_steps)
 
 
 def check_chain(config: ConfigDict, directory: Place) -> Setup:
-    """Checks every stage that is not trained yet. Returns the set-up of the last stage and writes nothing.
+    """Checks every stage that is not trained yet, and returns the set-up of the last stage. It writes nothing.
+
+    Args:
+      config: the config of the last stage.
+      directory: the workdir of the last stage.
 
     Raises:
       InputError: the config of a stage cannot be run.
@@ -84,7 +88,7 @@ def _published(config: ConfigDict) -> StartFromPublished | None:
 
 
 def start_of(config: ConfigDict, directory: Place) -> Start | None:
-    """Returns the network that a run in the workdir `directory` starts from, or None.
+    """Returns the network from which a run in the workdir `directory` starts, or None.
 
     Raises:
       InputError: the config names two networks, or the workdir of the network cannot be read.
@@ -122,7 +126,7 @@ def train(
     """Trains one config, or continues from the last checkpoint of an earlier call; see `loop.train`.
 
     Args:
-      config: a config like those of the folder `configs`; `configs/common.py` explains every field.
+      config: a config with the fields of `configs/common.py`, which explains every field.
       directory: the workdir.
       start_from: the network to start from, or its workdir.
       profile_steps: (first step, step after the last) to trace into `directory`/profile.
@@ -142,13 +146,13 @@ def train(
 
 
 def stage_of(config: ConfigDict) -> ConfigDict:
-    """Returns the config of `config.start.stage`, with the fields that it shares with `config`.
+    """Returns the config of the stage `config.start.stage`. Fields that both stages share have the values of `config`.
 
     Raises:
       InputError: the stage cannot be loaded, or it trains on images and `config` does not give their folder.
     """
     stage = load_config(config.start.stage)
-    # Fields on how a run is carried out, and fields that both networks share, are the same in all stages.
+    # All stages are carried out in the same way, and parts that both networks have are the same.
     for name in (*workdir.CARRIED_OUT, "seed"):
         stage[name] = config[name]
     if stage.data.get("frames") == 1 or stage.data.get("images"):  # an image has no frames to split
@@ -157,7 +161,7 @@ def stage_of(config: ConfigDict) -> ConfigDict:
     for name in ("depth", "blocks_per_stage", "width"):
         stage.model[name] = config.model[name]
     with stage.unlocked():
-        for name, usual in RESNEXT.items():  # the config of a classifier without ResNeXt does not have these fields
+        for name, usual in RESNEXT.items():  # the config of a classifier may lack these fields
             if config.model.get(name, usual) != usual:
                 stage.model[name] = config.model[name]
     if stage.data.name == "video_folder" and config.data.name in ("video_folder", "coco"):
@@ -166,7 +170,7 @@ def stage_of(config: ConfigDict) -> ConfigDict:
 
 
 def _inherit_videos(stage: ConfigDict, config: ConfigDict) -> None:
-    """Sets the data of a stage: the videos of `config` for a stage of videos, `config.images` for one of images."""
+    """Sets the data of a stage: the videos of `config` for a stage of videos, `config.images` for a stage of images."""
     if config.data.name == "coco" and stage.data.frames != 1:
         raise InputError(f"start.stage={config.start.stage} trains on videos, and a detector starts from images")
     stage.images = config.images

@@ -32,11 +32,14 @@ def task_of(config: ConfigDict) -> Task:
 
 
 def restore_network(workdir: Place, mesh: Mesh, *, best: bool = False) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
-    """Restores the network of a run, split as by `nl_jax.models.flat`.
+    """Returns the network of a run, as `nl_jax.models.flat` splits it.
 
     Args:
       workdir: the workdir of the run.
-      mesh: the devices on which the arrays are placed.
-      best: takes the best checkpoint by validation instead of the newest.
+      mesh: the devices over which the arrays are laid out.
+      best: whether the checkpoint is the best by validation. Otherwise it is the newest.
+
+    Raises:
+      InputError: the workdir has no config or no checkpoint.
     """
     return restore_arrays(workdir, task_of(read_config(workdir)), mesh, best=best)

@@ -43,7 +43,10 @@ SIDED = re.compile(r"\b(left|right)\b", re.IGNORECASE)  # class names that are w
 
 
 class Classification(Task):
-    """See `nl_jax.training.task.Task`. A batch has `video` uint8 (b,t,h,w,3) and `label` (b,), or (b,k) of 0 and 1."""
+    """The task of classification; see `nl_jax.training.task.Task`.
+
+    A batch has `video` uint8 (b,t,h,w,3) and `label`, int32 (b,), or (b,k) of 0 and 1 if a clip has several labels.
+    """
 
     unit = "clip"
     example = "video"
@@ -100,12 +103,12 @@ class Classification(Task):
             self.curves = [_renamed(drawing, config, self.validated_on) for drawing in self.curves]
 
     def check(self) -> None:
-        """Checks the numbers that only a classifier has."""
+        """Raises InputError if a number that only a classifier has is out of range."""
         check_ranges(self.config, NUMBERS)
         check_clips_per_decode(self.config.batch_size // self.config.accumulate_steps, self._clips_per_decode)
 
     def check_mesh(self, mesh: Mesh, num_classes: int, example: Example) -> None:
-        """Checks that every part of a step has whole groups of batch norm, and that `time` divides the frames."""
+        """Raises InputError unless each part of a step has whole groups of batch norm and `time` divides the frames."""
         batch_size, model = self.config.batch_size, self.config.model
         if model.norm == "batch" and batch_size > model.group_size and batch_size % model.group_size:
             raise InputError(f"batch_size={batch_size} is not a multiple of model.group_size={model.group_size}")
@@ -115,13 +118,16 @@ class Classification(Task):
             sharding.check_frames(resnet.frames(example["video"].shape[0]), mesh)
 
     def check_test(self, mesh: Mesh, dataset: ClipDataset) -> None:
-        """Checks that `time` divides the frames of a view."""
+        """Raises InputError unless `time` divides the frames of a view."""
         if mesh.shape["time"] > 1:
             frames = dataset.test_example(0)["video"].shape[1]
             sharding.check_frames(self.resnet(len(dataset.classes)).frames(frames), mesh)
 
     def open_split(self, split: str, classes: tuple[str, ...] | None = None) -> ClipDataset:
-        """Returns the split, see `open_clips`. These processes must be able to test the views of a split for tests."""
+        """Returns a split of `config.data`: see `open_clips`. `classes` are class names by label.
+
+        Raises InputError if the split cannot be opened or has only one class, or if several processes cannot test it.
+        """
         dataset = open_clips(self.config.data, split, classes)
         if split != "train":
             check_views(dataset)
@@ -131,11 +137,11 @@ class Classification(Task):
         return dataset
 
     def measured_on(self, split: str) -> str:
-        """Returns the split, or in a folder of videos the split that replaces it."""
+        """Returns the name of the examples on which a figure of this split is measured: see `clip_splits`."""
         return measured_on(self.config.data, split)
 
     def notes(self, dataset: ClipDataset) -> Sequence[str]:
-        """Returns warnings of classes without a training video, and of classes that a flip makes wrong."""
+        """Returns warnings: classes without a training video, and classes that are wrong for a mirrored clip."""
         found = []
         if empty := dataset.empty_classes() if isinstance(dataset, Videos) else ():
             names = ", ".join(empty[:10]) + (", .." if len(empty) > 10 else "")
@@ -148,7 +154,7 @@ class Classification(Task):
         return found
 
     def train_batches(self, dataset: ClipDataset, *, batch_size: int, seed: int, rows: Sequence[int]) -> TrainBatches:
-        """Returns shuffled batches of random clips."""
+        """Returns shuffled batches of random clips. `rows` are the rows of a batch that this process reads."""
         options = {"num_workers": self.config.num_workers, "clips_per_decode": self._clips_per_decode}
         return TrainBatches(dataset, batch_size=batch_size, seed=seed, rows=rows, **options)
 
@@ -168,7 +174,7 @@ class Classification(Task):
         return {"video": jax.ShapeDtypeStruct(shape, jnp.uint8), "label": jax.ShapeDtypeStruct((), jnp.int32)}
 
     def resnet(self, num_classes: int) -> ResNetConfig:
-        """Returns `config.model` as the configuration of the network; 0 classes give a network without a classifier."""
+        """Returns the configuration of the network from `config.model`. With 0 classes it has no classifier."""
         return make_resnet_config(self.config.model, num_classes or None)
 
     def build(self, num_classes: int, rngs: nnx.Rngs) -> VideoResNet:
@@ -176,7 +182,7 @@ class Classification(Task):
         return VideoResNet(self.resnet(num_classes), rngs=rngs)
 
     def summary(self, num_classes: int, example: Example) -> Summary:
-        """Returns the summary of the network for a training clip."""
+        """Returns the summary of the network for a training clip. Raises InputError if the clip does not fit it."""
         resnet, clip = self.resnet(num_classes), example["video"].shape[:3]
         try:
             return summarize(resnet, clip)
@@ -186,11 +192,11 @@ class Classification(Task):
             raise InputError(f"the network does not fit clips of shape {clip}: {error}") from error
 
     def optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """Returns `config.optimizer`, with steps of the classifier multiplied by `classifier_rate`."""
+        """Returns the optimizer of `config.optimizer`. `classifier_rate` multiplies the rate of the classifier."""
         return make_optimizer(self.config.optimizer, schedule, scaled=((self.config.optimizer.classifier_rate, head),))
 
     def loss(self, model: nnx.Module, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Metrics]:
-        """Returns softmax cross-entropy; for labels (b,k), the mean over classes of the sigmoid's.
+        """Returns the mean softmax cross-entropy, or the mean sigmoid cross-entropy over classes for labels (b,k).
 
         `config.loss` says whether clips are mixed and labels smoothed, see `nl_jax.training.soft_labels`. top1 is the
         share of clips whose highest logit is a class of the clip. A mixed clip counts with the share of this class.
@@ -200,7 +206,7 @@ class Classification(Task):
         if self._alpha:
             key, drawing = jax.random.split(key)
             shares = jax.random.beta(drawing, self._alpha, self._alpha, (len(label),))
-            # Clips in a row may show the same video, so each is mixed with a clip of the video before.
+            # Neighbouring clips may show the same video. So each clip is mixed with a clip of the video before.
             video = mixed(video, shares, apart=self._clips_per_decode)
         logits, _ = model(video, key)
         first = logits.argmax(-1)
@@ -217,7 +223,7 @@ class Classification(Task):
         return loss, {"top1": (first == label).mean()}
 
     def forward(self, dataset: ClipDataset) -> Callable[[nnx.Module, dict[str, Array]], Float[Array, "b k"]]:
-        """See `scores`."""
+        """Returns the function of `scores` for the labels of a dataset."""
         return self.scores(multi_label=dataset.multi_label)
 
     def scores(self, *, multi_label: bool) -> Callable[[nnx.Module, dict[str, Array]], Float[Array, "b k"]]:
@@ -230,21 +236,21 @@ class Classification(Task):
         return of_model
 
     def start_arrays(self, source: Task, arrays: FlatParams) -> FlatParams:
-        """Returns `arrays`, which must come from another classifier: the names are the same."""
+        """Returns `arrays`. Raises InputError unless they are from a classifier: other tasks have other names."""
         if not isinstance(source, Classification):
             raise InputError("a classifier starts from a classifier; choose another start.workdir")
         return arrays
 
     def evaluate(self, dataset: ClipDataset, batches: Iterable[Batch], forward: Forward, gather: Gather) -> Predictions:
-        """See `nl_jax.evaluation.views.predict`."""
+        """Returns the scores of every video: see `nl_jax.evaluation.views.predict`."""
         return predict(dataset, batches, forward, gather, at_once=self.config.eval_batch_size)
 
     def results(self, evaluation: Predictions, dataset: ClipDataset, measured_on: str) -> Results:
-        """Returns the figures, the split that they were measured on, and the accuracy of chance."""
+        """Returns the figures, the name of the examples on which they were measured, and the accuracy of chance."""
         return evaluation.metrics() | {"measured_on": measured_on, "chance": 1 / len(dataset.classes)}
 
     def describe(self, results: Results) -> str:
-        """Returns the final figure as a sentence that names the measured split."""
+        """Returns the figures as sentences that name the examples on which they were measured."""
         if "video_map" in results:
             figure, chance = f"video mean average precision {results['video_map']:.1%}", ""
         else:
@@ -265,7 +271,7 @@ class Classification(Task):
 
 
 def _renamed(drawing: Curves, config: ConfigDict, validated_on: str) -> Curves:
-    """Returns the drawing with labels that name the data of this run's figures."""
+    """Returns the plot with labels that name the examples on which the figures of this run are measured."""
     lines = dict(drawing.lines)
     if validated_on != "validation":
         lines |= {
@@ -273,7 +279,7 @@ def _renamed(drawing: Curves, config: ConfigDict, validated_on: str) -> Curves:
             for column, label in lines.items()
             if column.startswith("validation_")
         }
-    # The statistics of a batch depend on its other clips and frames. In a test they do not.
+    # In training the statistics of batch norm depend on the other clips of the batch. In a test they do not.
     if "train_top1" in lines and config.model.norm in ("batch", "global"):
         lines["train_top1"] += ", by statistics of the batch"
     if "train_top1" in lines and config.get("loss", {}).get("mixup"):
@@ -282,5 +288,5 @@ def _renamed(drawing: Curves, config: ConfigDict, validated_on: str) -> Curves:
 
 
 def head(params: FlatParams) -> dict[str, bool]:
-    """Returns, for each parameter, whether it belongs to the classifier, see `config.optimizer.classifier_rate`."""
+    """Returns whether each parameter belongs to the classifier, by name, for `config.optimizer.classifier_rate`."""
     return {name: name.startswith("classifier/") for name in params}

@@ -1,4 +1,4 @@
-"""Opens `config.data` of labelled videos: the dataset that nl_jax draws itself, or videos on disk."""
+"""Opens the dataset of `config.data` for labelled videos: the dataset that nl_jax draws itself, or videos on disk."""
 
 from ml_collections import ConfigDict
 
@@ -11,15 +11,15 @@ from nl_jax.training.task import SPLITS
 
 
 def open_clips(config: ConfigDict, split: str, classes: tuple[str, ...] | None = None) -> ClipDataset:
-    """Opens the train, validation or test split of `config.data`.
+    """Returns the train, validation or test split of `config.data`.
 
     Args:
-        config: `config.data`.
-        split: train, validation or test.
-        classes: class names in label order; None takes the classes of the data.
+      config: `config.data`.
+      split: train, validation or test.
+      classes: class names by label. By default they are the classes of the data.
 
     Raises:
-        InputError: the name of the dataset is unknown, or the dataset cannot be opened.
+      InputError: the name of the dataset is unknown, or the dataset cannot be opened.
     """
     fields = config.to_dict()
     name = fields.pop("name")
@@ -45,7 +45,7 @@ def _long_range(fields, split, classes):
 
 def _video_folder(fields, split, classes):
     paths = {name: fields.pop(name) for name in SPLITS}
-    fields.pop("clips_per_decode", None)  # of batches, not of a data set
+    fields.pop("clips_per_decode", None)  # a field of batches, not of a dataset
     if not paths["train"]:
         raise InputError("data.train is empty: give a folder with one sub-folder per class, or a CSV of path,label")
     for name in ("clips", "crops"):

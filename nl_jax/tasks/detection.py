@@ -73,12 +73,12 @@ class Detection(Task):
         self.train_figures, self.validation_figures = map(self._of_heads, (TRAIN_FIGURES, VALIDATION_FIGURES))
 
     def check(self) -> None:
-        """Checks the fields that only a detector has, and that its network can be built."""
+        """Raises InputError if a field that only a detector has is out of range, or the network cannot be built."""
         check_ranges(self.config, {"optimizer.bias_rate": "0 or more", "model.freeze_at": "0 or more"})
         self.detector(1).check()
 
     def check_mesh(self, mesh: Mesh, num_classes: int, example: Example) -> None:
-        """Checks that each part of a step holds whole groups of batch norm, and that an image is on one device."""
+        """Raises InputError unless each part of a step has whole groups of batch norm and an image is on one device."""
         batch_size, resnet = self.config.batch_size, self.detector(num_classes).resolved_backbone()
         if "batch" in resnet.norms() and batch_size > resnet.group_size and batch_size % resnet.group_size:
             raise InputError(f"batch_size={batch_size} is not a multiple of model.group_size={resnet.group_size}")
@@ -86,11 +86,14 @@ class Detection(Task):
         _check_time(mesh)
 
     def check_test(self, mesh: Mesh, dataset: DetectionImages) -> None:
-        """Checks that an image is on one device."""
+        """Raises InputError unless an image is on one device."""
         _check_time(mesh)
 
     def open_split(self, split: str, classes: tuple[str, ...] | None = None) -> DetectionImages:
-        """Opens a split of `config.data`: see `nl_jax.tasks.image_splits.open_images`."""
+        """Returns a split of `config.data`: see `nl_jax.tasks.image_splits.open_images`.
+
+        Raises InputError if the split cannot be opened, or if it has another number of keypoints than the network.
+        """
         from nl_jax.tasks.image_splits import open_images
 
         dataset = open_images(self.config.data, split, classes, masks=self._masks, keypoints=bool(self._keypoints))
@@ -102,12 +105,12 @@ class Detection(Task):
         return dataset
 
     def measured_on(self, split: str) -> str:
-        """Returns the name of the split, or of the split that replaces it if the user gave none."""
+        """Returns the name of the examples on which figures of this split are measured: see `splits.measured_on`."""
         data = self.config.data
         return splits.measured_on(data, split, "image") if data.name == "coco" else f"the {split} split"
 
     def notes(self, dataset: DetectionImages) -> Sequence[str]:
-        """Returns a line on each kind of fault in the annotation file, and on the images that are left out."""
+        """Returns a line on each kind of fault in the annotation file, and on images that training leaves out."""
         found = []
         if dataset.problems:
             from nl_jax.data.coco.annotations import told
@@ -125,18 +128,21 @@ class Detection(Task):
         return found
 
     def train_batches(self, dataset: DetectionImages, *, batch_size: int, seed: int, rows: Sequence[int]):
-        """Returns shuffled batches. The images of a batch are all wide or all tall."""
+        """Returns shuffled batches. The images of a batch are all wide or all tall.
+
+        `rows` are the rows of a batch that this process reads.
+        """
         workers = self.config.num_workers
         options = {"batch_size": batch_size, "seed": seed, "num_workers": workers, "rows": rows}
         return TrainBatches(dataset, groups=dataset.groups, **options)
 
     def test_batches(self, dataset: DetectionImages, rows: Sequence[int]) -> Iterator[Batch]:
-        """Returns batches of the wide images, then of the tall images."""
+        """Returns the batches of wide images, and then the batches of tall images."""
         size, workers = self.config.eval_batch_size, self.config.num_workers
         return test_batches(dataset, batch_size=size, num_workers=workers, rows=rows, groups=dataset.groups)
 
     def example_shapes(self, dataset: DetectionImages | None = None) -> Example:
-        """Returns the shapes of a wide padded image (h,w,3), its size and g true boxes."""
+        """Returns the shapes of a wide padded image (h,w,3), of its size (2,) and of g true boxes."""
         shape = self.shape() if dataset is None else dataset.shape
         height, width = shape.bucket(tall=False)
         g = shape.max_boxes
@@ -166,12 +172,12 @@ class Detection(Task):
         return Shape(data.short_sides, data.long_side, data.test_short_side, data.max_boxes)
 
     def detector(self, num_classes: int) -> DetectorConfig:
-        """Returns the network's configuration from `config.model` and `config.detector`."""
+        """Returns the configuration of the network from `config.model` and `config.detector`."""
         backbone = make_resnet_config(self.config.model, None)
         return DetectorConfig(backbone, num_classes, **detector_fields(self.config.detector))
 
     def build(self, num_classes: int, rngs: nnx.Rngs) -> MaskRCNN:
-        """Builds Mask R-CNN, Keypoint R-CNN if there are keypoints, or Faster R-CNN without masks and keypoints."""
+        """Returns Mask R-CNN, or Keypoint R-CNN with keypoints, or Faster R-CNN without masks and keypoints."""
         return MaskRCNN(self.detector(num_classes), rngs=rngs)
 
     def summary(self, num_classes: int, example: Example) -> Summary:
@@ -203,19 +209,19 @@ class Detection(Task):
     def loss(self, model: nnx.Module, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Metrics]:
         """Returns the sum of the losses of Mask R-CNN, and each loss; see `nl_jax.models.detection.losses.loss`.
 
-        Each loss is a mean over the samples of the batch. With `accumulate_steps` it is a mean over the samples of each
-        part of the batch, as on the paper's eight devices.
+        Each loss is a mean over the samples of the batch. With `accumulate_steps` each loss is a mean over the samples
+        of one part of the batch, as on each of the paper's eight devices.
         """
         total, found = losses.loss(model, batch | {"images": self.normalized(batch)}, key)
         return total, {name: found[name].astype(jnp.float32) for name in self.train_figures}
 
     def compiler_options(self, example: Example) -> dict[str, object]:
-        """Returns the options that save memory, for large images. Small images train faster without them."""
+        """Returns the options that save memory if images are large. Small images train faster without these options."""
         height, width, _ = example["images"].shape
         return devices.options_for_memory() if height * width >= LARGE else {}
 
     def forward(self, dataset: DetectionImages | None = None) -> Callable[[nnx.Module, dict[str, Array]], dict]:
-        """Returns a function (model, {"images", "sizes"}) -> {boxes, scores, classes, valid, masks or keypoints}."""
+        """Returns a function (model, {"images", "sizes"}) -> the fields of `Detections` by name, without `out`."""
 
         def of_model(model, inputs):
             found = model(self.normalized(inputs), inputs["sizes"])._asdict()
@@ -224,7 +230,7 @@ class Detection(Task):
         return of_model
 
     def start_arrays(self, source: Task, arrays: FlatParams) -> FlatParams:
-        """Returns the arrays to start from, of another detector or of an image classifier.
+        """Returns the arrays of another detector or of an image classifier, with the names of this detector.
 
         The stages of a classifier become the backbone. Raises InputError for any other network.
         """
@@ -237,7 +243,7 @@ class Detection(Task):
         raise InputError("a detector starts from a detector or from an image classifier; choose another start.workdir")
 
     def evaluate(self, dataset: DetectionImages, batches: Iterable[Batch], forward: Forward, gather: Gather) -> Found:
-        """Detects the objects of every image: see `nl_jax.evaluation.detections.detect`."""
+        """Returns the detections in every image: see `nl_jax.evaluation.detections.detect`."""
         from nl_jax.evaluation.detections import detect
 
         heads = {"masks": self._masks, "keypoints": bool(self._keypoints)}
@@ -257,17 +263,17 @@ class Detection(Task):
         return "\n".join(lines)
 
     def normalized(self, batch: dict[str, Array]) -> Float[Array, "b h w 3"]:
-        """Returns the normalised images of a batch. The padding is 0."""
+        """Returns the normalized images of a batch. The padding is 0."""
         images, sizes = self._normalize(batch["images"]), batch["sizes"]
         rows, columns = (jnp.arange(images.shape[axis])[None] < sizes[:, axis - 1, None] for axis in (1, 2))
         return jnp.where((rows[:, :, None] & columns[:, None])[..., None], images, 0)
 
     def describes(self, dataset: DetectionImages) -> dict[str, object]:
-        """Returns the keypoints of the categories, with which `predict` names and joins detected keypoints."""
+        """Returns the names and skeletons of the keypoints as a file for the workdir, which predictions need."""
         return {"keypoints.json": [one.entry() for one in dataset.keypoints.categories]} if self._keypoints else {}
 
     def _of_heads(self, figures: dict[str, str]) -> dict[str, str]:
-        """Returns the figures of the heads that the network has."""
+        """Returns the figures without the figures of heads that the network does not have."""
         absent = [kind for kind, there in (("mask", self._masks), ("keypoint", self._keypoints)) if not there]
         return {name: text for name, text in figures.items() if not name.startswith(tuple(absent))}
 
@@ -278,7 +284,7 @@ class Detection(Task):
 
 
 def detector_fields(config: ConfigDict) -> dict[str, object]:
-    """Returns the fields of DetectorConfig from `config.detector`. An option "default" is left out."""
+    """Returns the fields of DetectorConfig from `config.detector`. Options with the value "default" are left out."""
     fields = config.to_dict()
     options = nonlocal_options(fields.pop("keypoint_options", {}))
     return fields | ({"keypoint_options": options} if options else {})

@@ -1,4 +1,4 @@
-"""The names of a detector's losses and figures in logs, beside the progress bar, in curves and in results."""
+"""The names of the losses and figures of a detector in logs, in the progress bar, in curves and in results."""
 
 from nl_jax.figures.curves import Curves
 from nl_jax.training.task import Results
@@ -75,7 +75,7 @@ CURVES = (
 
 
 def words(results: Results) -> str:
-    """Returns a text with the box AP and the mask AP or keypoint AP of the results."""
+    """Returns a text with the box AP of the results, and with the mask AP or the keypoint AP."""
     kinds = [
         f"{kind} AP {results[f'{kind}_ap']:.1%}, AP50 {results[f'{kind}_ap50']:.1%}, "
         f"AP75 {results[f'{kind}_ap75']:.1%}, whatever the class {results[f'{kind}_ap_agnostic']:.1%}"

@@ -1,6 +1,6 @@
-"""Opens `config.data` of images with boxes: a dataset that nl_jax draws itself, or one in COCO's format.
+"""Opens the dataset of `config.data` for images with boxes, which nl_jax draws itself or which is in COCO's format.
 
-It needs `pycocotools`.
+The module needs `pycocotools`.
 """
 
 from pathlib import Path
@@ -23,17 +23,17 @@ GIVEN = "FILE.json beside its images, IMAGES:FILE.json, or DIR:SPLIT of COCO's l
 def open_images(
     config: ConfigDict, split: str, classes: tuple[str, ...] | None = None, *, masks: bool, keypoints: bool = False
 ) -> DetectionImages:
-    """Opens the train, validation or test split of `config.data`.
+    """Returns the train, validation or test split of `config.data`.
 
     Args:
-        config: `config.data`.
-        split: train, validation or test.
-        classes: the expected class names; None accepts any.
-        masks: whether examples have masks.
-        keypoints: whether examples have keypoints.
+      config: `config.data`.
+      split: train, validation or test.
+      classes: the class names that the data must have. By default any names are valid.
+      masks: whether examples have masks.
+      keypoints: whether examples have keypoints.
 
     Raises:
-        InputError: the name of the dataset is unknown, or the dataset cannot be opened.
+      InputError: the name of the dataset is unknown, or the dataset cannot be opened.
     """
     fields = config.to_dict()
     name = fields.pop("name")
@@ -43,14 +43,14 @@ def open_images(
 
 
 def open_coco(path: str, **options) -> DetectionImages:
-    """Opens the images of a path.
+    """Returns the dataset of a path.
 
     Args:
-        path: FILE.json, IMAGES:FILE.json or DIR:SPLIT.
-        options: arguments of `CocoImages`.
+      path: FILE.json, IMAGES:FILE.json or DIR:SPLIT.
+      options: arguments of `CocoFolder` and `PreparedCoco`.
 
     Raises:
-        InputError: `path` has another form, or as in `CocoFolder` and `PreparedCoco`.
+      InputError: `path` has another form, or the dataset cannot be opened.
     """
     first, colon, last = path.rpartition(":")
     if not is_bucket(first):

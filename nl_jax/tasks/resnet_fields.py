@@ -1,4 +1,4 @@
-"""Reads `config.model` of a residual network with non-local blocks."""
+"""Converts `config.model` to the configuration of a ResNet with non-local blocks."""
 
 from collections.abc import Mapping
 
@@ -10,14 +10,14 @@ from nl_jax.models.resnet import nonlocal_preset
 
 
 def make_resnet_config(config: ConfigDict, num_classes: int | None) -> ResNetConfig:
-    """Returns the network's configuration from `config.model`. Empty strings and tuples mean "not given".
+    """Returns the configuration of a network from `config.model`. Empty strings and tuples mean "not given".
 
     Args:
-        config: `config.model`.
-        num_classes: number of classes; None for a backbone without a classifier.
+      config: `config.model`.
+      num_classes: number of classes. None gives a backbone without a classifier.
 
     Raises:
-        InputError: the values are not valid, or both `nonlocal_preset` and `nonlocal_blocks` are given.
+      InputError: the values are not valid, or both `nonlocal_preset` and `nonlocal_blocks` are given.
     """
     fields = config.to_dict()
     fields["nonlocal_blocks"] = {stage: tuple(at) for stage, at in fields["nonlocal_blocks"].items() if at}
@@ -37,10 +37,12 @@ def make_resnet_config(config: ConfigDict, num_classes: int | None) -> ResNetCon
 
 
 def nonlocal_options(options: Mapping[str, str]) -> dict[str, object]:
-    """Returns the options of non-local blocks in a config. Options with the value "default" are left out.
+    """Returns the keywords of `NonLocalBlock` for the options of a config.
+
+    Options with the value "default" are left out.
 
     Raises:
-        InputError: a scale is neither a number nor a known name.
+      InputError: a scale is neither a number nor a known name.
     """
     return {name: _option(name, value) for name, value in options.items() if value != "default"}
 

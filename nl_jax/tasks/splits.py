@@ -1,4 +1,4 @@
-"""Chooses the data on which a figure is measured if the user gave no data for its split."""
+"""The choice of the data for a split for which the user gave no data."""
 
 from collections.abc import Mapping
 
@@ -6,13 +6,13 @@ from ml_collections import ConfigDict
 
 Paths = Mapping[str, str] | ConfigDict  # path of each split; "" means that it is not given
 
-# The splits that can replace each split, in order of preference. A user with one folder sees only how well the network
-# fits it.
+# The splits that can replace each split, in order of preference. So a run with one folder works. Its figures then show
+# only how well the network fits this folder.
 ORDER = {"train": ("train",), "validation": ("validation", "train"), "test": ("test", "validation", "train")}
 
 
 def stand_in(paths: Paths, split: str) -> str:
-    """Returns the split whose data are used for `split`: `split` itself if given, else the first given one of ORDER."""
+    """Returns the split whose data are used for `split`: the first split of ORDER for which the user gave data."""
     return next((name for name in ORDER[split] if paths[name]), split)
 
 
@@ -20,9 +20,9 @@ def measured_on(paths: Paths, split: str, example: str) -> str:
     """Returns the name of the examples on which a figure of this split is measured.
 
     Args:
-        paths: path of each split.
-        split: train, validation or test.
-        example: the word for an example, such as "video".
+      paths: path of each split.
+      split: train, validation or test.
+      example: the word for an example, such as "video".
     """
     used = stand_in(paths, split)
     if used == split:
@@ -34,6 +34,6 @@ def measured_on(paths: Paths, split: str, example: str) -> str:
 def validated_on(paths: Paths, example: str) -> str:
     """Returns "validation", or the name of the training examples if they replace the validation split.
 
-    A figure on the training examples only shows the fit of the network and must not be called a validation.
+    A figure on the training examples shows only the fit of the network and must not be called a validation.
     """
     return f"the training {example}s" if stand_in(paths, "validation") == "train" else "validation"

@@ -23,7 +23,7 @@ SOURCE = Source(
     },
     read=read.caffe2_pickle,
     ignored=("lr", "model_iter", ".*_momentum"),
-    # PySlowFast's zoo and long-term feature banks have the last two.
+    # The last two belong to PySlowFast's zoo and to long-term feature banks.
     geometries=("caffe2_32", "caffe2_8", "slowfast", "slowfast_nopool"),
     epsilon=1.0000001e-5,
     affine=True,

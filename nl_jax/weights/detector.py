@@ -1,6 +1,6 @@
 """Import of other programs' detectors, and export to torchvision."""
 
-import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -9,10 +9,9 @@ import numpy as np
 from nl_jax.errors import InputError
 from nl_jax.models import DetectorConfig, MaskRCNN, flat
 from nl_jax.models.flat import FlatParams
-from nl_jax.weights import detectron2, mmdetection, norms, torchvision_detection
+from nl_jax.weights import detectron2, mmdetection, norms, torchvision_detection, write
 from nl_jax.weights.differences import differences, nonlocal_positions
 from nl_jax.weights.inflate import Report
-from nl_jax.weights.read import arrays_of
 from nl_jax.weights.rename import fill, first, rename, shapes
 from nl_jax.weights.table import Source
 
@@ -21,31 +20,35 @@ SOURCES = {
     "detectron2": detectron2.SOURCE,
     "mmdetection": mmdetection.SOURCE,
 }
-# The layers whose size depends on the number of classes, and on the number of keypoints.
+# The layers whose size depends on the number of classes, and the layers whose size depends on the number of keypoints.
 BY_CLASS = ("box_head/classes/", "box_head/deltas/", "mask_head/logits/")
 BY_KEYPOINT = ("keypoint_head/deconv/",)
 # The heads beside the box head.
 HEADS = ("mask_head", "keypoint_head")
 
 
-def is_detector(path: Path, source: str) -> bool:
-    """Returns whether the file has a name of the table. Then it holds a detector and not an image network."""
-    to_ours = SOURCES[source].to_ours()
-    return any(map(to_ours, arrays_of(path, SOURCES[source].read)))
+def is_detector(names: Iterable[str], source: str) -> bool:
+    """Returns whether a file with these names holds a detector of `source`, and not an image network."""
+    return any(map(SOURCES[source].to_ours(), names))
 
 
-def load(model: MaskRCNN, path: Path, source: str) -> Report:
+def load(model: MaskRCNN, path: Path, arrays: Mapping[str, np.ndarray], source: str) -> Report:
     """Fills `model` with the weights of a detector. If an error is raised, the model is unchanged.
 
-    Three kinds of parts keep their values, and the report names them: non-local blocks that only the model has, and the
-    layers by class or by keypoint if the file has another number of classes or keypoints. A model without mask or
-    keypoint head does not use the weights of this head.
+    Three kinds of layers keep their values, and the report names them: non-local blocks that only the model has, the
+    layers by class if the file has another number of classes, and the layers by keypoint if the file has another number
+    of keypoints. A model without mask head or keypoint head does not use the weights of this head.
+
+    Args:
+      model: the detector.
+      path: path of the file, for messages.
+      arrays: the arrays of the file by name.
+      source: the program that wrote the file, a key of `SOURCES`.
 
     Raises:
       InputError: see `nl_jax.weights.load`.
     """
     table = SOURCES[source]
-    arrays = arrays_of(path, table.read)
     names, unused = rename(path, source, arrays, SOURCES)
     absent = tuple(f"{head}/" for head in HEADS if getattr(model, head) is None)
     unused += [theirs for ours, theirs in names.items() if ours.startswith(absent)]
@@ -62,42 +65,36 @@ def load(model: MaskRCNN, path: Path, source: str) -> Report:
     _check(path, found, wanted, new)
     fill(model, wanted | {name: jnp.asarray(value, wanted[name].dtype) for name, value in found.items()})
     left = [name for name in wanted if name not in found]
-    return Report(loaded=list(found), left_at_init=left, unused=unused, norms=norms.folded(folded))
+    return Report(loaded=list(found), left_at_init=left, unused=unused, norms=norms.folded(folded), source=source)
 
 
 def save(model: MaskRCNN, path: str | Path) -> str:
-    """Writes the state of a torchvision `MaskRCNN` or `KeypointRCNN` with the same layers. It loads with strict=True.
+    """Writes the state of a torchvision `MaskRCNN` or `KeypointRCNN` with the same layers.
+
+    torchvision loads the file with strict=True.
+
+    Args:
+      model: the detector.
+      path: path of the file.
 
     Returns:
-      The arguments with which torchvision builds this network, and the options that it cannot compute.
+      The arguments with which torchvision builds this network, and the options that torchvision cannot compute.
 
     Raises:
-      InputError: for a network with non-local blocks, or without masks and keypoints, or where PyTorch is
-        not installed.
+      InputError: for a network with non-local blocks, for a network without masks and keypoints, or if PyTorch is not
+        installed.
     """
     if blocks := list(model.nonlocal_blocks()):
         raise InputError(f"torchvision has no non-local blocks, and this network has {', '.join(blocks)}")
     if model.mask_head is None and model.keypoint_head is None:
         raise InputError("masks=False: only a network with masks or with keypoints is written")
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError("writing a torch file needs PyTorch: pip install torch") from error
     _, params, batch_stats = flat.split(model)
     arrays = {name: np.asarray(value) for name, value in (params | batch_stats).items()}
     means = {name.removesuffix("scale") + "mean" for name in arrays if name.endswith("/scale")}
     arrays, _ = norms.unfold(arrays, means)
     to_theirs = torchvision_detection.SOURCE.to_theirs()
-    # NumPy makes copies, because torch takes no read-only arrays.
-    state = {to_theirs(n): torch.from_numpy(np.array(_to_torch(n, a, model.config))) for n, a in arrays.items()}
-    if model.backbone.config.norm in ("batch", "global"):
-        counters = [name.replace("running_mean", "num_batches_tracked") for name in state if "running_mean" in name]
-        state |= {name: torch.tensor(0) for name in counters}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    torch.save(state, part)
-    os.replace(part, path)
+    arrays = {to_theirs(name): _to_torch(name, array, model.config) for name, array in arrays.items()}
+    write.torch_state(path, arrays, counters=model.backbone.config.norm in ("batch", "global"))
     config, backbone = model.config, model.backbone.config
     program = "MaskRCNN with" if model.keypoint_head is None else f"KeypointRCNN with num_keypoints={config.keypoints},"
     text = (

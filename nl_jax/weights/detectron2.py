@@ -1,8 +1,8 @@
 """Mask R-CNN and Keypoint R-CNN with a feature pyramid from detectron2's model zoo, `.pkl`.
 
-A file does not tell these facts. The R50 and R101 have their stride on the 1x1 (ResNetConfig.stride_on_1x1=True). The
-corners of anchors are not whole pixels (round_anchors=False), and RoIAlign has aligned=True. In detectron2 the number
-of samples of a bin depends on the box; here it is `samples`.
+A file does not contain the following settings. The R50 and R101 have their stride on the 1x1 convolution
+(ResNetConfig.stride_on_1x1=True). The corners of anchors are not whole pixels (round_anchors=False), and RoIAlign has
+aligned=True. In detectron2 the number of samples of a bin depends on the box. Here it is `samples` for every box.
 """
 
 from nl_jax.weights import read

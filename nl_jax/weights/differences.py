@@ -7,10 +7,14 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def differences(file: Shapes, model: Shapes, may_inflate: bool) -> Iterator[str]:
-    """Yields the reasons why the arrays of a file do not fit a model, the most telling reason first.
+    """Yields the reasons why the arrays of a file do not fit a model, the most general reason first.
 
-    Names and layout are ours. These are no differences: non-local blocks that only the model has, another number of
-    classes, and with `may_inflate` kernels of one plane in time.
+    The function ignores non-local blocks that only the model has, and another number of classes.
+
+    Args:
+      file: shapes of the arrays of the file, with the names and layout of `models.flat`.
+      model: shapes of the arrays of the model.
+      may_inflate: whether a kernel of one plane in time fits a kernel of several planes.
     """
     yield from _blocks(file, model)
     yield from _positions(file, model)
@@ -24,7 +28,7 @@ def differences(file: Shapes, model: Shapes, may_inflate: bool) -> Iterator[str]
 
 
 def nonlocal_positions(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """Returns the residual blocks that a non-local block follows: {"res3": (1, 3), ..}."""
+    """Returns the residual blocks that a non-local block follows, by stage: {"res3": (1, 3), ..}."""
     return _places(shapes, r"(res\d)/(\d+)/nonlocal_block/g/kernel")
 
 
@@ -92,7 +96,7 @@ def _pairwise(shapes, prefix):
 
 def _fits(name, file, model, may_inflate):
     if name.startswith("classifier/"):
-        return file[:-1] == model[:-1]  # the number of classes may differ: the head is then new
+        return file[:-1] == model[:-1]  # the number of classes may differ, and the classifier is then new
     return file == model or (may_inflate and len(model) == 5 and file == (1, *model[1:]))
 
 

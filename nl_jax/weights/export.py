@@ -1,6 +1,5 @@
 """Export of our networks to PySlowFast files, so that a network trained here can be used elsewhere."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,42 +7,33 @@ import numpy as np
 from nl_jax.errors import InputError
 from nl_jax.models import MaskRCNN, VideoResNet, flat
 from nl_jax.models.geometry import GEOMETRIES, resolve
-from nl_jax.weights import detector, norms, slowfast
+from nl_jax.weights import detector, norms, slowfast, write
 
 INSTANTIATION = {"embedded_gaussian": "softmax", "dot_product": "dot_product"}
 
 
 def save(model: VideoResNet | MaskRCNN, path: str | Path) -> str:
-    """Writes a complete {"model_state": ..} with PySlowFast's names and layout. It loads there with strict=True.
+    """Writes a complete {"model_state": ..} with PySlowFast's names and layout.
 
-    A detector is written for torchvision, see `detector.save`. Affine norms become batch norms of mean 0 and variance
-    1 - 1e-5. Missing biases and norms of non-local blocks get their neutral values.
+    PySlowFast loads the file with strict=True. Affine norms become batch norms of mean 0 and variance 1 - 1e-5. Missing
+    biases and norms of non-local blocks get neutral values: biases are 0 and scales are 1.
+
+    Args:
+      model: the network. A detector is written for torchvision, see `detector.save`.
+      path: path of the file.
 
     Returns:
-      The fields of a PySlowFast config that build this network, and the reason where PySlowFast computes
-      another result.
+      The fields of a PySlowFast config that build this network, and the reasons if PySlowFast computes another result.
 
     Raises:
-      InputError: for a network that PySlowFast cannot build, or where PyTorch is not installed.
+      InputError: for a network that PySlowFast cannot build, or if PyTorch is not installed.
     """
     if isinstance(model, MaskRCNN):
         return detector.save(model, path)
     _check(model)
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError("writing a torch file needs PyTorch: pip install torch") from error
-    rename = slowfast.SOURCE.to_theirs()
-    arrays = _complete(model)
-    # NumPy makes copies, because torch takes no read-only arrays.
-    state = {rename(name): torch.from_numpy(np.array(_layout(name, value))) for name, value in arrays.items()}
-    counters = [name.replace("running_mean", "num_batches_tracked") for name in state if name.endswith("running_mean")]
-    state |= {name: torch.tensor(0) for name in counters}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    torch.save({"model_state": state}, part)
-    os.replace(part, path)
+    to_theirs = slowfast.SOURCE.to_theirs()
+    arrays = {to_theirs(name): _layout(name, array) for name, array in _complete(model).items()}
+    write.torch_state(path, arrays, counters=True, wrapper="model_state")
     return _config(model)
 
 

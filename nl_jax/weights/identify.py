@@ -1,4 +1,4 @@
-"""The kind of a file by its first bytes, whatever its name: for the choice of a reader, and for messages."""
+"""The kind of a file, by its first bytes and not by its name. It chooses the reader and explains an error."""
 
 import json
 import zipfile
@@ -37,7 +37,7 @@ def kind(path: Path) -> str:
 
 
 def describe(path: Path) -> str:
-    """Returns, in words, the kind of a file that cannot be read and the remedy. An unknown kind gives ""."""
+    """Returns a sentence with the kind of a file that cannot be read, and the remedy. It is "" for an unknown kind."""
     start = _start(path)
     if not start:
         return "it is empty"

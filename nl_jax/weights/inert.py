@@ -2,7 +2,7 @@
 
 Training programs keep their flags, logs and configs beside the weights, as objects of their own classes. A pickle names
 the class of each object and a function that makes it. This reader calls only functions that make tensors, arrays and
-plain containers. An `Inert` replaces every other object, whatever the file asks for.
+plain containers. An `Inert` replaces every other object.
 """
 
 import pickle
@@ -12,10 +12,10 @@ from types import ModuleType
 
 
 class Inert:
-    """A stand-in for an object that was not made. Nothing that the pickle does to it has an effect.
+    """A stand-in for an object that the reader does not make. Nothing that the pickle does to it has an effect.
 
     Attributes:
-      asked: "module.name" of the object that the file asked for.
+      asked: "module.name" of the class or function that the file asked for.
     """
 
     asked = ""
@@ -33,6 +33,7 @@ class Inert:
         pass
 
     def __call__(self, *args, **kwargs):
+        """Returns the stand-in itself."""
         return self
 
     def append(self, value):
@@ -45,7 +46,11 @@ class Inert:
 
 
 def pickle_module(admitted: dict) -> ModuleType:
-    """Returns a `pickle_module` for torch.load. It may call torch's own functions and `admitted`, by (module, name)."""
+    """Returns a `pickle_module` for torch.load that makes only tensors, plain containers and the objects of `admitted`.
+
+    Args:
+      admitted: maps (module, name) to a function or class that a file may ask for.
+    """
     import torch
 
     makes_tensors = {

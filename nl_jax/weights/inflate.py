@@ -16,15 +16,15 @@ PLANES = ("mean", "center")
 
 @dataclasses.dataclass
 class Report:
-    """A report on a start from another network, by array name.
+    """A report on a start from another network. `str` gives one line.
 
     Attributes:
-      loaded: our arrays that were taken from the source.
-      inflated: the loaded arrays that were inflated in time.
-      left_at_init: our arrays that the source does not have.
-      unused: names in a file that are known not to be weights.
-      norms: how batch norm and affine layers were converted into each other, if they were.
-      source: the source of the file, if there was a file.
+      loaded: names of our arrays with a value of the other network.
+      inflated: names of the loaded arrays that were inflated in time.
+      left_at_init: names of our arrays that kept their initial values.
+      unused: names in the file that are known not to be weights.
+      norms: a sentence on the conversion of batch norms and affine layers. It is empty without a conversion.
+      source: the source of the file. It is empty without a file.
     """
 
     loaded: list[str] = dataclasses.field(default_factory=list)
@@ -56,21 +56,21 @@ def inflate(
 ) -> tuple[FlatParams, Report]:
     """Returns `target` with every array that `source` has under the same name, and a report.
 
-    Kernels (1,h,w,i,o) become (t,h,w,i,o). With "mean" each plane gets a t-th of the kernel. With "center" the middle
-    plane gets all of it, and a new network is then the image network applied to each frame. Parts that only the target
-    has (non-local blocks) keep their values. The layers that depend on the classes keep them too, unless `head` is true
-    and both networks have the same number of classes.
+    Kernels (1,h,w,i,o) become (t,h,w,i,o). Parts that only the target has (non-local blocks) keep their values. The
+    layers that depend on the classes keep their values too, unless `head` is true and both networks have the same
+    number of classes.
 
     Args:
       target: our arrays by name.
       source: arrays of the other network by name.
-      planes: "mean" or "center".
-      head: whether both networks tell the same classes apart.
+      planes: "mean" or "center". With "mean" each of the t planes is the kernel divided by t. With "center" the middle
+        plane is the kernel and the other planes are zero. The new network then applies the image network to each frame.
+      head: whether both networks have the same classes.
       by_class: prefixes of the names of arrays that depend on the classes.
 
     Raises:
-      InputError: for unknown `planes`, and for an array of the source that the target lacks or whose
-        shape does not fit.
+      InputError: for unknown `planes`, and for an array of the source that the target lacks or whose shape does not
+        fit.
     """
     if planes not in PLANES:
         raise InputError(f"start.planes={planes!r} is unknown; choose one of {', '.join(PLANES)}")

@@ -1,5 +1,9 @@
-"""Import of other programs' weights in four steps: read, rename, compare, fill. Nothing is left unexplained."""
+"""Import of other programs' weights in four steps: read, rename, compare, fill.
 
+Every name in the file must be known, and every array of the model must get a value or appear in the report.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,29 +42,42 @@ def load(
 
     Args:
       model: a network with the same layers as the network in the file. Non-local blocks that only the model has keep
-        their values, and so does the classifier if the number of classes differs; the report names them. A detector
-        takes the file of a detector (see `detector.load`), or the file of an image network, which fills its backbone.
-      path: path of the file. It is read as data; nothing in it is executed.
-      source: the program that wrote the file: caffe2, slowfast, mmaction2, pytorchvideo or torchvision (also for timm);
-        for a detector also detectron2 and mmdetection. None takes the source that knows the names in the file.
+        their values. The classifier keeps its values if the number of classes differs. The report names both. A
+        detector takes the file of a detector (see `detector.load`), or the file of an image network for its backbone.
+      path: path of the file. It is read as data, and nothing in it is executed.
+      source: the program that wrote the file: caffe2, slowfast, mmaction2, pytorchvideo or torchvision (also for timm),
+        and for a detector also detectron2 and mmdetection. By default it is the source that knows the names in the
+        file.
       check_geometry: whether the model must have the geometry that these weights were trained with.
-      inflate_2d: whether kernels of one plane are inflated in time, each plane a t-th. Kernels of
-        torchvision always are.
+      inflate_2d: whether kernels of one plane are inflated in time, with planes="mean" (see `inflate`). Kernels of
+        torchvision are always inflated.
 
     Returns:
-      A report: the arrays that were loaded, inflated and left, and the entries of the file that are no weights.
+      A report: the arrays that were loaded, inflated and left, and the entries of the file that are not weights.
 
     Raises:
       InputError: for a file that cannot be read or is refused as unsafe; a name that the table of the source does not
         have; an array of the model that the file does not have; shapes that differ; another geometry.
     """
     path = Path(path)
+    tables = {**detector.SOURCES, **SOURCES} if isinstance(model, MaskRCNN) else SOURCES
+    if source not in (None, *tables):
+        raise InputError(f"source={source!r} is unknown; choose one of {', '.join(tables)}")
+    arrays = arrays_of(path, tables[source].read if source else torch_file)
     if isinstance(model, MaskRCNN):
-        return _load_detector(model, path, source)
-    if source not in (None, *SOURCES):
-        raise InputError(f"source={source!r} is unknown; choose one of {', '.join(SOURCES)}")
-    arrays = arrays_of(path, SOURCES[source].read if source else torch_file)
+        return _load_detector(model, path, arrays, source)
     source = source or source_of(path, arrays, SOURCES)
+    return _load_classifier(model, path, arrays, source, check_geometry, inflate_2d)
+
+
+def _load_classifier(
+    model: VideoResNet,
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    source: str,
+    check_geometry: bool,
+    inflate_2d: bool = False,
+) -> Report:
     table = SOURCES[source]
     may_inflate = inflate_2d or table.images
     names, unused = rename(path, source, arrays, SOURCES)
@@ -90,27 +107,22 @@ def load(
     return report
 
 
-def _load_detector(model: MaskRCNN, path: Path, source: str | None) -> Report:
-    source = source or source_of(path, arrays_of(path, torch_file), detector.SOURCES, SOURCES)
-    if source not in detector.SOURCES or (source in SOURCES and not detector.is_detector(path, source)):
-        if source not in SOURCES:
-            valid = ", ".join({**detector.SOURCES, **SOURCES})
-            raise InputError(f"source={source!r} is unknown; choose one of {valid}")
-        # Image networks have the same strides in every geometry, except for the pool of the Caffe2 release.
-        report = load(model.backbone, path, source, check_geometry=False)
-        _, params, batch_stats = flat.split(model)
-        report.loaded = [f"backbone/{name}" for name in report.loaded]
-        report.left_at_init = [name for name in params | batch_stats if name not in report.loaded]
-        return report
-    report = detector.load(model, path, source)
-    report.source = source
+def _load_detector(model: MaskRCNN, path: Path, arrays: Mapping[str, np.ndarray], source: str | None) -> Report:
+    source = source or source_of(path, arrays, detector.SOURCES, SOURCES)
+    if source not in SOURCES or (source in detector.SOURCES and detector.is_detector(arrays, source)):
+        return detector.load(model, path, arrays, source)
+    # Image networks have the same strides in every geometry, except for the pool of the Caffe2 release.
+    report = _load_classifier(model.backbone, path, arrays, source, check_geometry=False)
+    _, params, batch_stats = flat.split(model)
+    report.loaded = [f"backbone/{name}" for name in report.loaded]
+    report.left_at_init = [name for name in params | batch_stats if name not in report.loaded]
     return report
 
 
 def _layout(name: str, array: np.ndarray) -> np.ndarray:
     """Converts (o,i,*k) to (*k,i,o).
 
-    A 2-D kernel gets one plane of time. A 1x1x1 kernel becomes a matrix where ours is.
+    A 2-D kernel gets one plane in time. A 1x1x1 kernel becomes a matrix if our array is a matrix.
     """
     array = array.astype(np.result_type(array.dtype, np.float32))
     part, kind = name.split("/")[-2:]

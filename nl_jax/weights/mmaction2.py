@@ -21,7 +21,7 @@ SOURCE = Source(
     words={
         "stage": {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"},
         "stat": TORCH_NORM,
-        # Where keys are subsampled a pool follows phi and g, and they are numbered.
+        # If keys are subsampled, a pool follows phi and g, and the layers have numbers.
         "embed": {
             "theta": "theta",
             "phi": "phi",
@@ -36,7 +36,7 @@ SOURCE = Source(
     read=read.torch_file,
     ignored=(r".*\.num_batches_tracked",),
     geometries=("mmaction2",),
-    # mmaction2's C2D keeps 2-D kernels. Its pools over time are those of the release for 8 frames, or it has none.
+    # mmaction2's C2D keeps 2-D kernels. It has the pools over time of the release for 8 frames, or no pools over time.
     geometries_2d=("caffe2_8", "slowfast_nopool"),
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,

@@ -1,7 +1,8 @@
 """Mask R-CNN with a feature pyramid from mmdetection 3, `.pth`.
 
-A file does not tell these facts. The corners of anchors are not whole pixels (round_anchors=False), and RoIAlign has
-aligned=True. In mmdetection the number of samples of a bin depends on the box; here it is `samples`.
+A file does not contain the following settings. The corners of anchors are not whole pixels (round_anchors=False), and
+RoIAlign has aligned=True. In mmdetection the number of samples of a bin depends on the box. Here it is `samples` for
+every box.
 """
 
 from nl_jax.weights import read, torchvision

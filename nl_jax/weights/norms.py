@@ -1,8 +1,8 @@
-"""Conversion of batch norm to affine and back, where the file has one of them and the network the other.
+"""Conversion of batch norms to affine layers and back, for a file that has one of them and a network with the other.
 
 The batch norm y = scale (x - mean) / sqrt(var + eps) + bias is y = s x + b with s = scale / sqrt(var + eps) and b =
-bias - mean s. Long clips are trained with this affine form (section 4.1). In turn an affine layer is the batch norm of
-mean 0 and variance 1 - eps, which divides by exactly 1.
+bias - mean s. Long clips are trained with this affine form (section 4.1). An affine layer is the batch norm of mean 0
+and variance 1 - eps, which divides by exactly 1.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,9 @@ OUR_EPSILON = 1e-5  # epsilon of `models.norm.Norm`
 
 
 def fold(found: FlatParams, wanted: set[str], epsilon: float) -> tuple[FlatParams, int]:
-    """Folds the statistics of every norm that is affine in `wanted`. Returns the arrays and the number of folded norms.
+    """Folds the statistics of every norm that is affine in `wanted`.
+
+    Returns the arrays and the number of folded norms.
 
     Args:
       found: arrays by name.
@@ -33,14 +35,18 @@ def fold(found: FlatParams, wanted: set[str], epsilon: float) -> tuple[FlatParam
 
 
 def folded(count: int) -> str:
-    """Returns the report's words on `fold`."""
+    """Returns the sentence of a report on `count` folded norms, and "" for none."""
     return f"{count} batch norms were folded into affine layers" if count else ""
 
 
 def unfold(found: FlatParams, wanted: set[str]) -> tuple[FlatParams, int]:
-    """Adds statistics to every affine norm that has some in `wanted`.
+    """Adds a mean and a variance to every affine norm that has them in `wanted`.
 
     Returns the arrays and the number of these norms.
+
+    Args:
+      found: arrays by name.
+      wanted: names of the arrays of the model.
     """
     result = dict(found)
     affine = [name for name in _norms(found) if _is_affine(name, found.__contains__) and f"{name}/mean" in wanted]

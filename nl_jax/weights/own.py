@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 from flax import nnx
 
 from nl_jax.models import flat
+from nl_jax.weights.write import whole
 
 _TYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32"}
 
@@ -16,7 +16,12 @@ _TYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF1
 def save_own(model: nnx.Module, path: str | Path, classes: tuple[str, ...] = ()) -> None:
     """Writes parameters and running statistics with the names and layout of `nl_jax.models.flat.split`.
 
-    The header's metadata hold the class names and the configuration of the network, as JSON.
+    The metadata of the header hold the class names and the configuration of the network, as JSON.
+
+    Args:
+      model: the network.
+      path: path of the file.
+      classes: class names by label.
     """
     _, params, batch_stats = flat.split(model)
     arrays = {name: np.asarray(value) for name, value in sorted((params | batch_stats).items())}
@@ -29,11 +34,7 @@ def save_own(model: nnx.Module, path: str | Path, classes: tuple[str, ...] = ())
         header[name] = {"dtype": _TYPES[array.dtype.name], "shape": array.shape, "data_offsets": (start, end)}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # numbers begin at a multiple of eight bytes
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with whole(path) as part, part.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for array in arrays.values():
             file.write(array.tobytes())
-    os.replace(part, path)

@@ -13,7 +13,7 @@ ROWS = (
     ("blocks.6.proj.{linear}", "classifier/fc/{linear}"),
 )
 SOURCE = Source(
-    # PySlowFast wraps the network and puts one more prefix before its names.
+    # A PySlowFast file of a PyTorchVideo network has one more prefix before the names.
     rows=(*ROWS, *((f"model.{theirs}", ours) for theirs, ours in ROWS)),
     words={
         # Block 2 is the pool between the first two stages.

@@ -43,13 +43,21 @@ STRIP = (
 
 
 def arrays_of(path: Path, usual: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Reads the arrays of a file by its content, not its name. `usual` reads files of unknown kind."""
+    """Returns the arrays of a file by name. The content of the file, and not its name, decides the reader.
+
+    Args:
+      path: path of the file.
+      usual: the reader for a file of unknown kind.
+
+    Raises:
+      InputError: see `caffe2_pickle` and `torch_file`.
+    """
     readers = {"torch": torch_file, "safetensors": torch_file, "pickle": caffe2_pickle}
     return readers.get(kind(path) if path.is_file() else "", usual)(path)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """An unpickler that admits NumPy arrays and nothing else. A plain one calls any function that a pickle names."""
+    """An unpickler that makes only NumPy arrays. A plain unpickler calls any function that a pickle names."""
 
     def find_class(self, module, name):
         if (module, name) not in ADMITTED:
@@ -58,10 +66,10 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def caffe2_pickle(path: Path) -> dict[str, np.ndarray]:
-    """Reads the arrays of a pickle {'blobs': {name: array}}, {'model': {name: array}} or {name: array}.
+    """Returns the arrays of a pickle {'blobs': {name: array}}, {'model': {name: array}} or {name: array}, by name.
 
     Raises:
-      InputError: for a file that is absent, cut off or no pickle, or that asks for anything but arrays.
+      InputError: for a file that is absent, cut off or no pickle, or that asks for more than arrays.
     """
     with _open(path) as file:
         try:
@@ -74,13 +82,14 @@ def caffe2_pickle(path: Path) -> dict[str, np.ndarray]:
 
 
 def torch_file(path: Path) -> dict[str, np.ndarray]:
-    """Reads the arrays of a torch checkpoint or of a safetensors file.
+    """Returns the arrays of a torch checkpoint or of a safetensors file, by name.
 
-    A checkpoint may hold more than arrays: flags, logs and configs of the training program. These are not made.
+    A checkpoint may hold more than arrays: flags, logs and configs of the training program. The function does not make
+    these objects.
 
     Raises:
-      InputError: for a file that is absent, cut off or of another format, for an object in the place of an array, or
-        where PyTorch is not installed.
+      InputError: for a file that is absent, cut off or of another format, for an object in place of an array, or if
+        PyTorch is not installed.
     """
     if path.suffix == ".safetensors" or (path.is_file() and kind(path) == "safetensors"):
         return _safetensors(path)
@@ -133,7 +142,7 @@ def _array(path: Path, name, value) -> np.ndarray:
 
 
 def _safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Reads a safetensors file: a length, a JSON header {name: type, shape, place} and the numbers."""
+    """Returns the arrays of a safetensors file: a length, a JSON header {name: type, shape, place} and the numbers."""
     with _open(path) as file:
         data = file.read()
     try:

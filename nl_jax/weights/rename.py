@@ -1,4 +1,4 @@
-"""Steps that all imports share: renaming to our names, listing shapes, filling a model."""
+"""Steps that all imports share. They translate names, list shapes and fill a model."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +14,13 @@ from nl_jax.weights.table import Source
 def rename(
     path: Path, source: str, arrays: Mapping[str, np.ndarray], sources: Mapping[str, Source]
 ) -> tuple[dict[str, str], list[str]]:
-    """Returns a dict from our names to theirs, and the names of theirs that are known not to be weights.
+    """Returns a dict from our names to the names in a file, and the names in the file that are known not to be weights.
+
+    Args:
+      path: path of the file, for messages.
+      source: the program that wrote the file, a key of `sources`.
+      arrays: arrays of the file by name.
+      sources: the tables of all programs.
 
     Raises:
       InputError: for a name that the table of `source` does not have, or two names that mean the same.
@@ -39,6 +45,11 @@ def rename(
 
 def source_of(path: Path, names: Iterable[str], *sources: Mapping[str, Source]) -> str:
     """Returns the source that knows most of the names of a file.
+
+    Args:
+      path: path of the file, for messages.
+      names: names of the arrays of the file.
+      sources: tables by the name of the program.
 
     Raises:
       InputError: if no source knows any of the names.
@@ -65,5 +76,5 @@ def shapes(arrays: FlatParams) -> dict[str, tuple[int, ...]]:
 
 
 def first(names: list[str], count: int = 3) -> str:
-    """Returns the first `count` names, and the number of the others, as text."""
+    """Returns a text with the first `count` names and the number of the other names."""
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

@@ -15,24 +15,27 @@ TORCH_LINEAR = {"weight": "kernel", "bias": "bias"}
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A table from their names to the names of `models.flat`. It can be read in both directions.
+    """A table of the names of another program and the names of `models.flat`, for both directions.
+
+    "Their" names are the names of the other program, and "our" names are the names of `models.flat`.
 
     Attributes:
-      rows: (their template, our template). A placeholder `{stage}` stands for one of the words in `words["stage"]`, or
-        for a number where `words` has no such entry.
-      words: placeholder to {their word: our word}.
-      read: a function that reads the arrays of a file by name.
+      rows: (their template, our template). A placeholder `{stage}` stands for one of the words in `words["stage"]`. If
+        `words` does not have the placeholder, it stands for a number.
+      words: maps a placeholder to {their word: our word}.
+      read: a function from a path to the arrays of the file by name.
       ignored: regular expressions of names that are known not to be weights.
-      geometries: the geometries whose weights these files hold. () says nothing, as for image networks.
+      geometries: the geometries of the networks in these files. If it is empty, an import does not check the geometry.
       geometries_2d: the same for files with 2-D kernels.
       images: whether these are image networks, whose kernels are inflated.
       mean: mean of the training inputs, by channel of RGB in [0, 1].
-      std: their standard deviation, by channel.
-      epsilon: of the batch norms.
+      std: standard deviation of the training inputs, by channel.
+      epsilon: epsilon of the batch norms.
       affine: whether a file may have norms without statistics.
-      bgr: whether the channels of the images are B, G, R. Then an import reverses the first kernel.
-      background_last: whether the background is the last class and not the first. Then it has no box or
-        mask of its own.
+      bgr: whether the channels of the images are B, G, R. An import then reverses the input channels of the first
+        kernel.
+      background_last: whether the background is the last class and not the first. The background then has no deltas and
+        no mask of its own.
     """
 
     rows: tuple[tuple[str, str], ...]
@@ -50,16 +53,16 @@ class Source:
     background_last: bool = False
 
     def to_ours(self) -> Callable[[str], str | None]:
-        """Returns a function from their name to ours. It gives None where no row fits."""
+        """Returns a function from their name to our name. The function returns None if no row fits."""
         return _renamer([(theirs, ours) for theirs, ours in self.rows], self.words)
 
     def to_theirs(self) -> Callable[[str], str | None]:
-        """Returns a function from our name to theirs. It gives None where no row fits."""
+        """Returns a function from our name to their name. The function returns None if no row fits."""
         words = {name: {ours: theirs for theirs, ours in pairs.items()} for name, pairs in self.words.items()}
         return _renamer([(ours, theirs) for theirs, ours in self.rows], words)
 
     def is_ignored(self, name: str) -> bool:
-        """Returns whether a name of theirs is known not to be a weight."""
+        """Returns whether `name`, one of their names, is known not to be a weight."""
         return any(re.fullmatch(pattern, name) for pattern in self.ignored)
 
 

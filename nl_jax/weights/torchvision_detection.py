@@ -1,7 +1,7 @@
 """Mask R-CNN and Keypoint R-CNN with a feature pyramid from torchvision, `.pth` or `.safetensors`.
 
-A file does not tell these facts. The COCO weights of 2019 have norms with epsilon 0 (ResNetConfig.norm_epsilon=0) and
-anchors with floor_strides=True.
+A file does not contain the following settings. The COCO weights of 2019 have norms with epsilon 0
+(ResNetConfig.norm_epsilon=0) and anchors with floor_strides=True.
 """
 
 from nl_jax.weights import read, torchvision
@@ -32,7 +32,7 @@ SOURCE = Source(
     words={
         **torchvision.SOURCE.words,
         "fc": {"fc6": "fc1", "fc7": "fc2"},
-        # The index in a list in which a ReLU follows every convolution.
+        # A convolution has an even index, because a ReLU follows every convolution in the list.
         "with_relu": {str(2 * i): str(i) for i in range(32)},
         "mask_fcn": {f"mask_fcn{i + 1}": str(i) for i in range(4)},
     },

@@ -26,21 +26,21 @@ def home() -> Path:
     return cache_directory()
 
 
-def place(entry: Entry) -> Path:
+def path_of(entry: Entry) -> Path:
     """Returns the path of an entry's file, whether the file exists or not."""
     return home() / "zoo" / entry.name / entry.file
 
 
 def fetch(entry: Entry) -> Path:
-    """Returns the file of an entry. If it is not in the cache, it is downloaded, with a progress bar on stderr.
+    """Returns the path of an entry's file. If the file is not in the cache, the function downloads it.
 
-    If the hash of the file is published, the file is checked against it.
+    A progress bar on stderr shows a download. If the hash of the file is published, the function checks it.
 
     Raises:
       InputError: for a cache that cannot be written to, an address that cannot be reached (the message says which file
         to put where), or a file with another hash.
     """
-    path = place(entry)
+    path = path_of(entry)
     if not path.is_file():
         archive = path.with_name(entry.address.rsplit("/", 1)[-1])
         if not archive.is_file():
@@ -90,12 +90,12 @@ def _advice(entry: Entry, error: Exception) -> str:
     out = f", take {entry.member} out of it" if entry.member else ""
     return (
         f"{entry.name} is not in the cache, and {entry.address} cannot be downloaded here ({reason}): "
-        f"download that file elsewhere{out} and put it at {place(entry)}"
+        f"download that file elsewhere{out} and put it at {path_of(entry)}"
     )
 
 
 def _take_out(entry: Entry, archive: Path, path: Path) -> None:
-    """Copies the one member of the archive that is needed, read as data. Nothing else is unpacked."""
+    """Copies the member of the archive that the entry needs. Nothing else is unpacked."""
     try:
         with tarfile.open(archive) as content:
             names = content.getnames()

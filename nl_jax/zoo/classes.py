@@ -1,4 +1,4 @@
-"""The names of the classes of Kinetics-400 and COCO, which are part of the package."""
+"""The names of the classes of Kinetics-400 and COCO. Their files are part of the package."""
 
 from importlib.resources import files
 
@@ -14,7 +14,8 @@ def class_names(kind: str) -> tuple[str, ...]:
       kind: one of
         "kinetics400": 400 names in alphabetical order.
         "coco80": the 80 classes that COCO uses.
-        "coco90": label i is the class that COCO numbers i + 1. Numbers that COCO does not use are "unused 12", ..
+        "coco90": label i is the class with the number i + 1 of COCO. If COCO does not use a number, its name is
+          "unused 12", ..
         "imagenet1k": the numbers 0 to 999 as names.
         "": no names, for a network without classifier.
 

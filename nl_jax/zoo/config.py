@@ -10,6 +10,7 @@ require("train", "ml_collections")
 
 from ml_collections import ConfigDict  # noqa: E402
 
+from nl_jax.zoo.classes import class_names  # noqa: E402
 from nl_jax.zoo.entry import Entry  # noqa: E402
 
 STAGES = ("res2", "res3", "res4", "res5")
@@ -66,9 +67,9 @@ DETECTOR = {"masks": True, "aligned": False, "round_anchors": True, "floor_strid
 
 
 def config_of(entry: Entry) -> ConfigDict:
-    """Returns the config that builds and tests the network of an entry, locked."""
+    """Returns the config that builds and tests the network of an entry. It is locked."""
     row = entry.row.rpartition(":")[2]
-    config = ConfigDict(COMMON | {"num_classes": _classes(entry)})
+    config = ConfigDict(COMMON | {"num_classes": len(class_names(entry.classes))})
     config.task = "detection" if entry.is_detector else "classification"
     config.model = ConfigDict(MODEL | (DETECTOR_MODEL if entry.is_detector else {}))
     config.model.nonlocal_blocks = ConfigDict(dict.fromkeys(STAGES, ()))
@@ -91,7 +92,3 @@ def config_of(entry: Entry) -> ConfigDict:
     with config.unlocked():
         config.update_from_flattened_dict(dict(entry.fields))
     return config.lock()
-
-
-def _classes(entry: Entry) -> int:
-    return {"kinetics400": 400, "imagenet1k": 1000, "coco80": 80, "coco90": 90, "": 0}[entry.classes]

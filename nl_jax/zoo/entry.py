@@ -16,12 +16,12 @@ class Entry:
       member: the file in the archive, or "" if the address is the file itself.
       row: the config in this repository that describes the network, FILE.py:ROW.
       fields: the fields that differ from the row, {"model.geometry": "slowfast", ..}.
-      classes: "kinetics400", "imagenet1k", "coco80" (80 classes in a row) or "coco90" (labels are COCO's own numbers).
-        "" if the page does not mention a classifier, which is then left out.
+      classes: the class names, a kind of `class_names`. It is "" if the page does not mention a classifier. The network
+        then has no classifier.
       figures: top1 and top5, or box_ap and mask_ap, in percent as the owner reports them.
       views: (clips, crops) that the figures are averaged over. None for images.
       digest: the kind and the first digits of the file's hash, if it is published.
-      licence: of the weights. None if the page does not state a licence for them.
+      licence: licence of the weights. None if the page does not state it.
       page: URL of the page with these facts.
     """
 
@@ -40,10 +40,10 @@ class Entry:
 
     @property
     def file(self) -> str:
-        """The name of the file of weights."""
+        """The name of the file that holds the weights."""
         return (self.member or self.address).rsplit("/", 1)[-1]
 
     @property
     def is_detector(self) -> bool:
-        """Whether the network detects objects in images, and is no classifier."""
+        """Whether the network detects objects in images. Otherwise it is a classifier."""
         return self.classes.startswith("coco")

@@ -35,7 +35,7 @@ def _release(depth: int) -> Entry:
         member=f"r{depth}_pretrain_c2_model_iter450450_clean.pkl",
         row=f"configs/kinetics.py:imagenet_r{depth}",
         page=RELEASE,
-        fields={"model.geometry": "slowfast_nopool"},  # the geometry of an image network; the page does not say
+        fields={"model.geometry": "slowfast_nopool"},  # the geometry of an image network; the page does not give it
         classes="",
         licence="CC BY-NC 4.0",
     )
@@ -46,8 +46,8 @@ def _detectron2(
 ) -> Entry:
     """Returns a detector of detectron2's zoo. The name of its file holds the start of its MD5.
 
-    Most of these detectors start from the first ResNets, whose stride is on the 1x1 and whose pixels have a deviation
-    of 1.
+    Most of these detectors start from the first published ResNets. These have their stride on the 1x1 convolution, and
+    their inputs are pixels from 0 to 255 minus a mean.
     """
     folder = "COCO-InstanceSegmentation" if mask_ap else "COCO-Detection"
     usual = {
@@ -95,7 +95,6 @@ ENTRIES = (
         address="https://download.pytorch.org/models/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth",
         row="configs/table5.py:r50",
         page=TORCHVISION,
-        # Norms without an epsilon. Anchors are floor(side of the image / places of the map) apart.
         fields={"model.norm_epsilon": 0.0, "detector.floor_strides": True} | IMAGENET,
         classes="coco90",
         figures={"box_ap": 37.9, "mask_ap": 34.6},

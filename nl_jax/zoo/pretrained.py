@@ -41,7 +41,11 @@ class Pretrained:
 
 
 def pretrained(name: str, path: str | Path | None = None) -> Pretrained:
-    """Returns the network as `from_pretrained` does, with its config and classes."""
+    """Returns the network as `from_pretrained` does, with its config and classes.
+
+    Raises:
+      InputError: as `from_pretrained`.
+    """
     entry = find(name)
     config, classes = config_of(entry), class_names(entry.classes)
     file = fetch(entry) if path is None else Path(path)
@@ -58,12 +62,13 @@ def pretrained(name: str, path: str | Path | None = None) -> Pretrained:
 def from_pretrained(name: str, path: str | Path | None = None) -> VideoResNet | MaskRCNN:
     """Returns the published network of this name with its weights, in evaluation mode.
 
-    Its file is downloaded once and kept under $NL_JAX_HOME or ~/.cache/nl_jax. The caller normalises inputs with
-    `nl_jax.zoo.config.config_of(entry).input`; `nl_jax.Predictor.from_pretrained` does this by itself.
+    The file is downloaded once and kept under $NL_JAX_HOME or ~/.cache/nl_jax. The network takes normalized inputs:
+    `nl_jax.zoo.config.config_of(entry).input` has the mean and the deviation. `nl_jax.Predictor.from_pretrained`
+    normalizes videos by itself.
 
     Args:
       name: a name in `nl_jax.zoo.ENTRIES`.
-      path: path of a file to read in place of the published one. Its hash is not checked.
+      path: path of a file to read in place of the published file. The hash of this file is not checked.
 
     Raises:
       InputError: for an unknown name; for a file that can neither be found nor downloaded (the message says which file

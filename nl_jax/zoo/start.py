@@ -17,7 +17,7 @@ from nl_jax.zoo.table import find
 
 
 class StartFromPublished(Start):
-    """A published network in the place of a workdir. Its file is read when its arrays are asked for.
+    """A published network as the start of a run, in place of a workdir. `arrays` reads the file of the network.
 
     Raises:
       InputError: for an unknown name.
@@ -31,6 +31,10 @@ class StartFromPublished(Start):
         return class_names(find(self.directory.name).classes)
 
     def arrays(self, mesh: Mesh) -> list[FlatParams]:
-        """Returns parameters and statistics, laid out over the mesh. See `pretrained` for the errors raised."""
+        """Returns parameters and statistics, laid out over the mesh.
+
+        Raises:
+          InputError: as `nl_jax.from_pretrained`.
+        """
         _, *arrays = flat.split(pretrained(self.directory.name).model)
         return jax.device_put(arrays, sharding.state_shardings(mesh, arrays))

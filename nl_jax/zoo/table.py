@@ -22,7 +22,7 @@ def find(name: str) -> Entry:
 
 
 def markdown() -> str:
-    """Returns the table of all networks for docs/zoo.md. A figure or licence that the page does not give is empty."""
+    """Returns the table of all networks for docs/zoo.md. A cell is empty if the owner's page has no value for it."""
     lines = [
         "| name | owner's figures, % | views | licence of the weights | hash known |",
         "| --- | --- | --- | --- | --- |",

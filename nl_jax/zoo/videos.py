@@ -29,7 +29,7 @@ def _sparse(name: str, row: str, file: str, top1: float, top5: float) -> Entry:
 def _long(name: str, row: str, geometry: str, file: str, figures: tuple[float, float], clip: dict) -> Entry:
     """Returns a network with affine layers.
 
-    Its blocks have no norm, and those of res3 sum over groups of four frames.
+    The non-local blocks have no norm. The blocks of res3 sum over groups of four frames.
     """
     fields = {"model.norm": "affine"} | clip
     if row.startswith("nl5"):
@@ -106,11 +106,15 @@ SLOWFAST = (
 
 
 def _mmaction2(name: str, model: str, row: str, figures: tuple[float, float], file: str, **fields: object) -> Entry:
-    """Returns a network of mmaction2's zoo. The name of a file is its config, a date and the start of a SHA-256.
+    """Returns a network of mmaction2's zoo. The name of its file is the config, a date and the start of a SHA-256.
 
     Args:
-      model: "i3d" or "c2d", the folder of its config.
-      file: the config's name without the common ending, then the date and the hash.
+      name: name of the entry without "mmaction2_".
+      model: "i3d" or "c2d", the folder of the config.
+      row: row of configs/kinetics.py.
+      figures: top1 and top5 in percent.
+      file: the name of the config without the common ending, then the date and the hash.
+      fields: fields that differ from the row.
     """
     config, stamp = file.rsplit("_", 1)
     config, digest = f"{config}-100e_kinetics400-rgb", stamp.rsplit("-", 1)[-1]

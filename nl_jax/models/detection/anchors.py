@@ -8,7 +8,13 @@ from nl_jax.models.detection.config import STRIDES, DetectorConfig
 
 
 def cell(side: float | int, ratios: tuple[float | int, ...], rounded: bool) -> np.ndarray:
-    """Returns the anchors (a,4) of one place, in pixels about its corner: area side^2, height / width in `ratios`."""
+    """Returns the anchors (a,4) of one place, in pixels relative to the corner of the place.
+
+    Args:
+      side: square root of the area of an anchor, in pixels.
+      ratios: height / width of each of the a anchors.
+      rounded: whether the corners are whole pixels.
+    """
     heights = np.sqrt(np.asarray(ratios, np.float32))
     sides = side * np.stack([1 / heights, heights], axis=1)
     boxes = np.concatenate([-sides, sides], axis=1) / 2
@@ -21,13 +27,13 @@ def anchors(
     """Returns the anchors of a map, and which of them belong to a place inside the image.
 
     Args:
-      level: 0 for P2.
+      level: index of the map, 0 for P2.
       shape: h, w of the map.
-      size: h, w of the image in pixels, without padding.
-      config: of the detector.
+      size: height and width of the image in pixels, without padding.
+      config: configuration of the detector.
 
     Returns:
-      h x w x a boxes in pixels and as many truth values, row by row and place by place.
+      n = h w a boxes (x0, y0, x1, y1) in pixels and n truth values, row by row and place by place.
     """
     stride = STRIDES[level]
     step = jnp.full(2, stride, size.dtype)

@@ -43,10 +43,22 @@ def detections(
     size: Int[Array, "2"],
     config: DetectorConfig,
 ) -> tuple[Float[Array, "d 4"], Float[Array, "d"], Int[Array, "d"], Bool[Array, "d"]]:
-    """Returns the detections of one image: boxes in pixels, falling scores, classes from 0, and which of the d exist.
+    """Returns the detections of one image (Girshick 2015).
 
-    Every class of every proposal is a candidate if its softmax is above the threshold. Candidates of the same class
-    drop each other.
+    Every class of every proposal is a candidate if its softmax is above `config.score_threshold`. NMS by class drops
+    candidates.
+
+    Args:
+      logits: logits of the background (class 0) and of the k classes, for n proposals.
+      deltas: the deltas that move a proposal onto an object, by class.
+      proposals: boxes in pixels.
+      valid: whether each proposal exists.
+      size: height and width of the image in pixels.
+      config: configuration of the detector.
+
+    Returns:
+      The boxes (d,4) in pixels, the scores (d,), highest first, the classes (d,), counted from 0 without the
+      background, and whether each of the d detections exists (d,).
     """
     n, classes = logits.shape[0], logits.shape[1] - 1
     scores = jax.nn.softmax(logits)[:, 1:]

@@ -18,46 +18,54 @@ class DetectorConfig:
     """The configuration of a Mask R-CNN with a feature pyramid (He et al. 2017, Lin et al. 2017), and its recipe.
 
     Attributes:
-      backbone: its classifier is left out. Its blocks are as in the released code unless `nonlocal_options` says
-        otherwise: keys pooled first, scores times 1/sqrt(d). With a frozen batch norm the blocks get an affine layer,
-        because a frozen one would keep a new block the identity.
-      num_classes: k, without the background.
+      backbone: the ResNet, whose classifier is left out. By default its blocks are as in the released code: keys are
+        pooled first, and scores are multiplied by 1/sqrt(d). `nonlocal_options` changes this. If the backbone has
+        frozen norms, the blocks have affine norms, because a frozen norm would keep a new block the identity.
+      num_classes: number of classes, without the background.
       masks: whether there is a mask head.
-      keypoints: k of a keypoint head, which replaces the mask head. 0 for none.
+      keypoints: number of keypoints of a keypoint head, which replaces the mask head. 0 stands for no keypoint head.
       keypoint_blocks: the convolutions of the keypoint head that a non-local block follows, counted from 1. Table 6
         has (2, 4, 6, 8).
       keypoint_options: options of these blocks, as `nonlocal_options` of the backbone. By default the blocks have no
         norm, because the head has none.
-      fpn_channels: c of P2 to P6.
-      box_channels: of the two layers of the box head.
-      mask_channels: of the convolutions of the mask head.
-      keypoint_channels: of the convolutions of the keypoint head.
-      keypoint_convolutions: the number of convolutions of the keypoint head.
-      anchor_sides: of P2 to P6, in pixels.
-      anchor_ratios: height / width.
+      fpn_channels: channels of P2 to P6.
+      box_channels: channels of the two layers of the box head.
+      mask_channels: channels of the convolutions of the mask head.
+      keypoint_channels: channels of the convolutions of the keypoint head.
+      keypoint_convolutions: number of convolutions of the keypoint head.
+      anchor_sides: square root of the area of the anchors of P2 to P6, in pixels.
+      anchor_ratios: height / width of the anchors of a place.
       round_anchors: whether the corners of anchors are whole pixels.
       floor_strides: whether anchors lie floor(side of the image / places of the map) apart, as in torchvision. At P6 of
-        an image 800 pixels high this is 61 and not 64.
-      pre_nms: number of best anchors of a level that NMS sees; train_pre_nms in training.
-      proposals: number of proposals of an image after NMS; train_proposals in training.
-      rpn_nms: the RPN's NMS drops a proposal if its IoU with a better one is above this.
-      score_threshold: the score of a detection is above this.
-      nms: a detection is dropped if its IoU with a better one of the same class is above this.
-      detections: the largest number of detections of an image.
+        an image 800 pixels high this distance is 61 and not 64.
+      pre_nms: number of anchors of a level that NMS takes, the ones with the highest scores.
+      proposals: number of proposals of an image after NMS.
+      train_pre_nms: `pre_nms` in training.
+      train_proposals: `proposals` in training.
+      rpn_nms: largest IoU of two proposals after NMS.
+      score_threshold: a detection has a score above this number.
+      nms: largest IoU of two detections of the same class.
+      detections: largest number of detections of an image.
       samples: values along a side of a RoIAlign bin.
       aligned: see `roi_align`.
-      box_size: bins along a side for the box head. mask_size and keypoint_size are the same for the mask head and the
-        keypoint head. A keypoint heatmap has four times as many places along a side.
-      box_weights: of the four deltas of a box, see `boxes.encode`.
-      rpn_positive: an anchor is positive from this IoU on. The best anchors of a box are positive, too.
-      rpn_negative: an anchor is negative below this IoU.
+      box_size: bins along a side for the box head.
+      mask_size: bins along a side for the mask head.
+      keypoint_size: bins along a side for the keypoint head. A keypoint heatmap has four times as many places along a
+        side.
+      box_weights: weights of the four deltas of a box, see `boxes.encode`.
+      rpn_positive: smallest IoU with an object at which an anchor is positive. The best anchors of an object are always
+        positive.
+      rpn_negative: an anchor is negative if its IoU with every object is below this number.
       rpn_samples: number of anchors of an image that enter the loss.
-      rpn_positive_fraction: the largest part of these anchors that is positive.
+      rpn_positive_fraction: largest share of positive anchors among them, in [0, 1].
       rpn_beta: the distance at which the RPN's smooth L1 turns from a square into a line.
-      roi_positive: a proposal is positive from this IoU on, and negative below it.
-      roi_samples, roi_positive_fraction, box_beta: the same settings for the heads.
-      crowd_overlap: an anchor or proposal is not negative if this part of it or more lies in a crowd region.
-      mask_padding: whether padding is left out of the keys of non-local blocks. False for weights trained with padding.
+      roi_positive: smallest IoU with an object at which a proposal is positive. Below it a proposal is negative.
+      roi_samples: number of proposals of an image that enter the losses of the heads.
+      roi_positive_fraction: largest share of positive proposals among them, in [0, 1].
+      box_beta: the distance at which the box head's smooth L1 turns from a square into a line.
+      crowd_overlap: an anchor or proposal is not negative if at least this share of its area lies in a crowd region.
+      mask_padding: whether padding is left out of the keys of non-local blocks. Weights that were trained with padding
+        need False.
     """
 
     backbone: ResNetConfig = dataclasses.field(default_factory=lambda: ResNetConfig(norm="frozen"))
@@ -106,7 +114,11 @@ class DetectorConfig:
         return hash((self.backbone, self.num_classes, self.keypoints, self.keypoint_blocks))
 
     def resolved_backbone(self) -> ResNetConfig:
-        """Returns the backbone without classifier, with the defaults of its blocks filled in."""
+        """Returns the backbone without classifier, with the defaults of its blocks filled in.
+
+        Raises:
+          InputError: the blocks sum over time.
+        """
         options = {}
         if any(self.backbone.nonlocal_blocks.values()):
             norm = {"norm": "affine"} if self.backbone.norm == "frozen" else {}

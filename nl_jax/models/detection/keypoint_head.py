@@ -15,7 +15,7 @@ from nl_jax.ops.relu import relu
 
 # Pixels along a side of a tile of an enlarged heatmap. The search for keypoints takes one tile after another.
 TILE = 64
-# Boxes that are searched at once. Each turn of the loop waits for the largest of them.
+# The number of boxes that are searched at once. Each turn of the loop waits for the largest box.
 BOXES_AT_ONCE = {"cpu": 1, "gpu": 100, "tpu": 100}
 
 
@@ -28,6 +28,7 @@ class Deconv4x4(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
+        """Returns the deconvolution of x."""
         kernel, bias = (a[...].astype(self.dtype) for a in (self.kernel, self.bias))
         n, h, w, i = x.shape
         # Each place becomes the 4 x 4 places that it adds to. Then overlapping places are added.
@@ -41,7 +42,8 @@ class Deconv4x4(nnx.Module):
 class KeypointHead(nnx.Module):
     """3x3 convolutions with ReLUs, non-local blocks between them, a deconvolution, and bilinear enlargement by 2.
 
-    A block follows the ReLU of each convolution that `config.keypoint_blocks` numbers, counted from 1.
+    `config.keypoint_blocks` holds numbers of convolutions, counted from 1. A non-local block follows the ReLU of each
+    of these convolutions. `features` is the number of input channels, c.
     """
 
     def __init__(self, features: int, config: DetectorConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
@@ -57,7 +59,8 @@ class KeypointHead(nnx.Module):
     def __call__(self, x: Float[Array, "n s s c"]) -> tuple[Float[Array, "n k s4 s4"], dict[str, Array]]:
         """Returns the logits of every keypoint at the places of its box (heatmaps), and every intermediate by name.
 
-        keypoint_1 is the output of the first convolution, keypoint_2_nonlocal that of the block after the second.
+        keypoint_1 is the output of the first convolution. keypoint_2_nonlocal is the output of the block after the
+        second convolution.
         """
         out = {}
         for number, conv in enumerate(self.convs, start=1):
@@ -99,18 +102,30 @@ def heatmap_targets(
 def keypoint_loss(
     heatmaps: Float[Array, "*b n k m m"], places: Int[Array, "*b n k"], counts: Bool[Array, "*b n k"]
 ) -> Float[Array, ""]:
-    """Returns the mean, over keypoints that count, of the softmax cross-entropy over m x m places; 0 if none counts."""
+    """Returns the mean softmax cross-entropy of the keypoints that count (He et al. 2017, section 5).
+
+    The softmax of a keypoint runs over the m x m places of its heatmap. The loss is 0 if no keypoint counts.
+
+    Args:
+      heatmaps: logits.
+      places: the place of every keypoint (see `heatmap_targets`).
+      counts: whether each keypoint counts.
+    """
     logits = heatmaps.reshape(*heatmaps.shape[:-2], -1)
     entropy = -jnp.take_along_axis(jax.nn.log_softmax(logits), places[..., None], axis=-1)[..., 0]
     return jnp.where(counts, entropy, 0).sum() / jnp.maximum(counts.sum(), 1).astype(logits.dtype)
 
 
 def find_keypoints(heatmaps: Float[Array, "b n k m m"], boxes: Num[Array, "b n 4"]) -> Float[Array, "b n k 3"]:
-    """Returns x, y and score of every keypoint of every box.
+    """Returns x and y in pixels and the score of every keypoint of every box.
 
     A heatmap is enlarged to the size of its box in whole pixels (bicubic, a = -3/4). The keypoint is the centre of the
-    pixel with the largest logit, and its score is this logit. Of equal pixels, the first tile counts, and in it the
-    first pixel in row-major order.
+    pixel with the largest logit, and its score is this logit. If several pixels have the largest logit, the first tile
+    counts, and in this tile the first pixel in row-major order.
+
+    Args:
+      heatmaps: logits of k keypoints at the m x m places of every box.
+      boxes: (x0, y0, x1, y1) in pixels.
     """
     b, n = boxes.shape[:2]
     at_once = BOXES_AT_ONCE[devices.platform()]
@@ -152,7 +167,10 @@ def _highest(heatmaps, box):
 
 
 def _cubic(pixel, pixels, m):
-    """Returns (t,m), the weights of m values at t of the `pixels` of the enlarged axis; end values repeat outside."""
+    """Returns the weights (t,m) of m values for t pixels of an axis that is enlarged to `pixels`.
+
+    Outside the axis the first and the last value repeat.
+    """
     at = (pixel + 0.5) * (m / pixels) - 0.5
     first = jnp.floor(at)
     part = at - first
@@ -170,7 +188,7 @@ def _cubic(pixel, pixels, m):
 
 
 def _overlapped(y, axis, taps):
-    """Returns 2h sums along an axis. Place i of h adds to places 2i - 1, .., 2i + 2, by the axis `taps` of 4."""
+    """Returns 2h sums along an axis of h places. The 4 values of place i on the axis `taps` add to 2i - 1 .. 2i + 2."""
     first, second, third, fourth = jnp.moveaxis(y, taps, 0)
     size = first.shape[axis]
 

@@ -2,9 +2,9 @@
 
 A batch is a dict:
 
-  images   float (b,h,w,3)     normalised, padded below and on the right
-  sizes    int   (b,2)         true h, w in pixels
-  boxes    float (b,g,4)       x0 y0 x1 y1 in pixels of the padded image
+  images   float (b,h,w,3)     normalized, padded below and on the right
+  sizes    int   (b,2)         height and width in pixels, without padding
+  boxes    float (b,g,4)       x0 y0 x1 y1 in pixels
   classes  int   (b,g)         from 0, without the background
   crowd    bool  (b,g)         regions of many objects: no box inside one is negative
   valid    bool  (b,g)         which of the g boxes exist
@@ -35,12 +35,12 @@ class RoISample(NamedTuple):
     """The n proposals of each of b images that the heads are trained on, positive ones first.
 
     Attributes:
-      boxes: (b,n,4), in pixels.
-      classes: (b,n), from 0, the class of the true box that the proposal overlaps most.
+      boxes: (b,n,4), x0 y0 x1 y1 in pixels.
+      classes: (b,n), the class of the true box that the proposal overlaps most, counted from 0.
       targets: (b,n,4), this true box.
-      true: (b,n), its index.
-      positive: (b,n).
-      taken: (b,n), which of the n exist.
+      true: (b,n), the index of this true box.
+      positive: (b,n), whether the proposal is positive.
+      taken: (b,n), whether there is a proposal at this place.
     """
 
     boxes: Float[Array, "b n 4"]
@@ -52,9 +52,15 @@ class RoISample(NamedTuple):
 
 
 def loss(model: MaskRCNN, batch: Batch, key: Key[Array, ""]) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Returns the sum of all losses of a batch, and by name the losses, sample counts and boxes without area.
+    """Returns the sum of all losses of a batch, and a dict.
 
-    Every loss is a mean over the samples of the whole batch. The same key draws the same samples.
+    The dict has the single losses, the numbers of positive samples, and the number of true boxes without area. Every
+    loss is a mean over the samples of the whole batch (He et al. 2017, section 3).
+
+    Args:
+      model: the detector.
+      batch: a batch with the fields above.
+      key: key of the samples. The same key draws the same samples.
 
     Raises:
       InputError: for a batch that lacks a field.
@@ -69,7 +75,7 @@ def loss(model: MaskRCNN, batch: Batch, key: Key[Array, ""]) -> tuple[Float[Arra
 def loss_of_features(
     model: MaskRCNN, out: dict[str, Array], batch: Batch, key: Key[Array, ""]
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Returns the same as `loss`, from the result of `MaskRCNN.features`."""
+    """Returns the same as `loss`. `out` is the result of `MaskRCNN.features` for the images of the batch."""
     boxes, dropped = truth(*(batch[name] for name in ("boxes", "classes", "crowd", "valid", "sizes")))
     rpn_key, roi_key = jax.random.split(key)
     anchors, anchor_sample, anchor_boxes = sample_anchors(model, out, batch["sizes"], boxes, rpn_key)
@@ -103,7 +109,18 @@ def loss_of_features(
 def sample_anchors(
     model: MaskRCNN, out: dict[str, Array], sizes: Int[Array, "b 2"], boxes: Truth, key: Key[Array, ""]
 ) -> tuple[Float[Array, "b n 4"], Sample, Float[Array, "b k 4"]]:
-    """Returns the anchors of all levels, the sampled anchors, and the true box of each sampled anchor."""
+    """Returns a sample of the anchors for the losses of the RPN (Ren et al. 2015, section 3.1).
+
+    Args:
+      model: the detector.
+      out: the result of `MaskRCNN.features`.
+      sizes: height and width of every image in pixels, without padding.
+      boxes: the true boxes.
+      key: key of the sample.
+
+    Returns:
+      The n anchors of all levels in pixels, the sample of k of them, and the true box of each of the k anchors.
+    """
     config = model.config
     levels = model.anchors(out, sizes)
     anchors, valid = (jnp.concatenate(arrays, axis=1) for arrays in zip(*levels, strict=True))
@@ -130,7 +147,10 @@ def sample_anchors(
 def sample_proposals(
     model: MaskRCNN, out: dict[str, Array], sizes: Int[Array, "b 2"], boxes: Truth, key: Key[Array, ""]
 ) -> RoISample:
-    """Samples proposals, with the true boxes among them. They get no gradient."""
+    """Returns a sample of the proposals and true boxes of every image, for the losses of the heads.
+
+    The boxes get no gradient. The function takes the same arguments as `sample_anchors`.
+    """
     config = model.config
     proposed, _, valid = model.proposals(out, sizes, train=True)
     count = proposed.shape[1]
@@ -169,7 +189,18 @@ def rpn_losses(
     targets: Float[Array, "b k 4"],
     beta: float,
 ) -> dict[str, Float[Array, ""]]:
-    """Returns the cross-entropy of sampled anchors and the smooth L1 of the positive ones, both over all samples."""
+    """Returns the cross-entropy of the sampled anchors, and the smooth L1 of the deltas of positive samples.
+
+    Both are sums, divided by the number of samples (Ren et al. 2015, equation 1).
+
+    Args:
+      objectness: logits of n anchors.
+      deltas: deltas of n anchors.
+      anchors: boxes in pixels.
+      found: the sample of k anchors.
+      targets: the true box of each of the k anchors, in pixels.
+      beta: the distance at which the smooth L1 turns from a square into a line.
+    """
     count = jnp.maximum(found.taken.sum(), 1).astype(objectness.dtype)
     scores = _take(objectness, found.index)
     entropy = jnp.where(found.taken, _binary_cross_entropy(scores, found.positive), 0).sum() / count
@@ -183,7 +214,16 @@ def rpn_losses(
 def box_losses(
     logits: Float[Array, "b n k1"], deltas: Float[Array, "b n k1 4"], rois: RoISample, config
 ) -> dict[str, Float[Array, ""]]:
-    """Returns the cross-entropy of sampled proposals and the smooth L1 of the positive ones, both over all samples."""
+    """Returns the cross-entropy of the sampled proposals, and the smooth L1 of the deltas of positive samples.
+
+    Both are sums, divided by the number of samples (Girshick 2015, section 2.3).
+
+    Args:
+      logits: logits of the background (class 0) and of k classes.
+      deltas: deltas by class.
+      rois: the sample of n proposals.
+      config: configuration of the detector.
+    """
     count = jnp.maximum(rois.taken.sum(), 1).astype(logits.dtype)
     label = jnp.where(rois.positive, rois.classes + 1, 0)
     entropy = -jnp.take_along_axis(jax.nn.log_softmax(logits), label[..., None], axis=-1)[..., 0]
@@ -195,15 +235,24 @@ def box_losses(
 def mask_loss(
     logits: Float[Array, "b n s s"], targets: Shaped[Array, "b n s s"], positive: Bool[Array, "b n"]
 ) -> Float[Array, ""]:
-    """Returns the mean cross-entropy of the mask pixels of positive proposals, and 0 where no proposal is positive."""
+    """Returns the mean cross-entropy of the s x s mask places of positive proposals (He et al. 2017, section 3).
+
+    The loss is 0 if no proposal is positive. `logits` has the logits of each proposal for its class.
+    """
     entropy = _binary_cross_entropy(logits, targets).mean(axis=(2, 3))
     return jnp.where(positive, entropy, 0).sum() / jnp.maximum(positive.sum(), 1).astype(logits.dtype)
 
 
 def mask_targets(masks: Shaped[Array, "b g m m"], rois: RoISample, size: int) -> Bool[Array, "b n s s"]:
-    """Returns the part of its true box's mask that each proposal shows, as s x s places.
+    """Returns the mask target of every proposal: the part of the true mask that lies in the proposal.
 
-    The mask is interpolated between the centres of its cells and is 0 outside its box. A place is true from 1/2 on.
+    The mask is interpolated between the centres of its cells. It is 0 outside its true box. A place of the target is
+    true if the interpolated value is at least 1/2.
+
+    Args:
+      masks: the masks of g true boxes, as m x m cells of the true box.
+      rois: the sample of n proposals.
+      size: places along a side of the target, s.
     """
     dtype = rois.boxes.dtype
 
@@ -217,7 +266,6 @@ def mask_targets(masks: Shaped[Array, "b g m m"], rois: RoISample, size: int) ->
         return jnp.maximum(0, 1 - jnp.abs(at - jnp.arange(cells, dtype=dtype)[None, None, None]))
 
     x, y = (weights(*(a[..., k] for a in (rois.boxes, rois.targets) for k in (i, i + 2))) for i in (0, 1))
-    # (b,n,s,m) image by image, over the masks of its true boxes.
     whole = _take(masks, rois.true).astype(dtype)
     return jnp.einsum("bnpy,bnyx,bnqx->bnpq", y, whole, x) >= 0.5
 
@@ -237,12 +285,12 @@ def _binary_cross_entropy(logits, label):
 
 def _box_distance(deltas, targets, references, counts, weights, beta):
     """Returns the smooth L1 of deltas to the true deltas, summed over all four. It is 0 where `counts` is false."""
-    # A box of ones replaces a missing box, so that logarithm, quotients and their gradients are finite.
-    targets, references = (jnp.where(counts[..., None], a, _ones(a)) for a in (targets, references))
+    # A unit box replaces a missing box, so that logarithm, quotients and their gradients are finite.
+    targets, references = (jnp.where(counts[..., None], a, _unit_boxes(a)) for a in (targets, references))
     apart = jnp.abs(deltas - box_ops.encode(targets.astype(deltas.dtype), references.astype(deltas.dtype), weights))
     smooth = jnp.where(apart < beta, 0.5 * apart**2 / beta, apart - 0.5 * beta).sum(-1)
     return jnp.where(counts, smooth, 0)
 
 
-def _ones(boxes):
+def _unit_boxes(boxes):
     return jnp.broadcast_to(jnp.asarray([0, 0, 1, 1], boxes.dtype), boxes.shape)

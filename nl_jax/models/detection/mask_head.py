@@ -26,11 +26,15 @@ class Deconv2D(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
+        """Returns the deconvolution of x."""
         return _deconv(x.astype(self.dtype), *(a[...].astype(self.dtype) for a in (self.kernel, self.bias)))
 
 
 class MaskHead(nnx.Module):
-    """Four 3x3 convolutions, a deconvolution and k + 1 logits for every place. Class 0, the background, is not used."""
+    """Four 3x3 convolutions, a deconvolution and k + 1 logits for every place. Class 0, the background, is not used.
+
+    `features` is the number of input channels, c.
+    """
 
     def __init__(self, features: int, config: DetectorConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
         options = {"init": nnx.initializers.variance_scaling(2.0, "fan_out", "normal"), "dtype": dtype, "rngs": rngs}
@@ -41,9 +45,9 @@ class MaskHead(nnx.Module):
         self.logits = Conv2D(channels, config.num_classes + 1, 1, **options)
 
     def __call__(self, x: Float[Array, "n s s c"], classes: Int[Array, "n"]) -> Float[Array, "n s2 s2"]:
-        """Returns the logits of the class of each box, counted from 0 without the background.
+        """Returns the logits of each box for its class. `classes` count from 0, without the background.
 
-        No other class is computed.
+        The head does not compute the logits of other classes.
         """
         for conv in self.convs:
             x = relu(conv(x))

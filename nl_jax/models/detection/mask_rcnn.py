@@ -27,12 +27,13 @@ class Detections(NamedTuple):
 
     Attributes:
       boxes: (b,d,4), x0 y0 x1 y1 in pixels.
-      scores: (b,d).
-      classes: (b,d), from 0, without the background.
-      valid: (b,d), which detections exist.
-      masks: (b,d,28,28), the probability that a pixel of the box belongs to the object. None without mask head.
+      scores: (b,d), in [0, 1].
+      classes: (b,d), counted from 0, without the background.
+      valid: (b,d), whether each detection exists.
+      masks: (b,d,s,s), the probability that a place of the box belongs to the object. s is twice `mask_size`, 28 by
+        default. None without mask head.
       keypoints: (b,d,k,3), x and y in pixels and the logit there. None without keypoint head.
-      out: every intermediate by name, as in VideoResNet.
+      out: every intermediate by name, as in `VideoResNet`.
     """
 
     boxes: Float[Array, "b d 4"]
@@ -47,7 +48,7 @@ class Detections(NamedTuple):
 class MaskRCNN(nnx.Module):
     """Mask R-CNN: backbone, pyramid, proposals, boxes, and masks or keypoints.
 
-    It turns normalised images (b,h,w,3) into Detections.
+    The input is normalized images (b,h,w,3), and the output is `Detections`.
 
     Raises:
       InputError: for a choice in the configuration that does not exist.
@@ -68,7 +69,11 @@ class MaskRCNN(nnx.Module):
         self.keypoint_head = KeypointHead(config.fpn_channels, config, **options) if config.keypoints else None
 
     def __call__(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> Detections:
-        """Returns the detections in images padded below and on the right. `sizes` are their true h, w in pixels.
+        """Returns the detections in images.
+
+        Args:
+          images: normalized images, padded below and on the right to sides that are multiples of 32.
+          sizes: height and width of every image in pixels, without padding.
 
         Raises:
           InputError: for sides that are not multiples of 32.
@@ -94,7 +99,15 @@ class MaskRCNN(nnx.Module):
         return Detections(*found, masks, keypoints, out)
 
     def features(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> dict[str, Array]:
-        """Returns the backbone's intermediates, sizes, P2 to P6, and objectness_P2 (b,n), deltas_P2 (b,n,4) to P6."""
+        """Returns the intermediates of the network before the proposals, by name.
+
+        These are the intermediates of the backbone, `sizes`, the pyramid P2 to P6 (b,h,w,c), and for each of its levels
+        objectness_P2 (b,n) and deltas_P2 (b,n,4), the logits and deltas of the anchors. The method takes the same
+        arguments as a call.
+
+        Raises:
+          InputError: for sides that are not multiples of 32.
+        """
         height, width = images.shape[1:3]
         if height % SIDES_DIVIDE_BY or width % SIDES_DIVIDE_BY:
             raise InputError(
@@ -117,7 +130,12 @@ class MaskRCNN(nnx.Module):
         return out
 
     def anchors(self, out: dict[str, Array], sizes: Int[Array, "b 2"]) -> list[tuple[Array, Array]]:
-        """Returns the anchors (b,n,4) of every level, and which of them belong to a place inside the image (b,n)."""
+        """Returns the anchors (b,n,4) in pixels of every level, and which of them lie at a place in the image (b,n).
+
+        Args:
+          out: the result of `features`.
+          sizes: height and width of every image in pixels, without padding.
+        """
 
         def of_level(level):
             shape = out[f"P{level + 2}"].shape[1:3]
@@ -128,7 +146,13 @@ class MaskRCNN(nnx.Module):
     def proposals(
         self, out: dict[str, Array], sizes: Int[Array, "b 2"], train: bool
     ) -> tuple[Float[Array, "b n 4"], Float[Array, "b n"], Bool[Array, "b n"]]:
-        """Returns the boxes and scores of every image, and which of them exist."""
+        """Returns the proposals of every image: boxes in pixels, scores in [0, 1], and whether each proposal exists.
+
+        Args:
+          out: the result of `features`.
+          sizes: height and width of every image in pixels, without padding.
+          train: whether the numbers of boxes are the ones for training.
+        """
         objectness, deltas = (
             [out[f"{name}_P{i + 2}"] for i in range(len(STRIDES))] for name in ("objectness", "deltas")
         )
@@ -139,7 +163,10 @@ class MaskRCNN(nnx.Module):
     def classify(
         self, out: dict[str, Array], boxes: Float[Array, "b n 4"]
     ) -> tuple[Float[Array, "b n k1"], Float[Array, "b n k1 4"]]:
-        """Returns the logits and deltas of every box by class. Class 0 is the background."""
+        """Returns the logits and deltas of every box by class. Class 0 is the background.
+
+        `out` is the result of `features`, and `boxes` are in pixels.
+        """
         features = self._align(out, boxes, self.config.box_size)
         logits, deltas = self.box_head(features.reshape(-1, *features.shape[2:]))
         return tuple(a.reshape(*boxes.shape[:2], *a.shape[1:]) for a in (logits, deltas))
@@ -147,7 +174,10 @@ class MaskRCNN(nnx.Module):
     def outline(
         self, out: dict[str, Array], boxes: Float[Array, "b n 4"], classes: Int[Array, "b n"]
     ) -> Float[Array, "b n s s"]:
-        """Returns the mask logits of every box for its class (from 0, without the background)."""
+        """Returns the mask logits of every box for its class, as s x s places.
+
+        `out` is the result of `features`, `boxes` are in pixels, and `classes` count from 0 without the background.
+        """
         features = self._align(out, boxes, self.config.mask_size)
         masks = self.mask_head(features.reshape(-1, *features.shape[2:]), classes.ravel())
         return masks.reshape(*boxes.shape[:2], *masks.shape[1:])
@@ -155,7 +185,10 @@ class MaskRCNN(nnx.Module):
     def locate(
         self, out: dict[str, Array], boxes: Float[Array, "b n 4"]
     ) -> tuple[Float[Array, "b n k m m"], dict[str, Array]]:
-        """Returns the keypoint heatmaps of every box, and the intermediates of the head by name, (b,n,s,s,c)."""
+        """Returns the keypoint heatmaps of every box, and the intermediates (b,n,s,s,c) of the head by name.
+
+        `out` is the result of `features`, and `boxes` are in pixels.
+        """
         features = self._align(out, boxes, self.config.keypoint_size)
         heatmaps, between = self.keypoint_head(features.reshape(-1, *features.shape[2:]))
 
@@ -173,7 +206,10 @@ class MaskRCNN(nnx.Module):
     def block_input(
         self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"], block: str
     ) -> tuple[Float[Array, "b 1 p q c"], Bool[Array, "b 1 p q"]]:
-        """Returns the map that a non-local block reads, and which of its places are keys, for `images` as in a call."""
+        """Returns the map that a non-local block of the backbone reads, and which of its places are keys.
+
+        `images` and `sizes` are the arguments of a call. `block` is a name that `nonlocal_blocks` gives.
+        """
         x = self.features(images, sizes)[block.removesuffix("_nonlocal")]
         valid = _inside(sizes, images.shape[1:3]) | (not self.config.mask_padding)
         rows, columns = (-(-whole // part) for whole, part in zip(images.shape[1:3], x.shape[2:4], strict=True))

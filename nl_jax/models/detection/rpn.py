@@ -16,7 +16,10 @@ MIN_SIDE = 1e-3  # pixels; smaller proposals are dropped
 
 
 class RPNHead(nnx.Module):
-    """A 3x3 convolution, then one objectness and four deltas for every anchor. All levels share the weights."""
+    """A 3x3 convolution, then one objectness and four deltas for every anchor. All levels share the weights.
+
+    `features` is the number of input channels, c, and `anchors` is the number of anchors of a place, a.
+    """
 
     def __init__(self, features: int, anchors: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
         options = {"init": nnx.initializers.normal(0.01), "dtype": dtype, "rngs": rngs}
@@ -25,7 +28,7 @@ class RPNHead(nnx.Module):
         self.deltas = Conv2D(features, 4 * anchors, 1, **options)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> tuple[Float[Array, "b n"], Float[Array, "b n 4"]]:
-        """Returns the logits and deltas of h x w x a anchors."""
+        """Returns the objectness logits and the deltas of n = h w a anchors."""
         x = relu(self.conv(x))
         b = x.shape[0]
         return widen(self.objectness(x)).reshape(b, -1), widen(self.deltas(x)).reshape(b, -1, 4)
@@ -39,16 +42,27 @@ def proposals(
     config: DetectorConfig,
     train: bool,
 ) -> tuple[Float[Array, "k 4"], Float[Array, "k"], Bool[Array, "k"]]:
-    """Returns the proposals of one image: boxes in pixels, falling scores in [0, 1], and which of them exist.
+    """Returns the proposals of one image (Ren et al. 2015).
 
-    The best anchors of every level are decoded, clipped to the image and thinned by NMS. The proposals are the best of
-    all levels together. They get no gradient.
+    The best anchors of every level are decoded and clipped to the image, and NMS drops some of them. The proposals are
+    the best boxes of all levels together. They get no gradient.
+
+    Args:
+      objectness: logits of the anchors, one array for each level.
+      deltas: deltas of the anchors, one array for each level.
+      anchors: for each level the anchors in pixels, and which of them lie at a place in the image.
+      size: height and width of the image in pixels.
+      config: configuration of the detector.
+      train: whether the numbers of boxes are the ones for training.
+
+    Returns:
+      The boxes (k,4) in pixels, the scores (k,) in [0, 1], highest first, and whether each proposal exists (k,).
     """
     most = config.train_pre_nms if train else config.pre_nms
     most = min(most, max(scores.shape[0] for scores in objectness))
     found = [_best(*level, size, most) for level in zip(objectness, deltas, anchors, strict=True)]
     boxes, scores = (jnp.stack(arrays) for arrays in zip(*found, strict=True))
-    # The levels run one after another, because their matrices are large. This is also one copy of the program.
+    # The levels run one after another, because their matrices are large. One program then serves all levels.
     keep = jax.lax.map(lambda level: nms(*level, config.rpn_nms), (boxes, scores, scores > -jnp.inf))
     scores = jnp.where(keep, scores, -jnp.inf).ravel()
     count = config.train_proposals if train else config.proposals

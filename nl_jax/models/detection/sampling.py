@@ -15,7 +15,7 @@ class Truth(NamedTuple):
 
     Attributes:
       boxes: (g,4), x0 y0 x1 y1 in pixels.
-      classes: (g,), from 0, without the background.
+      classes: (g,), counted from 0, without the background.
       object: (g,), true for the box of one object.
       crowd: (g,), true for a region of many objects.
     """
@@ -27,7 +27,13 @@ class Truth(NamedTuple):
 
 
 class Match(NamedTuple):
-    """For each of n boxes: whether it is positive, whether it is negative, and the true box that it overlaps most."""
+    """The comparison of n boxes with the true boxes of their image.
+
+    Attributes:
+      positive: (n,), whether the box is positive.
+      negative: (n,), whether the box is negative.
+      box: (n,), the index of the true box that the box overlaps most.
+    """
 
     positive: Bool[Array, "n"]
     negative: Bool[Array, "n"]
@@ -35,7 +41,13 @@ class Match(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """k of n boxes, positive ones first: their indices, which are positive, and which places of the k are taken."""
+    """A sample of k of n boxes, positive boxes first.
+
+    Attributes:
+      index: (k,), the index of the box, in [0, n).
+      positive: (k,), whether the box is positive.
+      taken: (k,), whether there is a box at this place of the sample.
+    """
 
     index: Int[Array, "*b k"]
     positive: Bool[Array, "*b k"]
@@ -49,9 +61,16 @@ def truth(
     valid: Bool[Array, "b g"],
     sizes: Int[Array, "b 2"],
 ) -> tuple[Truth, Int[Array, ""]]:
-    """Clips true boxes to their image, and drops valid boxes without area there.
+    """Returns the true boxes, clipped to their images, and the number of valid boxes that have no area there.
 
-    The second result is the number dropped.
+    Boxes without area are dropped.
+
+    Args:
+      boxes: (x0, y0, x1, y1) in pixels.
+      classes: classes of the boxes, counted from 0, without the background.
+      crowd: whether each box is a region of many objects.
+      valid: whether each box exists.
+      sizes: height and width of every image in pixels, without padding.
     """
     boxes = box_ops.clip(boxes, sizes[:, None])
     has_area = box_ops.is_larger(boxes, 0.0)
@@ -70,20 +89,27 @@ def match(
     crowd_overlap: float,
     best_of_box: bool = False,
 ) -> Match:
-    """Compares every box with every true box of its image.
+    """Compares every box with every true box of its image (Ren et al. 2015, section 3.1).
 
-    A box is positive if its IoU with an object is at least `positive`. With `best_of_box` it is also positive if no
-    other box overlaps some object more. A box is negative if its IoU with every object is below `negative`, unless the
-    part `crowd_overlap` of it or more lies in a crowd region. An invalid box is neither.
+    An invalid box is neither positive nor negative.
+
+    Args:
+      boxes: (x0, y0, x1, y1) in pixels.
+      valid: whether each box exists.
+      truth: the true boxes.
+      positive: a box is positive if its IoU with an object is at least this number.
+      negative: a box is negative if it is not positive and its IoU with every object is below this number.
+      crowd_overlap: a box is not negative if at least this share of its area lies in a crowd region.
+      best_of_box: whether a box is also positive if an object overlaps no other box more.
     """
     dtype = jnp.promote_types(boxes.dtype, truth.boxes.dtype)
     boxes, true = (jax.lax.stop_gradient(a.astype(dtype)) for a in (boxes, truth.boxes))
 
     def compare(i, found):
-        """With the i-th true box of every image; all of them at once would be an array (b,g,n)."""
+        """Updates `found` with the i-th true box of every image. All boxes at once would be an array (b,g,n)."""
         best, index, is_best, in_crowd = found
         true_box, is_object, is_crowd = true[:, i, None], truth.object[:, i, None], truth.crowd[:, i, None]
-        # Kept in memory: the largest overlap with an object is looked for among these very numbers.
+        # The overlaps are computed once and kept, because `overlap == largest` needs the same bits on both sides.
         overlap = materialize(jax.vmap(box_ops.iou)(boxes, true_box)[..., 0])
         overlap = jnp.where(is_object & valid, overlap, -1)
         largest = overlap.max(axis=1, keepdims=True)
@@ -111,9 +137,13 @@ def match(
 
 
 def sample(random: Float[Array, "n"], match: Match, count: int, most_positive: int) -> Sample:
-    """Takes up to `most_positive` positive boxes, and negative ones until there are `count`.
+    """Returns a sample of up to `most_positive` positive boxes, filled up to `count` boxes with negative ones.
 
-    The boxes taken are those with the largest random numbers, which are above 0.
+    Args:
+      random: a random number above 0 for each box. The sample takes the boxes with the largest numbers.
+      match: which boxes are positive and which are negative.
+      count: number of boxes in the sample.
+      most_positive: largest number of positive boxes in the sample.
     """
     positive, index = jax.lax.top_k(jnp.where(match.positive, random, 0), min(most_positive, random.shape[0]))
     negative, other = jax.lax.top_k(jnp.where(match.negative, random, 0), min(count, random.shape[0]))
@@ -128,13 +158,29 @@ def sample(random: Float[Array, "n"], match: Match, count: int, most_positive: i
 
 
 def numbers_of_places(key: Key[Array, ""], shape: tuple[int, int], anchors: int) -> Float[Array, "n"]:
-    """Returns a random number above 0 for every anchor of a map (h,w). A place's number does not depend on h and w."""
+    """Returns a random number above 0 for each of the n = h w a anchors of a map.
+
+    The number of an anchor does not depend on h and w, so padding an image does not change its sample.
+
+    Args:
+      key: key of the numbers.
+      shape: h, w of the map.
+      anchors: anchors of a place, a.
+    """
     rows = jax.vmap(lambda y: jax.random.fold_in(key, y))(jnp.arange(shape[0]))
     return jax.vmap(lambda row: _above_zero(row, (shape[1], anchors)))(rows).ravel()
 
 
 def numbers_of_boxes(key: Key[Array, ""], proposals: int, true: int) -> Float[Array, "n"]:
-    """Returns a random number above 0 for every proposal and then every true box. It does not depend on the padding."""
+    """Returns a random number above 0 for every proposal, and then for every true box.
+
+    The number of a box depends only on `key` and on its index, so padding does not change the sample.
+
+    Args:
+      key: key of the numbers.
+      proposals: number of proposals.
+      true: number of true boxes, with padding.
+    """
     keys = jax.random.split(key)
     return jnp.concatenate([_above_zero(keys[0], (proposals,)), _above_zero(keys[1], (true,))])
 

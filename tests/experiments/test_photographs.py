@@ -28,7 +28,7 @@ def wheel(tmp_path):
     lines = ["".join(f"<{side}>{value}</{side}>" for side, value in zip(sides, box, strict=True)) for box in boxes]
     text = "".join(f"<object><name>Tree</name><bndbox>{line}</bndbox></object>" for line in lines)
     with zipfile.ZipFile(path, "w") as archive:
-        for name in photographs.CROWNS.values():
+        for name in photographs.CROWNS:
             archive.writestr(f"deepforest/data/{name}.png", file.getvalue())
             archive.writestr(f"deepforest/data/{name}.xml", f"<annotation>{text}</annotation>")
     return path, image
@@ -37,9 +37,9 @@ def wheel(tmp_path):
 def test_tiles_have_the_crowns_that_lie_in_them(wheel, tmp_path):
     path, image = wheel
     out = tmp_path / "crowns"
-    assert photographs.write("crowns", path, out) == {"train": (2, 6), "test": (2, 6)}
+    assert photographs.write("crowns", path, out) == {"train": (2, 3), "test": (0, 3), "elsewhere": (2, 6)}
     config = crowns.get_config().unlock()
-    config.data.test = f"{out}/test:{out}/test.json"
+    config.data.test = f"{out}/elsewhere:{out}/elsewhere.json"
     dataset = task_of(config).open_split("test")
     assert not dataset.problems and len(dataset) == 6 and dataset.classes == ("crown",)
     first, second, *others = (dataset.annotated(index) for index in range(6))

@@ -22,7 +22,7 @@ from nl_jax.runs.config_files import load_config
 from nl_jax.training import hosts, sharding
 from nl_jax.training.workdir import flatten
 
-WAY_OUT = 5.0  # maximum seconds for the end of a program
+WAY_OUT = 5.0  # seconds after which a preempted program is ended
 # The flags and fields whose value can be a path in a bucket.
 IN_BUCKETS = tuple(f"--{name}" for name in ("workdir", "data", "out", "report"))
 IN_BUCKETS += tuple(f"--config.{name}" for name in ("start.workdir", "data.", "images."))
@@ -31,15 +31,15 @@ IN_BUCKETS += tuple(f"--config.{name}" for name in ("start.workdir", "data.", "i
 def run(main: Callable[..., None], arguments: str = "") -> None:
     """Parses the flags and runs `main`.
 
-    The exit code is 0, or 1 for a run that could not continue, 2 for bad input, and 75 for a run that was asked to stop
-    and has saved its state.
+    The exit code is 0 for success, 1 for a run that could not continue, 2 for bad input, and 75 for a run that was
+    asked to stop and has saved its state.
 
     Args:
       main: the program.
-      arguments: description of the program's arguments besides flags, for the message that none are given. With it
-        `main` takes the list of these arguments. "" means that the program takes only flags.
+      arguments: describes the arguments of the program besides its flags; error messages show it. `main` then takes the
+        list of these arguments. "" means that the program takes only flags.
     """
-    for stream in (sys.stdout, sys.stderr):  # names of files need not be valid text
+    for stream in (sys.stdout, sys.stderr):  # the name of a file may hold bytes that are not valid text
         stream.reconfigure(errors="backslashreplace")
     logging.set_verbosity(logging.ERROR)  # Orbax logs every file that it writes
     getLogger("gcsfs").setLevel("CRITICAL")  # gcsfs also logs a traceback of every exception
@@ -53,7 +53,7 @@ def run(main: Callable[..., None], arguments: str = "") -> None:
 
 
 def local_path(flag: str) -> Callable[[str], Path]:
-    """Returns the type of an argparse flag for a local file or folder. For an address the program ends."""
+    """Returns the type of an argparse flag for a local file or folder. An address (gs://..) ends the program."""
 
     def read(text: str) -> Path:
         try:
@@ -66,12 +66,15 @@ def local_path(flag: str) -> Callable[[str], Path]:
 
 
 def mesh_axes(given: str) -> dict[str, int]:
-    """Returns the sizes in --mesh=fsdp=4,time=2. Raises InputError for an unknown axis or a size that is no number."""
+    """Returns the sizes in --mesh=fsdp=4,time=2. Raises InputError for an unknown axis or a size that is no integer."""
     axes = {}
     for pair in given.split(","):
         name, _, size = pair.partition("=")
         if name not in sharding.AXES or not size.lstrip("-").isdigit():
-            raise InputError(f"--mesh={given!r}: give sizes of {', '.join(sharding.AXES)}, such as fsdp=4")
+            raise InputError(
+                f"--mesh={given!r}: {pair!r} is not the size of an axis; give AXIS=SIZE, such as fsdp=4, with the axes "
+                f"{', '.join(sharding.AXES)}"
+            )
         axes[name] = int(size)
     return axes
 
@@ -102,8 +105,8 @@ def _guarded(main: Callable[[], None]) -> None:
         if not hosts.several():
             raise
         traceback.print_exc()
-        which = f"process {jax.process_index()} of {jax.process_count()} cannot go on"
-        print(f"error: {which}; if another one has ended, its output says why", file=sys.stderr)
+        which = f"process {jax.process_index()} of {jax.process_count()} cannot continue"
+        print(f"error: {which}; if another process has ended, its output says why", file=sys.stderr)
         hosts.end(1, at_once=True)
 
 
@@ -116,26 +119,26 @@ def _parse(arguments: str, argv: list[str]) -> list[str]:
         except SystemExit:  # after --help absl exits with a failure code
             sys.exit(0)
         if arguments and not rest[1:]:
-            raise InputError(f"no arguments are given; valid: {arguments}, and the flags {_valid_flags()}")
+            raise InputError(f"no arguments are given; give {arguments}; valid flags: {_valid_flags()}")
         if rest[1:] and not arguments:
             raise InputError(f"unexpected argument {rest[1]!r}; valid flags: {_valid_flags()}")
         _check_places()
         return rest
     except flags.UnrecognizedFlagError as error:
         file = next((word for word in argv[1:] if word.startswith("-") and _is_file(word)), None)
-        hint = f"; give a file whose name begins with - after --, as in -- {file}" if arguments and file else ""
+        hint = f"; a file whose name begins with - must follow the argument --: -- {file}" if arguments and file else ""
         fail(f"{error}{hint}; valid flags: {_valid_flags()}", 2)
     except (InputError, flags.Error, ValueError, TypeError, AttributeError) as error:  # a value has the wrong type
         fail(error, 2)
 
 
 def _is_file(word: str) -> bool:
-    """Returns whether the word is a file, or looks like a file and not like a flag."""
+    """Returns whether the word is the path of a file, or has a file ending and no "=" as a flag has."""
     return os.path.exists(word) or (bool(os.path.splitext(word)[1]) and "=" not in word)
 
 
 def _check_places() -> None:
-    """Raises InputError if a flag holds an address and cannot. It does so before anything is read or written."""
+    """Raises InputError if a flag that takes only local paths holds an address. Runs before any file is used."""
     for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
         values = {f"--{flag.name}": flag.value}
         if isinstance(flag.value, ConfigDict):
@@ -146,9 +149,9 @@ def _check_places() -> None:
 
 
 def _check_fields(argv: list[str]) -> None:
-    """Raises InputError for an override of a field that does not exist, and names the fields that exist.
+    """Raises InputError if --config.FIELD names a field that does not exist.
 
-    The message of ml_collections names none.
+    The error lists the valid fields. The error of ml_collections does not.
     """
     named = [argument.removeprefix("--config=") for argument in argv if argument.startswith("--config=")]
     named += [value for flag, value in itertools.pairwise(argv) if flag == "--config"]

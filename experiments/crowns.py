@@ -1,12 +1,12 @@
-"""Writes a dataset of detection: tree crowns in aerial photographs.
+"""Writes a dataset for detection: tree crowns in aerial photographs.
 
 pip download --no-deps deepforest==2.1.0
 python -m experiments.crowns deepforest-2.1.0-py3-none-any.whl
 python -m experiments.train --config=configs/crowns.py --workdir=runs/crowns
 
 The Python package deepforest ships two annotated photographs of Yellowstone (National Ecological Observatory Network,
-10 cm a pixel). This program reads them from its wheel, which need not be installed. Tiles of the larger photograph are
-for training. Tiles of the other, a kilometre or more away, are for testing.
+10 cm a pixel). This program reads them from the wheel of the package, which need not be installed. Tiles of the larger
+photograph are the training split. Tiles of the other photograph, at least a kilometre away, are the test split.
 """
 
 import argparse
@@ -26,14 +26,21 @@ from nl_jax.training.workdir import make_directory, write_json
 
 PHOTOGRAPHS = {"train": "2019_YELL_2_528000_4978000_image_crop2", "test": "2019_YELL_2_541000_4977000_image_crop"}
 SIDE = 256  # pixels of a tile
-KEPT = 0.5  # a smaller part of a crown in a tile becomes a crowd region, which does not count
+KEPT = 0.5  # a crown with a smaller part inside the tile becomes a crowd region, which does not count
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.crowns", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("wheel", type=command_line.local_path("wheel"))
-    parser.add_argument("--out", type=command_line.local_path("--out"), default=Path("data/crowns"))
+    parser.add_argument(
+        "wheel", type=command_line.local_path("wheel"), help="the file deepforest-2.1.0-py3-none-any.whl"
+    )
+    parser.add_argument(
+        "--out",
+        type=command_line.local_path("--out"),
+        default=Path("data/crowns"),
+        help="folder for the dataset; by default %(default)s",
+    )
     arguments = parser.parse_args(argv)
     try:
         for split, counts in write(arguments.wheel, arguments.out).items():
@@ -43,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def write(wheel: Path, out: Path) -> dict[str, tuple[int, int]]:
-    """Writes tiles and their annotations in COCO's format. Returns the number of crowns and tiles of each split.
+    """Writes tiles and their annotations in COCO's format. Returns (crowns, tiles) for each split.
 
     Raises:
       InputError: the file is not the wheel of deepforest.
@@ -70,7 +77,7 @@ def write(wheel: Path, out: Path) -> dict[str, tuple[int, int]]:
 def tiles(
     image: UInt8[np.ndarray, "h w 3"], boxes: Float[np.ndarray, "n 4"], side: int
 ) -> Iterator[tuple[UInt8[np.ndarray, "s s 3"], list[tuple[list[float], bool]]]]:
-    """Yields whole tiles of an image, row by row, with their boxes: (cut at the border, whether KEPT of it is left)."""
+    """Yields the whole tiles of an image, row by row, with their boxes: (cut at the border, whether KEPT is inside)."""
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     for top in range(0, image.shape[0] - side + 1, side):
         for left in range(0, image.shape[1] - side + 1, side):
@@ -81,13 +88,13 @@ def tiles(
 
 
 def _read(wheel: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a photograph, and x0 y0 x1 y1 of its crowns."""
+    """Returns a photograph, and the boxes (n,4) of its crowns: x0, y0, x1, y1 in pixels."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             picture = PIL.Image.open(io.BytesIO(archive.read(f"deepforest/data/{name}.png")))
             tree = ElementTree.fromstring(archive.read(f"deepforest/data/{name}.xml"))
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{wheel}: {error}; it must be the wheel of deepforest 2.1.0") from error
+        raise InputError(f"{wheel}: {error}; give the wheel of deepforest 2.1.0") from error
     names = ("xmin", "ymin", "xmax", "ymax")
     boxes = [[float(box.findtext(side)) for side in names] for box in tree.iter("bndbox")]
     return np.asarray(picture.convert("RGB")), np.array(boxes)

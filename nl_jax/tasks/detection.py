@@ -56,7 +56,9 @@ class Detection(Task):
     curves = CURVES
     paper = "box AP {}, AP50 {}, AP75 {}; mask AP {}, AP50 {}, AP75 {}"
     by_class = BY_CLASS
-    test_options = {"test_short_side": (int, "that frames or images are scaled to")}  # noqa: RUF012
+    test_options = {  # noqa: RUF012
+        "test_short_side": (int, "short side in pixels to which frames or images are resized")
+    }
 
     def __init__(self, config: ConfigDict):
         self.config = config

@@ -47,14 +47,14 @@ def draw(
     shown = blocks if block is None and ending == "html" else (block or next(iter(blocks), ""),)
     block = next(iter(shown), "")
     if block not in blocks:
-        raise InputError(f"--block={block}: valid are the blocks of the keypoint head: {', '.join(blocks) or 'none'}")
+        raise InputError(f"--block={block}: the keypoint head has {', '.join(blocks) or 'no non-local block'}")
     example = dataset.test_example(index)
     inputs = {name: jnp.asarray(example[name][None]) for name in ("images", "sizes")}
     found = _found(task, *nnx.split(model), inputs)
     objects = int(np.asarray(found.valid[0]).sum())
     if number >= objects:
         raise InputError(
-            f"--object={number}: the network finds {objects} objects in {dataset.names[index]}, counted from 0"
+            f"--object={number}: {objects} objects are found in {dataset.names[index]}; they are counted from 0"
         )
     box = np.asarray(found.boxes[0, number])
     x = found.out[block.removesuffix("_nonlocal")][:, number][:, None]  # a clip of one frame

@@ -31,7 +31,7 @@ flags.adopt_module_key_flags(foreign)
 def main() -> None:
     directory = place("--workdir", WORKDIR.value)
     if (directory / "config.json").exists():
-        raise InputError(f"--workdir: {directory} already has a run; choose another directory")
+        raise InputError(f"--workdir: {directory} already holds a run; choose another directory")
     model, config, classes, report = foreign.import_network(PATH.value)
     _, params, batch_stats = flat.split(model)
     # The state has no optimiser, because a run that starts from this workdir takes only its weights.

@@ -51,5 +51,5 @@ def test_a_file_that_is_no_such_wheel_is_named(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.whl", "w"):
         pass
     for name in ("other.whl", "missing.whl"):
-        with pytest.raises(InputError, match=rf"{name}: .*; it must be the wheel of deepforest 2\.1\.0"):
+        with pytest.raises(InputError, match=rf"{name}: .*; give the wheel of deepforest 2\.1\.0"):
             crowns.write(tmp_path / name, tmp_path / "out")

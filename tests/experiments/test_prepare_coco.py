@@ -56,7 +56,7 @@ def test_a_data_set_is_prepared_once_and_can_be_read(source, tmp_path):
     assert len(data) == 3 and "no whole image" in data.failure_reason(1) and data.failure_reason(0) == "it decodes now"
     (directory / "annotations_val2017.json").unlink()  # as if the program was stopped before the end
     again = run(f"--source={source}", f"--data_dir={tmp_path}")
-    assert again.returncode == 0 and "already has its shards" in again.stdout
+    assert again.returncode == 0 and "is already prepared" in again.stdout
     assert (directory / "annotations_val2017.json").exists() and not list(tmp_path.glob(".preparing*"))
 
 

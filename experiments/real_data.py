@@ -138,7 +138,7 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
     start = 4 + 4 * axes
     if content[:4] != bytes([0, 0, 8, axes]) or len(content) < start:
         raise InputError(
-            f"{path} begins with {content[:4].hex()}; valid is 000008{axes:02}, followed by {axes} lengths"
+            f"{path} begins with {content[:4].hex()}; valid is 000008{axes:02}, and then the length of each axis"
         )
     shape = struct.unpack(f">{axes}I", content[4:start])
     if len(content) - start != math.prod(shape):

@@ -83,7 +83,7 @@ def test_a_damaged_file_is_named(digits):
         (b"labels", "not a complete gzip file"),
         (whole[:20] + bytes(8) + whole[28:], "not a complete gzip file"),
         (gzip.compress(gzip.decompress(whole)[:-3]), r"has 97 bytes of values; its header .* needs 100"),
-        (gzip.compress(b"\0\0\x0d\x01" + bytes(8)), "begins with 00000d01, valid is 00000801"),
+        (gzip.compress(b"\0\0\x0d\x01" + bytes(8)), "begins with 00000d01; valid is 00000801"),
     ):
         labels.write_bytes(content)
         with pytest.raises(InputError, match=message):

@@ -68,8 +68,8 @@ FORMAT = flags.DEFINE_enum(
     ("png", "pdf", "svg", "gif", "mp4", "html"),
     "format of the files; gif and mp4 are moving pictures, html is a page to explore",
 )
-BESIDE = flags.DEFINE_multi_string("beside", [], "workdir of another network to show in the page")
-UNTRAINED = flags.DEFINE_bool("untrained", False, "also show each network before its first step, in the page")
+BESIDE = flags.DEFINE_multi_string("beside", [], "workdir of another network for the page; needs --format=html")
+UNTRAINED = flags.DEFINE_bool("untrained", False, "also show each network before its first step; needs --format=html")
 MEASURE = flags.DEFINE_integer(
     "measure", None, "number of test clips of the embedded task whose arrows are counted", lower_bound=1
 )

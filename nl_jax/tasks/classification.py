@@ -127,7 +127,7 @@ class Classification(Task):
             check_views(dataset)
         if len(dataset.classes) == 1 and not dataset.multi_label:
             name = self.config.data.get(split, "") or self.config.data.get("train", "")
-            raise InputError(f"{name}: found one class, {dataset.classes[0]}: give two or more classes")
+            raise InputError(f"{name}: found one class, {dataset.classes[0]}: valid are two or more classes")
         return dataset
 
     def measured_on(self, split: str) -> str:

@@ -76,7 +76,7 @@ def test_a_network_of_another_kind_of_data_is_refused(run):
     config = workdir.read_config(run).unlock()
     config.data.name = "long_range"
     workdir.write_workdir(run, config, CLASSES)
-    with pytest.raises(InputError, match=r"data.name='long_range', and predict needs a network of videos .*configs/folder\.py"):
+    with pytest.raises(InputError, match=r"data.name='long_range', and predict .*configs/folder\.py"):
         Predictor.of_workdir(run)
 
 

@@ -4,6 +4,7 @@ import atexit
 import gc
 import itertools
 import os
+import re
 import sys
 import threading
 import traceback
@@ -129,7 +130,19 @@ def _parse(arguments: str, argv: list[str]) -> list[str]:
         hint = f"; a file whose name begins with - must follow the argument --: -- {file}" if arguments and file else ""
         fail(f"{error}{hint}; valid flags: {_valid_flags()}", 2)
     except (InputError, flags.Error, ValueError, TypeError, AttributeError) as error:  # a value has the wrong type
-        fail(error, 2)
+        fail(_plain(str(error)), 2)
+
+
+def _plain(message: str) -> str:
+    """Replaces messages of absl and Python about the value of a flag with messages that name the valid values."""
+    message = re.sub(
+        r"flag (--\w+)=None: Flag --\w+ must have a value other than None\.",
+        r"\1 is not given; it is required",
+        message,
+    )
+    message = re.sub(r"invalid literal for int\(\) with base 10: .*", "valid is an integer", message)
+    message = re.sub(r"could not convert string to float: .*", "valid is a number", message)
+    return re.sub(r"\('Non-boolean argument to boolean flag', .*\)", "valid are true and false", message)
 
 
 def _is_file(word: str) -> bool:

@@ -123,9 +123,9 @@ def _task(published: Pretrained | None, directory: Place) -> Task:
     for name, option in OPTIONS.items():
         if option.value is not None:
             if name not in config.data:
-                command_line.fail(
-                    f"--{name}: data.name={config.data.name!r} has no field {name}; valid: {_valid_options(config)}", 2
-                )
+                others = [f"--{other}" for other in OPTIONS if other in config.data]
+                valid = f"valid: {', '.join(others)}" if others else "leave out the flag"
+                command_line.fail(f"--{name}: data.name={config.data.name!r} has no field {name}; {valid}", 2)
             config.data[name] = option.value
     if DATA.value is not None:
         if SPLIT.value not in config.data:
@@ -138,10 +138,6 @@ def _task(published: Pretrained | None, directory: Place) -> Task:
     if BATCH_SIZE.value is not None:
         config.eval_batch_size = BATCH_SIZE.value
     return task_of(config)
-
-
-def _valid_options(config) -> str:
-    return ", ".join(f"--{name}" for name in OPTIONS if name in config.data) or "none of these flags"
 
 
 def _write(directory: Place, task: Task, dataset, evaluation) -> None:

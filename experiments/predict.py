@@ -8,8 +8,8 @@ python -m experiments.predict --workdir=runs/folder /dev/video0 --seconds=60
 
 python -m experiments.predict --workdir=runs/detector IMAGE.jpg FOLDER VIDEO.mp4 --out=found
 
-With a network of detection, the program finds the objects in every image and in every frame of a video, or in one frame
-every --every seconds. It writes pictures with boxes, outlines, names and scores to --out.
+With a network of detection, the program finds the objects in every image and in every frame of a video, or with --every
+in fewer frames. It writes pictures with boxes, outlines, names and scores to --out.
 
 A video is a file, a folder, a pattern, "-" for standard input, or a camera: /dev/video0, avfoundation:0 or
 dshow:video=NAME. The network sees the same clips and crops as in testing, and more clips of a longer video. The exit
@@ -46,8 +46,8 @@ BEST = flags.DEFINE_bool("best", False, "use the best checkpoint on the validati
 EVERY = flags.DEFINE_float(
     "every",
     None,
-    "maximum seconds from clip to clip, or from frame to frame with a network of detection; 0 takes the test clips, or "
-    "every frame; by default 10 for the clips of files, and 0 for streams and frames",
+    "seconds from clip to clip, or from frame to frame with a network of detection; 0 takes the test clips, or every "
+    "frame; by default 10 for the clips of a file, and 0 for a stream and for detection",
     0,
 )
 SECONDS = flags.DEFINE_float("seconds", 0.0, "seconds to read from a camera or standard input; 0 reads to the end", 0)

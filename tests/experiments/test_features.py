@@ -56,7 +56,7 @@ def test_features_are_those_of_the_network_for_the_views_of_testing(config, mode
         Extractor(model, config, "res6")
     config = config.copy_and_resolve_references()
     config.data.name = "long_range"
-    with pytest.raises(InputError, match=r"data\.name of this network is 'long_range'"):
+    with pytest.raises(InputError, match=r"this network has data\.name='long_range'"):
         Extractor(model, config)
 
 

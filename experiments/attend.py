@@ -34,7 +34,7 @@ from experiments import attend_page, command_line, pictures
 from nl_jax.data.long_range import LongRange
 from nl_jax.errors import InputError
 from nl_jax.figures import attention, landing
-from nl_jax.models import flat
+from nl_jax.models import NonLocalBlock, flat
 from nl_jax.places import Place, make_directory, place, write_text
 from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding, workdir
@@ -122,7 +122,7 @@ def main() -> None:
         _write_page(directory, f"video{index}", index, position, title)
         return
     model = _load(directory)
-    block = BLOCK.value or next(iter(model.nonlocal_blocks()), "")
+    block = BLOCK.value or next(iter(_blocks(directory, model)))
     found = attention.attend(model, normalize(jnp.asarray(video)[None]), block, position)
     _write(directory, video, found, f"video{index}_{block}", title)
 
@@ -147,7 +147,7 @@ def _attend_in_image(directory: Place, dataset, task, position) -> None:
     point = box and ((box[0] + box[2]) / 2 * scale[1], (box[1] + box[3]) / 2 * scale[0])
     batch = {name: jnp.asarray(example[name])[None] for name in ("images", "sizes")}
     model = _load(directory)
-    block = BLOCK.value or next(iter(model.nonlocal_blocks()), "")
+    block = BLOCK.value or next(iter(_blocks(directory, model)))
     options = {"position": position, "point": point}
     found = attention.attend_in_image(model, task.normalized(batch), batch["sizes"], block, **options)
     _write(directory, example["images"][None], found, f"image{index}_{block}", title)
@@ -196,6 +196,12 @@ def _load(directory: Place):
     return model
 
 
+def _blocks(directory: Place, model) -> dict[str, NonLocalBlock]:
+    if not (blocks := model.nonlocal_blocks()):
+        raise InputError(f"--workdir: the network of {directory} has no non-local block, so it has no attention")
+    return blocks
+
+
 def _index(dataset, flag: str, text: str) -> int:
     if text in dataset.names:
         return dataset.names.index(text)
@@ -212,9 +218,7 @@ def _measure(directory: Place, dataset, normalize) -> None:
     if MEASURE.value > len(dataset):
         raise InputError(f"--measure={MEASURE.value}: the {SPLIT.value} split has {len(dataset)} clips")
     model = _load(directory)
-    blocks = model.nonlocal_blocks()
-    if not blocks:
-        raise InputError(f"--measure: the network of {directory} has no non-local block")
+    blocks = _blocks(directory, model)
     graphdef, *arrays = flat.split(model)
 
     @jax.jit

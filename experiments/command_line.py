@@ -173,14 +173,7 @@ def _check_fields(argv: list[str]) -> None:
     config = load_config(named[-1])
     for argument in argv:
         if argument.startswith("--config."):
-            node, path = config, argument.removeprefix("--").partition("=")[0].split(".")
-            for depth, field in enumerate(path[1:], start=1):
-                if not isinstance(node, ConfigDict) or field not in node:
-                    valid = ", ".join(node) if isinstance(node, ConfigDict) else "none, because it is a value"
-                    raise InputError(
-                        f"{'.'.join(path)}: {'.'.join(path[:depth])} has no field {field!r}; valid: {valid}"
-                    )
-                node = node[field]
+            check_field(config, argument.partition("=")[0])
     given = dict(argument.removeprefix("--config.").partition("=")[::2] for argument in argv if "--config." in argument)
     model = config.get("model", {})
     blocks = given.get("model.blocks_per_stage", str(model.get("blocks_per_stage", "")))
@@ -189,6 +182,16 @@ def _check_fields(argv: list[str]) -> None:
             f"--config.model.depth={given['model.depth']} has no effect because blocks_per_stage={blocks} sets the "
             "number of blocks; give --config.model.blocks_per_stage=() too"
         )
+
+
+def check_field(config: ConfigDict, flag: str) -> None:
+    """Raises InputError if the flag --config.FIELD names a field that `config` does not have."""
+    node, path = config, flag.removeprefix("--").split(".")
+    for depth, field in enumerate(path[1:], start=1):
+        if not isinstance(node, ConfigDict) or field not in node:
+            valid = ", ".join(node) if isinstance(node, ConfigDict) else "none, because it is a value"
+            raise InputError(f"{'.'.join(path)}: {'.'.join(path[:depth])} has no field {field!r}; valid: {valid}")
+        node = node[field]
 
 
 def _valid_flags() -> str:

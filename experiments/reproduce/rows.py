@@ -9,10 +9,12 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from types import ModuleType
 
 from ml_collections import ConfigDict
 
+from experiments.command_line import check_field
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig
 from nl_jax.models.summary import Summary
@@ -142,14 +144,17 @@ def _num_classes(config: ConfigDict) -> int:
 
 
 def _override(config: ConfigDict, change: str) -> None:
-    name, equals, text = change.removeprefix("--config.").partition("=")
+    flag, equals, text = change.partition("=")
     if not equals:
         raise InputError(f"{change!r} has no value; give --config.FIELD=VALUE")
+    check_field(config, flag)
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
+    field = flag.removeprefix("--config.")
     try:
-        config.update_from_flattened_dict({name: value})
+        config.update_from_flattened_dict({field: value})
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{change}: {error}") from error
+        found = attrgetter(field)(config)
+        raise InputError(f"{change}: the value must have the type of {found!r}, which the config has") from error

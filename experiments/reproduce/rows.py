@@ -157,4 +157,4 @@ def _override(config: ConfigDict, change: str) -> None:
         config.update_from_flattened_dict({field: value})
     except (KeyError, TypeError, AttributeError) as error:
         found = attrgetter(field)(config)
-        raise InputError(f"{change}: the value must have the type of {found!r}, which the config has") from error
+        raise InputError(f"{change}: valid is a value of type {type(found).__name__}") from error

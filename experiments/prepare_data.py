@@ -1,4 +1,4 @@
-"""Prepares a dataset for training: it writes ArrayRecord shards of small H.264 videos or of images. Or checks a copy.
+"""Prepares a dataset for training, as ArrayRecord shards of small H.264 videos or of images; or checks a dataset.
 
 python -m experiments.prepare_data --dataset=kinetics400 --source=VIDEOS_AND_LISTS --data_dir=OUT
 python -m experiments.prepare_data --dataset=kinetics400 --source=VIDEOS_AND_LISTS --check --report=DIR

@@ -15,10 +15,15 @@ from nl_jax.tasks import task_of
 from nl_jax.training.times import parse_steps
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "the config (required): FILE.py, or FILE.py:ROW for one of its rows", lock_config=True
+    "config",
+    None,
+    "the config (required): FILE.py, or FILE.py:ROW for one of its rows; --config.FIELD=VALUE changes one field",
+    lock_config=True,
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "directory of the run (required); the same command continues a run that stopped"
+    "workdir",
+    None,
+    "directory for the checkpoints, metrics and results (required); the same command continues a run that stopped",
 )
 PROFILE_STEPS = flags.DEFINE_string(
     "profile_steps",

@@ -1,6 +1,8 @@
 """Writes one HTML page about one or several runs: curves, accuracy, mistakes and differences. It needs no other file.
 
 python -m experiments.report runs/nl_c2d runs/c2d --out=report.html
+
+The arguments are the workdirs of the runs.
 """
 
 from absl import flags

@@ -33,8 +33,13 @@ ALLOCATORS = {"as it is": {}, "keeps its memory": KEEPING}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--positions", type=int, default=6272, help="n; 2n is measured too; by default %(default)s")
-    parser.add_argument("--channels", type=int, default=256, help="d = c; by default %(default)s")
+    parser.add_argument(
+        "--positions",
+        type=int,
+        default=6272,
+        help="n, the number of positions; 2n is measured too; by default %(default)s",
+    )
+    parser.add_argument("--channels", type=int, default=256, help="number of channels, d = c; by default %(default)s")
     parser.add_argument(
         "--functions",
         nargs="+",

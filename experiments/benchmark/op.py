@@ -17,12 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs="+",
         default=[784, 3136, 6272, 12544],
-        help="n; one row for each value; by default %(default)s",
+        help="n, the number of positions; one row for each value; by default %(default)s",
     )
     parser.add_argument(
-        "--keys", choices=("quarter", "all"), default="quarter", help="m = n / 4 or m = n; by default %(default)s"
+        "--keys",
+        choices=("quarter", "all"),
+        default="quarter",
+        help="number m of keys: n / 4 or n; by default %(default)s",
     )
-    parser.add_argument("--channels", type=int, default=256, help="d = c; by default %(default)s")
+    parser.add_argument("--channels", type=int, default=256, help="number of channels, d = c; by default %(default)s")
     parser.add_argument("--batch", type=int, default=1, help="clips in a batch; by default %(default)s")
 
 

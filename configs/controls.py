@@ -8,10 +8,10 @@ The rows same_parameters and same_flops have more residual blocks in res3 and re
 as many parameters as a network with five non-local blocks, the second as many multiply-adds. The paper has neither row.
 Its own control is depth (table 2c).
 
-In training, batch norm gives each clip information about other clips, because its statistics are those of a group of
-eight clips. In the row global_norm the statistics are those of the whole batch, so they tell less about each other
-clip. In the row frozen_norm they are those of the image network, so they tell nothing about other clips. Otherwise both
-rows are the baseline.
+In training, batch norm gives each clip information about other clips, because its statistics come from a group of eight
+clips. In the row global_norm the statistics come from the whole batch, so each clip learns less about the other clips.
+In the row frozen_norm the statistics come from the image network, so a clip learns nothing about other clips. Otherwise
+both rows are the baseline.
 
 Cost of a row: 11.1 to 17.2 device-hours, after 10.0 for the images. `python -m experiments.reproduce controls --plan`
 computes it from the operations, for a TPU v5e at an assumed 40% of its published peak. With the flag `laptop` a row

@@ -1,4 +1,4 @@
-"""The embedded task, a few minutes on two cores: it shows what non-local blocks are good for.
+"""The embedded task, a few minutes on two cores: it shows the purpose of non-local blocks.
 
     python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
 

@@ -8,7 +8,7 @@ Result of the paper: the block raises box AP and mask AP of every backbone by ab
 AP75 and mask AP, AP50, AP75. COCO is the folder with `annotations`, `train2017` and `val2017`.
 
 The flag `1x` trains for 90,000 steps and `2x` for 180,000 steps. The default is `1x`. The paper does not state the
-schedule of R50 and R101. Its baselines lie between those of the two flags. X152 has its own schedule. A row starts from
+schedule of R50 and R101. Its baselines lie between the two schedules. X152 has its own schedule. A row starts from
 the image network of its depth, which the command trains first, on `images.train`. `start.workdir` gives a finished
 image network instead. `experiments.import_weights` makes one from a file of torchvision or timm.
 

@@ -22,7 +22,10 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "config of the network: FILE.py, or FILE.py:ROW for one of its rows", lock_config=True
 )
 SOURCE = flags.DEFINE_enum(
-    "source", None, EVERY_SOURCE, "program that wrote the file of weights; by default the names of the arrays tell it"
+    "source",
+    None,
+    EVERY_SOURCE,
+    "program that wrote the file of weights; by default the program finds it from the names of the arrays",
 )
 NUM_CLASSES = flags.DEFINE_integer(
     "num_classes", None, "number of classes of the network; by default as in the config", 1

@@ -1,4 +1,4 @@
-"""Compiles programs for a TPU without a TPU, ours and those with the n x m matrix: memory and bytes moved per chip."""
+"""Compiles programs for a TPU without a TPU, and prints their memory and the bytes that they move, per chip."""
 
 import os
 import sys

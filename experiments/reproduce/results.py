@@ -117,6 +117,6 @@ def _read(path: Path, changed: int) -> dict[tuple[str, int], Result]:
         try:
             result = Result(**json.loads(line))
         except (ValueError, TypeError) as error:
-            raise InputError(f"{path}, line {number}: is not the result of a run: {error}; remove the line") from error
+            raise InputError(f"{path}, line {number}, is not the result of a run: {error}; remove the line") from error
         found[result.config, result.seed] = result
     return found

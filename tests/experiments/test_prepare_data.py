@@ -160,7 +160,7 @@ def test_names_need_not_be_utf8(not_utf8, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--source=/no/such", "--data_dir=D"], "--source: there is no /no/such"),
+        (["--source=/no/such", "--data_dir=D"], "--source: there is no file or folder /no/such"),
         (["--source=S"], "--data_dir is not given"),
         (["--source=S", "--check"], "--report is not given"),
         (["--source=S", "--data_dir=D", "--dataset=ucf101"], r"found no classInd\.txt"),

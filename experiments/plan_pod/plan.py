@@ -119,7 +119,7 @@ def find_pod(topology: str) -> Pod:
         return Pod(topology, "gpu", _stand_ins(int(shape)), CHIPS.get(name))
     if name not in TPUS or not re.fullmatch(r"\d+(x\d+)+", shape):
         raise InputError(
-            f"--topology={topology} is unknown; give the kind and shape of a TPU slice, such as v5e:4x4 or "
+            f"--topology={topology} is unknown; choose the kind and shape of a TPU slice, such as v5e:4x4 or "
             f"v5p:2x2x2, or the kind and number of GPUs: {', '.join(f'{gpu}:8' for gpu in GPUS)}"
         )
     try:

@@ -83,7 +83,7 @@ def baseline_of(table: str, row: str) -> str | None:
 
 
 def make_run(table: str, row: str, seed: int, *, laptop: bool, changes: Sequence[str] = ()) -> PlannedRun:
-    """Returns the run of a row. `changes` are flags --config.FIELD=VALUE. Raises InputError for an invalid change."""
+    """Returns the run of a row. `changes` are FIELD=VALUE or --config.FIELD=VALUE. Raises InputError for an invalid change."""
     spec = f"configs/{TABLES[table]}.py:{row}{',laptop' if laptop else ''}"
     config = load_config(spec)
     for change in changes:
@@ -144,15 +144,14 @@ def _num_classes(config: ConfigDict) -> int:
 
 
 def _override(config: ConfigDict, change: str) -> None:
-    flag, equals, text = change.partition("=")
+    field, equals, text = change.removeprefix("--config.").partition("=")
     if not equals:
         raise InputError(f"{change!r} has no value; give --config.FIELD=VALUE")
-    check_field(config, flag)
+    check_field(config, f"--config.{field}")
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
-    field = flag.removeprefix("--config.")
     try:
         config.update_from_flattened_dict({field: value})
     except (KeyError, TypeError, AttributeError) as error:

@@ -83,7 +83,7 @@ def baseline_of(table: str, row: str) -> str | None:
 
 
 def make_run(table: str, row: str, seed: int, *, laptop: bool, changes: Sequence[str] = ()) -> PlannedRun:
-    """Returns the run of a row. `changes` are FIELD=VALUE, with or without --config. Raises InputError for a bad change."""
+    """Returns the run of a row. `changes` are flags --config.FIELD=VALUE. Raises InputError for an invalid change."""
     spec = f"configs/{TABLES[table]}.py:{row}{',laptop' if laptop else ''}"
     config = load_config(spec)
     for change in changes:

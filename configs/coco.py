@@ -1,11 +1,11 @@
-"""A detector for your own dataset in COCO's format: a folder of images and an annotation file.
+"""A detector for your own dataset in COCO's format: folders of images with an annotation file each.
 
     python -m experiments.train --config=configs/coco.py --workdir=runs/mine \\
         --config.data.train=IMAGES:train.json --config.data.validation=IMAGES:val.json \\
         --config.start.workdir=runs/detector
 
-Without `data.validation` and `data.test` the figures are measured on the training images, and the output says so.
-`start.workdir` is a network to fine-tune: a finished run, or a workdir that `experiments.import_weights` made from a
+Without `data.validation` and `data.test` the run measures its figures on the training images, and the output says so.
+`start.workdir` is the network to fine-tune: a finished run, or a workdir that `experiments.import_weights` made from a
 file of torchvision, detectron2 or mmdetection (docs/detection.md). The rows:
 
 | row | network |
@@ -49,7 +49,7 @@ ROWS = {
         "optimizer.warmup_start": 0.0,
     },
 }
-# Fine-tuning: a tenth of the usual learning rate, and a number of steps for a few hundred images.
+# For fine-tuning: a tenth of the usual learning rate for this batch size, and steps for a few hundred images.
 SHORT = {
     "steps": 2000,
     "batch_size": 4,

@@ -4,13 +4,14 @@
         --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-The rows same_parameters and same_flops have more residual blocks in res3 and res4. They have as many parameters, or as
-many multiply-adds, as a network with five non-local blocks. The paper has neither row; its own control is depth, table
-2c.
+The rows same_parameters and same_flops have more residual blocks in res3 and res4 and no non-local block. The first has
+as many parameters as a network with five non-local blocks, the second as many multiply-adds. The paper has neither row.
+Its own control is depth (table 2c).
 
-In training, batch norm gives each clip information about other clips: its statistics are of a group of eight clips. The
-row global_norm has statistics of the whole batch, so a clip learns less of the others. The row frozen_norm has those of
-the image network, so a clip learns nothing of the others. Both are otherwise the baseline.
+In training, batch norm gives each clip information about other clips, because its statistics come from a group of eight
+clips. In the row global_norm the statistics come from the whole batch, so each clip learns less about the other clips.
+In the row frozen_norm the statistics come from the image network, so a clip learns nothing about other clips. Otherwise
+both rows are the baseline.
 
 Cost of a row: 11.1 to 17.2 device-hours, after 10.0 for the images. `python -m experiments.reproduce controls --plan`
 computes it from the operations, for a TPU v5e at an assumed 40% of its published peak. With the flag `laptop` a row

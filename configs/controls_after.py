@@ -1,13 +1,13 @@
-"""Controls: later blocks in the places of the paper's five blocks. C2D ResNet-50 on Kinetics.
+"""Controls: blocks of later papers in the places of the paper's five blocks. C2D ResNet-50 on Kinetics.
 
     python -m experiments.train --config=configs/controls_after.py:global_context --workdir=runs/global_context \
         --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
 None of these rows is in the paper. `nl_jax/models/variants.py` has the blocks with their formulas and sources. Cao et
-al. (GCNet, 2019) asked whether each position must attend to places of its own. `global_context` and `simplified` have
-one sum for all positions. On the embedded task (the flag `laptop`) the label is a relation between two places, and one
-of the two can be found without the other. docs/reproduction.md has the results:
+al. (GCNet, 2019) asked whether each position needs its own attention. In `global_context` and `simplified` all
+positions share one sum. On the embedded task (the flag `laptop`) the label is a relation between two places, and a
+network can find one of the two places without the other. docs/reproduction.md has the results of this command:
 
     python -m experiments.reproduce controls_after --laptop --seeds=5
 """

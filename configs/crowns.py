@@ -3,8 +3,8 @@
     python -m experiments.photographs crowns deepforest-2.1.0-py3-none-any.whl
     python -m experiments.train --config=configs/crowns.py --workdir=runs/crowns
 
-`experiments.photographs` writes the data to data/crowns and names the source of the wheel. The networks are those of
-configs/scenes.py without a mask head, because crowns have only boxes.
+`experiments.photographs` writes the dataset to data/crowns, and its help says where the wheel comes from. The networks are
+those of configs/scenes.py without a mask head, because crowns have only boxes.
 """
 
 from configs import common, scenes
@@ -15,7 +15,7 @@ OTHER_FIGURES = {"box_ap50": "box AP50"}
 
 
 def get_config(argument: str = ""):
-    changes, _ = common.parse_row(argument, ROWS, ("laptop",))  # the only scale
+    changes, _ = common.parse_row(argument, ROWS, ("laptop",))  # the flag changes nothing: the row is small already
     config = scenes.get_config("baseline").unlock()
     config.data = common.coco_data()
     for split in ("train", "test"):

@@ -2,8 +2,8 @@
 
     python -m experiments.train --config=configs/folder.py --workdir=runs/folder --config.data.train=VIDEOS
 
-Without `data.validation` and `data.test` the figures are measured on the training videos, and the output says so. The
-rows are the same network with and without non-local blocks, and with and without temporal kernels.
+Without `data.validation` and `data.test` the run measures its figures on the training videos, and the output says so.
+The rows are one network with and without non-local blocks (nl), and with and without kernels in time (i3d and c2d).
 """
 
 from configs import common

@@ -4,10 +4,10 @@
         --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-A row starts from the image network of the same depth: imagenet_r50 or imagenet_r101. The run trains this network first,
-on a folder of images. `--config.start.workdir=DIR` starts from a finished image network instead.
-`--config.start.stage=` trains from scratch. The rows of the other tables are these networks with a few changes:
-configs/table2a.py to configs/table4.py.
+A row starts from the image network of the same depth: imagenet_r50 or imagenet_r101. The command trains this network
+first, on a folder of images. `--config.start.workdir=DIR` starts from a finished image network instead.
+`--config.start.stage=` trains from scratch. The rows of configs/table2a.py to configs/table4.py are these networks with
+a few changes.
 """
 
 from configs import common, laptop
@@ -16,7 +16,7 @@ NL5 = {"model.nonlocal_preset": 5}
 I3D = {"model.inflate": "3x1x1"}
 R50 = {"start.stage": "configs/kinetics.py:imagenet_r50"}
 R101 = {"model.depth": 101, "start.stage": "configs/kinetics.py:imagenet_r101"}
-# An image is a clip of one frame. The steps are the usual 90 epochs of ImageNet at batch size 256.
+# An image is a clip of one frame. 450,000 steps are the usual 90 epochs of ImageNet with batches of 256.
 IMAGENET = {
     "start.stage": "",
     "data.frames": 1,
@@ -55,7 +55,7 @@ ROWS = {
 
 
 def row_of(rows: dict[str, dict], argument: str):
-    """Returns the paper's recipe with the changes of a row, or its small counterpart if the flag `laptop` is given."""
+    """Returns the paper's recipe with the changes of a row. With the flag `laptop` it returns the small counterpart."""
     changes, flags = common.parse_row(argument, rows, ("laptop",))
     if flags:
         return laptop.counterpart(changes)

@@ -1,9 +1,9 @@
-"""The flag `laptop`: a row of the tables as a small network on the embedded task, in minutes on one core.
+"""The flag `laptop`: a row of the tables as a small network on the embedded task, minutes on one core.
 
     python -m experiments.train --config=configs/table2a.py:concatenation,laptop --workdir=runs/concatenation
 
-The subject of a row stays: the pairwise function, the stage, the number of blocks, the axes, the inflated kernels, the
-longer clip, the start from images and from shorter clips. These things become smaller:
+The small row keeps the subject of the row: the pairwise function, the stage, the number of blocks, the axes, the
+inflated kernels, the longer clip, the start from images or from shorter clips. These things become smaller:
 
 | full scale | with the flag `laptop` |
 |---|---|
@@ -13,7 +13,7 @@ longer clip, the start from images and from shorter clips. These things become s
 | ResNet-101: (3, 4, 23, 3) | (1, 2, 6, 1) |
 | 1 block: before the last residual block of res4 | the same |
 | 5 blocks: after every other residual block of res3 and res4 | after every residual block of res3 and res4: also five |
-| 10 blocks: after every residual block of res3 and res4 | after every residual block: seven; ten in the deeper one |
+| 10 blocks: after every residual block of res3 and res4 | after every residual block: seven; in the deeper one ten |
 | a block in one stage, before its last residual block | the same; after it if the stage has only one |
 """
 
@@ -33,7 +33,7 @@ IMAGES = {
     "optimizer.classifier_rate": 1.0,
     "optimizer.warmup_steps": 30,
 }
-# As in table 2g: starts from the network of short clips, with frozen batch norm, a quarter of the rate, fewer clips.
+# As in table 2g, the run starts from the network of short clips, with frozen batch norm, a lower rate and fewer clips.
 LONG = {
     "steps": 200,
     "batch_size": 16,
@@ -60,7 +60,7 @@ def counterpart(row: dict) -> ConfigDict:
         changes["model.nonlocal_options.scale"] = "rsqrt_d"  # without it the softmax of a new block is nearly one-hot
     if stage := row.get("start.stage"):
         changes["start.stage"] = f"{stage},laptop"
-    if "model.inflate" in row:  # every frame shows another thing, and a mean over planes would blend them
+    if "model.inflate" in row:  # each frame shows another thing, and a mean over planes would mix the frames
         changes["start.planes"] = "center"
     frames = row.get("data.frames", 32)
     if frames == 1:

@@ -2,8 +2,8 @@
 
     python -m experiments.train --config=configs/poses.py --workdir=runs/poses
 
-A network finds the keypoints of a figure. The shoes alone show whether the figure is seen from the front or from
-behind, and so which wrist is the left one (see `nl_jax.data.poses`). The rows:
+A network finds the keypoints of a figure. Only the shoes show whether the figure is seen from the front or from behind,
+and so which of its wrists is the left one (see `nl_jax.data.poses`). The rows:
 
 | row | network |
 |---|---|
@@ -15,10 +15,10 @@ behind, and so which wrist is the left one (see `nl_jax.data.poses`). The rows:
 
 from configs import common, scenes
 
-# The maps of the head have no norm, so products of three features would grow without a bound. In the embedded Gaussian,
-# the default, y is a mean of values and has a bound. The shoes are a twentieth of the box, so y differs little between
-# figures. A batch norm makes this difference large. With norm="affine" a run of 300 steps did not learn to see the
-# shoes.
+# The maps of the head have no norm, so the dot product, a product of three features, could grow without a bound. With
+# the embedded Gaussian, the default, y is a mean of values, which cannot. The shoes fill a twentieth of the box, so y
+# differs little between figures. A batch norm makes this difference large. With norm="affine" a run of 300 steps did
+# not learn to see the shoes.
 OPTIONS = {"subsample": "none", "init": "he", "norm": "batch", "norm_scale": "1.0"}
 HEAD = {"detector.keypoint_blocks": (1, 2)} | {f"detector.keypoint_options.{k}": v for k, v in OPTIONS.items()}
 ROWS = {

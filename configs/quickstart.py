@@ -1,9 +1,10 @@
-"""The embedded task, in a few minutes on two cores: it shows the purpose of non-local blocks.
+"""The embedded task, a few minutes on two cores: it shows the purpose of non-local blocks.
 
     python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
 
-A network is first trained on single images. Then, with two non-local blocks in res3, it is trained on clips whose label
-depends on two places far apart (see `nl_jax.data.long_range`). The row c2d is the same network without blocks.
+The command first trains a network on single images. Then it adds two non-local blocks to res3, and trains the network
+on clips whose label depends on two places far apart (see `nl_jax.data.long_range`). The row c2d is the same network
+without blocks.
 """
 
 from configs import common

@@ -1,17 +1,18 @@
-"""Recipes of other code on Kinetics: those with sparse input of the paper's release, and those of PySlowFast.
+"""Recipes of other programs on Kinetics: of the paper's release, with 8 frames a clip, and of PySlowFast.
 
     python -m experiments.train --config=configs/recipes.py:release_nl_i3d_r50_8x8 --workdir=runs/release_nl_i3d_8x8 \
         --config.data.train=TRAIN --config.data.validation=VAL --config.data.test=VAL \
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-A row has the name of the network in `nl_jax.zoo` that its owner trained with this recipe. `expect` holds the accuracy
-that the owner reports. The rows of the release start from images and take 8 frames, every eighth. Otherwise they are
-the paper's recipe, with the release's geometry. Three rows are shorter, or for 4 devices with half of the batch.
-release_i3d_r50_300k_4gpu_8x8 is the release's sanity check, without dropout and with one size of frames.
+The name of a row is the name of the network in `nl_jax.zoo` that its owner trained with this recipe. `expect` is the
+accuracy that the owner reports. The rows of the release start from images. Their clips have 8 frames, every eighth of
+the video. Otherwise they are the paper's recipe with the release's geometry. Three rows have fewer steps, or half of
+the batch for 4 devices. release_i3d_r50_300k_4gpu_8x8 is the release's sanity check, without dropout and with one size
+of frames.
 
-PySlowFast's rows need no images: they train from scratch for 196 epochs. Their cosine begins at step 0, and a warm-up
-of 34 epochs ends on it. An epoch has 3750 steps, for 240,000 videos. If your dataset has fewer videos, change
-`--config.steps` and `--config.optimizer.warmup_steps`.
+The rows of PySlowFast need no images: they train from scratch for 196 epochs. Their cosine begins at step 0, and a
+warm-up of 34 epochs ends on its curve. An epoch has 3750 steps, for 240,000 videos. If your dataset has fewer videos,
+change `--config.steps` and `--config.optimizer.warmup_steps`.
 
 Cost of a row: 5.7 to 19.6 device-hours for the release, after 10.0 for the images, and 28.3 to 36.4 for PySlowFast.
 `python -m experiments.reproduce recipes --plan` computes it from the operations, for a TPU v5e at an assumed 40% of its
@@ -38,6 +39,7 @@ SLOWFAST = SPARSE | {
 
 
 def recipe(row: str, changes: dict, top1: float, top5: float) -> dict:
+    """Returns a row of configs/kinetics.py with changes; `top1` and `top5` are the figures of the owner in %."""
     row = {name: value for name, value in kinetics.ROWS[row].items() if name != "paper"}
     return row | changes | {"expect": f"The owner of the recipe reports top-1 {top1}% and top-5 {top5}%."}
 
@@ -70,5 +72,7 @@ ROWS = {
 
 def get_config(argument: str = ""):
     if "laptop" in argument.split(","):
-        raise ValueError("these recipes have no flag 'laptop': their schedules are for Kinetics")
+        raise ValueError(
+            "configs/recipes.py has no flag 'laptop', because its schedules are for Kinetics; leave it out"
+        )
     return kinetics.row_of(ROWS, argument)

@@ -3,19 +3,19 @@
     python -m experiments.train --config=configs/scenes.py --workdir=runs/scenes
 
 A network detects and segments digits. The tint of a disc at the other end of the picture is their class (see
-`nl_jax.data.scenes`). docs/detection.md has the results. The row `baseline` has no non-local block: its field of view
-ends before the disc, so it classifies by chance. The other rows are controls, and other places and pairwise functions
-of the block: `python -m experiments.reproduce scenes --laptop`.
+`nl_jax.data.scenes`). The row `baseline` has no non-local block. Its field of view ends before the disc, so its classes
+are right only by chance. The other rows are controls, and blocks in other stages or with other pairwise functions.
+`python -m experiments.reproduce scenes --laptop` trains all rows. docs/detection.md has the results.
 """
 
 from configs import common
 
 
 def after(stage: str, **options: str) -> dict:
-    """Returns the changes that put one block after the residual block of a stage."""
+    """Returns the changes that put one non-local block after the residual block of a stage."""
     # The network is trained from scratch, so the block need not start as the identity. With an earlier recipe, a block
-    # that started so did not learn the classes in 2000 steps. Weights of "he" are far larger than those of the released
-    # code.
+    # that started as the identity did not learn the classes in 2000 steps. The weights of "he" are much larger than the
+    # initial weights in the released code.
     options = {"pairwise": "dot_product", "subsample": "none", "init": "he", "norm_scale": "1.0"} | options
     return {f"model.nonlocal_blocks.{stage}": (0,)} | {f"model.nonlocal_options.{k}": v for k, v in options.items()}
 
@@ -23,9 +23,9 @@ def after(stage: str, **options: str) -> dict:
 ROWS = {
     "block": after("res4"),
     "baseline": {},
-    # As many parameters and multiply-adds as with the block, through more channels; the field of view stays.
+    # More channels: as many parameters and multiply-adds as with the block, and the same field of view as the baseline.
     "wider": {"model.width": 18},
-    # The baseline, but with the cue beside the digits, in its field of view.
+    # The baseline, but the cue is beside the digits, inside the field of view.
     "near": {"data.gap": 0},
     "identity": after("res4", norm_scale="0"),
     "res2": after("res2"),
@@ -41,7 +41,7 @@ OTHER_FIGURES = {"mask_ap": "mask AP", "box_ap_agnostic": "box AP whatever the c
 
 
 def get_config(argument: str = ""):
-    changes, _ = common.parse_row(argument, ROWS, ("laptop",))  # the only scale
+    changes, _ = common.parse_row(argument, ROWS, ("laptop",))  # the flag changes nothing: the row is small already
     config = common.detection()
     config.data = common.scenes_data()
     config.data.validation_size = 100

@@ -1,4 +1,4 @@
-"""Something-Something v2: 174 things done with objects, where the order of frames counts.
+"""Something-Something v2: 174 actions with objects, for which the order of the frames matters.
 
     python -m experiments.train --config=configs/something.py:nl5_i3d_r50 --workdir=runs/something \
         --config.data.train=SOMETHING:train --config.data.validation=SOMETHING:validation \
@@ -8,12 +8,13 @@ SOMETHING is the folder that `experiments.prepare_data --dataset=something_somet
 starts from its network on Kinetics. By default a row of configs/recipes.py trains this network first. The flag
 `start.model` takes the published network instead.
 
-No clip is mirrored: classes name left and right, "Pushing something from left to right". Videos last 2 to 6 seconds at
-12 frames a second, so a clip of 8 frames, every fourth, spans most of a video. Schedule and rate are those that
-PySlowFast publishes for this dataset and a network without blocks (30 epochs of 2639 steps each). PySlowFast spreads a
-clip over the whole video; here a clip spans 32 frames in a row. So no published figure is expected.
+No clip is mirrored, because some classes name left and right: "Pushing something from left to right". Videos last 2 to
+6 seconds at 12 frames a second, so a clip of 8 frames, every fourth, spans most of a video. The schedule and the
+learning rate are those that PySlowFast publishes for this dataset and a network without blocks (30 epochs of 2639 steps
+each). In PySlowFast a clip spans the whole video. Here it spans 32 consecutive frames. So no published figure is
+expected.
 
-Cost of a row: 2.1 to 3.9 device-hours, after those of its network on Kinetics. `python -m experiments.reproduce
+Cost of a row: 2.1 to 3.9 device-hours, after the hours of its network on Kinetics. `python -m experiments.reproduce
 something --plan` computes it from the operations, for a TPU v5e at an assumed 40% of its published peak.
 """
 
@@ -36,6 +37,7 @@ SOMETHING = {
 
 
 def fine_tuned(row: str) -> dict:
+    """Returns a row of configs/recipes.py that starts from its network on Kinetics."""
     return recipes.ROWS[row] | SOMETHING | {"start.stage": f"configs/recipes.py:{row}"}
 
 
@@ -49,5 +51,5 @@ ROWS = {
 
 def get_config(argument: str = ""):
     if "laptop" in argument.split(","):
-        raise ValueError("Something-Something has no flag 'laptop'")
+        raise ValueError("configs/something.py has no flag 'laptop'; leave it out")
     return kinetics.row_of(ROWS, argument)

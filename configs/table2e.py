@@ -27,6 +27,6 @@ PAPER_RATIOS = {"c2d": (1.0, 1.0), "i3d_3x3x3": (1.5, 1.8), "i3d_3x1x1": (1.2, 1
 
 def get_config(argument: str = ""):
     rows = ROWS
-    if "laptop" in argument.split(","):  # with this flag the smaller network replaces ResNet-101
+    if "laptop" in argument.split(","):  # the flag replaces ResNet-101 by the smaller network
         rows = {name: row | R50 | {"model.depth": 50} for name, row in ROWS.items()}
     return kinetics.row_of(rows, argument)

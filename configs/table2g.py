@@ -18,7 +18,7 @@ from configs import kinetics
 
 
 def long(row: str, paper: tuple[float, float]) -> dict:
-    """Returns a row with 128 frames that starts from the row of 32 frames; `paper` is top-1 and top-5 in %."""
+    """Returns a row of 128 frames that starts from the row of 32 frames; `paper` is (top-1, top-5) in %."""
     return kinetics.ROWS[row] | kinetics.LONG | {"start.stage": f"configs/kinetics.py:{row}", "paper": paper}
 
 

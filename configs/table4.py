@@ -6,7 +6,7 @@
 
 CHARADES is the directory that `experiments.prepare_data --dataset=charades` wrote (docs/data.md). The start is a
 finished run of configs/table2g.py. Result of the paper: 35.5 without and 37.5 with non-local blocks on its validation
-set, which the dataset calls test. On the test server, after training on both splits, the paper reports 37.2 and 39.5.
+set, which the dataset calls test. On the test server, after training on both splits, it is 37.2 and 39.5.
 
 Cost of a row: 11.6 and 18.0 device-hours, after the hours of table 2g. `python -m experiments.reproduce 4 --plan`
 computes it from the operations, for a TPU v5e at an assumed 40% of its published peak. There is no flag `laptop`,
@@ -15,7 +15,7 @@ because the embedded task has one label a clip.
 
 from configs import kinetics
 
-# One clip on each of 8 devices. Crops of 224 resized to 288 equal short sides of U[256, 320] x 288 / 224 (section 5).
+# One clip on each of 8 devices. Section 5 resizes crops of 224 to 288, so short sides are U[256, 320] x 288 / 224.
 CHARADES = {
     "start.stage": "",
     "num_classes": 157,
@@ -38,5 +38,5 @@ ROWS["nl_i3d_r101"].pop("paper")  # the figures for Kinetics
 
 def get_config(argument: str = ""):
     if "laptop" in argument.split(","):
-        raise ValueError("table 4 has no flag 'laptop': the embedded task has one label a clip")
+        raise ValueError("table 4 has no flag 'laptop', because the embedded task has one label a clip; leave it out")
     return kinetics.row_of(ROWS, argument)

@@ -7,10 +7,10 @@
 Result of the paper: the block raises box AP and mask AP of every backbone by about 1 point. `paper` holds box AP, AP50,
 AP75 and mask AP, AP50, AP75. COCO is the folder with `annotations`, `train2017` and `val2017`.
 
-The flag `1x` trains for 90,000 steps and `2x` for 180,000 steps. The paper does not state the schedule of R50 and R101.
-Its baselines lie between the two. X152 has its own schedule. A row starts from the image network of its depth, which is
-trained first on `images.train`. `start.workdir` gives a finished image network instead. `experiments.import_weights`
-makes one from a file of torchvision or timm.
+The flag `1x` trains for 90,000 steps and `2x` for 180,000 steps. The default is `1x`. The paper does not state the
+schedule of R50 and R101. Its baselines lie between the two schedules. X152 has its own schedule. A row starts from
+the image network of its depth, which the command trains first, on `images.train`. `start.workdir` gives a finished
+image network instead. `experiments.import_weights` makes one from a file of torchvision or timm.
 
 With the flag `laptop` a row is a small network on the embedded task (configs/scenes.py). All depths use the same
 small network there, because a deeper network would see the far cue without a block.
@@ -21,7 +21,7 @@ from nl_jax.models.resnet_config import BLOCKS_PER_STAGE
 
 R50 = {"model.depth": 50, "start.stage": "configs/kinetics.py:imagenet_r50"}
 R101 = {"model.depth": 101, "start.stage": "configs/kinetics.py:imagenet_r101"}
-# ResNeXt 32x8d on 8 devices with 1 image each. The image stage takes the fields of this network.
+# ResNeXt 32x8d on 8 devices with 1 image each. The image network has the same fields of the model.
 X152 = {
     "model.depth": 152,
     "model.groups": 32,
@@ -42,7 +42,7 @@ FLAGS = {
 
 
 def block_of(depth: int | None) -> dict:
-    """Returns one non-local block before the last residual block of res4. Without a depth res4 has two blocks."""
+    """Returns one non-local block before the last residual block of res4. None is for a res4 of two residual blocks."""
     return {"model.nonlocal_blocks.res4": (BLOCKS_PER_STAGE[depth][2] - 2 if depth else 0,)}
 
 
@@ -65,7 +65,7 @@ def get_config(argument: str = ""):
     if len(flags) > 1:
         raise ValueError(f"the flags {' and '.join(sorted(flags))} are both given; choose one")
     if flags and changes["model.depth"] == 152:
-        raise ValueError(f"the flag {flags.pop()} is for r50 and r101; X152 has a schedule of its own")
+        raise ValueError(f"the flag {flags.pop()} is for R50 and R101; X152 has its own schedule; leave out the flag")
     config = common.detection()
     config.data = common.coco_data()
     config.num_classes = 80

@@ -4,11 +4,11 @@
         --config.data.train=COCO:train2017 --config.data.validation=COCO:val2017 --config.data.test=COCO:val2017 \\
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
-In the paper, four blocks in the head, one after every two of its eight convolutions, raise keypoint AP by about 1
-point. One more block in the backbone raises AP75 by about another point. `paper` is keypoint AP, AP50, AP75. COCO is
-the folder that holds `annotations` (with person_keypoints_train2017.json), `train2017` and `val2017`.
+Result of the paper: four blocks in the head, one after every second of its eight convolutions, raise keypoint AP by
+about 1 point. One more block in the backbone raises AP75 by about another point. `paper` holds keypoint AP, AP50, AP75.
+COCO is the folder with `annotations` (and person_keypoints_train2017.json in it), `train2017` and `val2017`.
 
-The flag `s1x` gives 130,000 steps, as in the paper's code for keypoints; `1x` gives 90,000. The default is `s1x`.
+The flag `s1x` trains for 130,000 steps, as in the paper's code for keypoints; `1x` for 90,000. The default is `s1x`.
 
 With the flag `laptop` a row is a small network on the embedded task (configs/poses.py), whose head has two
 convolutions. There, the row `r101_convolutions` is the control: eight convolutions and no block. At full size this row

@@ -1,4 +1,4 @@
-"""Draws where a position of a video or an image looks through a non-local block: arrows, heat, or a page to explore.
+"""Draws the positions that a position of a video or an image attends to: as arrows, as heat, or as a page to explore.
 
 python -m experiments.attend --workdir=runs/quickstart --video=5 --block=res3_0_nonlocal --position=1,1,1
 python -m experiments.attend --workdir=runs/quickstart --video=5 --position=1,1,1 --format=gif
@@ -8,17 +8,17 @@ python -m experiments.attend --workdir=runs/scenes --image=5 --position=1,1
 python -m experiments.attend --workdir=runs/scenes --image=5 --box=10,8,32,30
 python -m experiments.attend --workdir=runs/poses --image=3 --block=keypoint_1_nonlocal --keypoint=left_ankle
 
---position is frame, row and column of the block's input, counted from 0; for an image it is row and column. --box gives
-the position at the centre of a box. Without either flag, a picture shows the average over all positions.
+--position is frame, row and column of the block's input, counted from 0; for an image it is row and column. --box
+selects the position at the centre of a box. Without --position and --box, a picture shows the mean over all positions.
 
---format=html writes one page for a browser: a position looks at its keys when the pointer is over it. The page has all
-blocks, or the block of --block. --beside adds the network of another workdir. --untrained adds each network before its
-first step.
+--format=html writes one page for a browser. When the pointer is over a position, the page shows the keys that this
+position attends to. The page has all blocks, or the block of --block. --beside adds the network of another workdir.
+--untrained adds each network before its first step.
 
-For a run with keypoints, --keypoint names the keypoint whose place looks. --object is the number of its object.
+In a run with keypoints, --keypoint selects the position of a keypoint, and --object the number of its object.
 
---measure=N draws nothing. It counts where the arrows of N clips of the embedded task land, prints the counts and writes
-them to measured.json.
+--measure=N draws nothing. It counts the places where the arrows of N clips of the embedded task end, prints the counts
+and writes them to measured.json.
 """
 
 import json
@@ -34,33 +34,48 @@ from experiments import attend_page, command_line, pictures
 from nl_jax.data.long_range import LongRange
 from nl_jax.errors import InputError
 from nl_jax.figures import attention, landing
-from nl_jax.models import flat
+from nl_jax.models import NonLocalBlock, flat
 from nl_jax.places import Place, make_directory, place, write_text
 from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding, workdir
 from nl_jax.training.normalize import make_normalize
 from nl_jax.training.task import SPLITS
 
-WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network", required=True)
-SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "of the run's own data")
-VIDEO = flags.DEFINE_string("video", "0", "a video of the split: its number, counted from 0, or its name in the list")
-IMAGE = flags.DEFINE_string("image", "0", "the same of a run of detection")
-VIEW = flags.DEFINE_integer("view", 0, "which of the video's test views", lower_bound=0)
-BLOCK = flags.DEFINE_string("block", None, "the block, such as res3_1_nonlocal; the first by default")
-POSITION = flags.DEFINE_list("position", None, "frame,row,column of the block's input; of an image row,column")
-BOX = flags.DEFINE_list("box", None, "x0,y0,x1,y1 in pixels of the image, as predict --json has it")
-KEYPOINT = flags.DEFINE_string("keypoint", None, "of a run with keypoints: its name; the average by default")
-OBJECT = flags.DEFINE_integer("object", 0, "of a run with keypoints: which object, the surest is 0", lower_bound=0)
-COUNT = flags.DEFINE_integer("count", 20, "arrows, to the keys of the largest weights", lower_bound=1)
-FORMAT = flags.DEFINE_enum(
-    "format", "png", ("png", "pdf", "svg", "gif", "mp4", "html"), "gif and mp4 move; html is a page to explore by hand"
+WORKDIR = flags.DEFINE_string("workdir", None, "workdir of a trained or imported network (required)", required=True)
+SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "split of the run's own data that has the video or image")
+VIDEO = flags.DEFINE_string("video", "0", "video of the split: its number, counted from 0, or its name in the list")
+IMAGE = flags.DEFINE_string(
+    "image", "0", "image of the split, for a run of detection: its number, counted from 0, or its name"
 )
-BESIDE = flags.DEFINE_multi_string("beside", [], "in the page: another workdir to show beside; may be repeated")
-UNTRAINED = flags.DEFINE_bool("untrained", False, "in the page: also show each network before its first step")
-MEASURE = flags.DEFINE_integer("measure", None, "clips of the embedded task to count arrows on", lower_bound=1)
-OUT = flags.DEFINE_string("out", None, "the folder that is written to; WORKDIR/attention by default")
+VIEW = flags.DEFINE_integer("view", 0, "test view of the video, counted from 0", lower_bound=0)
+BLOCK = flags.DEFINE_string("block", None, "non-local block, such as res3_1_nonlocal; by default the first block")
+POSITION = flags.DEFINE_list(
+    "position", None, "position in the block's input, counted from 0: frame,row,column, or row,column for an image"
+)
+BOX = flags.DEFINE_list("box", None, "x0,y0,x1,y1: box in pixels of the image, as predict --json prints it")
+KEYPOINT = flags.DEFINE_string(
+    "keypoint", None, "name of a keypoint, for a run with keypoints; by default the mean over all positions"
+)
+OBJECT = flags.DEFINE_integer(
+    "object", 0, "number of an object, for a run with keypoints; object 0 has the highest score", lower_bound=0
+)
+COUNT = flags.DEFINE_integer(
+    "count", 20, "number of arrows; they go to the keys with the largest weights", lower_bound=1
+)
+FORMAT = flags.DEFINE_enum(
+    "format",
+    "png",
+    ("png", "pdf", "svg", "gif", "mp4", "html"),
+    "format of the files; gif and mp4 are moving pictures, html is a page to explore",
+)
+BESIDE = flags.DEFINE_multi_string("beside", [], "workdir of another network for the page; needs --format=html")
+UNTRAINED = flags.DEFINE_bool("untrained", False, "also show each network before its first step; needs --format=html")
+MEASURE = flags.DEFINE_integer(
+    "measure", None, "number of test clips of the embedded task whose arrows are counted", lower_bound=1
+)
+OUT = flags.DEFINE_string("out", None, "directory for the files; by default WORKDIR/attention")
 
-THINGS = ("cue", "digit")  # the things whose arrows --measure counts
+THINGS = ("cue", "digit")  # the arrows that --measure counts start at these things
 
 
 def main() -> None:
@@ -71,22 +86,26 @@ def main() -> None:
     dataset = task.open_split(SPLIT.value, workdir.read_classes(directory))
     normalize = make_normalize(config.input)
     if FORMAT.value != "html" and (BESIDE.value or UNTRAINED.value):
-        raise InputError("--beside and --untrained are for the page: give --format=html, too")
+        raise InputError("--beside and --untrained are for the page; give --format=html too")
     if is_detection and (MEASURE.value is not None or FORMAT.value in ("gif", "mp4")):
         flag = "measure" if MEASURE.value is not None else "format"
         raise InputError(f"--{flag} is for videos, and {directory} is a run of detection")
     if is_detection and dataset.keypoints and BOX.value is None and position is None:
         if BESIDE.value or UNTRAINED.value:
-            raise InputError("--beside and --untrained: the page of a keypoint head shows one network")
+            raise InputError(
+                "--beside and --untrained: the page of a keypoint head shows only one network; leave them out"
+            )
         _attend_keypoints(directory, task, dataset)
         return
     if KEYPOINT.value is not None:
-        raise InputError(f"--keypoint: {directory} is a run without keypoints, or --box or --position is given")
+        raise InputError(
+            f"--keypoint: {directory} must be a run with keypoints, and --box and --position must not be given"
+        )
     if is_detection:
         _attend_in_image(directory, dataset, task, position)
         return
     if BOX.value is not None:
-        raise InputError(f"--box: {directory} is a run of classification, whose videos have no boxes; give --position")
+        raise InputError(f"--box is for images, and {directory} is a run of classification; give --position")
     if MEASURE.value is not None:
         _measure(directory, dataset, normalize)
         return
@@ -103,7 +122,7 @@ def main() -> None:
         _write_page(directory, f"video{index}", index, position, title)
         return
     model = _load(directory)
-    block = BLOCK.value or next(iter(model.nonlocal_blocks()), "")
+    block = BLOCK.value or next(iter(_blocks(directory, model)))
     found = attention.attend(model, normalize(jnp.asarray(video)[None]), block, position)
     _write(directory, video, found, f"video{index}_{block}", title)
 
@@ -119,14 +138,16 @@ def _attend_in_image(directory: Place, dataset, task, position) -> None:
     title = f"{SPLIT.value} image {dataset.names[index]}"
     if FORMAT.value == "html":
         if box:
-            raise InputError("--box: the page shows every position; give --position for the first one it shows")
+            raise InputError(
+                "--box: the page shows every position; give --position for the position that it shows first"
+            )
         _write_page(directory, f"image{index}", index, position, title)
         return
     scale = example["scale"]  # of y and x, from the image to the input of the network
     point = box and ((box[0] + box[2]) / 2 * scale[1], (box[1] + box[3]) / 2 * scale[0])
     batch = {name: jnp.asarray(example[name])[None] for name in ("images", "sizes")}
     model = _load(directory)
-    block = BLOCK.value or next(iter(model.nonlocal_blocks()), "")
+    block = BLOCK.value or next(iter(_blocks(directory, model)))
     options = {"position": position, "point": point}
     found = attention.attend_in_image(model, task.normalized(batch), batch["sizes"], block, **options)
     _write(directory, example["images"][None], found, f"image{index}_{block}", title)
@@ -154,7 +175,7 @@ def _write_page(directory: Place, stem: str, index: int, position, title: str) -
 
 
 def _attend_keypoints(directory: Place, task, dataset) -> None:
-    from experiments import attend_keypoints  # needs pycocotools, which a video does not
+    from experiments import attend_keypoints  # imports pycocotools, which videos do not need
 
     asked = {"block": BLOCK.value, "keypoint": KEYPOINT.value, "number": OBJECT.value}
     drawn = {"count": COUNT.value, "ending": FORMAT.value, "out": _out(directory)}
@@ -175,23 +196,29 @@ def _load(directory: Place):
     return model
 
 
+def _blocks(directory: Place, model) -> dict[str, NonLocalBlock]:
+    if not (blocks := model.nonlocal_blocks()):
+        raise InputError(f"--workdir: the network of {directory} has no non-local block, so it has no attention")
+    return blocks
+
+
 def _index(dataset, flag: str, text: str) -> int:
     if text in dataset.names:
         return dataset.names.index(text)
     if not text.isdecimal() or int(text) >= len(dataset):
-        raise InputError(f"--{flag}={text}: valid are the numbers 0 to {len(dataset) - 1}, or a name of the list")
+        raise InputError(f"--{flag}={text}: give a number from 0 to {len(dataset) - 1}, or a name in the list")
     return int(text)
 
 
 def _measure(directory: Place, dataset, normalize) -> None:
     if not isinstance(dataset, LongRange) or dataset.images:
-        raise InputError(f"--measure: only the clips of the embedded task say where things are; {directory} has others")
+        raise InputError(
+            f"--measure needs the clips of the embedded task (data.name='long_range'), and {directory} has other data"
+        )
     if MEASURE.value > len(dataset):
         raise InputError(f"--measure={MEASURE.value}: the {SPLIT.value} split has {len(dataset)} clips")
     model = _load(directory)
-    blocks = model.nonlocal_blocks()
-    if not blocks:
-        raise InputError(f"--measure: the network of {directory} has no non-local block")
+    blocks = _blocks(directory, model)
     graphdef, *arrays = flat.split(model)
 
     @jax.jit
@@ -227,14 +254,16 @@ def _measure(directory: Place, dataset, normalize) -> None:
             table.add_section()
         console.print(table)
     print(
-        f"{COUNT.value} arrows from the middle of the cue and of the digit of its tint, in {MEASURE.value} clips of "
-        f"the {SPLIT.value} split:\nwhere those of positive and of negative weights land, and the strongest of each "
-        f"clip. Chance is the share of all keys.\nwrote {out}"
+        f"The table counts {COUNT.value} arrows from the middle of the cue, and as many from the middle of the digit "
+        f"of its tint, in {MEASURE.value} clips of the {SPLIT.value} split.\nIt shows where the arrows of positive "
+        "weights, the arrows of negative weights, and the strongest arrow of each clip end. Chance is the share of all "
+        "keys.\n"
+        f"wrote {out}"
     )
 
 
 def _of_block(found, block: str) -> dict[str, dict[str, dict[str, int]]]:
-    """Returns counts of where the arrows of a block land, by the thing they start from, column and row of the table."""
+    """Returns the counts of a block, by the thing that the arrows start from, and by column and row of the table."""
     return {thing: {name: dict(counts) for name, counts in vars(found[block, thing]).items()} for thing in THINGS}
 
 

@@ -1,4 +1,4 @@
-"""`experiments.attend` for a run with keypoints: where the place of a keypoint looks through a block of the head."""
+"""`experiments.attend` for a run with keypoints: the places that the place of a keypoint attends to in the head."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from nl_jax.figures import attention, explore
 from nl_jax.models import MaskRCNN
 from nl_jax.tasks.detection import Detection
 
-CELL = 24  # pixels in the picture of a place of the head's maps
+CELL = 24  # side in pixels of the square that shows one place of the head's maps
 
 
 def draw(
@@ -31,13 +31,14 @@ def draw(
     ending: str,
     out: Path,
 ) -> list[Path]:
-    """Writes pictures, or a page, of where the place of a keypoint of an object looks. Returns their paths.
+    """Writes pictures, or a page, of the places that a keypoint of an object attends to. Returns their paths.
 
     Args:
-        block: for example keypoint_2_nonlocal. By default pictures show the first block of the head, a page all blocks.
-        keypoint: its name; None for the average over all places.
-        number: the number of the object; 0 is the object with the highest score.
-        ending: the file type of the pictures; html for a page, see `nl_jax.figures.explore`.
+        block: a block, such as keypoint_2_nonlocal. By default pictures show the first block of the head, a page all
+            blocks.
+        keypoint: name of the keypoint; None for the mean over all places.
+        number: number of the object; object 0 has the highest score.
+        ending: ending of the pictures, such as png; html for a page (`nl_jax.figures.explore`).
 
     Raises:
         InputError: the block, the keypoint or the object does not exist.
@@ -52,7 +53,9 @@ def draw(
     found = _found(task, *nnx.split(model), inputs)
     objects = int(np.asarray(found.valid[0]).sum())
     if number >= objects:
-        raise InputError(f"--object={number}: {objects} objects are found in {dataset.names[index]}, counted from 0")
+        raise InputError(
+            f"--object={number}: {objects} objects are found in {dataset.names[index]}; they are counted from 0"
+        )
     box = np.asarray(found.boxes[0, number])
     x = found.out[block.removesuffix("_nonlocal")][:, number][:, None]  # a clip of one frame
     position = None

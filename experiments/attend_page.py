@@ -1,4 +1,4 @@
-"""`experiments.attend --format=html`: a page to explore where every position of one or several networks looks."""
+"""`experiments.attend --format=html`: a page that shows the keys of every position of one or several networks."""
 
 from collections.abc import Iterator
 
@@ -33,11 +33,11 @@ def write(
     """Writes the page of one video or image of a split, and returns its path.
 
     Args:
-      directories: workdirs. The page shows the networks of all of them. The first one gives the video or image.
-      view: a test view of the video; an image has one.
+      directories: the workdirs of the networks. The first workdir gives the video or image.
+      view: number of a test view of the video; an image has only view 0.
       untrained: whether the page also shows the network of each workdir before its first step.
       block: the only block that the page shows; by default it shows all blocks.
-      position: the first position that the page shows, in the input of the first block.
+      position: the position that the page shows first, in the input of the first block.
 
     Raises:
       InputError: the workdirs have different data, or a block or position does not exist.
@@ -47,8 +47,8 @@ def write(
     for other, directory in zip(others, directories[1:], strict=True):
         if other.keys() != first.keys() or not all(np.array_equal(other[key], first[key]) for key in first):
             raise InputError(
-                f"--beside: {split} {tasks[0].example} {index} of {directory} differs from that of {directories[0]}; "
-                "networks side by side need the same data fields in their configs"
+                f"--beside: {split} {tasks[0].example} {index} of {directory} is not the same as in {directories[0]}; "
+                "the configs of the two runs need the same fields data.*"
             )
     networks = {}
     for name, directory, task in zip(_names(directories), directories, tasks, strict=True):
@@ -64,11 +64,11 @@ def write(
 
 
 def _seen(task: Task, directory: Place, split: str, index: int) -> dict[str, np.ndarray]:
-    """Returns the arrays of one example that a network sees."""
+    """Returns the arrays of one example that are the input of a network."""
     dataset = task.open_split(split, workdir.read_classes(directory))
     if index >= len(dataset):
         raise InputError(
-            f"--beside: found --{task.example}={index}; the {split} split of {directory} has 0 to {len(dataset) - 1}"
+            f"--{task.example}={index}: the {split} split of {directory} has {task.example}s 0 to {len(dataset) - 1}"
         )
     example = dataset.test_example(index)
     return {name: example[name] for name in ("video", "images", "sizes") if name in example}

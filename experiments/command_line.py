@@ -4,6 +4,7 @@ import atexit
 import gc
 import itertools
 import os
+import re
 import sys
 import threading
 import traceback
@@ -22,7 +23,7 @@ from nl_jax.runs.config_files import load_config
 from nl_jax.training import hosts, sharding
 from nl_jax.training.workdir import flatten
 
-WAY_OUT = 5.0  # maximum seconds for the end of a program
+WAY_OUT = 5.0  # seconds after which a preempted program is ended
 # The flags and fields whose value can be a path in a bucket.
 IN_BUCKETS = tuple(f"--{name}" for name in ("workdir", "data", "out", "report"))
 IN_BUCKETS += tuple(f"--config.{name}" for name in ("start.workdir", "data.", "images."))
@@ -31,15 +32,15 @@ IN_BUCKETS += tuple(f"--config.{name}" for name in ("start.workdir", "data.", "i
 def run(main: Callable[..., None], arguments: str = "") -> None:
     """Parses the flags and runs `main`.
 
-    The exit code is 0, or 1 for a run that could not continue, 2 for bad input, and 75 for a run that was asked to stop
-    and has saved its state.
+    The exit code is 0 for success, 1 for a run that could not continue, 2 for bad input, and 75 for a run that was
+    asked to stop and has saved its state.
 
     Args:
       main: the program.
-      arguments: description of the program's arguments besides flags, for the message that none are given. With it
-        `main` takes the list of these arguments. "" means that the program takes only flags.
+      arguments: describes the arguments of the program besides its flags; error messages show it. `main` then takes the
+        list of these arguments. "" means that the program takes only flags.
     """
-    for stream in (sys.stdout, sys.stderr):  # names of files need not be valid text
+    for stream in (sys.stdout, sys.stderr):  # the name of a file may hold bytes that are not valid text
         stream.reconfigure(errors="backslashreplace")
     logging.set_verbosity(logging.ERROR)  # Orbax logs every file that it writes
     getLogger("gcsfs").setLevel("CRITICAL")  # gcsfs also logs a traceback of every exception
@@ -53,7 +54,7 @@ def run(main: Callable[..., None], arguments: str = "") -> None:
 
 
 def local_path(flag: str) -> Callable[[str], Path]:
-    """Returns the type of an argparse flag for a local file or folder. For an address the program ends."""
+    """Returns the type of an argparse flag for a local file or folder. An address (gs://..) ends the program."""
 
     def read(text: str) -> Path:
         try:
@@ -66,12 +67,15 @@ def local_path(flag: str) -> Callable[[str], Path]:
 
 
 def mesh_axes(given: str) -> dict[str, int]:
-    """Returns the sizes in --mesh=fsdp=4,time=2. Raises InputError for an unknown axis or a size that is no number."""
+    """Returns the sizes in --mesh=fsdp=4,time=2. Raises InputError for an unknown axis or a size that is no integer."""
     axes = {}
     for pair in given.split(","):
         name, _, size = pair.partition("=")
         if name not in sharding.AXES or not size.lstrip("-").isdigit():
-            raise InputError(f"--mesh={given!r}: give sizes of {', '.join(sharding.AXES)}, such as fsdp=4")
+            raise InputError(
+                f"--mesh={given!r}: {pair!r} is not the size of an axis; give AXIS=SIZE, such as fsdp=4, with the axes "
+                f"{', '.join(sharding.AXES)}"
+            )
         axes[name] = int(size)
     return axes
 
@@ -102,8 +106,8 @@ def _guarded(main: Callable[[], None]) -> None:
         if not hosts.several():
             raise
         traceback.print_exc()
-        which = f"process {jax.process_index()} of {jax.process_count()} cannot go on"
-        print(f"error: {which}; if another one has ended, its output says why", file=sys.stderr)
+        which = f"process {jax.process_index()} of {jax.process_count()} cannot continue"
+        print(f"error: {which}; if another process has ended, its output says why", file=sys.stderr)
         hosts.end(1, at_once=True)
 
 
@@ -116,26 +120,38 @@ def _parse(arguments: str, argv: list[str]) -> list[str]:
         except SystemExit:  # after --help absl exits with a failure code
             sys.exit(0)
         if arguments and not rest[1:]:
-            raise InputError(f"no arguments are given; valid: {arguments}, and the flags {_valid_flags()}")
+            raise InputError(f"no arguments are given; give {arguments}; valid flags: {_valid_flags()}")
         if rest[1:] and not arguments:
             raise InputError(f"unexpected argument {rest[1]!r}; valid flags: {_valid_flags()}")
         _check_places()
         return rest
     except flags.UnrecognizedFlagError as error:
         file = next((word for word in argv[1:] if word.startswith("-") and _is_file(word)), None)
-        hint = f"; give a file whose name begins with - after --, as in -- {file}" if arguments and file else ""
+        hint = f"; a file whose name begins with - must follow the argument --: -- {file}" if arguments and file else ""
         fail(f"{error}{hint}; valid flags: {_valid_flags()}", 2)
     except (InputError, flags.Error, ValueError, TypeError, AttributeError) as error:  # a value has the wrong type
-        fail(error, 2)
+        fail(_plain(str(error)), 2)
+
+
+def _plain(message: str) -> str:
+    """Replaces messages of absl and Python about the value of a flag with messages that name the valid values."""
+    message = re.sub(
+        r"flag (--\w+)=None: Flag --\w+ must have a value other than None\.",
+        r"\1 is not given; it is required",
+        message,
+    )
+    message = re.sub(r"invalid literal for int\(\) with base 10: .*", "valid is an integer", message)
+    message = re.sub(r"could not convert string to float: .*", "valid is a number", message)
+    return re.sub(r"\('Non-boolean argument to boolean flag', .*\)", "valid are true and false", message)
 
 
 def _is_file(word: str) -> bool:
-    """Returns whether the word is a file, or looks like a file and not like a flag."""
+    """Returns whether the word is the path of a file, or has a file ending and no "=" as a flag has."""
     return os.path.exists(word) or (bool(os.path.splitext(word)[1]) and "=" not in word)
 
 
 def _check_places() -> None:
-    """Raises InputError if a flag holds an address and cannot. It does so before anything is read or written."""
+    """Raises InputError if a flag that takes only local paths holds an address. Runs before any file is used."""
     for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
         values = {f"--{flag.name}": flag.value}
         if isinstance(flag.value, ConfigDict):
@@ -146,9 +162,9 @@ def _check_places() -> None:
 
 
 def _check_fields(argv: list[str]) -> None:
-    """Raises InputError for an override of a field that does not exist, and names the fields that exist.
+    """Raises InputError if --config.FIELD names a field that does not exist.
 
-    The message of ml_collections names none.
+    The error lists the valid fields. The error of ml_collections does not.
     """
     named = [argument.removeprefix("--config=") for argument in argv if argument.startswith("--config=")]
     named += [value for flag, value in itertools.pairwise(argv) if flag == "--config"]
@@ -157,14 +173,7 @@ def _check_fields(argv: list[str]) -> None:
     config = load_config(named[-1])
     for argument in argv:
         if argument.startswith("--config."):
-            node, path = config, argument.removeprefix("--").partition("=")[0].split(".")
-            for depth, field in enumerate(path[1:], start=1):
-                if not isinstance(node, ConfigDict) or field not in node:
-                    valid = ", ".join(node) if isinstance(node, ConfigDict) else "none, because it is a value"
-                    raise InputError(
-                        f"{'.'.join(path)}: {'.'.join(path[:depth])} has no field {field!r}; valid: {valid}"
-                    )
-                node = node[field]
+            check_field(config, argument.partition("=")[0])
     given = dict(argument.removeprefix("--config.").partition("=")[::2] for argument in argv if "--config." in argument)
     model = config.get("model", {})
     blocks = given.get("model.blocks_per_stage", str(model.get("blocks_per_stage", "")))
@@ -173,6 +182,16 @@ def _check_fields(argv: list[str]) -> None:
             f"--config.model.depth={given['model.depth']} has no effect because blocks_per_stage={blocks} sets the "
             "number of blocks; give --config.model.blocks_per_stage=() too"
         )
+
+
+def check_field(config: ConfigDict, flag: str) -> None:
+    """Raises InputError if the flag --config.FIELD names a field that `config` does not have."""
+    node, path = config, flag.removeprefix("--").split(".")
+    for depth, field in enumerate(path[1:], start=1):
+        if not isinstance(node, ConfigDict) or field not in node:
+            valid = ", ".join(node) if isinstance(node, ConfigDict) else "none, because it is a value"
+            raise InputError(f"{'.'.join(path)}: {'.'.join(path[:depth])} has no field {field!r}; valid: {valid}")
+        node = node[field]
 
 
 def _valid_flags() -> str:

@@ -1,4 +1,4 @@
-"""Tests a trained network on every example of a split, with the settings of its config or of the flags.
+"""Tests a trained network on every example of a split. Flags change the test settings of its config.
 
 python -m experiments.evaluate --workdir=runs/quickstart
 python -m experiments.evaluate --workdir=runs/folder --data=VIDEOS --num_clips=10 --num_crops=3
@@ -22,24 +22,30 @@ from nl_jax.training.task import SPLITS, Task
 from nl_jax.training.watchdog import Watchdog, notes_of_run, say_here
 from nl_jax.zoo.pretrained import Pretrained, pretrained
 
-WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to test")
+WORKDIR = flags.DEFINE_string("workdir", None, "workdir of the run to test")
 MODEL = flags.DEFINE_string(
-    "model", None, "a published network (nl_jax.zoo) instead of --workdir; needs --data and --out"
+    "model", None, "published network to test instead of a run: a name of nl_jax.zoo; needs --data and --out"
 )
-SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which split of the run's own data")
-DATA = flags.DEFINE_string("data", None, "other data in the form of config.data.test, such as a folder or a CSV")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "examples in a batch; by default as in the config")
+SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "split of the run's own data to test on")
+DATA = flags.DEFINE_string(
+    "data",
+    None,
+    "data to test on instead of the split, in a form that config.data.test takes: a folder, a CSV file, DIR:SPLIT",
+)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "videos or images in a batch, over all devices; by default config.eval_batch_size"
+)
 MESH = flags.DEFINE_string(
-    "mesh", "", "mesh of this machine's devices, such as time=4; by default all devices split batches"
+    "mesh", "", "sizes of the axes of the device mesh, such as time=4; by default all devices split the batch"
 )
 CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "newest", ("newest", "best"), "the newest checkpoint, or the best by validation"
+    "checkpoint", "newest", ("newest", "best"), "checkpoint of the run: the newest, or the best on the validation split"
 )
-OUT = flags.DEFINE_string("out", None, "directory of the results; by default WORKDIR/evaluate")
+OUT = flags.DEFINE_string("out", None, "directory for the results; by default WORKDIR/evaluate")
 
 
 def _define_options() -> dict[str, flags.FlagHolder]:
-    """Defines a flag for every field of config.data that a task allows a test to change."""
+    """Defines one flag for each field of config.data that a task allows a test to change."""
     found = {}
     for task in TASKS.values():
         for name, (kind, text) in task.test_options.items():
@@ -59,11 +65,11 @@ OPTIONS = _define_options()
 def main() -> None:
     processes.join()
     if (WORKDIR.value is None) == (MODEL.value is None):
-        command_line.fail("give one of --workdir and --model, the network to test", 2)
+        command_line.fail("give either --workdir or --model, the network to test", 2)
     published = _published() if MODEL.value is not None else None
     directory = place("--out", OUT.value) if published else place("--workdir", WORKDIR.value)
     task = _task(published, directory)
-    # This machine may have other devices than the run had.
+    # The run may have used other devices than this machine has.
     axes = command_line.mesh_axes(MESH.value) if MESH.value else {}
     mesh = sharding.make_mesh(**{"data": -1, "fsdp": 1} | axes)
     sharding.check_batch("batch_size", task.config.eval_batch_size, mesh)
@@ -101,10 +107,13 @@ def main() -> None:
 
 def _published() -> Pretrained:
     if DATA.value is None or OUT.value is None:
-        command_line.fail("--model has no data and no workdir of its own: give --data and --out", 2)
+        command_line.fail("--model: a published network has no data and no workdir; give --data and --out", 2)
     found = pretrained(MODEL.value)
     if not found.classes:
-        command_line.fail(f"--model={MODEL.value} has no classifier: it is only a start for training", 2)
+        command_line.fail(
+            f"--model={MODEL.value}: the network has no classifier; only a run can start from it (config.start.model)",
+            2,
+        )
     return found
 
 
@@ -114,13 +123,17 @@ def _task(published: Pretrained | None, directory: Place) -> Task:
     for name, option in OPTIONS.items():
         if option.value is not None:
             if name not in config.data:
-                command_line.fail(f"--{name}: data.name={config.data.name!r} has no such field", 2)
+                others = [f"--{other}" for other in OPTIONS if other in config.data]
+                valid = f"valid: {', '.join(others)}" if others else "leave out the flag"
+                command_line.fail(f"--{name}: data.name={config.data.name!r} has no field {name}; {valid}", 2)
             config.data[name] = option.value
     if DATA.value is not None:
         if SPLIT.value not in config.data:
-            command_line.fail(f"--data: {WORKDIR.value} was trained on data.name={config.data.name!r}, not on files", 2)
+            command_line.fail(
+                f"--data: data.name={config.data.name!r} of {WORKDIR.value} is not read from files; leave out --data", 2
+            )
         config.data[SPLIT.value] = DATA.value
-        if published:  # the user does not have the training videos
+        if published:  # the user may not have the training videos
             config.data.train = DATA.value
     if BATCH_SIZE.value is not None:
         config.eval_batch_size = BATCH_SIZE.value

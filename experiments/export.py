@@ -1,11 +1,11 @@
-r"""Writes a network with its weights as StableHLO programs for any batch size, one program for each platform.
+r"""Writes a network with its weights as StableHLO programs, one program for each platform. A batch can have any size.
 
 python -m experiments.export --workdir=runs/folder --out=exported
 python -m experiments.export --model=i3d_nln_r50_8x8 --platforms=cpu,tpu --out=exported
 
 `jax.export.deserialize(file.read()).call(video)` runs OUT/PLATFORM.jax_export. It maps video uint8 (b,t,h,w,3) to
 logits (b,k). OUT/PLATFORM.stablehlo is the same program as portable MLIR bytecode for other readers. OUT/export.json
-has the shapes and the classes. Every machine can write the programs of all platforms.
+has the shapes and the classes. Any machine can write the programs of all platforms.
 """
 
 from pathlib import Path
@@ -21,18 +21,20 @@ from nl_jax.tasks import restore_network
 from nl_jax.training import sharding, workdir
 from nl_jax.zoo.pretrained import pretrained
 
-WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
-MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo) instead of --workdir")
-BEST = flags.DEFINE_bool("best", False, "use the best checkpoint by validation, not the newest")
+WORKDIR = flags.DEFINE_string("workdir", None, "workdir of a trained or imported network")
+MODEL = flags.DEFINE_string("model", None, "published network instead of --workdir: a name of nl_jax.zoo")
+BEST = flags.DEFINE_bool("best", False, "use the best checkpoint on the validation split; by default the newest")
 FORMAT = flags.DEFINE_enum("format", "stablehlo", ("stablehlo",), "format of the files")
-CHOSEN = flags.DEFINE_list("platforms", list(PLATFORMS), "platforms of the programs")
-SIZE = flags.DEFINE_integer("size", None, "side of a crop in pixels; by default as in testing", 1)
-OUT = flags.DEFINE_string("out", None, "directory of the programs", required=True)
+CHOSEN = flags.DEFINE_list(
+    "platforms", list(PLATFORMS), f"platforms of the programs, separated by commas, from {', '.join(PLATFORMS)}"
+)
+SIZE = flags.DEFINE_integer("size", None, "side of a crop in pixels; by default the side of the test crops", 1)
+OUT = flags.DEFINE_string("out", None, "directory for the programs (required)", required=True)
 
 
 def main() -> None:
     if (WORKDIR.value is None) == (MODEL.value is None):
-        raise InputError("give one of --workdir and --model, the network to export")
+        raise InputError("give either --workdir or --model, the network to export")
     check_local("--out", OUT.value)
     if MODEL.value is not None:
         found = pretrained(MODEL.value)

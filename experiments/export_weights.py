@@ -1,4 +1,4 @@
-"""Writes a trained network as a PySlowFast checkpoint, with its PySlowFast config, or as a file of named arrays.
+"""Writes a trained network as a PySlowFast checkpoint and prints its config, or writes a file of named arrays.
 
 python -m experiments.export_weights --workdir=runs/i3d_nln --path=i3d_nln.pyth
 python -m experiments.export_weights --workdir=runs/quickstart --path=quickstart.safetensors
@@ -16,8 +16,10 @@ from nl_jax.training import sharding
 from nl_jax.training.workdir import read_classes
 from nl_jax.weights import save, save_own
 
-WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of the run to export", required=True)
-PATH = flags.DEFINE_string("path", None, "the file to write: .pyth, or .safetensors for any network", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "workdir of the run to export (required)", required=True)
+PATH = flags.DEFINE_string(
+    "path", None, "file to write (required): .pyth for PySlowFast, or .safetensors for any network", required=True
+)
 
 
 def main() -> None:
@@ -25,7 +27,7 @@ def main() -> None:
     model = flat.merge(*restore_network(directory, sharding.make_mesh(-1, 1)))
     if Path(PATH.value).suffix == ".safetensors":
         save_own(model, PATH.value, read_classes(directory))
-        print(f"wrote {PATH.value}: the arrays of nl_jax.models.flat by their names")
+        print(f"wrote {PATH.value}: the arrays have the names of nl_jax.models.flat")
         return
     config = save(model, PATH.value)
     print(f"wrote {PATH.value}\n{config}")

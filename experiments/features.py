@@ -1,12 +1,12 @@
-r"""Writes the features of a layer for every clip of videos: one .npz a video, for retrieval and localisation.
+r"""Writes the features of a layer for every clip of videos, for retrieval and localisation. Each video gets one file.
 
 python -m experiments.features --model=i3d_nln_r50_8x8 --layer=res5 VIDEOS --out=features
 python -m experiments.features --workdir=runs/folder --layer=res4_2_nonlocal --nopooled VIDEOS --out=features
 
-OUT/NAME.npz of a video VIDEOS/NAME holds `clips` (v,t), the frame numbers of its v clips; `seconds` (v,), the time of
-the middle of each clip; and `features` (v,crops,c), or (v,crops,t,h,w,c) with --nopooled. The same command continues
-where it stopped. OUT/bad_videos.csv lists videos that cannot be decoded. The exit code is 0, or 1 if a video could not
-be read, or 2 if no video could be read.
+The video VIDEOS/NAME gets the file OUT/NAME.npz with three arrays: `clips` (v,t), the frame numbers of its v clips;
+`seconds` (v,), the time of the middle of each clip; and `features` (v,crops,c), or (v,crops,t,h,w,c) with --nopooled.
+The same command continues a run that stopped. OUT/bad_videos.csv lists the videos that cannot be decoded. The exit code
+is 0 if every video was read, 1 if some videos could not be read, and 2 if no video could be read.
 """
 
 from pathlib import Path
@@ -18,20 +18,22 @@ from nl_jax.errors import InputError
 from nl_jax.places import check_local, place
 from nl_jax.runs.features import Extractor
 
-WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
-MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo) instead of --workdir")
-BEST = flags.DEFINE_bool("best", False, "use the best checkpoint by validation, not the newest")
-LAYER = flags.DEFINE_string("layer", "res5", "a layer, such as res4_1_nonlocal, or a stage for its last layer")
-POOLED = flags.DEFINE_bool("pooled", True, "average over the frames and positions of a clip")
-EVERY = flags.DEFINE_float("every", 0.0, "seconds from clip to clip, if this gives more clips than testing", 0)
-NUM_CLIPS = flags.DEFINE_integer("num_clips", None, "clips per video; by default as in testing", 1)
-NUM_CROPS = flags.DEFINE_integer("num_crops", None, "crops per clip, 1 or 3; by default as in testing", 1, 3)
-OUT = flags.DEFINE_string("out", None, "directory of the features", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "workdir of a trained or imported network")
+MODEL = flags.DEFINE_string("model", None, "published network instead of --workdir: a name of nl_jax.zoo")
+BEST = flags.DEFINE_bool("best", False, "use the best checkpoint on the validation split; by default the newest")
+LAYER = flags.DEFINE_string(
+    "layer", "res5", "layer of the features, such as res4_1_nonlocal; a stage such as res5 means its last layer"
+)
+POOLED = flags.DEFINE_bool("pooled", True, "average the features over the frames and positions of a clip")
+EVERY = flags.DEFINE_float("every", 0.0, "maximum seconds from clip to clip; 0 takes the test clips", 0)
+NUM_CLIPS = flags.DEFINE_integer("num_clips", None, "minimum number of clips of a video; by default as in testing", 1)
+NUM_CROPS = flags.DEFINE_integer("num_crops", None, "number of crops of a clip, 1 or 3; by default as in testing", 1, 3)
+OUT = flags.DEFINE_string("out", None, "directory for the features (required)", required=True)
 
 
 def main(arguments: list[str]) -> None:
     if (WORKDIR.value is None) == (MODEL.value is None):
-        raise InputError("give one of --workdir and --model, the network to use")
+        raise InputError("give either --workdir or --model, the network to use")
     check_local("--out", OUT.value)
     options = {"pooled": POOLED.value, "num_clips": NUM_CLIPS.value, "num_crops": NUM_CROPS.value}
     if MODEL.value is not None:
@@ -41,7 +43,7 @@ def main(arguments: list[str]) -> None:
     out = Path(OUT.value)
     bad, total = feature_files.write(extractor, arguments, out, every=EVERY.value)
     if bad:
-        message = f"{bad} of {total} videos could not be read: {out / feature_files.BAD}"
+        message = f"{bad} of {total} videos could not be read; {out / feature_files.BAD} lists them"
         command_line.fail(message, 1 if bad < total else 2)
 
 

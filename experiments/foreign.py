@@ -1,4 +1,4 @@
-"""Loads a network with the weights of another program, and defines the flags that describe the network."""
+"""Loads a network with the weights of another program, and defines the flags that describe this network."""
 
 import re
 from pathlib import Path
@@ -18,15 +18,30 @@ from nl_jax.zoo.pretrained import pretrained
 
 EVERY_SOURCE = {**detector.SOURCES, **SOURCES}
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of the network", lock_config=True)
-SOURCE = flags.DEFINE_enum(
-    "source", None, EVERY_SOURCE, "program that wrote the file; by default the names of its arrays show it"
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "config of the network: FILE.py, or FILE.py:ROW for one of its rows", lock_config=True
 )
-NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "number of classes; by default as in the config", 1)
-CLASSES = flags.DEFINE_string("classes", None, "a text file with one class name a line; by default 0, 1, ..")
-CHECK_GEOMETRY = flags.DEFINE_bool("check_geometry", True, "refuse weights that were trained with another geometry")
-INFLATE_2D = flags.DEFINE_bool("inflate_2d", False, "inflate 2-D kernels in time; always done for torchvision")
-MODEL = flags.DEFINE_string("model", None, "a published network (nl_jax.zoo); it needs none of the flags above")
+SOURCE = flags.DEFINE_enum(
+    "source",
+    None,
+    EVERY_SOURCE,
+    "program that wrote the file of weights; by default the program finds it from the names of the arrays",
+)
+NUM_CLASSES = flags.DEFINE_integer(
+    "num_classes", None, "number of classes of the network; by default as in the config", 1
+)
+CLASSES = flags.DEFINE_string(
+    "classes",
+    None,
+    "text file with one class name a line, in the order of the labels; by default the names are 0, 1, ..",
+)
+CHECK_GEOMETRY = flags.DEFINE_bool("check_geometry", True, "refuse weights of a network with another geometry")
+INFLATE_2D = flags.DEFINE_bool(
+    "inflate_2d", False, "inflate the 2-D kernels of the file in time; files of torchvision are always inflated"
+)
+MODEL = flags.DEFINE_string(
+    "model", None, "published network: a name of nl_jax.zoo; it needs no --config and no --source"
+)
 
 
 def import_network(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict, tuple[str, ...], Report]:
@@ -45,7 +60,7 @@ def import_network(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict
         return _published(path)
     if CONFIG.value is None or path is None:
         raise InputError(
-            "a file of weights needs --config, which describes its network; a published network needs only --model"
+            "give --model for a published network, or give a file of weights and --config, which describes its network"
         )
     config = CONFIG.value
     classes = _classes(config.num_classes)
@@ -57,15 +72,15 @@ def import_network(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict
 
 
 def _published(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict, tuple[str, ...], Report]:
-    """Returns the network of --model from `path` or from the cache, with the full config of its row."""
+    """Returns the network of --model, from `path` or from the cache, with the whole config of its row."""
     if CONFIG.value is not None or SOURCE.value is not None:
-        raise InputError("--model already gives the network and its source: leave out --config and --source")
+        raise InputError("--model describes the network and its source; leave out --config and --source")
     found = pretrained(MODEL.value, path)
     return found.model, config_of_row(found.entry), found.classes, found.report
 
 
 def config_of_row(entry: Entry) -> ConfigDict:
-    """Returns the config in this repository that an entry names, with the entry's fields and the training settings."""
+    """Returns the config of the row that an entry names, with the fields of the entry and the settings for training."""
     config = load_config(entry.row)
     config.update_from_flattened_dict(dict(entry.fields))
     config.num_classes = len(class_names(entry.classes))
@@ -73,7 +88,7 @@ def config_of_row(entry: Entry) -> ConfigDict:
 
 
 def _load(path: str, task: Task, num_classes: int) -> tuple[VideoResNet | MaskRCNN, Report]:
-    """Returns the network with the weights of the file. It initialises the network only if the file lacks arrays."""
+    """Returns the network with the weights of the file. The network is initialised only if the file lacks arrays."""
 
     def build():
         return task.build(num_classes, nnx.Rngs(task.config.seed))
@@ -91,7 +106,7 @@ def _load(path: str, task: Task, num_classes: int) -> tuple[VideoResNet | MaskRC
 
 
 def as_flags(message: str) -> str:
-    """Replaces the Python arguments in a message of `nl_jax.weights` by the flags that set them."""
+    """Replaces the Python arguments in a message of `nl_jax.weights` with the flags that set them."""
     for pattern, flag in _FLAGS:
         message = re.sub(pattern, flag, message)
     return message
@@ -119,18 +134,22 @@ def _blocks(positions: str) -> str:
 
 
 def _classes(in_config: int) -> tuple[str, ...]:
-    """Returns the names of --classes, or the numbers below --num_classes or below the config's number of classes."""
+    """Returns the names of --classes, or else the numbers below --num_classes or config.num_classes."""
     count = NUM_CLASSES.value
     if CLASSES.value is None:
         if not (count or in_config):
-            raise InputError("--num_classes is not given, and the config has no number of classes")
+            raise InputError("num_classes=0 in the config; give --num_classes or --classes")
         return tuple(map(str, range(count or in_config)))
     path = Path(CLASSES.value)
     if not path.is_file():
         raise InputError(f"--classes: there is no file {path}")
     names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
     if not names or len(set(names)) < len(names):
-        raise InputError(f"--classes: {path} has {len(names)} names, and only {len(set(names))} of them are different")
+        raise InputError(
+            f"--classes: {path} has {len(names)} names, {len(set(names))} of them different; give different names"
+        )
     if count not in (None, len(names)):
-        raise InputError(f"--num_classes={count}, but {path} has {len(names)} names")
+        raise InputError(
+            f"--num_classes={count} and the {len(names)} names in --classes={path} differ; leave out --num_classes"
+        )
     return names

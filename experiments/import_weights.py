@@ -1,12 +1,12 @@
-r"""Makes a workdir from the weights of another program, to test the network or to start a run from it.
+r"""Makes a workdir from the weights of another program. The workdir can be tested, or a run can start from it.
 
 python -m experiments.import_weights --model=i3d_nln_r50_8x8 --workdir=runs/i3d_nln
 python -m experiments.import_weights --path=FILE --workdir=runs/mine \
     --config=configs/kinetics.py:nl5_i3d_r50 --config.model.geometry=slowfast
 python -m experiments.evaluate --workdir=runs/i3d_nln --data=VIDEOS
 
-A published network (--model) is downloaded once, or read from the file of --path. For any other file, --config must
-describe the network; if it does not, the error names the field to set. docs/weights.md lists the files.
+With --model the program downloads a published network once, or reads it from the file of --path. For any other file,
+--config must describe the network. If it does not, the error names the field to set. docs/weights.md lists the files.
 """
 
 import jax.numpy as jnp
@@ -21,8 +21,10 @@ from nl_jax.training import workdir
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.state import TrainState
 
-PATH = flags.DEFINE_string("path", None, "the file: .pkl, .pyth, .pth or .safetensors")
-WORKDIR = flags.DEFINE_string("workdir", None, "a new directory, for evaluate and start.workdir", required=True)
+PATH = flags.DEFINE_string("path", None, "file of weights: .pkl, .pyth, .pth or .safetensors")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "workdir to make, for experiments.evaluate and config.start.workdir (required)", required=True
+)
 flags.adopt_module_key_flags(foreign)
 
 
@@ -32,13 +34,13 @@ def main() -> None:
         raise InputError(f"--workdir: {directory} already holds a run; choose another directory")
     model, config, classes, report = foreign.import_network(PATH.value)
     _, params, batch_stats = flat.split(model)
-    # No optimiser: a run that starts from this workdir only takes its weights.
+    # The state has no optimiser, because a run that starts from this workdir takes only its weights.
     new = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optax.identity().init(params))
     workdir.write_workdir(directory, config, classes)
     with Checkpoints(directory) as checkpoints:
         checkpoints.save(new, {})
     print(f"{PATH.value or foreign.MODEL.value}: {report}")
-    print(f"wrote {directory}: test it with experiments.evaluate, or start from it with --config.start.workdir")
+    print(f"wrote {directory}: test it with experiments.evaluate, or start a run from it with --config.start.workdir")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Writes nl_jax/data/poses.npz, the poses of the embedded keypoint task, from the wheel that holds them.
+"""Writes nl_jax/data/poses.npz, the poses of the embedded task of keypoints, from the wheel that has them.
 
 pip download --no-deps pose-classification-kit==1.1.5
 python -m experiments.make_poses --wheel=pose_classification_kit-1.1.5-py3-none-any.whl
 
-The wheel holds 10,681 poses of 25 points (MIT licence, see nl_jax/data/poses.txt). The program selects poses that show
+The wheel has 10,681 poses of 25 points (MIT licence, see nl_jax/data/poses.txt). The program selects poses that show
 all 17 keypoints of COCO and whose width is at most 0.62 of their height. It keeps every second of these poses, because
 neighbours are frames of one video.
 """
@@ -19,8 +19,10 @@ from absl import flags
 from experiments import command_line
 from nl_jax.data import poses
 
-WHEEL = flags.DEFINE_string("wheel", None, "pose_classification_kit-1.1.5-py3-none-any.whl", required=True)
-OUT = flags.DEFINE_string("out", str(poses.FILE), "the file")
+WHEEL = flags.DEFINE_string(
+    "wheel", None, "the file pose_classification_kit-1.1.5-py3-none-any.whl (required)", required=True
+)
+OUT = flags.DEFINE_string("out", str(poses.FILE), "file for the poses")
 TABLE = "pose_classification_kit/datasets/BodyPose_Dataset.csv"
 # Indices of COCO's 17 keypoints among the 25 of the table, and the maximum width over height of a pose.
 PLACES = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)

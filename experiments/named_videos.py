@@ -14,10 +14,10 @@ from nl_jax.places import check_local
 
 
 def named_videos(arguments: list[str]) -> Iterator[tuple[str, str, str]]:
-    """Yields (video, its name under the argument, "") of every video.
+    """Yields (path, name relative to the argument, "") for every video.
 
-    For an argument without a video it yields (argument, argument, why it has none). It prints to stderr which files of
-    a folder are left out.
+    For an argument without a video it yields (argument, argument, reason). It prints to stderr how many pictures of a
+    folder are left out.
     """
     for argument in arguments:
         if is_stream(argument) or os.path.isfile(argument):
@@ -29,7 +29,10 @@ def named_videos(arguments: list[str]) -> Iterator[tuple[str, str, str]]:
             names = [os.path.basename(os.path.abspath(argument)) if name == "." else name for name in names]
             problem = "the folder has no videos"
             if pictures := sum(is_picture(file.name) for file in others):
-                print(f"{argument}: {pictures} still pictures among videos are left out", file=sys.stderr)
+                print(
+                    f"{argument}: {pictures} pictures in this folder are left out; only its videos are read",
+                    file=sys.stderr,
+                )
         else:
             found = sorted(file for file in glob.glob(argument, recursive=True) if not os.path.isdir(file))
             names = [os.path.basename(file) for file in found]
@@ -44,13 +47,13 @@ def _why_missing(argument: str) -> str:
         check_local("VIDEO", argument, "videos are read from a file system")
     except InputError as error:
         return str(error)
-    return "nothing fits the pattern" if glob.has_magic(argument) else "there is no such file"
+    return "no file matches the pattern" if glob.has_magic(argument) else "there is no such file or folder"
 
 
 def _videos_in(folder: Path) -> tuple[list[str], list[Path]]:
-    """Returns the videos of a folder and its other files. The folder itself may be a video of numbered pictures."""
+    """Returns the videos of a folder, and its other files. A folder of numbered pictures is itself one video."""
     if frames := picture_files(os.listdir(folder)):
-        print(f"{folder}: its {len(frames)} numbered pictures are taken for one video", file=sys.stderr)
+        print(f"{folder}: its {len(frames)} numbered pictures are read as the frames of one video", file=sys.stderr)
         return [str(folder)], []
     found, others = find_videos(folder)
     return [str(folder / name) for name in found], others

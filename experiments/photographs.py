@@ -1,4 +1,4 @@
-"""Writes a dataset of detection from real pictures: tree crowns from the air, or cell nuclei under a microscope.
+"""Writes a dataset for detection from real pictures: tree crowns from the air, or cell nuclei under a microscope.
 
 pip download --no-deps deepforest==2.1.0
 python -m experiments.photographs crowns deepforest-2.1.0-py3-none-any.whl
@@ -38,7 +38,7 @@ from nl_jax.errors import InputError
 from nl_jax.training.workdir import make_directory, write_json
 
 CROWNS = ("2019_YELL_2_528000_4978000_image_crop2", "2019_YELL_2_541000_4977000_image_crop")  # the larger one first
-KEPT = 0.5  # a smaller part of an object in a tile becomes a crowd region, which does not count
+KEPT = 0.5  # an object with a smaller part inside the tile becomes a crowd region, which does not count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +60,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.photographs", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("dataset", choices=SOURCES, help="the objects of the dataset")
-    parser.add_argument("wheel", type=command_line.local_path("wheel"), help="the file of the package")
+    parser.add_argument("wheel", type=command_line.local_path("wheel"), help="the file of the package, see above")
     parser.add_argument(
-        "--out", type=command_line.local_path("--out"), help="the folder to write, data/DATASET by default"
+        "--out", type=command_line.local_path("--out"), help="folder for the dataset; by default data/DATASET"
     )
     arguments = parser.parse_args(argv)
     out = arguments.out or Path("data") / arguments.dataset
@@ -91,7 +91,7 @@ def write(dataset: str, wheel: Path, out: Path) -> dict[str, tuple[int, int]]:
         with zipfile.ZipFile(wheel) as archive:
             photograph, *others = read(archive)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{wheel}: {error}; it must be the wheel of {package}") from error
+        raise InputError(f"{wheel}: {error}; give the wheel of {package}") from error
     rows = photograph.pixels.shape[0] // side
     border = rows * 3 // 4
     splits = {"train": (photograph, range(border)), "test": (photograph, range(border, rows))}

@@ -13,8 +13,8 @@ def draw(video, found: attention.Attention, stem: Place, ending: str, count: int
     Args:
       video: the clip, uint8 (t,h,w,3).
       found: the attention of a position, or the mean over all positions.
-      stem: beginning of the paths.
-      ending: png or another ending of a picture, or the ending of a moving picture.
+      stem: STEM, the beginning of the paths.
+      ending: ENDING, such as png for pictures and gif for a moving picture.
       count: number of arrows.
       title: title of the pictures.
 
@@ -41,7 +41,7 @@ def parse_numbers(flag: str, given: list[str] | None, names: str, kind: type = i
     Args:
       flag: name of the flag.
       given: its value.
-      names: names of the numbers, separated by commas.
+      names: names of the numbers, separated by commas, such as "row,column".
       kind: type of the numbers.
 
     Raises:
@@ -56,4 +56,4 @@ def parse_numbers(flag: str, given: list[str] | None, names: str, kind: type = i
     except ValueError:
         pass
     counted = ", counted from 0" if kind is int else ""
-    raise InputError(f"--{flag}={','.join(given)}: valid are {len(names.split(','))} numbers, {names}{counted}")
+    raise InputError(f"--{flag}={','.join(given)}: give {len(names.split(','))} numbers, {names}{counted}")

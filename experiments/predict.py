@@ -8,12 +8,12 @@ python -m experiments.predict --workdir=runs/folder /dev/video0 --seconds=60
 
 python -m experiments.predict --workdir=runs/detector IMAGE.jpg FOLDER VIDEO.mp4 --out=found
 
-With a detection run it finds the objects of every image, and of every frame of a video, or of one frame for each
---every seconds. It writes pictures with boxes, outlines, names and scores to --out.
+With a network of detection, the program finds the objects in every image and in every frame of a video, or with --every
+in fewer frames. It writes pictures with boxes, outlines, names and scores to --out.
 
 A video is a file, a folder, a pattern, "-" for standard input, or a camera: /dev/video0, avfoundation:0 or
-dshow:video=NAME. Clips and crops are the test clips and crops, with more clips for longer videos. The exit code is 0,
-or 1 if a video could not be read, or 2 if no video could be read.
+dshow:video=NAME. The network sees the same clips and crops as in testing, and more clips of a longer video. The exit
+code is 0 if every video was read, 1 if some videos could not be read, and 2 if no video could be read.
 """
 
 import json
@@ -40,32 +40,40 @@ from nl_jax.runs.predictor import Prediction, Predictor
 from nl_jax.training import workdir
 from nl_jax.zoo import find
 
-WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network")
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "weights of another program; with --config or --model")
-BEST = flags.DEFINE_bool("best", False, "use the best checkpoint by validation, not the newest")
+WORKDIR = flags.DEFINE_string("workdir", None, "workdir of a trained or imported network")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "file of weights of another program; needs --config or --model")
+BEST = flags.DEFINE_bool("best", False, "use the best checkpoint on the validation split; by default the newest")
 EVERY = flags.DEFINE_float(
     "every",
     None,
-    "seconds from clip to clip; by default 10 if this gives more clips than testing, and no gap in a stream",
+    "seconds from clip to clip, or from frame to frame with a network of detection; 0 takes the test clips, or every "
+    "frame; by default 10 for the clips of a file, and 0 for a stream and for detection",
     0,
 )
-SECONDS = flags.DEFINE_float("seconds", 0.0, "maximum time of a camera or standard input; 0 reads to the end", 0)
-TOP = flags.DEFINE_integer("top", 5, "classes shown", lower_bound=1)
-MIN_SCORE = flags.DEFINE_float("min_score", 0.5, "detection: minimum score of an object", 0, 1)
+SECONDS = flags.DEFINE_float("seconds", 0.0, "seconds to read from a camera or standard input; 0 reads to the end", 0)
+TOP = flags.DEFINE_integer("top", 5, "number of classes to show for each video", lower_bound=1)
+MIN_SCORE = flags.DEFINE_float("min_score", 0.5, "minimum score of an object, for a network of detection", 0, 1)
 MULTI_LABEL = flags.DEFINE_bool(
     "multi_label",
     None,
-    "a video has several classes: sigmoids, and the maximum over the clips; by default as in the run",
+    "whether a video can have several classes: a sigmoid for each class, and the maximum over the clips; by default as "
+    "in the run",
 )
-JSON = flags.DEFINE_bool("json", False, "print a line of JSON for every video, and nothing else, to standard output")
+JSON = flags.DEFINE_bool("json", False, "print one line of JSON for each video to standard output, and nothing else")
 OUT = flags.DEFINE_string(
-    "out", None, "directory of pictures: scores over time, and the attention of the clip with the highest score"
+    "out",
+    None,
+    "directory for pictures: the scores over time, and the attention of the clip with the highest score; by default no "
+    "pictures",
 )
 BLOCK = flags.DEFINE_string(
-    "block", None, "block of the attention picture, such as res3_1_nonlocal; by default the last"
+    "block", None, "non-local block of the attention picture, such as res3_1_nonlocal; by default the last block"
 )
 POSITION = flags.DEFINE_list(
-    "position", None, "frame,row,column of the block's input; by default the mean over all positions"
+    "position",
+    None,
+    "position of the attention picture: frame,row,column of the block's input, counted from 0; by default the mean "
+    "over all positions",
 )
 flags.adopt_module_key_flags(foreign)
 
@@ -79,7 +87,7 @@ def main(arguments: list[str]) -> None:
     if OUT.value:
         make_directory(place("--out", OUT.value))
         predictor.check_block(BLOCK.value)
-    # Output to a file or a pipe is not wrapped, so that a path stays one word.
+    # Output to a file or a pipe is not wrapped. So a path stays on one line.
     width = None if sys.stdout.isatty() else 10_000
     console = Console(highlight=False, soft_wrap=False, quiet=JSON.value, width=width)
     done, failed, stems = 0, 0, Counter()
@@ -91,7 +99,7 @@ def main(arguments: list[str]) -> None:
                 problem = error.reason
         if problem:
             failed += 1
-            print(f"passed over: {name}: {problem}", file=sys.stderr)
+            print(f"skipped: {name}: {problem}", file=sys.stderr)
             if JSON.value:
                 _print_json({"video": name, "error": problem})
             continue
@@ -129,10 +137,10 @@ def _objects(arguments: list[str]) -> None:
 def _predictor() -> Predictor:
     others = CHECKPOINT.value is not None or foreign.MODEL.value is not None
     if (WORKDIR.value is not None) == others:
-        raise InputError("give one of --workdir, --model and --checkpoint, the network to use")
+        raise InputError("give the network: either --workdir, or --model, or --checkpoint with --config or --model")
     if WORKDIR.value is not None:
         if foreign.CONFIG.value is not None or foreign.SOURCE.value is not None:
-            raise InputError("--config and --source need --checkpoint; a workdir has its own config")
+            raise InputError("--config and --source need --checkpoint; --workdir has its own config")
         return Predictor.of_workdir(place("--workdir", WORKDIR.value), best=BEST.value, multi_label=MULTI_LABEL.value)
     if foreign.MODEL.value is not None and MULTI_LABEL.value is None:
         return Predictor.from_pretrained(foreign.MODEL.value, CHECKPOINT.value)
@@ -196,4 +204,4 @@ def _print_json(content: dict) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, "videos, folders, patterns, cameras or - for standard input")
+    command_line.run(main, "videos, folders, patterns, cameras, or - for standard input")

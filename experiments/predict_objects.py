@@ -1,4 +1,4 @@
-"""`experiments.predict` for a detection run: draws the objects into pictures, or prints JSON."""
+"""`experiments.predict` for a network of detection: draws the objects into pictures, or prints JSON."""
 
 import os
 import sys
@@ -29,16 +29,16 @@ def predict(
     print_json,
     model: str | None = None,
 ) -> None:
-    """Finds the objects of every named image, and of the frames of every named video.
+    """Finds the objects in every named image, and in the frames of every named video.
 
     Args:
       directory: the workdir of a detection run; None for a published network.
       arguments: images, videos and folders.
-      best: takes the best checkpoint by validation instead of the newest.
+      best: whether to take the best checkpoint on the validation split instead of the newest.
       min_score: minimum score of an object.
       every: minimum seconds from one frame of a video to the next; 0 takes every frame.
-      out: folder for pictures; None draws none.
-      print_json: a function that is called with a dict for every image; None prints text.
+      out: folder for the pictures; None draws no pictures.
+      print_json: a function that gets a dict for every image; None prints text.
       model: name of the published network.
 
     Raises:
@@ -66,7 +66,7 @@ def predict(
                     print_json({"image": name} | place | {"objects": objects})
                 words = [f"{one['class']} {one['score']:.0%}" for one in objects]
                 where = "" if still else f"  {seconds:.2f} s"
-                console.print(f"[bold]{escape(name)}[/bold]{where}  {escape(', '.join(words)) or 'nothing'}")
+                console.print(f"[bold]{escape(name)}[/bold]{where}  {escape(', '.join(words)) or 'no object'}")
                 if out is not None:
                     path = out / (f"{stem}.png" if still else f"{stem}_{number:06d}.png")
                     drawn = (found.boxes, words, found.labels, found.masks, found.skeletons())
@@ -74,7 +74,7 @@ def predict(
             done += 1
         except DecodeError as error:
             failed += 1
-            print(f"passed over: {name}: {error.reason}", file=sys.stderr)
+            print(f"skipped: {name}: {error.reason}", file=sys.stderr)
             if print_json is not None:
                 print_json({"image": name, "error": error.reason})
     if out is not None and done:
@@ -84,10 +84,13 @@ def predict(
 
 
 def _files(arguments: list[str]) -> Iterator[tuple[str, str]]:
-    """Yields (file, "") of every named image and video, or (argument, why it has none)."""
+    """Yields (file, "") for every named image and video, or (argument, reason) for an argument without one."""
     for argument in arguments:
         if is_stream(argument):
-            raise InputError(f"{argument}: a camera has no end; give images, videos or folders of them for detection")
+            raise InputError(
+                f"{argument} is a camera or standard input, which a network of detection cannot read; give images, "
+                "videos or folders of them"
+            )
         if os.path.isfile(argument):
             yield argument, ""
         elif os.path.isdir(argument):

@@ -1,10 +1,9 @@
-"""Prepares a dataset for training, as ArrayRecord shards of small H.264 clips or of images; or checks a copy of it.
+"""Prepares a dataset for training, as ArrayRecord shards of small H.264 videos or of images; or checks a dataset.
 
 python -m experiments.prepare_data --dataset=kinetics400 --source=VIDEOS_AND_LISTS --data_dir=OUT
 python -m experiments.prepare_data --dataset=kinetics400 --source=VIDEOS_AND_LISTS --check --report=DIR
 
-The first command can be stopped in any way and then continues where it stopped. docs/data.md says where to find the
-datasets.
+The first command can be stopped at any time, and then continues. docs/data.md says where to find the datasets.
 """
 
 import contextlib
@@ -31,22 +30,26 @@ from nl_jax.data.sources.listing import Listing
 from nl_jax.errors import InputError
 from nl_jax.places import Place, cache_directory, is_bucket, make_directory, place, send
 
-DATASET = flags.DEFINE_enum("dataset", None, [*BUILDERS, "coco"], "name of the dataset", required=True)
+DATASET = flags.DEFINE_enum("dataset", None, [*BUILDERS, "coco"], "name of the dataset (required)", required=True)
 ANNOTATIONS = flags.DEFINE_enum(
-    "annotations", "instances", ("instances", "person_keypoints"), "coco: kind of annotation files"
+    "annotations", "instances", ("instances", "person_keypoints"), "kind of annotation files, for coco"
 )
-SOURCE = flags.DEFINE_string("source", None, "the folder of its videos and annotation files", required=True)
-DATA_DIR = flags.DEFINE_string("data_dir", None, "directory of the prepared dataset")
-SPLIT = flags.DEFINE_integer("split", 1, "official split of ucf101 and hmdb51: 1, 2 or 3")
-SHORT_SIDE = flags.DEFINE_integer("short_side", None, "pixels; 0 keeps the size; by default 256, or 320 for charades")
+SOURCE = flags.DEFINE_string("source", None, "folder of the videos or images and their lists (required)", required=True)
+DATA_DIR = flags.DEFINE_string("data_dir", None, "directory for the prepared dataset; required without --check")
+SPLIT = flags.DEFINE_integer("split", 1, "number of the official split, 1, 2 or 3, for ucf101 and hmdb51")
+SHORT_SIDE = flags.DEFINE_integer(
+    "short_side", None, "short side of a video in pixels; 0 keeps the size; by default 256, or 320 for charades"
+)
 NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "number of processes that decode", 0)
-TIMEOUT = flags.DEFINE_float("timeout", SECONDS_PER_VIDEO, "maximum seconds to decode a file", 1)
-CHECK = flags.DEFINE_bool("check", False, "decode every file and report all faults; prepare nothing")
-REPORT = flags.DEFINE_string("report", None, "directory of --check for report.csv and index.html")
+TIMEOUT = flags.DEFINE_float("timeout", SECONDS_PER_VIDEO, "maximum seconds to decode one file", 1)
+CHECK = flags.DEFINE_bool("check", False, "decode every file and report all faults; prepare nothing; needs --report")
+REPORT = flags.DEFINE_string("report", None, "directory for report.csv and index.html, which --check writes")
 BEAM_RUNNER = flags.DEFINE_string(
-    "beam_runner", None, "make the shards on Apache Beam: DirectRunner, DataflowRunner, .."
+    "beam_runner",
+    None,
+    "make the shards with this runner of Apache Beam, such as DirectRunner; by default without Beam",
 )
-BEAM_OPTIONS = flags.DEFINE_multi_string("beam_options", [], "an option of the runner, --name=value; may be repeated")
+BEAM_OPTIONS = flags.DEFINE_multi_string("beam_options", [], "an option of the runner, written as --name=value")
 
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
@@ -54,7 +57,9 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 def main() -> None:
     source = Path(SOURCE.value)
     if not source.exists():
-        raise InputError(f"--source: there is no {source}")
+        raise InputError(f"--source: there is no file or folder {source}")
+    if CHECK.value and not REPORT.value:
+        raise InputError("--report is not given; --check writes report.csv and index.html to this directory")
     if DATASET.value == "coco":
         _coco(source)
         return
@@ -63,15 +68,13 @@ def main() -> None:
     listing = builder_class.list_source(source, config.split)
     found = found_by_split(listing)
     if not found:
-        raise InputError(f"--source: none of the {len(listing.items)} videos of the lists is below {source}")
+        raise InputError(f"--source: none of the {len(listing.items)} videos in the lists is in {source}")
     for split in dict.fromkeys(item.split for item in listing.items):
         listed = sum(item.split == split for item in listing.items)
-        console.print(f"{split}: {len(found.get(split, ()))} of the {listed} videos listed are there")
+        console.print(f"{split}: found {len(found.get(split, ()))} of the {listed} listed videos")
     if CHECK.value:
         _check(listing, root_of(source))
         return
-    if not DATA_DIR.value:
-        raise InputError("--data_dir is not given: where does the prepared data set go?")
     data_dir = _local_data_dir()
     builder = builder_class(config=config, data_dir=data_dir)
     builder.source = source
@@ -82,11 +85,10 @@ def main() -> None:
         if Path(builder.data_path).exists():
             console.print(f"{builder.data_path} is already prepared; remove it to prepare it again")
         else:
-            builder.cache = unfinished.resolve()  # an absolute path, also for Beam's workers
+            builder.cache = unfinished.resolve()  # an absolute path, because Beam's workers use it too
             if BEAM_RUNNER.value is None:
-                _make_records(
-                    builder.preparation(root_of(source)), [item for items in found.values() for item in items]
-                )
+                items = [item for of_split in found.values() for item in of_split]
+                _make_records(builder.preparation(root_of(source)), items)
             _write(builder, unfinished)
         rows = write_index(Path(builder.data_path))
         _send(Path(builder.data_path), goal)
@@ -103,8 +105,6 @@ def _coco(source: Path) -> None:
     if CHECK.value:
         _check_coco(check, splits, kind == "person_keypoints")
         return
-    if not DATA_DIR.value:
-        raise InputError("--data_dir is not given: where does the prepared data set go?")
     data_dir = _local_data_dir()
     builder = records.Coco(config=records.config_of(kind), data_dir=data_dir)
     builder.splits = splits
@@ -114,12 +114,12 @@ def _coco(source: Path) -> None:
         return
     with _only_one(data_dir / f".preparing_{builder.name}_{kind}") as unfinished:
         if directory.exists():
-            console.print(f"{directory} already has its shards; remove it to prepare it again")
+            console.print(f"{directory} is already prepared; remove it to prepare it again")
         else:
             _write(builder, unfinished)
         for split, found in records.write_annotations(directory, splits, kind).items():
             instances = sum(len(image.instances) for image in found.images)
-            console.print(f"{split}: {len(found.images)} images, {instances} annotations; {len(found.problems)} faults")
+            console.print(f"{split}: {len(found.images)} images, {instances} annotations, {len(found.problems)} faults")
             for problem in found.problems[:10]:
                 console.print(f"  {problem}")
         _send(directory, goal)
@@ -128,10 +128,12 @@ def _coco(source: Path) -> None:
 
 
 def _local_data_dir() -> Path:
-    """Returns the folder where the dataset is made.
+    """Returns the folder where this program makes the dataset.
 
     It is --data_dir, or a local folder if --data_dir is in a bucket, because shards can only be written to local files.
     """
+    if not DATA_DIR.value:
+        raise InputError("--data_dir is not given; give a directory for the prepared dataset")
     data_dir = place("--data_dir", DATA_DIR.value)
     if is_bucket(data_dir):
         if BEAM_RUNNER.value not in (None, "DirectRunner"):
@@ -153,7 +155,7 @@ def _goal(directory: Path, data_dir: Path) -> Place:
 
 
 def _is_there(goal: Place) -> bool:
-    """Returns whether the bucket already has the dataset."""
+    """Returns whether the bucket already has the dataset, and prints a line if it has."""
     found = is_bucket(goal) and (goal / "dataset_info.json").exists()
     if found:
         console.print(f"{goal} is already prepared; remove it to prepare it again")
@@ -169,8 +171,6 @@ def _send(directory: Path, goal: Place) -> None:
 
 
 def _check_coco(check, splits, keypoints: bool) -> None:
-    if not REPORT.value:
-        raise InputError("--report is not given: where does --check write?")
     lines, began, count = [], time.monotonic(), check.count_images(splits)
     with _progress() as progress:
         task = progress.add_task("images", total=count, failed=0)
@@ -188,15 +188,15 @@ def _check_coco(check, splits, keypoints: bool) -> None:
     for kind in check.KINDS:
         if any(kind in row for row in counts.values()):
             table.add_row(kind, *(str(counts.get(split, {}).get(kind, 0)) for split in splits))
-    console.print(table if counts else "nothing is wrong")
+    console.print(table if counts else "no fault is found")
     console.print(f"wrote {REPORT.value}/report.csv, a line for every fault, and {REPORT.value}/index.html")
 
 
 def _make_records(preparation, items) -> None:
-    """Puts the record of every item into the cache, on all cores."""
+    """Writes the record of every item to the cache, with all processes."""
     left = [item for item in items if not preparation.done(item)]
     if len(left) < len(items):
-        console.print(f"{len(items) - len(left)} of {len(items)} videos were already done")
+        console.print(f"{len(items) - len(left)} of {len(items)} videos are already prepared")
     began = time.monotonic()
     with _progress() as progress:
         task = progress.add_task("videos", total=len(left), failed=0)
@@ -210,7 +210,7 @@ def _make_records(preparation, items) -> None:
 
 
 def _write(builder, unfinished: Path) -> None:
-    """Writes the shards from the cache or with Beam. It first removes unfinished directories of earlier runs."""
+    """Writes the shards from the cache or with Beam. Before that, it removes unfinished directories of earlier runs."""
     for partial in Path(builder.data_path).parent.glob("incomplete.*"):
         shutil.rmtree(partial)
     download_config = tfds.download.DownloadConfig(manual_dir=root_of(Path(SOURCE.value)))
@@ -241,14 +241,13 @@ def _tell_pace(what: str, count: int, began: float) -> None:
     seconds = time.monotonic() - began
     if count:
         thousand = seconds / count * 1000 / 60
+        workers = NUM_WORKERS.value
         console.print(
-            f"{count} {what} in {seconds:.1f} s, {NUM_WORKERS.value} processes: a thousand take {thousand:.1f} min"
+            f"{count} {what} took {seconds:.1f} s with {workers} processes: {thousand:.1f} min for a thousand"
         )
 
 
 def _check(listing: Listing, root: Path) -> None:
-    if not REPORT.value:
-        raise InputError("--report is not given: where does --check write?")
     findings = []
     began = time.monotonic()
     with _progress() as progress:

@@ -1,15 +1,15 @@
-"""Flags of programs that run as several processes, one for each host or each device: see `hosts.join`."""
+"""Flags of the programs that can run as several processes, one for each host or each device: see `hosts.join`."""
 
 from absl import flags
 
 from nl_jax.training import hosts
 
 CLUSTER = flags.DEFINE_string(
-    "cluster", "auto", f"the system that started several processes, if there is one: {', '.join(hosts.CLUSTERS)}"
+    "cluster", "auto", f"the launcher of several processes, one of {', '.join(hosts.CLUSTERS)}"
 )
-COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, if the processes are started by hand")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes, with --coordinator")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "number of this process, from 0, with --coordinator")
+COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, if you start the processes by hand")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes; needs --coordinator")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "number of this process, counted from 0; needs --coordinator")
 
 
 def join() -> None:

@@ -3,13 +3,13 @@
 python -m experiments.real_data watch --seeds=3
 python -m experiments.real_data fashion --seeds=5 --steps=1000
 
-watch is the dataset of shoulder exercises in seglearn (`pip install -e .[real_data]`): ten people, seven exercises,
-accelerometer and gyroscope of a smart watch at 50 Hz. Each fold tests on two people and trains on the others. fashion
+`watch` is the dataset of shoulder exercises in seglearn (`pip install -e .[real_data]`): ten people, seven exercises,
+accelerometer and gyroscope of a smart watch at 50 Hz. Each fold tests on two people and trains on the others. `fashion`
 is Fashion-MNIST as Debian distributes it (`apt install dataset-fashion-mnist`): ten kinds of clothes, 60000 training
 images of 28 x 28 pixels and 10000 test images.
 
-It trains three small residual networks for the same number of steps: `plain`; `non_local`, with a non-local block after
-the first of two residual blocks; `control`, with an additional residual block instead that has as many parameters.
+The program trains three small residual networks for the same number of steps. `plain` has two residual blocks.
+`non_local` has a non-local block between them. `control` has another residual block there, with as many parameters.
 """
 
 import argparse
@@ -39,9 +39,9 @@ from nl_jax.models.norm import Norm
 
 NETWORKS = ("plain", "non_local", "control")
 WIDTH, BATCH, RATE = 32, 64, 2e-3
-EVALUATED = 500  # batch size of testing
-STRIDE, WINDOW, HOP = 4, 64, 32  # watch: every fourth sample, windows of 64 samples (5 s), a new window every 32
-FOLDS = 5  # watch
+EVALUATED = 500  # examples in a batch of the test
+STRIDE, WINDOW, HOP = 4, 64, 32  # watch: every fourth sample; windows of 64 samples (5 s), which start every 32
+FOLDS = 5  # of watch
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # the folder of Debian's package
 
 
@@ -70,7 +70,7 @@ class Network(nnx.Module):
         layers = [Residual(axes, WIDTH, WIDTH, rngs=rngs) for _ in range(2)]
         if kind == "non_local":
             layers.insert(1, NonLocalBlock(WIDTH, scale="rsqrt_d", norm="global", rngs=rngs))
-        if kind == "control":  # a block has about 2 c^2 parameters, this layer 2 c hidden 3^axes
+        if kind == "control":  # a non-local block has about 2 c^2 parameters, and this layer has 2 c hidden 3^axes
             layers.insert(1, Residual(axes, WIDTH, max(1, round(WIDTH / 3**axes)), rngs=rngs))
         self.layers = nnx.List(layers)
         self.norm = Norm(WIDTH, kind="global")
@@ -84,10 +84,10 @@ class Network(nnx.Module):
 
 
 def watch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns windows (n,t,c) of the watch, their exercises (n,), and the folds (n,) of the people."""
+    """Returns windows (n,t,c) of the recordings, the labels (n,) of the exercises, and the folds (n,) of the people."""
     package = importlib.util.find_spec("seglearn")
     if package is None:
-        raise InputError("watch needs the recordings of seglearn: pip install -e .[real_data]")
+        raise InputError("watch needs the recordings in the package seglearn: pip install -e .[real_data]")
     path = Path(package.submodule_search_locations[0]) / "data" / "watch_dataset.npy"
     recordings = np.load(path, allow_pickle=True).item()  # read without seglearn, whose import needs more packages
     windows, labels, folds = [], [], []
@@ -111,7 +111,9 @@ def fashion(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         images = read_idx(folder / f"{part}-images-idx3-ubyte.gz", 3)
         labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz", 1)
         if len(images) != len(labels):
-            raise InputError(f"{folder}: {part} has {len(images)} images, {len(labels)} labels: must be equal")
+            raise InputError(
+                f"{folder}: {part} has {len(images)} images and {len(labels)} labels; the two numbers must be equal"
+            )
         parts.append((images, labels, np.full(len(labels), fold)))
     images, labels, folds = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return images[..., None].astype(np.float32), labels.astype(np.int32), folds
@@ -125,8 +127,9 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
     """
     if not path.exists():
         raise InputError(
-            f"there is no {path}: fashion needs the train- and t10k- files images-idx3-ubyte.gz and "
-            "labels-idx1-ubyte.gz; apt install dataset-fashion-mnist, or give their folder as --data_dir"
+            f"there is no file {path}: fashion needs images-idx3-ubyte.gz and labels-idx1-ubyte.gz, each with train- "
+            "and with t10k- before its name; apt install dataset-fashion-mnist, or give the folder of the files as "
+            "--data_dir"
         )
     try:
         content = gzip.decompress(path.read_bytes())
@@ -134,10 +137,14 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
         raise InputError(f"{path} is not a complete gzip file: {error}") from error
     start = 4 + 4 * axes
     if content[:4] != bytes([0, 0, 8, axes]) or len(content) < start:
-        raise InputError(f"{path} begins with {content[:4].hex()}, valid is 000008{axes:02} and {axes} lengths")
+        raise InputError(
+            f"{path} begins with {content[:4].hex()}; valid is 000008{axes:02}, and then the length of each axis"
+        )
     shape = struct.unpack(f">{axes}I", content[4:start])
     if len(content) - start != math.prod(shape):
-        raise InputError(f"{path} holds {len(content) - start} bytes, and {math.prod(shape)} by its header, {shape}")
+        raise InputError(
+            f"{path} has {len(content) - start} bytes of values; its header {shape} needs {math.prod(shape)}"
+        )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
@@ -145,9 +152,10 @@ DATA = {"watch": lambda arguments: watch(), "fashion": lambda arguments: fashion
 
 
 def right_by_fold(kind: str, data: tuple, seeds: int, steps: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yields (seed, indices, right) of the held-out examples of every fold, for every seed.
+    """Yields (seed, indices, right) for the held-out examples of every fold, for every seed.
 
-    `right` holds whether the prediction for each of the `indices` is right. Fold -1 is only used for training.
+    `right` (n,) says whether the prediction for each example of `indices` (n,) is right. Examples of fold -1 are only
+    for training.
     """
     x, labels, folds = data
 
@@ -198,7 +206,7 @@ def parameters(kind: str, data: tuple) -> int:
 
 
 def markdown(networks: dict[str, dict]) -> str:
-    """Returns a Markdown table with a line for every network of a JSON file of results."""
+    """Returns a Markdown table with one line for every network. `networks` is the content of a JSON file of results."""
     lines = [
         "| network | parameters | held-out accuracy, % | difference from plain [95%] |",
         "| --- | --- | --- | --- |",
@@ -212,14 +220,28 @@ def markdown(networks: dict[str, dict]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.real_data", description=__doc__.splitlines()[0])
-    parser.add_argument("data", choices=tuple(DATA))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=300)
+    parser = argparse.ArgumentParser(prog="python -m experiments.real_data", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("data", choices=tuple(DATA), help="dataset")
     parser.add_argument(
-        "--data_dir", type=local_path("--data_dir"), default=FASHION, help="folder of the four files of Fashion-MNIST"
+        "--seeds",
+        type=int,
+        default=3,
+        help="number of runs of each network, with seeds 0, 1, ..; by default %(default)s",
     )
-    parser.add_argument("--out", type=local_path("--out"), default=Path("results"), help="folder of the JSON file")
+    parser.add_argument("--steps", type=int, default=300, help="training steps of each run; by default %(default)s")
+    parser.add_argument(
+        "--data_dir",
+        type=local_path("--data_dir"),
+        default=FASHION,
+        help="folder of the four files of Fashion-MNIST; by default %(default)s",
+    )
+    parser.add_argument(
+        "--out",
+        type=local_path("--out"),
+        default=Path("results"),
+        help="folder for real_data_DATA.json; by default %(default)s",
+    )
     arguments = parser.parse_args(argv)
     try:
         if min(arguments.seeds, arguments.steps) < 1:

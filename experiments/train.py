@@ -14,10 +14,25 @@ from nl_jax.runs.stages import train_chain
 from nl_jax.tasks import task_of
 from nl_jax.training.times import parse_steps
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of a config", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run; the same command resumes the run")
-PROFILE_STEPS = flags.DEFINE_string("profile_steps", None, "FIRST:END of steps to trace into WORKDIR/profile")
-DEBUG_NANS = flags.DEFINE_bool("debug_nans", False, "stop at the first operation that gives a NaN; slow")
+CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "the config (required): FILE.py, or FILE.py:ROW for one of its rows; --config.FIELD=VALUE changes one field",
+    lock_config=True,
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "directory for the checkpoints, metrics and results (required); the same command continues a run that stopped",
+)
+PROFILE_STEPS = flags.DEFINE_string(
+    "profile_steps",
+    None,
+    "FIRST:END: profiles the steps from FIRST to END - 1 and writes WORKDIR/profile; by default none",
+)
+DEBUG_NANS = flags.DEFINE_bool(
+    "debug_nans", False, "stop at the first operation that returns a NaN; training is slower"
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -26,7 +41,7 @@ def main() -> None:
     config = CONFIG.value
     if not WORKDIR.value:
         raise InputError("--workdir is empty; give a directory")
-    if DEBUG_NANS.value:  # JAX checks every result, and repeats a program that gave a NaN operation by operation
+    if DEBUG_NANS.value:  # JAX checks every result. After a NaN it repeats the program, one operation at a time.
         jax.config.update("jax_debug_nans", True)
     train_chain(config, place("--workdir", WORKDIR.value), parse_steps(PROFILE_STEPS.value))
     if jax.process_index():

@@ -1,4 +1,4 @@
-"""Compares speed and memory of nl_jax and PyTorch in one run. The programs take turns.
+"""Compares the speed and memory of nl_jax and PyTorch in one run. The programs take turns.
 
 python -m experiments.benchmark op --positions 12544
 python -m experiments.benchmark train_step
@@ -16,8 +16,8 @@ from nl_jax.errors import InputError
 from nl_jax.places import check_local
 
 # Maps a subject to its module. A module has add_arguments(parser), run(arguments) and, for --aot, programs(arguments).
-# run returns measurements to show, or shows them itself and returns None. Only the module of the chosen subject is
-# imported, so only its packages must be installed.
+# run returns the measurements, or it shows them itself and returns None. The program imports only the module of the
+# chosen subject, so only the packages of this module must be installed.
 SUBJECTS = {
     "op": "op",
     "block": "block",
@@ -34,8 +34,9 @@ SUBJECTS = {
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="experiments.benchmark", description=__doc__.splitlines()[0])
-    parser.add_argument("subject", choices=SUBJECTS, help="give --help after the subject for its flags")
+    parser = argparse.ArgumentParser(prog="python -m experiments.benchmark", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("subject", choices=SUBJECTS, help="what to measure; SUBJECT --help lists its flags")
     subject = parser.parse_args(argv[:1]).subject
     try:
         module = importlib.import_module(f"experiments.benchmark.{SUBJECTS[subject]}")
@@ -52,13 +53,23 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _arguments(subject, module, argv) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=f"experiments.benchmark {subject}", description=module.__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m experiments.benchmark {subject}", description=module.__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     module.add_arguments(parser)
-    parser.add_argument("--repeats", type=int, default=5, help="number of repeats for the median")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="folder of the results")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=5,
+        help="number of times that each program runs; the result is the median; by default %(default)s",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/benchmark"), help="folder for the results; by default %(default)s"
+    )
     if hasattr(module, "programs"):
-        parser.add_argument("--aot", choices=("tpu",), help="compile for this platform instead of running here")
-        parser.add_argument("--topology", default="v5e:2x2", help="TPU topology of --aot")
+        parser.add_argument("--aot", choices=("tpu",), help="compile for this platform, and do not run")
+        parser.add_argument(
+            "--topology", default="v5e:2x2", help="kind and shape of the TPU slice for --aot; by default %(default)s"
+        )
     return parser.parse_args(argv, argparse.Namespace(subject=subject))
 
 

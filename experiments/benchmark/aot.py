@@ -1,4 +1,4 @@
-"""Compiles programs for a TPU without a TPU: memory and bytes moved per chip, of ours and with the n x m matrix."""
+"""Compiles programs for a TPU without a TPU, and prints their memory and the bytes that they move, per chip."""
 
 import os
 import sys
@@ -26,14 +26,14 @@ def compile_and_show(programs, topology: str) -> list[dict[str, object]]:
     Raises:
       InputError: libtpu is not installed, or does not know the topology.
     """
-    # Without this libtpu waits for an answer of the cloud's metadata server.
+    # Without this, libtpu waits for the metadata server of the cloud.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chip is used, so none must be locked
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chip is used, so no chip needs a lock
     try:
         description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     except Exception as error:  # libtpu, or its absence, may raise any type
         raise InputError(f"--topology={topology}: {error}; --aot needs libtpu, pip install -e .[tpu]") from error
-    # One chip: the memory of a step for a chip's part of the batch does not depend on the number of chips.
+    # One chip is enough: the memory for one chip's part of the batch does not depend on the number of chips.
     mesh = make_mesh(data=1, fsdp=1, devices=description.devices[:1])
 
     rows = []

@@ -1,4 +1,4 @@
-"""Compares the non-local block in training with the block of `mmcv`: forward, and forward with backward."""
+"""Compares the non-local block in training with the block of mmcv: forward, and forward with backward."""
 
 import argparse
 import math
@@ -21,11 +21,17 @@ CASES = {"embedded_gaussian": DIRECTIONS, "dot_product": DIRECTIONS, "concatenat
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--frames", type=int, nargs="+", default=[1, 2, 4, 8], help="frames of a clip; one row for each value"
+        "--frames",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4, 8],
+        help="frames of a clip; one row for each value; by default %(default)s",
     )
-    parser.add_argument("--side", type=int, default=28, help="side of a square frame, in positions")
-    parser.add_argument("--channels", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument(
+        "--side", type=int, default=28, help="side of a square frame, in positions; by default %(default)s"
+    )
+    parser.add_argument("--channels", type=int, default=512, help="channels of the block; by default %(default)s")
+    parser.add_argument("--batch", type=int, default=1, help="clips in a batch; by default %(default)s")
 
 
 def run(arguments: argparse.Namespace) -> list[Measurement]:
@@ -54,7 +60,7 @@ def _shape(frames, arguments):
 
 
 def _step(pairwise, direction, shape, gaussian=nonlocal_op.gaussian):
-    """Returns a function of x, and the operations of ours and of the form with the n x m matrix.
+    """Returns a function of x, and the operations of our form and of the form with the n x m matrix.
 
     The function returns the output, or the gradients of the parameters and of x.
     """

@@ -1,4 +1,4 @@
-"""Compares Mask R-CNN R50 with torchvision's: forward, training step, and NMS, RoIAlign and mask pasting alone."""
+"""Compares Mask R-CNN R50 with torchvision's: forward, training step; NMS, RoIAlign and mask pasting alone."""
 
 import argparse
 from unittest import mock
@@ -22,13 +22,18 @@ MOMENTUM, RATE, DECAY = 0.9, 1e-4, 1e-4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
-    parser.add_argument("--height", type=int, default=800)
-    parser.add_argument("--width", type=int, default=1216)
-    parser.add_argument("--batch", type=int, default=1, help="images in a batch")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="what to measure; by default all")
+    parser.add_argument("--height", type=int, default=800, help="height of an image in pixels; by default %(default)s")
+    parser.add_argument("--width", type=int, default=1216, help="width of an image in pixels; by default %(default)s")
+    parser.add_argument("--batch", type=int, default=1, help="images in a batch; by default %(default)s")
     parser.add_argument(
-        "--block", action="store_true", help="add a non-local block in res4, which torchvision does not have"
+        "--dtype",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="type of the computation; by default %(default)s",
+    )
+    parser.add_argument(
+        "--block", action="store_true", help="add a non-local block in res4 to our network; torchvision has none"
     )
 
 
@@ -71,7 +76,7 @@ def _config(arguments) -> DetectorConfig:
 
 
 def _batch(arguments, true: int = 100) -> dict[str, jax.Array]:
-    """Returns a batch of noise images. Each has ten true boxes, padded to `true` boxes."""
+    """Returns a batch of noise images. Each image has ten true boxes, padded to `true` boxes."""
     rng = np.random.default_rng(0)
     b, h, w = arguments.batch, arguments.height, arguments.width
     side = rng.uniform(30, 300, (b, true, 2))
@@ -162,7 +167,7 @@ def _networks(arguments) -> list[Measurement]:
 
 
 def _torchvision():
-    """Returns torchvision's network with frozen norms, and with random weights that give detections."""
+    """Returns torchvision's network with frozen norms, and with random weights with which it detects objects."""
     import torch
     from torchvision.models import resnet50
     from torchvision.models.detection import MaskRCNN as TheirMaskRCNN
@@ -173,7 +178,7 @@ def _torchvision():
     backbone = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
     for name, buffer in backbone.named_buffers():
         if name.endswith("bn3.weight"):
-            buffer.fill_(0.2)  # without it the activations grow from block to block
+            buffer.fill_(0.2)  # with larger scales the activations would grow from block to block
     model = TheirMaskRCNN(_resnet_fpn_extractor(backbone, 3), num_classes=81)
     with torch.no_grad():
         model.roi_heads.box_predictor.cls_score.weight.mul_(30)

@@ -1,8 +1,8 @@
-"""Measures how the time of our operation grows when the number of positions n = m doubles. The two sizes take turns.
+"""Measures the growth of the time of our operation when the number of positions n = m doubles. The sizes take turns.
 
-The allocator of glibc may return the memory of a program to the system between calls, depending on the size. Every page
-that the program then gets again costs a page fault. So the time is measured twice: with the usual allocator, and in a
-process whose allocator keeps its memory.
+Between two calls the allocator of glibc may return memory to the system, depending on its size. The next call then has
+a page fault for every page of this memory. So the time is measured twice: with the usual allocator, and in a process
+whose allocator keeps its memory.
 """
 
 import argparse
@@ -33,10 +33,23 @@ ALLOCATORS = {"as it is": {}, "keeps its memory": KEEPING}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--positions", type=int, default=6272, help="n; 2n is measured too")
-    parser.add_argument("--channels", type=int, default=256, help="d = c")
-    parser.add_argument("--functions", nargs="+", choices=op.FUNCTIONS, default=["dot_product", "concatenation"])
-    parser.add_argument("--in-this-process", action="store_true", help="measure here and print JSON")
+    parser.add_argument(
+        "--positions",
+        type=int,
+        default=6272,
+        help="n, the number of positions; 2n is measured too; by default %(default)s",
+    )
+    parser.add_argument("--channels", type=int, default=256, help="number of channels, d = c; by default %(default)s")
+    parser.add_argument(
+        "--functions",
+        nargs="+",
+        choices=op.FUNCTIONS,
+        default=["dot_product", "concatenation"],
+        help="pairwise functions; by default %(default)s",
+    )
+    parser.add_argument(
+        "--in-this-process", action="store_true", help="measure with the allocator of this process, and print JSON"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

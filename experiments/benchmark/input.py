@@ -1,13 +1,13 @@
-"""Measures how fast training clips are made, by nl_jax and by other decoders on the same file in the same run.
+"""Measures the throughput of training clips, of nl_jax and of other decoders, on the same file in the same run.
 
 pip install -e .[benchmark]
 python -m experiments.benchmark input
 python -m experiments.benchmark input --video=VIDEO.mp4 --num_workers=2
 
-Every contestant has its own processes, which make random clips: 32 frames, every other frame of the video, scaled to a
-random short side of 256 to 320 and cropped to 224 x 224. nl_jax is measured twice: on the file, and on the record that
-`prepare_data` makes of it. Both also make two and four clips from each decoded video (`data.clips_per_decode`). The
-contestants take turns, and a figure is the median over the turns. Clips per second need an idle machine, because a
+Every contestant has its own processes, which make random clips. A clip has 32 frames, every other frame of the video,
+resized to a random short side of 256 to 320 and cropped to 224 x 224. nl_jax is measured on the file and on the record
+that `prepare_data` makes of it, with one, two and four clips from each decoded video (`data.clips_per_decode`). The
+contestants take turns, and each figure is the median over the turns. Clips per second need an idle machine, because a
 decoder with many threads takes processor time from others. On a busy machine the processor time is more reliable.
 """
 
@@ -45,10 +45,10 @@ MakeClips = Callable[[str, np.random.Generator], Sequence[np.ndarray]]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--video", type=Path, help="a video file; by default 300 frames of 340 x 256 are made from photographs"
+        "--video", type=Path, help="video file; by default the program makes one of 300 frames of 340 x 256 pixels"
     )
-    parser.add_argument("--num_workers", type=int, default=2, help="number of processes")
-    parser.add_argument("--clips", type=int, default=16, help="clips of a turn, over all processes")
+    parser.add_argument("--num_workers", type=int, default=2, help="processes of a contestant; by default %(default)s")
+    parser.add_argument("--clips", type=int, default=16, help="clips of a turn, of all processes; default %(default)s")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -70,13 +70,13 @@ def measure(
     """Returns the figures of each contestant, medians over the rounds.
 
     The figures are clips_per_second; cpu_seconds, the processor time of a clip; ratio, our clips per second over the
-    contestant's; and cpu_ratio, the contestant's processor time over ours.
+    clips per second of the contestant; and cpu_ratio, the processor time of the contestant over ours.
 
-    The entry `nl_jax` also has decode, resize and rest, the fractions of a clip's time in one process. Its wait is the
-    fraction of time that a consumer of the loader waits if it only takes batches of two clips.
+    The entry `nl_jax` also has decode, resize and rest, the fractions of the time of a clip in one process; and wait,
+    the fraction of time that a consumer of the loader waits if it only takes batches of two clips.
 
     Args:
-      video: a file; None makes one.
+      video: a video file; None makes one.
       num_workers: processes of each contestant.
       rounds: number of turns of each contestant.
       clips: clips of a turn, over all processes.
@@ -127,7 +127,7 @@ def _prepare(folder: Path) -> None:
     command = [sys.executable, "-m", "experiments.prepare_data", "--dataset=video_folder", f"--source={folder}"]
     done = subprocess.run([*command, f"--data_dir={folder.parent / 'prepared'}"], capture_output=True, text=True)
     if done.returncode:
-        raise InputError(f"{folder} cannot be prepared: {done.stderr}")
+        raise InputError(f"--video: prepare_data failed: {done.stderr}")
 
 
 def make_video(path: Path) -> None:
@@ -145,7 +145,7 @@ def make_video(path: Path) -> None:
 
 
 def shares(folder: Path, clips: int) -> dict[str, float]:
-    """Returns the fractions of our time for a clip in this process: decoding, scaling to RGB, and the rest."""
+    """Returns the fractions of our time for a clip in this process: decode, resize (to RGB), and the rest."""
     spent = {"decode": 0.0, "resize": 0.0}
 
     def timed(name, function):
@@ -227,7 +227,7 @@ def _torchcodec(path: str, rng: np.random.Generator) -> list[np.ndarray]:
     import torch
     from torchcodec.decoders import VideoDecoder
 
-    torch.set_num_threads(1)  # converts to RGB with these threads; with more than one, processes wait for each other
+    torch.set_num_threads(1)  # converts to RGB with these threads; with several, the processes wait for each other
     decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
     indices = train_indices(len(decoder), FRAMES, STRIDE, rng)
     return [_scaled_and_cropped(decoder.get_frames_at(indices.tolist()).data.numpy(), rng)]
@@ -248,8 +248,8 @@ def _scaled_and_cropped(clip: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 
 PREPARED = "nl_jax, prepared"
-OURS = ("nl_jax", "tensorflow_datasets")  # what ours need; the others scale with OpenCV
-CONTESTANTS: dict[str, tuple[str, MakeClips]] = {  # name: (module that must import, what makes clips)
+OURS = ("nl_jax", "tensorflow_datasets")  # modules that ours need; the others resize with OpenCV
+CONTESTANTS: dict[str, tuple[str, MakeClips]] = {  # name: (module that it needs, function that makes clips)
     "nl_jax": ("nl_jax", _nl_jax),
     **{f"nl_jax, {n} of a decode": ("nl_jax", functools.partial(_nl_jax, count=n)) for n in (2, 4)},
     PREPARED: ("tensorflow_datasets", _nl_jax_prepared),
@@ -275,7 +275,7 @@ def _start(make: MakeClips, path: str) -> None:
 
 
 def _clips(seed: int) -> tuple[int, float]:
-    """How many clips one call makes, and its processor seconds, all threads together."""
+    """Returns the number of clips that one call makes, and its processor seconds over all threads."""
     start = time.process_time()
     clips = _make(_path, np.random.default_rng(seed))
     assert all(clip.shape == (FRAMES, CROP, CROP, 3) for clip in clips)
@@ -292,7 +292,8 @@ def _show(found: dict[str, dict[str, float]]) -> None:
     console = Console()
     console.print(table)
     ours = found["nl_jax"]
-    console.print(f"A clip of ours: decode {ours['decode']:.0%}, resize {ours['resize']:.0%}, rest {ours['rest']:.0%}.")
-    console.print(f"A consumer that only takes batches waits {ours['wait']:.0%} of its time.")
+    parts = ", ".join(f"{part} {ours[part]:.0%}" for part in ("decode", "resize", "rest"))
+    console.print(f"Time of a clip of ours: {parts}.")
+    console.print(f"A consumer that only takes batches waits for {ours['wait']:.0%} of its time.")
     for name in CONTESTANTS.keys() - found.keys():
-        console.print(f"{name}: not installed, or it cannot be loaded")
+        console.print(f"{name}: skipped, because it is not installed or cannot be loaded")

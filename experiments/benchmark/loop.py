@@ -27,18 +27,27 @@ WARM_UP = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", type=int, default=110, help=f"number of steps; the first {WARM_UP} are not counted")
     parser.add_argument(
-        "--depth", type=int, default=50, choices=(50, 101), help="depth of the network, which sets the number of arrays"
+        "--steps",
+        type=int,
+        default=110,
+        help=f"number of steps; the first {WARM_UP} are not counted; by default %(default)s",
+    )
+    parser.add_argument(
+        "--depth",
+        type=int,
+        default=50,
+        choices=(50, 101),
+        help="depth of the network, which sets the number of arrays; by default %(default)s",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Trains with a step that takes the arrays of the paper's network, waits 100 ms and returns them.
 
-    The wait stands for an accelerator, which also leaves the host's cores free. Then the same step runs without the
-    loop. The time of the loop is the difference between a step in the loop and a step without it, minus the wait for a
-    batch.
+    The wait replaces the work of an accelerator, which also leaves the cores of the host free. Then the same step runs
+    without the loop. The time of the loop is the time of a step in the loop, minus its wait for a batch, minus the time
+    of a step without the loop.
     """
     with tempfile.TemporaryDirectory() as workdir:
         _register_wait(Path(workdir))
@@ -66,11 +75,11 @@ def run(arguments: argparse.Namespace) -> None:
     alone_ms, call_ms = 1e3 * step.alone(count), 1e3 * sum(step.calls[WARM_UP:-1]) / count
     loop_ms = step_ms - input_ms - alone_ms
     print(
-        f"A step of the loop takes {step_ms:.2f} ms and waits {input_ms:.2f} ms of these for its batch. Without the "
-        f"loop a step takes {alone_ms:.2f} ms. So the loop adds {loop_ms:.2f} ms, {loop_ms / 1e3 / STEP_SECONDS:.1%} "
-        f"of {1e3 * STEP_SECONDS:.0f} ms.\n"
-        f"The thread of the loop computes {thread_ms:.2f} ms a step, mostly while the step before runs. It needs "
-        f"{call_ms:.2f} ms of these to call the compiled step with {step.arrays} arrays."
+        f"A step in the loop takes {step_ms:.2f} ms. For {input_ms:.2f} ms of this time it waits for its batch. "
+        f"Without the loop a step takes {alone_ms:.2f} ms. So the loop adds {loop_ms:.2f} ms, "
+        f"{loop_ms / 1e3 / STEP_SECONDS:.1%} of {1e3 * STEP_SECONDS:.0f} ms.\n"
+        f"The thread of the loop computes for {thread_ms:.2f} ms a step, mostly while the previous step runs. It needs "
+        f"{call_ms:.2f} ms of this time to call the compiled step with {step.arrays} arrays."
     )
     names = ("loop_ms", "step_ms", "input_ms", "alone_ms", "thread_ms", "call_ms", "arrays", "depth")
     values = (loop_ms, step_ms, input_ms, alone_ms, thread_ms, call_ms, step.arrays, arguments.depth)
@@ -110,7 +119,7 @@ def _config(arguments: argparse.Namespace):
 
 
 class _WaitingStep:
-    """A replacement for the result of make_train_step. It returns the metrics of a task and of every step."""
+    """Replaces the result of make_train_step: a step that waits. It returns the metrics of a task and of every step."""
 
     def __init__(self, metrics):
         self._metrics = ("loss", *metrics, "learning_rate", "grad_norm")
@@ -155,10 +164,10 @@ def _now() -> np.ndarray:
 
 
 def _register_wait(folder: Path) -> None:
-    """Registers a wait in C++. With a wait in Python JAX would not use its fast path to call a compiled program."""
+    """Registers a wait in C++. With a wait in Python, JAX would not use its fast path to call a compiled program."""
     compiler = shutil.which("c++")
     if not compiler:
-        raise InputError("found no C++ compiler c++, which this benchmark needs for its wait")
+        raise InputError("found no C++ compiler (c++), which this benchmark needs")
     source, library = Path(__file__).with_name("wait.cc"), folder / "wait.so"
     flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-w", f"-I{jax.ffi.include_dir()}"]
     subprocess.run([compiler, *flags, "-o", library, source], check=True)

@@ -1,4 +1,4 @@
-"""Measures the time and memory of programs that compute the same. They take turns in one process."""
+"""Measures the time and memory of programs with the same result. The programs take turns in one process."""
 
 import ctypes
 import dataclasses
@@ -25,10 +25,10 @@ class Measurement:
       positions: n, the number of positions of the clip.
       program: "ours", or the name of the peer.
       seconds: median over the repeats.
-      ratio: seconds of the program over seconds of ours; above 1 ours is faster.
+      ratio: seconds of the program over the seconds of ours; ours is faster if it is above 1.
       peak_bytes: memory besides the arguments; None if it is not known.
-      gflops: 2 x multiply-adds that the program needs / seconds / 1e9.
-      of_peak: gflops over the gflops of a matrix product on this machine.
+      gflops: 2 x multiply-adds that the program needs, over seconds x 1e9.
+      of_peak: gflops over those of a matrix product on this machine.
     """
 
     case: str

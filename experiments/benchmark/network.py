@@ -30,19 +30,38 @@ CASES = {"network": "forward", "train_step": "training step", "evaluate": "forwa
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--frames", type=int, nargs="+", default=[8], help="frames of a clip; one row for each value")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        nargs="+",
+        default=[8],
+        help="frames of a clip; one row for each value; by default %(default)s",
+    )
     parser.add_argument(
         "--side", type=int, help="side of a square frame in pixels; by default 224, or 256 for evaluate"
     )
-    parser.add_argument("--depth", type=int, default=50, choices=(50, 101))
-    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument(
+        "--depth", type=int, default=50, choices=(50, 101), help="depth of ResNet; by default %(default)s"
+    )
+    parser.add_argument("--width", type=int, default=64, help="channels after conv1; by default %(default)s")
     parser.add_argument(
         "--batch", type=int, help="clips in a batch, per chip with --aot; by default 2, or 3 for evaluate"
     )
-    parser.add_argument("--geometry", default="slowfast", help="only slowfast can be compared with PyTorch")
-    parser.add_argument("--norm", default="batch")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--remat", nargs="*", default=[], help="stages to recompute, as in config.model.remat")
+    parser.add_argument(
+        "--geometry",
+        default="slowfast",
+        help="config.model.geometry; only slowfast, the default, can be compared with PyTorch",
+    )
+    parser.add_argument("--norm", default="batch", help="config.model.norm; by default %(default)s")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="type of the computation; by default %(default)s",
+    )
+    parser.add_argument(
+        "--remat", nargs="*", default=[], help="config.model.remat: stages that the backward pass computes again"
+    )
 
 
 def run(arguments: argparse.Namespace) -> list[Measurement]:
@@ -63,7 +82,7 @@ def programs(arguments: argparse.Namespace):
 
         return on
 
-    chunked = partial(attention, form="chunked")  # the form on a TPU when the batch is spread over chips
+    chunked = partial(attention, form="chunked")  # the form on a TPU when several chips share the batch
 
     return {
         f"{CASES[arguments.subject]}, {frames} frames": (lower(frames, chunked), lower(frames, naive_gaussian))

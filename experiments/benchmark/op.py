@@ -1,4 +1,4 @@
-"""Compares the operation alone with PyTorch on the same arrays: forward, and forward with backward."""
+"""Compares the non-local operation alone with PyTorch on the same arrays: forward, and forward with backward."""
 
 import argparse
 from functools import partial
@@ -13,11 +13,20 @@ from nl_jax.ops import nonlocal_op
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--positions", type=int, nargs="+", default=[784, 3136, 6272, 12544], help="n; one row for each value"
+        "--positions",
+        type=int,
+        nargs="+",
+        default=[784, 3136, 6272, 12544],
+        help="n, the number of positions; one row for each value; by default %(default)s",
     )
-    parser.add_argument("--keys", choices=("quarter", "all"), default="quarter", help="m = n / 4 or m = n")
-    parser.add_argument("--channels", type=int, default=256, help="d = c")
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument(
+        "--keys",
+        choices=("quarter", "all"),
+        default="quarter",
+        help="number m of keys: n / 4 or n; by default %(default)s",
+    )
+    parser.add_argument("--channels", type=int, default=256, help="number of channels, d = c; by default %(default)s")
+    parser.add_argument("--batch", type=int, default=1, help="clips in a batch; by default %(default)s")
 
 
 def run(arguments: argparse.Namespace) -> list[Measurement]:
@@ -78,7 +87,7 @@ def _operations(function, shapes, ours: bool, backward: bool) -> float:
 
 
 def jax_program(f, direction):
-    """Returns the jitted function, or with backward a jitted function that returns the gradients."""
+    """Returns the jitted function; with backward, a jitted function that returns the gradients."""
     if direction == "forward":
         return jax.jit(f)
 
@@ -129,7 +138,7 @@ def _measure(function, n, arguments):
 
     rng = np.random.default_rng(0)
     of_arrays = _shapes(function, n, arguments)
-    # Small numbers, because a softmax that selects only one key would be an easy case.
+    # The numbers are small. With large numbers the softmax would select only one key, which is an easy case.
     arrays = [(0.25 * rng.normal(size=shape)).astype(np.float32) for shape in of_arrays]
     tensors = [torch.tensor(array) for array in arrays]
     peer = "torch sdpa" if function == "gaussian" else "torch einsum"

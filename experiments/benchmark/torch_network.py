@@ -1,7 +1,8 @@
-"""I3D 3x1x1 ResNet with embedded Gaussian blocks in plain PyTorch, as in the published ports.
+"""Defines I3D 3x1x1 ResNet with embedded Gaussian blocks in plain PyTorch, as in the published ports.
 
-The benchmark compares our network with this one. It uses only PyTorch's own layers, and nothing of nl_jax. Its geometry
-is that of PySlowFast: conv1 5x7x7 with stride (1,2,2), pool1 1x3x3, pool2 2x1x1, and keys pooled before phi and g.
+The benchmark compares our network with this network, which uses only the layers of PyTorch and nothing of nl_jax. Its
+geometry is that of PySlowFast: conv1 5x7x7 with stride (1,2,2), pool1 1x3x3, pool2 2x1x1, and keys pooled before phi
+and g.
 """
 
 import torch

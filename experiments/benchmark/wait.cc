@@ -1,4 +1,4 @@
-// Replaces a busy device: returns its operand after some time, in which the host's cores are free.
+// Stands for a busy device: returns its operand after some seconds, in which the cores of the host are free.
 #include <chrono>
 #include <thread>
 

@@ -14,7 +14,7 @@ PREEMPTED=75 # the run was asked to stop and has saved its state
 state() { gcloud compute tpus tpu-vm describe "$TPU" --zone="$ZONE" --format='value(state)'; }
 state > /dev/null || { echo "there is no slice TPU=$TPU in ZONE=$ZONE" >&2 && exit 2; }
 
-# The hosts print their exit codes, because ssh may change them.
+# Each host prints its exit code, because ssh may change it.
 command="cd ${DIRECTORY@Q} && python3 -m experiments.train --cluster=gcetpu ${*@Q}; echo exit code \$?"
 while true; do
   codes=$(gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all --command="$command" |

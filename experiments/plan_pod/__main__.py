@@ -1,4 +1,4 @@
-"""Compiles the training step for a pod on any machine. Predicts whether the step fits the pod, and its throughput.
+"""Compiles the training step for a pod on any machine, and predicts whether the step fits the pod, and its throughput.
 
 python -m experiments.plan_pod --config=configs/kinetics.py --topology=v5e:4x4 --batch_per_chip=8
 python -m experiments.plan_pod --config=configs/table3.py:nl_i3d_r101 --topology=v5e:16x16 --batch_per_chip=2
@@ -19,24 +19,44 @@ from nl_jax.places import place, write_text
 from nl_jax.tasks import task_of
 from nl_jax.training.task import Example, Task
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ROW of a config", lock_config=True)
-TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:4x4, v6e:16x16, v5p:2x2x2, ..; h200:8, h100:8, a100:8 or gpu:8")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "the config (required): FILE.py, or FILE.py:ROW for one of its rows", lock_config=True
+)
+TOPOLOGY = flags.DEFINE_string(
+    "topology",
+    None,
+    "the pod (required): kind and shape of a TPU slice, such as v5e:4x4, v6e:16x16 or v5p:2x2x2; or kind and number of "
+    "GPUs, such as h200:8, h100:8, a100:8, or gpu:8 for another GPU",
+)
 PER_CHIP = flags.DEFINE_list(
     "batch_per_chip",
     None,
-    "examples per chip, instead of config.batch_size; several, separated by commas, with --search",
+    "examples on a chip, instead of config.batch_size; with --search several numbers, separated by commas",
 )
 MESH = flags.DEFINE_multi_string(
-    "mesh", [], "sizes of mesh axes, instead of config.mesh, such as fsdp=4; several with --search"
+    "mesh",
+    [],
+    "sizes of the axes of the device mesh, such as fsdp=4,time=2, instead of config.mesh; with --search several meshes",
 )
 REMAT = flags.DEFINE_list(
-    "remat", None, "stages joined by +, or none, instead of config.model.remat; several with --search"
+    "remat",
+    None,
+    "stages that the backward pass computes again, such as res2+res3, or none, instead of config.model.remat; with "
+    "--search several values, separated by commas",
 )
-SEARCH = flags.DEFINE_bool("search", False, "try every combination of the three flags above, and print a table")
-LARGEST = flags.DEFINE_bool("largest", False, "compile until the largest batch that fits is known")
-NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "number of classes, if the config and the data do not give it")
-EFFICIENCY = flags.DEFINE_float("efficiency", 0.4, "assumed fraction of the published peaks", 0.01, 1.0)
-OUT = flags.DEFINE_string("out", None, "a JSON file for all figures")
+SEARCH = flags.DEFINE_bool(
+    "search", False, "plan every combination of --mesh, --remat and --batch_per_chip, and print a table"
+)
+LARGEST = flags.DEFINE_bool(
+    "largest", False, "compile with several batch sizes until the largest batch that fits is known; only for TPUs"
+)
+NUM_CLASSES = flags.DEFINE_integer(
+    "num_classes", None, "number of classes; needed if the config does not give it and the data are not on this machine"
+)
+EFFICIENCY = flags.DEFINE_float(
+    "efficiency", 0.4, "fraction of the published peaks that the step is assumed to reach", 0.01, 1.0
+)
+OUT = flags.DEFINE_string("out", None, "JSON file for all figures; by default no file")
 flags.mark_flags_as_required(["config", "topology"])
 
 SEARCHED_PER_CHIP = ("1", "2", "4", "8", "16", "32")
@@ -52,7 +72,7 @@ def main() -> None:
     show.title(task.summary(num_classes, example), config, pod)
     settings = _settings(config)
     if LARGEST.value and SEARCH.value:
-        raise InputError("--largest and --search are both given; choose one")
+        raise InputError("--largest and --search are both given; choose one of them")
     if LARGEST.value and pod.platform == "gpu":
         raise InputError(
             f"--largest has to compile, and for {pod.name} the compiler needs the GPU: plan without --largest, and on "
@@ -62,7 +82,7 @@ def main() -> None:
         plans = search.every(config, pod, sizes, settings)
         show.table(plans, pod, config.model.dtype, EFFICIENCY.value)
     elif len(settings) > 1:
-        raise InputError("several values of --batch_per_chip, --mesh or --remat need --search")
+        raise InputError("--batch_per_chip, --mesh and --remat: several values need --search")
     else:
         plans = [make_plan(search.changed(config, pod, settings[0]), pod, *sizes)]
         show.details(plans[0], pod, config.model.dtype, EFFICIENCY.value)
@@ -83,7 +103,9 @@ def _sizes(task: Task) -> tuple[int, Example]:
     try:
         dataset = task.open_split("train")
     except InputError as error:
-        raise InputError(f"num_classes=0 takes the number from the data, or give --num_classes: {error}") from error
+        raise InputError(
+            f"--num_classes is not given, and the data do not give the number of classes: {error}"
+        ) from error
     return len(dataset.classes), task.example_shapes()
 
 
@@ -92,7 +114,7 @@ def _settings(config: ConfigDict) -> list[search.Setting]:
     batch_per_chip = PER_CHIP.value or (SEARCHED_PER_CHIP if SEARCH.value else [])
     remat = REMAT.value or (SEARCHED_REMAT if SEARCH.value else [])
     if bad := [value for value in batch_per_chip if not value.isdigit() or not int(value)]:
-        raise InputError(f"--batch_per_chip={bad[0]!r} is not a number; give integers from 1")
+        raise InputError(f"--batch_per_chip={bad[0]!r} is not a positive integer; give integers from 1")
     combinations = itertools.product(
         [command_line.mesh_axes(given) for given in MESH.value] or [None],
         [() if value == "none" else tuple(value.split("+")) for value in remat] or [None],

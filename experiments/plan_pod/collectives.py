@@ -21,9 +21,9 @@ class Collective:
 
     Attributes:
       kind: all-reduce, all-gather, reduce-scatter, collective-permute or all-to-all.
-      count: number of these collectives in a step.
+      count: number of collectives of this kind in a step.
       bytes: total bytes of their results on one chip.
-      sent: bytes that one chip sends for them, if they go around a ring.
+      sent: bytes that one chip sends for them, if they use a ring of chips.
     """
 
     kind: str
@@ -69,7 +69,7 @@ def _computations(hlo: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _runs(computations: dict[str, list[str]], entry: str) -> collections.Counter:
-    """Returns how often each computation runs in one step."""
+    """Returns the number of times that each computation runs in one step."""
     runs = collections.Counter()
 
     def add(name, times):
@@ -86,7 +86,7 @@ def _runs(computations: dict[str, list[str]], entry: str) -> collections.Counter
 
 
 def _bytes(shapes: str, of_pair: bool) -> int:
-    """Returns the bytes of an array or of a tuple of arrays; with `of_pair`, of the result in (operand, result, ..)."""
+    """Returns the bytes of an array or of a tuple of arrays; with `of_pair` only those of the second array."""
     sizes = [
         math.prod(int(n) for n in dims.split(",") if n) * max(1, int(bits or 8) // 8)
         for _, bits, dims in _ARRAY.findall(shapes)

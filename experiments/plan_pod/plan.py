@@ -50,13 +50,13 @@ class Plan:
     Attributes:
       mesh: size of each axis of the mesh.
       batch_size: examples in a batch.
-      batch_per_chip: examples in each part of the batch. If the mesh splits examples, several chips share a part.
+      batch_per_chip: examples in each part of the batch. Several chips share a part if the mesh also splits frames.
       remat: stages whose activations are recomputed, as in config.model.remat.
       parts: bytes of each part of the memory; None if only the compiler knows them.
-      operations: floating point operations that the network needs, three times the operations of the forward pass. A
-        multiply and an add count as two operations.
+      operations: floating point operations that the network needs: three times the operations of the forward pass. A
+        multiply-add counts as two operations.
       needed: bytes of the whole program; None if only the compiler knows them.
-      limit: bytes that the compiler may use; None if it has not stated them.
+      limit: bytes of memory that the program may use; None if they are not known.
       error: the compiler's error for a program that does not fit.
       compiled_operations: floating point operations of the compiled program, with loops counted once.
       moved: bytes of memory traffic of the compiled program, with loops counted once.
@@ -80,7 +80,7 @@ class Plan:
 
     @property
     def fits(self) -> bool | None:
-        """Returns whether the program fits the memory of a chip; None if only the compiler knows it."""
+        """Returns whether the program fits in the memory of a chip; None if only the compiler knows it."""
         if self.error or self.needed is None:
             return False if self.error else None
         return self.needed <= self.limit
@@ -100,7 +100,7 @@ class Plan:
         }
 
     def batch_that_fits(self) -> int:
-        """Estimates the largest batch of a chip. It assumes that all memory except the state grows with the batch."""
+        """Estimates the largest batch on a chip. It assumes that all memory except the state grows with the batch."""
         state = sum(self.parts[name] for name in STATE)
         return int((self.limit - state) / ((self.needed - state) / self.batch_per_chip))
 
@@ -112,7 +112,7 @@ def find_pod(topology: str) -> Pod:
     """Returns the pod of a topology such as "v5e:4x4", "v5p:2x2x2" or "h100:8", or "gpu:8" for an unknown GPU.
 
     Raises:
-      InputError: the topology does not exist, or a TPU is named and libtpu is not installed.
+      InputError: the topology does not exist, or it is a TPU slice and libtpu is not installed.
     """
     name, _, shape = topology.partition(":")
     if name in GPUS and re.fullmatch(r"[1-9]\d*", shape):
@@ -120,7 +120,7 @@ def find_pod(topology: str) -> Pod:
     if name not in TPUS or not re.fullmatch(r"\d+(x\d+)+", shape):
         raise InputError(
             f"--topology={topology} is unknown; choose the kind and shape of a TPU slice, such as v5e:4x4 or "
-            f"v5p:2x2x2, or the kind and number of GPUs, {', '.join(f'{gpu}:8' for gpu in GPUS)}"
+            f"v5p:2x2x2, or the kind and number of GPUs: {', '.join(f'{gpu}:8' for gpu in GPUS)}"
         )
     try:
         description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
@@ -131,7 +131,7 @@ def find_pod(topology: str) -> Pod:
 
 
 def without_accelerators() -> None:
-    """Makes JAX use only the CPU, and keeps libtpu from asking the cloud for metadata and from locking a chip.
+    """Makes JAX use only the CPU. Stops libtpu from asking the cloud for metadata and from locking a chip.
 
     It must be called before JAX starts.
     """
@@ -181,7 +181,7 @@ def make_plan(config: ConfigDict, pod: Pod, num_classes: int, example: Example) 
     plan.parts["activations, gradients and other temporaries"] = memory.temp_size_in_bytes
     plan.parts["program"] = memory.generated_code_size_in_bytes
     known = sum(plan.parts[name] for name in (*STATE, "batch"))
-    # The state is updated in place, so only results outside the memory of the arguments need new memory.
+    # The step updates the state in place. Only results outside the memory of the arguments need new memory.
     plan.parts["padding of arrays"] = memory.argument_size_in_bytes - known
     new = memory.output_size_in_bytes - memory.alias_size_in_bytes
     plan.needed, plan.limit = sum(plan.parts.values()) + new, pod.chip.memory
@@ -225,12 +225,12 @@ def _used_of(message: str) -> tuple[float | None, float | None]:
 
 
 def _stand_ins(count: int) -> tuple[jax.Device, ...]:
-    """Returns CPU devices of this machine for the mesh. A program that is lowered for GPUs never runs on them."""
+    """Returns CPU devices for the mesh of a program that is lowered for GPUs. The program never runs on them."""
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:
         pass  # JAX has already started with a fixed number of devices
     found = tuple(jax.devices("cpu")[:count])
     if len(found) < count:
-        raise InputError(f"{count} devices are needed, and JAX has already started with {len(found)}")
+        raise InputError(f"--topology: {count} devices are needed, and JAX has already started with {len(found)}")
     return found

@@ -1,4 +1,4 @@
-"""Searches the settings of a run that fit a pod, one by one."""
+"""Searches for the settings of a run that fit a pod. It plans one setting after another."""
 
 import sys
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from nl_jax.training import sharding
 
 
 class Setting(NamedTuple):
-    """Changes of a config: sizes of mesh axes, config.model.remat, and examples per chip. None changes nothing."""
+    """Changes of a config: config.mesh, config.model.remat, and examples on a chip. None changes nothing."""
 
     mesh: dict[str, int] | None = None
     remat: tuple[str, ...] | None = None
@@ -31,7 +31,7 @@ def changed(config: ConfigDict, pod: Pod, setting: Setting) -> ConfigDict:
 
 
 def every(config: ConfigDict, pod: Pod, sizes, settings: list[Setting]) -> list[Plan]:
-    """Returns the plans of all settings. It skips a setting if a smaller batch of it does not fit.
+    """Returns the plans of all settings. It skips a setting if the same setting with a smaller batch does not fit.
 
     Args:
       config: the config of the run.
@@ -40,7 +40,7 @@ def every(config: ConfigDict, pod: Pod, sizes, settings: list[Setting]) -> list[
       settings: the settings, with ascending batches.
 
     Raises:
-      InputError: no setting can be compiled. The message is that of the last setting.
+      InputError: no setting can be compiled. The message is the error of the last setting.
     """
     plans, full = [], []
     refused = None
@@ -52,7 +52,7 @@ def every(config: ConfigDict, pod: Pod, sizes, settings: list[Setting]) -> list[
             plan = make_plan(changed(config, pod, setting), pod, *sizes)
         except InputError as error:
             refused = error
-            print(f"left out: {error}", file=sys.stderr)
+            print(f"skipped: {error}", file=sys.stderr)
             continue
         if plan.fits is False:
             full.append(setting._replace(batch=None))
@@ -63,7 +63,7 @@ def every(config: ConfigDict, pod: Pod, sizes, settings: list[Setting]) -> list[
 
 
 def largest(config: ConfigDict, pod: Pod, sizes, setting: Setting, first: Plan) -> list[Plan]:
-    """Returns plans of other batches than that of `first`, until the largest batch that fits is known."""
+    """Plans further batches after `first`, until the largest batch that fits is known. Returns the new plans."""
     tried = {first.batch_per_chip: first}
     batch = max(1, first.batch_that_fits()) if first.fits else first.batch_per_chip // 2
     while batch >= 1:

@@ -24,7 +24,7 @@ def title(network: Summary, config: ConfigDict, pod: Pod) -> None:
 
 
 def details(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
-    """Prints one plan: memory, operations and traffic of a chip, and the minimum time of a step."""
+    """Prints one plan: the memory, operations and traffic of a chip, and the minimum time of a step."""
     _console.print(f"mesh {_mesh(plan)}; {_of_chip(plan)}, batch_size={plan.batch_size}; remat {_remat(plan)}\n")
     memory = Table("memory of a chip", "GiB", "of its memory")
     for name, size in plan.parts.items():
@@ -42,7 +42,7 @@ def details(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
         _console.print(table)
     _speed(plan, pod, dtype, efficiency)
     if plan.fits is not False:
-        _console.print(f"to train so: {_flags(plan, pod)} ..", soft_wrap=True)
+        _console.print(f"flags to train like this: {_flags(plan, pod)} ..", soft_wrap=True)
 
 
 def table(plans: list[Plan], pod: Pod, dtype: str, efficiency: float) -> None:
@@ -81,18 +81,20 @@ def largest(plans: list[Plan]) -> None:
     unit = plans[0].unit
     fitting = max((plan.batch_per_chip for plan in plans if plan.fits), default=0)
     full = min((plan.batch_per_chip for plan in plans if plan.fits is False), default=None)
-    beyond = f"; {full} do not" if full else ""
-    _console.print(f"compiled: {fitting} {unit}s a chip fit{beyond}" if fitting else f"not even one {unit} a chip fits")
+    beyond = f", {full} do not fit" if full else ""
+    _console.print(
+        f"compiled: {fitting} {unit}s a chip fit{beyond}" if fitting else f"even one {unit} a chip does not fit"
+    )
 
 
 def _verdict(plan: Plan) -> str:
     if plan.fits is None:
-        return "only the compiler knows whether it fits, and the compiler needs the GPU"
+        return "it is not known whether the step fits: only the compiler knows it, and the compiler needs the GPU"
     if not plan.fits:
         return f"[bold]does not fit[/bold]{': ' + ' '.join(plan.error.split())[:300] if plan.error else ''}"
     return (
         f"[bold]fits[/bold], with {(plan.limit - plan.needed) / GIB:.2f} GiB to spare; if all memory except the state "
-        f"grows with the batch, {plan.batch_that_fits()} {plan.unit}s a chip fit (--largest compiles to check)"
+        f"grows with the batch, {plan.batch_that_fits()} {plan.unit}s a chip fit (--largest checks this by compiling)"
     )
 
 
@@ -103,7 +105,9 @@ def _speed(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
         + (f"; memory traffic {plan.moved / 1e9:.1f} GB" if plan.moved else "")
     )
     if not pod.chip:
-        return _console.print("the peak of this GPU is not known; give a kind of GPU such as a100:8 or h100:8")
+        return _console.print(
+            "the peak of this GPU is not known; give --topology a known kind, such as a100:8 or h100:8"
+        )
     if plan.fits is False:
         return None
     for name, seconds in plan.seconds(pod.chip, dtype).items():
@@ -120,10 +124,9 @@ def _speed(plan: Plan, pod: Pod, dtype: str, efficiency: float) -> None:
 
 def _assumptions(dtype: str, efficiency: float) -> None:
     _console.print(
-        "assumed: arithmetic, memory and links work at the same time, each at its published peak; products of "
-        f"{dtype} at JAX's default precision; collectives go around a ring over all links of a chip; the compiler "
-        f"counts a loop once; a step never waits for input. --efficiency={efficiency:g} is a guess, not a "
-        "measurement."
+        "assumptions: arithmetic, memory and links work at the same time, each at its published peak; products of "
+        f"{dtype} have JAX's default precision; collectives use a ring over all links of a chip; the compiler counts a "
+        f"loop once; a step never waits for input. --efficiency={efficiency:g} is assumed, not measured."
     )
 
 

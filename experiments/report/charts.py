@@ -1,4 +1,4 @@
-"""Computes the positions of lines and ticks of the curves. The template draws them."""
+"""Computes the positions of the lines and ticks of charts. The template of the page draws them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Line:
 
     Attributes:
       run: index of the run.
-      label: text of the key.
+      label: text of the line in the key of the chart.
       dashed: whether the line is dashed.
       points: points of an SVG polyline.
       dots: (x, y, text) of single values.
@@ -46,7 +46,7 @@ class Chart:
 
 
 def curves(runs: Sequence[PastRun]) -> list[Chart]:
-    """Returns the charts of the runs' tasks, of the learning rate and of the throughput. Empty charts are left out."""
+    """Returns charts of the metrics of the tasks, the learning rate and the throughput. Empty charts are left out."""
     wanted = {drawing.title: drawing for run in runs for drawing in (*run.task.curves, LEARNING_RATE, _throughput(run))}
     charts = []
     for drawing in wanted.values():
@@ -96,7 +96,7 @@ def _chart(title: str, unit: str, series, top: float | None) -> Chart:
 
 
 def _thinned(points: np.ndarray) -> np.ndarray:
-    """Reduces points (n,2) to at most POINTS means of neighbouring points."""
+    """Returns the points (n,2), or POINTS means of neighbouring points if there are more."""
     if len(points) <= POINTS:
         return points
     return np.array([part.mean(axis=0) for part in np.array_split(points, POINTS)])

@@ -1,4 +1,4 @@
-"""Right and wrong predictions of a run, by class."""
+"""Counts the right and wrong predictions of a run, by class."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Hard:
-    """A class with its accuracy or average precision, its most frequent confusion and its most confident mistakes."""
+    """A class: its accuracy or average precision, its most frequent confusion, and its most confident mistakes."""
 
     name: str
     figure: float
@@ -30,7 +30,7 @@ class Hard:
 
 @dataclass(frozen=True)
 class Pair:
-    """The number of videos of a class that are taken for another class, and the most confident of these mistakes."""
+    """A pair of classes: the number of videos of `true` that are taken for `predicted`, and the most confident one."""
 
     true: str
     predicted: str
@@ -44,11 +44,11 @@ class ByClass:
 
     Attributes:
       measure: name of the figures.
-      figures: (k,), accuracy of each class, or average precision if videos have several labels; nan for a class without
-        a video.
+      figures: (k,), accuracy of each class, or average precision if videos have several labels; nan if a class has no
+        video.
       videos: (k,), number of videos of each class.
-      confusion: (k,k), number of videos of a class (row) that are taken for a class (column), without undecodable
-        videos; None if videos have several labels.
+      confusion: (k,k), number of videos of the class of the row that are taken for the class of the column. Undecodable
+        videos are not counted. None if videos have several labels.
     """
 
     def __init__(self, run: PastRun):
@@ -67,7 +67,7 @@ class ByClass:
         self.videos = np.bincount(labels, minlength=count)
         with np.errstate(invalid="ignore"):
             self.figures = np.bincount(labels, weights=right, minlength=count) / self.videos
-        # Equal scores count as wrong: the video is taken for the other class.
+        # If two classes have equal scores, the prediction is wrong: the video is taken for the other class.
         others = np.where(np.arange(count) == labels[:, None], -np.inf, scores)
         self._predicted = np.where(right, labels, others.argmax(axis=1))
         self._labels, self._decoded = labels, ~failed
@@ -125,7 +125,7 @@ class ByClass:
     def _mistakes(self, at: int, predicted: int | None = None) -> list[Example]:
         """Returns the mistakes of a class, the most confident first.
 
-        If videos have several labels, it returns all videos of the class, the one with the lowest score first.
+        If videos have several labels, it returns all videos of the class, the lowest score first.
         """
         if self.confusion is None:
             rows = np.flatnonzero(self._labels[:, at])

@@ -1,4 +1,4 @@
-"""The test examples of a run, and film strips of its videos as pictures inside the page."""
+"""Reads the test examples of a run, and makes film strips of its videos as pictures inside the page."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ HEIGHT, FRAMES = 64, 5  # pixels and frames of a strip
 
 
 def tested(run: PastRun) -> tuple[Dataset | None, str]:
-    """Returns the dataset on which a run was tested; or None, and the reason why it cannot be read."""
+    """Returns (dataset on which a run was tested, ""), or (None, reason why the dataset cannot be read)."""
     config = run.config.copy_and_resolve_references().unlock()
     if "num_clips" in config.data:
         config.data.num_clips = config.data.num_crops = 1
@@ -29,10 +29,10 @@ def tested(run: PastRun) -> tuple[Dataset | None, str]:
     try:
         dataset = task.open_split("test", run.classes)
         if dataset.list_hash() != run.results.get("list"):
-            raise InputError(f"the {task.example}s are not the tested {task.example}s")
+            raise InputError(f"the {task.example}s have changed since the test")
         return dataset, ""
     except (InputError, OSError) as error:
-        return None, f"no pictures of {run.name}: {error}"
+        return None, f"The page has no pictures of {run.name}: {error}"
 
 
 def data_url(picture: bytes) -> str:
@@ -41,7 +41,7 @@ def data_url(picture: bytes) -> str:
 
 
 class Strips:
-    """Film strips of the videos on which a run was tested. If there are none, `reason` says why."""
+    """Film strips of the videos on which a run was tested. If there are no strips, `reason` says why."""
 
     def __init__(self, run: PastRun):
         self._dataset, self.reason = tested(run)

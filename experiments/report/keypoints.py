@@ -1,4 +1,4 @@
-"""The AP of every keypoint, the rate of exchanged left and right keypoints, and the most frequent confusions."""
+"""Collects the figures of every keypoint: AP, rate of exchanged left and right, and the most frequent confusions."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from experiments.report.runs import PastRun
 
 @dataclass(frozen=True)
 class Row:
-    """One keypoint of a class: its figures for each run, from 0 to 1, or None if a run has none."""
+    """One keypoint of a class: its figures in each run, from 0 to 1; None for a run without figures."""
 
     name: str
     ap: list[float | None]
@@ -16,7 +16,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A keypoint that is detected at another keypoint or elsewhere, in `count` of `of` objects."""
+    """A keypoint that is detected at another keypoint or at no keypoint, in `count` of `of` objects."""
 
     name: str
     taken_for: str

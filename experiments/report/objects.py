@@ -1,4 +1,4 @@
-"""Figures of a detector by size and by class, and its worst mistakes."""
+"""Collects the figures of a detector by size and by class, and its worst mistakes."""
 
 import io
 from collections.abc import Iterable
@@ -33,11 +33,11 @@ class Objects:
       show: maximum number of misses and of false alarms.
 
     Attributes:
-      kinds: box and mask, if they have figures.
+      kinds: box, and mask if the run has masks.
       by_size: (size, AP by kind). An AP is None if there is no object of this size.
       by_class: (class, AP by kind), the lowest AP first. An AP is None if there is no object of this class.
       misses: true objects without a detection of their class at an IoU of 0.5, or with the lowest scores.
-      false_alarms: detections with the highest scores that match no true object of their class at this IoU.
+      false_alarms: detections with the highest scores that match no true object of their class at an IoU of 0.5.
       reason: why no mistakes can be shown; "" if they can.
     """
 
@@ -98,7 +98,7 @@ class Objects:
         try:
             image = self._dataset.pixels(index)
         except DecodeError:
-            return Mistake(self._dataset.names[index], f"{text}; it cannot be decoded", "")
+            return Mistake(self._dataset.names[index], f"{text}; the image cannot be decoded", "")
         boxes = np.array([[x, y, x + width, y + height]], np.float32)
         words = [self._names[one["category_id"]]]
         figure = draw_objects(image, boxes, words, np.array([one["category_id"]]), side=SIDE)

@@ -1,4 +1,4 @@
-"""Renders the page of the runs."""
+"""Renders the page of the runs as HTML."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from experiments.report.frames import Strips
 from experiments.report.objects import Objects
 from experiments.report.runs import PastRun, differences
 
-ALL_GAINS = 30  # maximum number of classes whose gains are shown; of more classes, the highest and lowest gains
+ALL_GAINS = 30  # maximum number of gains; with more classes the page shows the highest and the lowest gains
 
 
 def render(runs: list[PastRun], title: str, show: int = 10, examples: int = 2) -> str:

@@ -16,7 +16,7 @@ from nl_jax.training import workdir
 from nl_jax.training.logs import rate_of, read_metrics, timing
 from nl_jax.training.task import Task
 
-# Fields of a config that do not count as differences between runs.
+# Fields of a config that do not count as differences, because the page shows them elsewhere.
 SAID_ELSEWHERE = ("expect", "paper")
 
 
@@ -30,11 +30,11 @@ class PastRun:
       config: the run's config.
       classes: class names by label.
       versions: versions of the packages and the devices of the run.
-      results: content of results.json, of the run's own test or else of `evaluate`; empty if the run was not tested.
-      predictions: arrays of predictions.npz next to it; empty if there are none.
+      results: content of results.json, from the test of the run or else from `evaluate`; empty without a test.
+      predictions: arrays of predictions.npz in the same folder; empty without this file.
       metrics: rows of metrics.csv.
-      found: the folder with the results and the detections of a detector; None if the run was not tested.
-      keypoints: AP, exchanges and confusions of each keypoint, of keypoints_by_name.json; empty if there is none.
+      found: the folder of results.json; None without a test.
+      keypoints: content of keypoints_by_name.json: AP, exchanges and confusions of each keypoint; empty without it.
     """
 
     name: str
@@ -49,7 +49,7 @@ class PastRun:
     keypoints: list[dict] = field(default_factory=list)
 
     def column(self, name: str, scale: float = 1.0) -> list[tuple[int, float]]:
-        """Returns (step, value) of a column of the metrics, where the value is finite. Values are times `scale`."""
+        """Returns (step, scale * value) for the finite values of a column of the metrics."""
         points = [(int(row["step"]), float(row[name]) * scale) for row in self.metrics if row.get(name)]
         return [(step, value) for step, value in points if math.isfinite(value)]
 
@@ -64,7 +64,7 @@ class PastRun:
         return rate_of(self.task.unit)
 
     def throughput(self) -> dict[str, float]:
-        """Returns the mean of each timing column; for the throughput the median, which a pause does not change."""
+        """Returns the mean of each timing column, and the median of the throughput, which a pause does not change."""
         columns = {name: [value for _, value in self.column(name)] for name in timing(self.task.unit)}
         return {name: (median if name == self.rate else fmean)(values) for name, values in columns.items() if values}
 
@@ -93,7 +93,7 @@ def _read(path: Place, name: str) -> PastRun:
             if predictions["scores"].shape[1] != len(classes):
                 raise InputError(
                     f"{tested / 'predictions.npz'} has {predictions['scores'].shape[1]} classes, and "
-                    f"{path / 'classes.json'} {len(classes)}"
+                    f"{path / 'classes.json'} has {len(classes)}; test the run again"
                 )
         if (tested / "keypoints_by_name.json").exists():
             keypoints = read_json(tested / "keypoints_by_name.json")
@@ -119,7 +119,7 @@ def _arrays(path: Place) -> dict[str, np.ndarray]:
 
 
 def differences(runs: Sequence[PastRun]) -> dict[str, list[tuple[str, list[str]]]]:
-    """Returns (field, value of each run) of all fields of the configs, and of the versions, that differ."""
+    """Returns (field, value in each run) for the fields of the configs, and for the versions, that differ."""
     configs = [workdir.flatten(run.config.to_dict()) for run in runs]
     return {
         "config": _differing([{k: v for k, v in config.items() if k not in SAID_ELSEWHERE} for config in configs]),

@@ -1,4 +1,6 @@
-"""Runs rows of the paper's tables, and shows our figures beside the paper's.
+"""Trains rows of the paper's tables, and shows our figures beside the paper's.
+
+Each row is trained once for each seed. A run that has a result already is not trained again.
 
 python -m experiments.reproduce 2a --laptop --seeds=1
 python -m experiments.reproduce 2a 2b 2c 2d 2e 2f 2g controls --laptop --seeds=3
@@ -32,12 +34,12 @@ def main(argv: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM acts as Ctrl-C
     try:
         if unknown := [argument for argument in rest if not argument.startswith("--config.")]:
-            raise InputError(f"unexpected argument {unknown[0]!r}; see --help")
+            raise InputError(f"unexpected argument {unknown[0]!r}; {parser().format_usage()}")
         code = reproduce(arguments, rest)
     except InputError as error:
         command_line.fail(error, 2)
     except (Preempted, KeyboardInterrupt):
-        print("interrupted: the same command goes on from there")
+        print("interrupted: the same command continues from there")
         sys.exit(command_line.PREEMPTED)
     sys.exit(code)
 
@@ -47,35 +49,58 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m experiments.reproduce",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="--config.FIELD=VALUE changes that field of every row.",
+        epilog="--config.FIELD=VALUE changes this field of the config in every row.",
     )
-    result.add_argument("tables", nargs="+", metavar="TABLE", help=", ".join(TABLES))
-    result.add_argument("--rows", type=lambda text: text.split(","), help="of them, by commas; all by default")
-    result.add_argument("--baseline", metavar="ROW", help="compare with this row in place of the table's own baseline")
-    result.add_argument("--laptop", action="store_true", help="the small counterparts, on the embedded task")
-    result.add_argument("--seeds", type=int, default=5, help="runs a row, of the seeds 0, 1, ..")
-    result.add_argument("--jobs", type=int, help="runs at a time; with --laptop one a core by default, else 1")
+    result.add_argument("tables", nargs="+", metavar="TABLE", help=f"tables to run, from {', '.join(TABLES)}")
     result.add_argument(
-        "--workdirs", type=local_path("--workdirs"), default=Path("runs/reproduce"), help="folder of the runs' workdirs"
+        "--rows",
+        type=lambda text: text.split(","),
+        help="names of the rows to run, separated by commas; by default all rows of the tables",
     )
+    result.add_argument("--baseline", metavar="ROW", help="row to compare with; by default the baseline of the table")
     result.add_argument(
-        "--results", type=local_path("--results"), default=Path("results"), help="folder of what is kept of each run"
+        "--laptop", action="store_true", help="run the small counterpart of each row, on the embedded task"
     )
     result.add_argument(
-        "--out", type=local_path("--out"), default=Path("runs/reproduce/tables"), help="folder of the tables"
+        "--seeds", type=int, default=5, help="number of runs of each row, with seeds 0, 1, ..; by default %(default)s"
     )
-    result.add_argument("--show", action="store_true", help="run nothing, show what results there are")
-    result.add_argument("--distance", action="store_true", help="also accuracy by distance (of --laptop's rows)")
-    result.add_argument("--dip", action="store_true", help="also how far a loss rises above the baseline's")
-    result.add_argument("--plan", action="store_true", help="run nothing, show what the runs cost")
+    result.add_argument(
+        "--jobs", type=int, help="number of runs at the same time; by default 1, or with --laptop one for each core"
+    )
+    result.add_argument(
+        "--workdirs",
+        type=local_path("--workdirs"),
+        default=Path("runs/reproduce"),
+        help="folder for the workdirs of the runs; by default %(default)s",
+    )
+    result.add_argument(
+        "--results",
+        type=local_path("--results"),
+        default=Path("results"),
+        help="folder for the results: one file a table, one line a run; by default %(default)s",
+    )
+    result.add_argument(
+        "--out",
+        type=local_path("--out"),
+        default=Path("runs/reproduce/tables"),
+        help="folder for the tables; by default %(default)s",
+    )
+    result.add_argument("--show", action="store_true", help="train nothing, and show the results that exist")
+    result.add_argument(
+        "--distance", action="store_true", help="also show the accuracy by distance of the two places; needs --laptop"
+    )
+    result.add_argument(
+        "--dip", action="store_true", help="also show how far the training loss rises above the loss of the baseline"
+    )
+    result.add_argument("--plan", action="store_true", help="train nothing, and show the cost of the runs")
     return result
 
 
 def reproduce(arguments: argparse.Namespace, changes: list[str]) -> int:
     """Runs the rows and writes the tables. Returns the exit code: 0, or 1 if a run failed."""
     if arguments.seeds < 1 or (arguments.jobs is not None and arguments.jobs < 1):
-        raise InputError(f"--seeds={arguments.seeds}, --jobs={arguments.jobs}: choose 1 or more")
-    if arguments.plan and not arguments.laptop:  # the place of the images does not change the cost
+        raise InputError(f"--seeds={arguments.seeds}, --jobs={arguments.jobs}: give integers from 1")
+    if arguments.plan and not arguments.laptop:  # the cost does not depend on the folder of the images
         changes = ["--config.images.train=IMAGES", *changes]
     runs = _runs(arguments, changes)
     if arguments.plan:
@@ -113,7 +138,7 @@ def _runs(arguments: argparse.Namespace, changes: list[str]) -> dict[str, dict[s
     asked = {*(arguments.rows or ()), *([arguments.baseline] if arguments.baseline else ())}
     if unknown := asked - {row for rows in runs.values() for row in rows}:
         valid = "; ".join(f"{table}: {', '.join(table_module(table).ROWS)}" for table in runs)
-        raise InputError(f"--rows or --baseline: there is no row {sorted(unknown)[0]!r}; valid are {valid}")
+        raise InputError(f"--rows or --baseline: there is no row {sorted(unknown)[0]!r}; valid rows: {valid}")
     return runs
 
 
@@ -123,7 +148,7 @@ def _write(arguments: argparse.Namespace, runs: dict[str, dict[str, list[Planned
     for table, of_table in runs.items():
         rows = written[table] = [_row(table, row, of_row, arguments) for row, of_row in of_table.items()]
         heading = table_module(table).__doc__.partition("\n")[0]
-        if arguments.laptop:  # the data of the small rows
+        if arguments.laptop:  # the small rows have other data
             heading = heading.replace(" on Kinetics", " on the embedded task")
         picture = f"{table}.png"
         tables.plot(f"Table {table}" if table[0].isdigit() else table, rows, arguments.out / picture)
@@ -133,12 +158,12 @@ def _write(arguments: argparse.Namespace, runs: dict[str, dict[str, list[Planned
         sections.append((heading, rows, picture))
     page = arguments.out / "tables.html"
     page.write_text(tables.html_page("The tables of the paper", sections))
-    print(f"wrote {page}, and Markdown and pictures beside it")
+    print(f"wrote {page}, and the same tables as Markdown and as pictures in its folder")
     return written
 
 
 def _write_dips(arguments: argparse.Namespace, written: dict[str, list[tables.Row]]) -> None:
-    """Writes one table for each table of the paper. It has the rows with losses, if their baseline has losses too."""
+    """Writes the dips of each table of the paper: of the rows with losses, if their baseline has losses too."""
     for table, rows in written.items():
         if found := dip.dips(rows):
             (arguments.out / f"{table}_dip.md").write_text(dip.markdown(found))
@@ -146,7 +171,7 @@ def _write_dips(arguments: argparse.Namespace, written: dict[str, list[tables.Ro
 
 
 def _write_distance(arguments: argparse.Namespace, runs: dict[str, dict[str, list[PlannedRun]]]) -> None:
-    """Writes a table and a picture for each table of the paper, with the rows that have results."""
+    """Writes the accuracy by distance of each table of the paper, for the rows that have results."""
     for table, of_table in runs.items():
         curves = [distance.curves(row, of_row, arguments.results) for row, of_row in of_table.items()]
         curves = [curve for curve in curves if curve]

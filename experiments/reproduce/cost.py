@@ -1,4 +1,4 @@
-"""The cost of runs, computed from their operations."""
+"""Computes the cost of runs from their operations."""
 
 from collections.abc import Iterable
 
@@ -20,14 +20,14 @@ def device_hours(run: PlannedRun) -> float:
 
 
 def describe_costs(runs: Iterable[PlannedRun]) -> str:
-    """Returns one line for each run, one for each run that these start from, and one for the sum."""
+    """Returns a text with one line for each run, one for each run that it starts from, and one for the sum."""
     every = {link.key: link for run in runs for link in chain(run)}.values()
     hours = {run.spec: device_hours(run) for run in every}
     width = max(map(len, hours))
     lines = [f"{spec:{width}}  {value:10,.3g}" for spec, value in hours.items()]
     return "\n".join(
         [
-            f"device-hours of one seed, on a {CHIP} at {EFFICIENCY:.0%} of its published peak (an assumption)",
+            f"device-hours of one seed, on a {CHIP} at an assumed {EFFICIENCY:.0%} of its published peak",
             *lines,
             f"{'all':{width}}  {sum(hours.values()):10,.3g}",
         ]

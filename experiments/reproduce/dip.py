@@ -7,15 +7,15 @@ import numpy as np
 
 from experiments.reproduce.tables import Row, signed
 
-EARLY = 0.2  # fraction of the steps. No network has left the plateau of the embedded task by then.
+EARLY = 0.2  # fraction of the steps; in these steps no network leaves the plateau of the embedded task
 
 
 @dataclasses.dataclass(frozen=True)
 class Dip:
     """The largest difference in training loss between a row and its baseline, in nats.
 
-    Each run is compared with the baseline's run of the same seed, which has the same clips. If the row's loss is always
-    lower, the differences are negative.
+    Each run is compared with the run of the baseline with the same seed, which has the same clips. The differences are
+    negative if the loss of the row is always lower.
 
     Attributes:
       row, baseline: names of the two rows.
@@ -65,6 +65,7 @@ def dips(rows: Sequence[Row]) -> list[Dip]:
 
 
 def markdown(found: Sequence[Dip]) -> str:
+    """Returns a Markdown table with one line for each dip."""
     head = ("row", "above", "runs", "most in the first steps, nats", "most in all steps, nats")
     body = [
         (d.row, d.baseline, str(d.runs), f"{signed(d.early, 3)} ({d.until})", f"{signed(d.all, 3)} ({d.steps})")

@@ -1,4 +1,4 @@
-"""Accuracy against the distance between the two places that decide the label: the cue and the digit of its tint."""
+"""Measures the accuracy by the distance of the two places that decide the label: the cue and the digit of its tint."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ BINS = 4  # largest number of groups for each kind of distance
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
-    """Test clips with distances from `low` to `high` frames or pixels. `accuracy` and its 95% `interval` are in %."""
+    """Test clips with a distance from `low` to `high` frames or pixels. `accuracy` and its 95% `interval` are in %."""
 
     low: float
     high: float
@@ -40,7 +40,7 @@ class Curves:
 
 
 def distances(dataset: LongRange) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
-    """Returns the distances in frames and in pixels from the middle of the cue to the middle of the digit, per clip."""
+    """Returns the distances of n clips in frames and in pixels, from the middle of the cue to that of the digit."""
     frames, pixels = np.empty(len(dataset)), np.empty(len(dataset))
     for index in range(len(dataset)):
         shots, label = dataset.compose(index)
@@ -57,7 +57,7 @@ def curves(row: str, runs: Sequence[PlannedRun], folder: Path) -> Curves | None:
       InputError: the row is not on the embedded task.
     """
     if runs[0].config.data.name != "long_range":
-        raise InputError("--distance is of the embedded task; give --laptop")
+        raise InputError("--distance needs the embedded task; give --laptop")
     found = [result for run in runs if (result := results.load(run, folder))]
     if not found:
         return None
@@ -66,7 +66,7 @@ def curves(row: str, runs: Sequence[PlannedRun], folder: Path) -> Curves | None:
 
 
 def bins(right, values) -> tuple[Bin, ...]:
-    """Returns the clips in groups by distance. The groups have similar sizes, and equal distances stay together."""
+    """Returns the clips in groups by distance, of similar sizes. Clips with equal distances are in the same group."""
     edges = np.unique(values)  # the lowest distance of each group
     if len(edges) > BINS:
         edges = np.unique(np.quantile(values, np.arange(BINS) / BINS, method="nearest"))
@@ -82,7 +82,7 @@ def bins(right, values) -> tuple[Bin, ...]:
 
 
 def markdown(every: Sequence[Curves]) -> str:
-    """Returns a table with one line per row and one column per group of clips."""
+    """Returns two Markdown tables, by frames and by pixels, with one line per row and one column per group of clips."""
     parts = []
     for unit in ("frames", "pixels"):
         of_row = {curve.row: getattr(curve, unit) for curve in every}
@@ -102,6 +102,7 @@ def _span(found: Bin) -> str:
 
 
 def plot(every: Sequence[Curves], path: Path) -> None:
+    """Draws the accuracy of every row against the distance in frames and in pixels, as PNG."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, unit in zip(figure.subplots(1, 2, sharey=True), ("frames", "pixels"), strict=True):

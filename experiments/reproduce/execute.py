@@ -1,4 +1,4 @@
-"""Runs each training as its own process, several at a time. A stopped run continues."""
+"""Trains each run in a process of its own, several at the same time. A run that stopped continues."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def in_order(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
-    """Returns the runs and all runs that they start from. Each is there once, after the run that it starts from."""
+    """Returns the runs and all runs that they start from. Each appears once, after the run that it starts from."""
     found: dict[str, PlannedRun] = {}
     for run in runs:
         for link in chain(run):
@@ -28,7 +28,7 @@ def in_order(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
 
 
 def command(run: PlannedRun, workdirs: Path) -> list[str]:
-    """Returns the command that trains the run, as a user types it. The run that it starts from must have ended."""
+    """Returns the command that trains the run, as a user types it. The run that it starts from must be finished."""
     arguments = [f"--config={run.spec}", f"--workdir={workdirs / run.name}", *run.overrides]
     if run.start:
         arguments.append(f"--config.start.workdir={workdirs / run.start.name}")
@@ -36,12 +36,13 @@ def command(run: PlannedRun, workdirs: Path) -> list[str]:
 
 
 class Executor:
-    """Executes the runs that have no result yet.
+    """Trains the runs that have no result yet.
 
     Args:
-      jobs: number of runs at a time. Several runs on a CPU get one core each. On GPUs run k has devices k, k + jobs, ..
-      folder: folder of the results.
-      workdirs: folder of the runs' workdirs.
+      jobs: number of runs at the same time. On a CPU each of several runs gets one core. On GPUs run k gets the devices
+        k, k + jobs, ..
+      folder: folder for the results.
+      workdirs: folder for the workdirs of the runs.
     """
 
     def __init__(self, jobs: int, folder: Path, workdirs: Path):
@@ -54,10 +55,10 @@ class Executor:
         self._commit = current_commit()
 
     def __call__(self, runs: list[PlannedRun]) -> None:
-        """Executes all runs.
+        """Trains all runs.
 
         Raises:
-          Preempted: on an interruption. Each run saves its state first, and can continue.
+          Preempted: the user interrupts the program. Each run has saved its state and can continue.
         """
         missing = [run for run in runs if results.load(run, self.folder) is None]
         futures: dict[str, Future] = {}
@@ -71,17 +72,19 @@ class Executor:
             except BaseException as error:
                 self._stop()
                 if isinstance(error, KeyboardInterrupt):
-                    raise Preempted("interrupted: the same command goes on from there") from error
+                    raise Preempted("interrupted: the same command continues from there") from error
                 raise
 
     def _run(self, run: PlannedRun, start_ends: Future | None) -> None:
         directory, start = self.workdirs / run.name, run.start
         if start_ends:
-            start_ends.result()  # submitted earlier, so it already runs or has ended
+            start_ends.result()  # it was submitted earlier, so it is running or has ended
         if self._stopped:
             return
         if start and not (self.workdirs / start.name / "results.json").exists():
-            self.failed.append(f"{run.spec}, seed {run.seed}: what it starts from has not been run")
+            self.failed.append(
+                f"{run.spec}, seed {run.seed}: not trained, because {start.spec}, from which it starts, has no result"
+            )
             return
         directory.mkdir(parents=True, exist_ok=True)
         log, typed = directory / "output.txt", command(run, self.workdirs)
@@ -96,7 +99,7 @@ class Executor:
                 env=os.environ | self._environment(slot),
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches this program only, and it tells the runs
+                start_new_session=True,  # Ctrl-C reaches only this program, which then stops the runs
             )
             self._processes.add(process)
             _, status, usage = os.wait4(process.pid, 0)
@@ -108,7 +111,7 @@ class Executor:
             return
         if process.returncode:
             last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
-            self.failed.append(f"{run.spec}, seed {run.seed}: {last} (all of it: {log})")
+            self.failed.append(f"{run.spec}, seed {run.seed}: {last} (the whole output: {log})")
             return
         result = results.collect(
             run,
@@ -135,12 +138,12 @@ class Executor:
 
 
 def default_jobs(laptop: bool) -> int:
-    """Returns the number of runs at a time: one per core for laptop rows, else one run that has all devices."""
+    """Returns the number of runs at the same time: one per core for laptop rows, else one, which has all devices."""
     return len(os.sched_getaffinity(0)) if laptop else 1
 
 
 def current_commit() -> str:
-    """Returns the commit of the code, with "+" if files differ from it, or "unknown" without git."""
+    """Returns the commit of the code, with "+" if files differ from the commit; "unknown" without git."""
     try:
         git = ["git", "-C", str(ROOT)]
         commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
@@ -156,5 +159,6 @@ def current_commit() -> str:
 
 
 def check_workdirs(path: Path) -> None:
+    """Raises InputError if the folder for the workdirs is a file."""
     if path.exists() and not path.is_dir():
         raise InputError(f"--workdirs={path} is a file; give a directory")

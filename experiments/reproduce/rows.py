@@ -1,6 +1,6 @@
-"""The runs that a table needs: rows x seeds, each with the chain of runs that it starts from.
+"""Plans the runs that a table needs: one for each row and seed, with the chain of runs that it starts from.
 
-If two rows have the same network and the same recipe, they have the same hash and are one run, also across tables.
+Two rows with the same network and the same recipe have the same hash and are one run, even in different tables.
 """
 
 import ast
@@ -9,10 +9,12 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from types import ModuleType
 
 from ml_collections import ConfigDict
 
+from experiments.command_line import check_field
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig
 from nl_jax.models.summary import Summary
@@ -24,7 +26,7 @@ from nl_jax.training.workdir import ADDED, FREE_FIELDS, flatten
 
 TABLES = {name: f"table{name}" for name in ("2a", "2b", "2c", "2d", "2e", "2f", "2g", "3", "4", "5", "6")}
 TABLES |= {name: name for name in ("controls", "controls_after", "recipes", "something", "scenes", "crowns", "nuclei")}
-DEFAULTS = {"pairwise": "embedded_gaussian", "axes": "spacetime"}  # of NonLocalBlock; a row may name them too
+DEFAULTS = {"pairwise": "embedded_gaussian", "axes": "spacetime"}  # of NonLocalBlock; a row may also give them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +35,10 @@ class PlannedRun:
 
     Attributes:
       spec: FILE.py:ROW of its config.
-      overrides: the flags that give the other fields of its config, except the start.
-      key: hash of the computation of the config, without the seed.
-      start: the run that it starts from.
+      overrides: flags for the fields in which its config differs from FILE.py:ROW, except the start.
+      config: its config.
+      key: hash of the fields of the config that change the result, without the seed.
+      start: the run that it starts from, or None.
     """
 
     spec: str
@@ -54,6 +57,7 @@ class PlannedRun:
 
 
 def table_module(table: str) -> ModuleType:
+    """Returns the config module of a table. Raises InputError if there is no such table."""
     if table not in TABLES:
         raise InputError(f"there is no table {table!r}; choose from {', '.join(TABLES)}")
     return importlib.import_module(f"configs.{TABLES[table]}")
@@ -66,9 +70,9 @@ def choose_rows(table: str, names: Iterable[str] | None) -> list[str]:
 
 
 def baseline_of(table: str, row: str) -> str | None:
-    """Returns the baseline that the table names, or the first row of the same depth.
+    """Returns the baseline that the table names, or else its first row of the same depth.
 
-    None for a table whose baselines are networks of other tables.
+    Returns None for table 3, whose baselines are networks of other tables.
     """
     if named := getattr(table_module(table), "BASELINE", None):
         return named
@@ -79,7 +83,7 @@ def baseline_of(table: str, row: str) -> str | None:
 
 
 def make_run(table: str, row: str, seed: int, *, laptop: bool, changes: Sequence[str] = ()) -> PlannedRun:
-    """Returns the run of a row. `changes` are FIELD=VALUE of its config."""
+    """Returns the run of a row. `changes` are flags --config.FIELD=VALUE. Raises InputError for an invalid change."""
     spec = f"configs/{TABLES[table]}.py:{row}{',laptop' if laptop else ''}"
     config = load_config(spec)
     for change in changes:
@@ -89,12 +93,12 @@ def make_run(table: str, row: str, seed: int, *, laptop: bool, changes: Sequence
 
 
 def chain(run: PlannedRun) -> list[PlannedRun]:
-    """Returns the runs that a run needs, the first one first, and the run itself at the end."""
+    """Returns the runs that a run starts from, in their order, and the run itself at the end."""
     return [*(chain(run.start) if run.start else ()), run]
 
 
 def summary_of(config: ConfigDict) -> Summary:
-    """Returns the network and its cost for one clip, at the training size."""
+    """Returns the summary of the network, with its cost for one training clip."""
     task = task_of(config)
     return task.summary(_num_classes(config), task.example_shapes())
 
@@ -109,7 +113,7 @@ def _run(spec: str, config: ConfigDict) -> PlannedRun:
         for name, value in flat.items()
         if not {name, name.split(".")[0]} & {*FREE_FIELDS, "model", "seed", "eval_every", "start"}
     }
-    if not config.get("detector", {}).get("keypoints"):  # these fields are newer than the results of other rows
+    if not config.get("detector", {}).get("keypoints"):  # results of rows without keypoints are older than these fields
         what = {name: value for name, value in what.items() if not name.startswith("detector.keypoint")}
     what = {name: value for name, value in what.items() if name not in ADDED or value != ADDED[name]}
     what |= {"model": _network(config), "start": start.key if start else config.start.workdir}
@@ -123,7 +127,7 @@ SINCE = ("groups", "width_per_group", "stride_on_1x1", "norm_epsilon", "freeze_a
 
 
 def _network(config: ConfigDict) -> str:
-    """Returns the network as text. The text is the same for all ways to write the network."""
+    """Returns the network as text. The text is the same for every way to describe the same network in a config."""
     resnet = make_resnet_config(config.model, _num_classes(config))
     fields = dataclasses.asdict(resnet) | {"blocks_per_stage": tuple(resnet.stages().values())}
     fields.pop("depth")
@@ -140,14 +144,16 @@ def _num_classes(config: ConfigDict) -> int:
 
 
 def _override(config: ConfigDict, change: str) -> None:
-    name, equals, text = change.removeprefix("--config.").partition("=")
+    field, equals, text = change.removeprefix("--config.").partition("=")
     if not equals:
-        raise InputError(f"{change!r} changes nothing; give --config.FIELD=VALUE")
+        raise InputError(f"{change!r} has no value; give --config.FIELD=VALUE")
+    check_field(config, f"--config.{field}")
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
     try:
-        config.update_from_flattened_dict({name: value})
+        config.update_from_flattened_dict({field: value})
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{change}: {error}") from error
+        found = attrgetter(field)(config)
+        raise InputError(f"{change}: valid is a value of type {type(found).__name__}") from error

@@ -1,4 +1,4 @@
-"""Statistics of the difference between two rows, each with several runs."""
+"""Computes statistics of the runs of a row, and of the difference between two rows."""
 
 import functools
 
@@ -22,10 +22,10 @@ def paired_difference(
 ) -> tuple[float, float, float]:
     """Returns the accuracy of `ours` minus the accuracy of `theirs`, and the low and high end of its 95% interval.
 
-    The interval is a percentile bootstrap. It draws seeds and clips with replacement. Each draw applies to both
-    networks, because their runs are pairs: run k of both has the same seed, start and training clips, and column i is
-    the same test clip. With a single seed only the clips vary between draws. Few seeds make the interval too narrow:
-    three draws from three seeds have 10 outcomes.
+    The interval is a percentile bootstrap, which draws seeds and clips with replacement. Each draw applies to both
+    networks, because their runs are pairs: run k of both has the same seed, the same start and the same training clips,
+    and column i is the same test clip. With a single seed only the clips vary between draws. With few seeds the
+    interval is too narrow: three draws from three seeds have only 10 outcomes.
 
     Args:
       ours, theirs: (s,n), whether test clip i was right in the run of seed k; or (s,1), one figure per run.

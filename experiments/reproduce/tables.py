@@ -1,4 +1,4 @@
-"""The tables with our figures beside the paper's, as Markdown, as HTML and as pictures."""
+"""Writes the tables with our figures beside the paper's, as Markdown, as HTML and as pictures."""
 
 import dataclasses
 import html
@@ -23,13 +23,13 @@ class Row:
       name: name in ROWS of the table's config.
       baseline: name of the row to compare with.
       paper: the paper's figure, in percent.
-      paper_ratios: parameters and FLOPs relative to the baseline, in the paper.
+      paper_ratios: parameters and FLOPs in the paper, each over those of the baseline.
       results: results of the finished runs.
       wanted: number of runs that the user asked for.
-      parameters: parameters of the network, known before a run.
-      macs: multiply-adds of a clip, known before a run.
+      parameters: number of parameters of the network.
+      macs: multiply-adds of a clip.
       figure: name of the measured figure, such as "top-1".
-      others: {name of a further figure of the results: its heading}. Each has its own column.
+      others: {name of another figure of the results: heading of its column}.
     """
 
     name: str
@@ -44,21 +44,22 @@ class Row:
     others: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def accuracies(self) -> np.ndarray:
+        """Returns the accuracy of each run, in percent."""
         return np.array([100 * result.accuracy for result in self.results])
 
     def missing(self) -> str:
-        """Returns a note if there are not enough runs, and "" otherwise."""
+        """Returns a note if the row has fewer runs than the user asked for, and "" otherwise."""
         return "" if len(self.results) >= self.wanted else f"not enough runs ({len(self.results)} of {self.wanted})"
 
     def difference(self, base: "Row") -> "Difference | None":
-        """Returns the difference from the baseline, over the seeds that both have, or None if there are too few."""
+        """Returns the difference from the baseline over the seeds that both have, or None if these are too few."""
         pairs = [
             (ours.measured(), theirs.measured())
             for ours in self.results
             for theirs in base.results
             if ours.seed == theirs.seed and ours.list == theirs.list and bool(ours.correct) == bool(theirs.correct)
         ]
-        # A single pair of runs with one figure each gives no interval.
+        # A single pair of runs that have only one figure each gives no interval.
         if base is self or len(pairs) < (1 if all(result.correct for result in self.results) else 2):
             return None
         ours, theirs = (np.stack(part) for part in zip(*pairs, strict=True))
@@ -95,7 +96,7 @@ HEAD = (
 
 
 def head(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Returns HEAD with the names of the figures that these rows measure."""
+    """Returns the headings of the columns, with the names of the figures that these rows measure."""
     cells = [cell.replace("top-1", rows[0].figure) for cell in HEAD]
     return (*cells[:4], *(f"{words}, %" for words in rows[0].others.values()), *cells[4:])
 
@@ -140,6 +141,7 @@ def _summed(percents: Sequence[float] | np.ndarray) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
+    """Returns the table of the rows as Markdown."""
     cells = [head(rows), tuple("---" for _ in head(rows)), *lines(rows)]
     return "".join(f"| {' | '.join(row)} |\n" for row in cells)
 
@@ -160,7 +162,7 @@ img {{ max-width: 100% }}
 
 
 def html_page(title: str, sections: Sequence[tuple[str, Sequence[Row], str]]) -> str:
-    """Returns a page of tables. A section is a heading, the rows, and the file of the picture below them."""
+    """Returns an HTML page of tables. A section is (heading, rows, file of the picture below the table)."""
     body = []
     for heading, rows, picture in sections:
         body.append(f"<h2>{html.escape(heading)}</h2>\n<table>")
@@ -199,5 +201,6 @@ def plot(heading: str, rows: Sequence[Row], path: Path) -> None:
 
 
 def signed(value: float, digits: int = 1) -> str:
+    """Returns the value as text with its sign; zero has none."""
     text = f"{abs(value):.{digits}f}"
     return text if not float(text) else f"{'+' if value > 0 else MINUS}{text}"

@@ -101,7 +101,7 @@ class Detector:
         task = task_of(config)
         if not isinstance(task, Detection):
             raise InputError(
-                f"{directory}: the task of the run is {config.get('task', 'classification')}, not detection"
+                f"{directory}: the task of the run is {config.get('task', 'classification')}; valid is detection"
             )
         arrays = workdir.restore_arrays(directory, task, _mesh(), best=best)
         classes = workdir.read_classes(directory)

@@ -54,7 +54,8 @@ class Extractor:
     def __init__(self, model: VideoResNet, config: ConfigDict, layer: str = "res5", *, pooled: bool = True):
         if config.get("task", "classification") != "classification" or config.data.name != "video_folder":
             raise InputError(
-                f"features need a network of videos, and data.name of this network is {config.data.name!r}"
+                f"features need a network of videos (data.name='video_folder'), and this network has "
+                f"data.name={config.data.name!r}"
             )
         model.eval()
         names = layers_of(model)
@@ -91,9 +92,7 @@ class Extractor:
         """
         config = workdir.read_config(directory)
         if config.get("task", "classification") != "classification":
-            raise InputError(
-                f"{directory}: the task of the run is {config.task}, and features need a network of videos"
-            )
+            raise InputError(f"{directory}: the task of the run is {config.task}; features need a network of videos")
         model = flat.merge(*restore_network(directory, sharding.make_mesh(data=-1, fsdp=1), best=best))
         return cls._with(model, config, layer, **options)
 

@@ -81,8 +81,8 @@ class Predictor:
     def __init__(self, model: VideoResNet, config: ConfigDict, classes: tuple[str, ...], *, multi_label: bool):
         if config.data.name != "video_folder":
             raise InputError(
-                f"the network was trained on data.name={config.data.name!r}, not on videos; "
-                "--config=configs/folder.py trains one on yours"
+                f"the network has data.name={config.data.name!r}, and predict needs a network of videos "
+                "(data.name='video_folder'); train one with --config=configs/folder.py"
             )
         model.eval()
         self.classes, self._data, self._multi_label = classes, config.data, multi_label

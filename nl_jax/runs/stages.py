@@ -172,7 +172,9 @@ def stage_of(config: ConfigDict) -> ConfigDict:
 def _inherit_videos(stage: ConfigDict, config: ConfigDict) -> None:
     """Sets the data of a stage: the videos of `config` for a stage of videos, `config.images` for a stage of images."""
     if config.data.name == "coco" and stage.data.frames != 1:
-        raise InputError(f"start.stage={config.start.stage} trains on videos, and a detector starts from images")
+        raise InputError(
+            f"start.stage={config.start.stage} trains on videos, and a detector starts from an image network"
+        )
     stage.images = config.images
     paths = config.data
     if stage.data.frames == 1:

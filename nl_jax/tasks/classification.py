@@ -85,11 +85,11 @@ class Classification(Task):
     paper = "top-1 {}%, top-5 {}%"
     by_class = ("classifier/",)
     test_options = {  # noqa: RUF012
-        "num_clips": (int, "clips per video, evenly spaced"),
-        "num_crops": (int, "crops per clip, 1 or 3"),
-        "starts": (STARTS, "where test clips start"),
-        "test_short_side": (int, "that frames or images are scaled to"),
-        "test_crop": (int, "side of a crop, 0 for whole frames with --num_crops=1"),
+        "num_clips": (int, "number of test clips of a video, evenly spaced in time"),
+        "num_crops": (int, "number of crops of a clip, 1 or 3"),
+        "starts": (STARTS, "rule for the first frames of the test clips: the rule of the paper or of another program"),
+        "test_short_side": (int, "short side in pixels to which frames or images are resized"),
+        "test_crop": (int, "side of a crop in pixels; 0 tests on whole frames and needs --num_crops=1"),
     }
 
     def __init__(self, config: ConfigDict):
@@ -133,7 +133,7 @@ class Classification(Task):
             check_views(dataset)
         if len(dataset.classes) == 1 and not dataset.multi_label:
             name = self.config.data.get(split, "") or self.config.data.get("train", "")
-            raise InputError(f"{name}: found one class, {dataset.classes[0]}: valid are two or more, to tell apart")
+            raise InputError(f"{name}: found one class, {dataset.classes[0]}: valid are two or more classes")
         return dataset
 
     def measured_on(self, split: str) -> str:

@@ -56,7 +56,9 @@ class Detection(Task):
     curves = CURVES
     paper = "box AP {}, AP50 {}, AP75 {}; mask AP {}, AP50 {}, AP75 {}"
     by_class = BY_CLASS
-    test_options = {"test_short_side": (int, "that frames or images are scaled to")}  # noqa: RUF012
+    test_options = {  # noqa: RUF012
+        "test_short_side": (int, "short side in pixels to which frames or images are resized")
+    }
 
     def __init__(self, config: ConfigDict):
         self.config = config
@@ -121,7 +123,9 @@ class Detection(Task):
         if self._keypoints and (unknown := dataset.keypoints.without_sigma()):
             from nl_jax.data.coco.keypoints import DEFAULT_SIGMA
 
-            found.append(f"no sigmas are given for {', '.join(unknown)}: they are scored with {DEFAULT_SIGMA}")
+            found.append(
+                f"the data give no sigmas for {', '.join(unknown)}; the sigma {DEFAULT_SIGMA} is used for them"
+            )
         if dataset.crowded:
             count, most = len(dataset.crowded), dataset.shape.max_boxes
             found.append(f"{count} images have more than {most} objects: {most} of them are drawn at random each time")
@@ -257,7 +261,9 @@ class Detection(Task):
         """Returns the figures as sentences that name the examples on which they were measured."""
         lines = [f"{words(results)} ({results['images']} images of {results['measured_on']}, list {results['list']})"]
         if results["undecodable"]:
-            lines.append(f"{results['undecodable']} of these images could not be decoded: nothing is found in them")
+            lines.append(
+                f"{results['undecodable']} of these images could not be decoded and count as images without detections"
+            )
         if results.get("bad_training_images"):
             lines.append(f"{results['bad_training_images']} training images could not be decoded: see bad_images.csv")
         return "\n".join(lines)

@@ -59,7 +59,7 @@ def open_coco(path: str, **options) -> DetectionImages:
     if last.endswith(".json"):
         return CocoFolder(first if colon else str(Path(path).parent), last if colon else path, **options)
     if not colon:
-        raise InputError(f"{path}: no annotation file and no DIR:SPLIT; valid are {GIVEN}")
+        raise InputError(f"{path} is no annotation file and no DIR:SPLIT; valid are {GIVEN}")
     directory = Path(first)
     if not is_bucket(first) and ((directory / "annotations").is_dir() or (directory / last / EXPORTED).exists()):
         found = find_splits(directory, "person_keypoints" if options.get("keypoints") else "instances")

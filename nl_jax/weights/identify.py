@@ -56,7 +56,7 @@ def describe(path: Path) -> str:
     if kind(path) == "pickle":
         return "it is a pickle; source='caffe2' reads pickles of NumPy arrays"
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start[:256]):
-        return "it is a text"
+        return "it is a text file"
     return ""
 
 

@@ -101,9 +101,9 @@ def test_before_training_a_network_has_the_arrays_of_its_start_and_else_those_of
 
 
 def test_networks_that_see_other_clips_are_not_put_side_by_side(runs, tmp_path):
-    with pytest.raises(InputError, match=r"--beside: test video 3 of .*longer differs from that of .*products"):
+    with pytest.raises(InputError, match=r"--beside: test video 3 of .*longer is not the same as in .*products"):
         write(runs, tmp_path, "products", "longer")
-    with pytest.raises(InputError, match=r"--beside: test video 3 of .*scenes differs"):
+    with pytest.raises(InputError, match=r"--beside: test video 3 of .*scenes is not the same"):
         write(runs, tmp_path, "products", "scenes")
 
 

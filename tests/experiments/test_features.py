@@ -56,7 +56,7 @@ def test_features_are_those_of_the_network_for_the_views_of_testing(config, mode
         Extractor(model, config, "res6")
     config = config.copy_and_resolve_references()
     config.data.name = "long_range"
-    with pytest.raises(InputError, match=r"data\.name of this network is 'long_range'"):
+    with pytest.raises(InputError, match=r"this network has data\.name='long_range'"):
         Extractor(model, config)
 
 
@@ -89,7 +89,7 @@ def test_a_command_goes_on_where_it_stopped_and_lists_bad_videos(config, model, 
     assert asked == [str(videos / names[0].removesuffix(".npz"))]
     assert (out / "bad_videos.csv").read_text().splitlines() == ["video,reason"]
     extractor.pooled = False
-    with pytest.raises(InputError, match="holds other features: pooled was True and is now False"):
+    with pytest.raises(InputError, match="has features with other settings: pooled was True and is now False"):
         feature_files.write(extractor, [str(videos)], out)
-    with pytest.raises(InputError, match=r"would both write .*clip\.mp4\.npz; give the folder above both"):
+    with pytest.raises(InputError, match=r"would both write .*clip\.mp4\.npz; give the folder that holds both"):
         feature_files._videos([str(videos / label / "clip.mp4") for label in ("flower", "pagoda")], out)

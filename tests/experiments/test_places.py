@@ -109,7 +109,7 @@ def test_a_user_without_a_home_can_run_a_program(directory):
 
 def test_a_file_whose_name_begins_with_a_dash(directory):
     found = run(directory, "predict", "--workdir=run", "-abc.mp4")
-    assert found.returncode == 2 and "after --, as in -- -abc.mp4" in found.stderr
+    assert found.returncode == 2 and "must follow the argument --: -- -abc.mp4" in found.stderr
 
 
 def test_help_is_no_failure(directory):

@@ -98,7 +98,7 @@ def test_a_compiled_step(pod, config, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "fits, with" in printed and "all-reduce" in printed
     assert printed.count("images/s") == 2 and "clip" not in printed
-    (flags,) = [line.split()[3:-1] for line in printed.splitlines() if line.startswith("to train so: ")]
+    (flags,) = [line.split()[5:-1] for line in printed.splitlines() if line.startswith("flags to train like this: ")]
     assert flags[0] == "--config.batch_size=32" and flags[2:4] == ["--config.mesh.fsdp=1", "--config.mesh.time=1"]
     assert flags[4] == "'--config.model.remat=('\"'\"'res2'\"'\"',)'"  # quoted for a shell
 
@@ -119,7 +119,7 @@ def test_what_the_compiler_says_of_a_program_that_is_too_large(pod, config, caps
     assert plan.fits is False and plan.needed == 20.05 * 2**30 and plan.limit == 15.75 * 2**30
     show.details(plan, pod, "float32", 0.5)
     printed = capsys.readouterr().out
-    assert "does not fit: RESOURCE_EXHAUSTED" in printed and "to train so" not in printed
+    assert "does not fit: RESOURCE_EXHAUSTED" in printed and "to train like this" not in printed
     show.table([plan], pod, "float32", 0.5)
     assert "20.05" in capsys.readouterr().out
 
@@ -189,7 +189,7 @@ def test_gpus_are_lowered_for(tmp_path):
     out = tmp_path / "plan.json"
     done = program("--config=configs/quickstart.py", "--topology=h100:4", "--batch_per_chip=2", f"--out={out}")
     assert done.returncode == 0, done.stderr
-    assert "only the compiler knows whether it fits" in done.stdout and "clips/s, limited by" in done.stdout
+    assert "only the compiler knows it" in done.stdout and "clips/s, limited by" in done.stdout
     (plan,) = json.loads(out.read_text())
     assert plan["mesh"]["data"] == 4 and plan["batch_size"] == 8 and plan["fits"] is None
     # No gradient of the video is computed, and operations besides products are counted too.

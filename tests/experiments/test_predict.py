@@ -76,7 +76,7 @@ def test_a_network_of_another_kind_of_data_is_refused(run):
     config = workdir.read_config(run).unlock()
     config.data.name = "long_range"
     workdir.write_workdir(run, config, CLASSES)
-    with pytest.raises(InputError, match=r"data.name='long_range', not on videos; .*configs/folder\.py"):
+    with pytest.raises(InputError, match=r"data.name='long_range', and predict .*configs/folder\.py"):
         Predictor.of_workdir(run)
 
 
@@ -99,7 +99,7 @@ def test_a_folder_a_pattern_and_a_pipe(run, video_folder_with_broken_files, tmp_
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     bad = {line["video"] for line in lines if "error" in line}
     assert bad == {*(str(videos / name) for name in broken), "/no/such.mp4"}
-    assert all(f"passed over: {name}" in done.stderr for name in bad)
+    assert all(f"skipped: {name}" in done.stderr for name in bad)
     assert done.stderr.splitlines()[-1] == "error: 3 of 7 videos could not be read"
     for line in lines:
         if "error" not in line:
@@ -117,7 +117,7 @@ def test_a_stream_is_told_clip_by_clip_and_what_cannot_be_used_is_one_line(run, 
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" s  ") == 3 and f"{name}  3 clips x 3 crops\n" in done.stdout and "█" in done.stdout
     for arguments, code, message in (
-        (["video.mp4"], 2, "one of --workdir, --model and --checkpoint"),
+        (["video.mp4"], 2, "either --workdir, or --model, or --checkpoint"),
         ([f"--workdir={run}", tmp_path / "none"], 2, "1 of 1 videos could not be read"),
     ):
         done = program(*arguments)

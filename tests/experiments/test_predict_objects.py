@@ -122,6 +122,6 @@ def test_attend_shows_what_the_centre_of_a_box_looks_at(run, tmp_path):
 
 @pytest.mark.parametrize("given", [["1", "2"], ["1", "2", "3", "x"], ["1", "-2", "3", "4"], ["1", "2", "3", "nan"]])
 def test_a_box_that_is_none_is_named(given):
-    with pytest.raises(InputError, match=f"--box={','.join(given)}: valid are 4 numbers, x0,y0,x1,y1$"):
+    with pytest.raises(InputError, match=f"--box={','.join(given)}: give 4 numbers, x0,y0,x1,y1$"):
         pictures.parse_numbers("box", given, "x0,y0,x1,y1", kind=float)
     assert pictures.parse_numbers("box", ["1", "2.5", "3", "4"], "x0,y0,x1,y1", kind=float) == (1, 2.5, 3, 4)

@@ -49,14 +49,14 @@ def source(tmp_path_factory):
 def test_a_data_set_is_prepared_once_and_can_be_read(source, tmp_path):
     first = run(f"--source={source}", f"--data_dir={tmp_path}")
     assert first.returncode == 0, first.stderr
-    assert "train2017: 3 images, 3 annotations; 0 faults" in first.stdout
+    assert "train2017: 3 images, 3 annotations, 0 faults" in first.stdout
     (directory,) = tmp_path.glob("coco/instances/1.0.0")
     assert f"train on it with --config.data.train={directory}:train2017" in first.stdout
     data = PreparedCoco(directory, "val2017", training=True, short_sides=(64,), long_side=96, test_short_side=64)
     assert len(data) == 3 and "no whole image" in data.failure_reason(1) and data.failure_reason(0) == "it decodes now"
     (directory / "annotations_val2017.json").unlink()  # as if the program was stopped before the end
     again = run(f"--source={source}", f"--data_dir={tmp_path}")
-    assert again.returncode == 0 and "already has its shards" in again.stdout
+    assert again.returncode == 0 and "is already prepared" in again.stdout
     assert (directory / "annotations_val2017.json").exists() and not list(tmp_path.glob(".preparing*"))
 
 

@@ -58,7 +58,7 @@ def test_killed_twice_and_finished_equals_uninterrupted(source, tmp_path):
     assert whole.returncode == 0, whole.stderr
     assert "train: 17 videos, 1 of them empty" in whole.stdout
     assert "cannot be prepared: flower/empty.mp4: the file is empty" in whole.stdout
-    assert re.search(r"17 videos in \d+\.\d s, \d+ processes: a thousand take \d+\.\d min", whole.stdout)
+    assert re.search(r"17 videos took \d+\.\d s with \d+ processes: \d+\.\d min for a thousand", whole.stdout)
 
     moments = random.Random(0)
     killed = program(f"--source={source}", f"--data_dir={tmp_path / 'killed'}", "--num_workers=1")
@@ -84,7 +84,7 @@ def test_killed_twice_and_finished_equals_uninterrupted(source, tmp_path):
     said, _ = last.communicate(timeout=300)
     assert last.returncode == 0
     assert kept[0].items() <= kept[1].items() and len(kept[1]) >= 9
-    assert int(re.search(r"(\d+) of 17 videos were already done", said).group(1)) >= len(kept[1])
+    assert int(re.search(r"(\d+) of 17 videos are already prepared", said).group(1)) >= len(kept[1])
     assert not cache.exists() and not unfinished.exists()
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
     index = [file.read_bytes() for file in sorted(tmp_path.glob("*/video_folder/*/1.0.0/videos_train.csv"))]
@@ -160,7 +160,7 @@ def test_names_need_not_be_utf8(not_utf8, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--source=/no/such", "--data_dir=D"], "--source: there is no /no/such"),
+        (["--source=/no/such", "--data_dir=D"], "--source: there is no file or folder /no/such"),
         (["--source=S"], "--data_dir is not given"),
         (["--source=S", "--check"], "--report is not given"),
         (["--source=S", "--data_dir=D", "--dataset=ucf101"], r"found no classInd\.txt"),

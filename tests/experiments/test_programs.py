@@ -260,7 +260,8 @@ TRAIN = ["train", "--config=configs/quickstart.py", "--workdir=W"]
         (["train", "--config=configs/quickstart.py:nl", "--workdir=W"], "rows: nl_c2d, c2d, images"),
         ([*TRAIN, "--worker=1"], "valid flags: .*--workdir"),
         (["train", "--config=configs/none.py", "--workdir=W"], "configs/none.py"),
-        (["train", "--config=configs/quickstart.py"], "--workdir"),
+        (["train", "--config=configs/quickstart.py"], "--workdir is not given; it is required"),
+        ([*TRAIN, "--config.steps=many"], "--config.steps=many: valid is an integer"),
         (["train", "--config=configs/folder.py", "--workdir=W"], "data.train is empty"),
         (
             ["train", "--config=configs/folder.py", "--workdir=W", "--config.data.train=/no/such"],

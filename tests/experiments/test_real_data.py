@@ -82,12 +82,12 @@ def test_a_damaged_file_is_named(digits):
         (whole[:-20], "not a complete gzip file"),
         (b"labels", "not a complete gzip file"),
         (whole[:20] + bytes(8) + whole[28:], "not a complete gzip file"),
-        (gzip.compress(gzip.decompress(whole)[:-3]), r"holds 97 bytes, and 100 by its header"),
-        (gzip.compress(b"\0\0\x0d\x01" + bytes(8)), "begins with 00000d01, valid is 00000801"),
+        (gzip.compress(gzip.decompress(whole)[:-3]), r"has 97 bytes of values; its header .* needs 100"),
+        (gzip.compress(b"\0\0\x0d\x01" + bytes(8)), "begins with 00000d01; valid is 00000801"),
     ):
         labels.write_bytes(content)
         with pytest.raises(InputError, match=message):
             real_data.fashion(digits)
     write_idx(labels, np.zeros(99))
-    with pytest.raises(InputError, match="t10k has 100 images, 99 labels: must be equal"):
+    with pytest.raises(InputError, match="t10k has 100 images and 99 labels; the two numbers must be equal"):
         real_data.fashion(digits)

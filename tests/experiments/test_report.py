@@ -158,7 +158,7 @@ def test_the_misses_and_the_false_alarms_of_a_detector(tmp_path):
     config.data.seed = 1
     workdir.write_json(path / "config.json", json.loads(config.to_json()))
     (other,) = read_runs([str(path)])
-    assert "the images are not the tested images" in Objects(other, show=2).reason
+    assert "the images have changed since the test" in Objects(other, show=2).reason
 
 
 def test_differences_are_those_of_the_configs(runs):
@@ -182,7 +182,7 @@ def test_a_run_that_was_not_tested_and_one_whose_videos_are_gone(runs, tmp_path)
     results = json.loads((runs[0] / "results.json").read_text())
     (tmp_path / "moved" / "results.json").write_text(json.dumps(results | {"list": "another"}))
     moved = render(read_runs([str(tmp_path / "moved")]), "moved")
-    assert "the videos are not the tested videos" in moved and "data:image" not in moved
+    assert "the videos have changed since the test" in moved and "data:image" not in moved
 
 
 def test_what_is_no_run_is_named(runs, tmp_path):

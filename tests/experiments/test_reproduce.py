@@ -214,8 +214,13 @@ def test_the_hours_that_the_tables_name_for_images_are_those_of_the_plan():
 
 
 def test_a_change_that_is_none_is_named():
-    with pytest.raises(InputError, match=r"optimizer\.rate"):
-        rows.make_run("2a", "gaussian", 0, laptop=True, changes=["--config.optimizer.rate=1"])
+    for change, message in (
+        ("--config.optimizer.rate=1", r"config\.optimizer has no field 'rate'; valid: .*learning_rate"),
+        ("--config.steps=many", "--config.steps=many: valid is a value of type int"),
+        ("--config.steps", "'--config.steps' has no value"),
+    ):
+        with pytest.raises(InputError, match=message):
+            rows.make_run("2a", "gaussian", 0, laptop=True, changes=[change])
     with pytest.raises(InputError, match="there is no table '2z'; choose from 2a"):
         rows.table_module("2z")
 

@@ -47,13 +47,13 @@ def check(record: Record, small: bool, only: str = "") -> None:
         programs.append((case, arrays, dy))
     with ThreadPoolExecutor(
         2 if small else 4
-    ) as pool:  # nothing is timed here, so several programs may compile at once
+    ) as pool:  # nothing is timed here, so several programs may compile at the same time
         compiled = [pool.submit(_compile, *program) for program in programs]
         for (case, arrays, dy), future in zip(programs, compiled, strict=True):
             what = f"{case.name}, {case.dtype}{', float32 products' if case.precision else ''}"
             with record.attempt(what):
                 found = future.result()(dy, *arrays)
-                # The reference gets the rounded inputs, so that only errors of the arithmetic are measured.
+                # The reference gets the rounded inputs. So the errors are only those of the arithmetic.
                 expected = case.reference(*(np.asarray(x, np.float64) for x in arrays), np.asarray(dy, np.float64))
                 names = ("y", *(f"gradient {i}" for i in range(len(arrays))))
                 errors = {n: _error(f, e) for n, f, e in zip(names, found, expected, strict=True)}
@@ -135,7 +135,7 @@ def _operations(small: bool) -> list[Case]:
             gaussian("cudnn", d, d, dtype, None, masked)
         gaussian("cudnn", 256, 256, "bfloat16", None, masked=True)
         gaussian("mixed", 256, 256, "bfloat16", None)
-        for sizes in ((n, m - 1), (n + 1, m), (n + 1, m - 1)):  # JAX has conditions on odd sizes
+        for sizes in ((n, m - 1), (n + 1, m), (n + 1, m - 1)):  # JAX has other conditions for odd sizes
             gaussian("cudnn", 256, 256, "bfloat16", None, sizes=sizes)
     for dtype, precision in kinds:
         cases.append(

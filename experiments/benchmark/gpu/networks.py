@@ -11,16 +11,16 @@ from nl_jax.models.summary import summarize
 from nl_jax.ops import devices
 
 BLOCKS = {"res3": (1, 3), "res4": (1, 3, 5)}
-# Frames in a batch. It is half of this if a network and its peer together would not fit in the memory of the GPU.
+# Frames in a batch; half of this number if a network and its peer together do not fit in the memory of the GPU.
 FRAMES_IN_BATCH = 1024
-LARGE_MEMORY = 100e9  # minimum bytes for JAX with which the two fit
+LARGE_MEMORY = 100e9  # bytes for JAX from which both networks fit
 FRAMES = (8, 32)  # frames of a clip
 # The order of the measurements. Training in bfloat16 is the most important.
 ORDER = [
     (dtype, train) for dtype, train in (("bfloat16", True), ("bfloat16", False), ("float32", True), ("float32", False))
 ]
 COMPILE_SECONDS = 100  # maximum time of torch.compile for one network
-EAGER_SECONDS = 200  # PyTorch without its compiler is measured only if this time is left
+EAGER_SECONDS = 200  # PyTorch without its compiler is measured only if this many seconds are left
 
 
 def clips_in_batch(memory: dict[str, int] | None) -> dict[int, int]:
@@ -130,14 +130,14 @@ class Networks:
         profiling.profile(self.record, f"training step of {self.batch[8]} clips", run, step.as_text())
 
     def _compile(self, frames, dtype, train):
-        """Compiles a program and keeps three things: a function run(count) -> last loss, its facts, the program."""
+        """Compiles a program, and keeps a function run(count) -> last output, the facts of the program, the program."""
         config = ResNetConfig(
             blocks_per_stage=self.stages,
             width=self.width,
             inflate="3x1x1",
             geometry="slowfast",
             nonlocal_blocks=self.blocks,
-            group_size=max(self.batch.values()),  # batch norm statistics over the batch, as in PyTorch
+            group_size=max(self.batch.values()),  # the statistics of batch norm are of the whole batch, as in PyTorch
             dtype=dtype,
         )
         graphdef, params, batch_stats = ours.arrays(config)
@@ -172,7 +172,7 @@ class Networks:
         self._programs[frames, dtype, train] = run, fields, step
 
     def _ours(self, frames, dtype, train):
-        """Returns run and facts of `_compile`, which are kept until the program has been measured."""
+        """Returns the function and the facts of `_compile`. They are kept until the program has been measured."""
         if (frames, dtype, train) not in self._programs:
             self._compile(frames, dtype, train)
         return self._programs[frames, dtype, train][:2]

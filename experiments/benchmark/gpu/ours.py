@@ -1,4 +1,4 @@
-"""Our networks as programs to time, with parameters made on the host and a short training step with Optax."""
+"""Makes programs of our networks to time: parameters from the host, a forward pass, a training step with Optax."""
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ def sgd(rate: float = 0.01) -> optax.GradientTransformation:
 def arrays(config: ResNetConfig, seed: int = 0):
     """Returns the graphdef, parameters and batch norm statistics of a network.
 
-    The weights have the initialisation of He et al., and no scale is zero. NumPy makes them, because compiling every
-    initialiser for a GPU takes more than a minute.
+    The weights have the initialisation of He et al., and no scale is zero. NumPy draws them, because JAX would compile
+    every initialiser for the GPU, which takes more than a minute.
     """
     graphdef, params, batch_stats = flat.abstract(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
     rng = np.random.default_rng(seed)

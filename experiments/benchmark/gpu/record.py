@@ -1,4 +1,4 @@
-"""Records results and writes each one at once, so that a run that is stopped keeps its results."""
+"""Records results and writes each result at once, so that a run that is stopped keeps its results."""
 
 import json
 import statistics
@@ -13,7 +13,7 @@ class Record:
     """Writes gpu.jsonl, with one result a line, and gpu.txt, with the same results in words.
 
     Args:
-      out: folder of the files, which is made if it does not exist.
+      out: folder for the files. It is made if it does not exist.
       seconds: maximum time of the whole run.
     """
 
@@ -78,8 +78,8 @@ class Record:
 def alternate(programs: dict[str, Callable[[int], None]], rounds: int, seconds: float = 0.05) -> dict[str, float]:
     """Returns the median seconds of one call of each program. The programs take turns, after a first call.
 
-    A program is a function of the number of calls. A turn makes so many calls that it lasts about `seconds`, so that
-    the wait at its end takes a small part of the time.
+    A program is a function of the number of calls. A turn makes as many calls as fit into about `seconds`, so that the
+    wait at the end of the turn takes a small part of the time.
     """
     counts = {}
     for name, run in programs.items():

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
         "chunks": partial(operations.chunk_sizes, record, small),
         "profile": networks.profile,
     }
-    asked = {"machine", *arguments.sections}  # the other sections need the products of machine
+    asked = {"machine", *arguments.sections}  # the other sections need the matrix products of the section machine
     for name in ("machine", *(name for name in arguments.sections if name != "machine")):
         if name in asked:
             record.section(name, programs[name], *LIMITS[name])

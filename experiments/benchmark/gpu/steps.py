@@ -8,8 +8,8 @@ from experiments.benchmark.gpu import ours
 from experiments.benchmark.gpu.record import Record
 from nl_jax.models import ResNetConfig
 
-STEPS, RATE = 5, 2e-4  # at a higher rate rounding errors alone change the fifth loss
-# Maximum errors of the losses over the first loss, by the type of the network and the precision of its products.
+STEPS, RATE = 5, 2e-4  # with a higher rate, rounding errors alone change the fifth loss
+# Maximum error of a loss over the first loss, by the type of the network and the precision of its products.
 TOLERANCE = {("float32", "highest"): 1e-3, ("float32", None): 1e-2, ("bfloat16", None): 5e-2}
 
 

@@ -3,8 +3,8 @@
     python -m experiments.photographs crowns deepforest-2.1.0-py3-none-any.whl
     python -m experiments.train --config=configs/crowns.py --workdir=runs/crowns
 
-`experiments.photographs` writes the dataset to data/crowns, and its help says where the wheel comes from. The networks are
-those of configs/scenes.py without a mask head, because crowns have only boxes.
+`experiments.photographs` writes the dataset to data/crowns, and its help says where the wheel comes from. The
+networks are those of configs/scenes.py without a mask head, because crowns have only boxes.
 """
 
 from configs import common, scenes

@@ -129,7 +129,7 @@ def video_data() -> ConfigDict:
 
 
 def long_range_data() -> ConfigDict:
-    """Returns the fields of the embedded task of video, `nl_jax.data.long_range`."""
+    """Returns the fields of the embedded task of video, `nl_jax.data.embedded.long_range`."""
     return ConfigDict(
         dict(
             name="long_range",
@@ -228,7 +228,7 @@ def coco_data() -> ConfigDict:
 
 
 def scenes_data() -> ConfigDict:
-    """Returns the fields of the embedded task of detection, `nl_jax.data.scenes`."""
+    """Returns the fields of the embedded task of detection, `nl_jax.data.embedded.scenes`."""
     return ConfigDict(
         dict(
             name="scenes",
@@ -246,7 +246,7 @@ def scenes_data() -> ConfigDict:
 
 
 def poses_data() -> ConfigDict:
-    """Returns the fields of the embedded task of keypoints, `nl_jax.data.poses`."""
+    """Returns the fields of the embedded task of keypoints, `nl_jax.data.embedded.poses`."""
     return ConfigDict(
         dict(
             name="poses",

@@ -3,7 +3,7 @@
     python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
 
 A network is first trained on single images. Then, with two non-local blocks in res3, it is trained on clips whose label
-depends on two places far apart (see `nl_jax.data.long_range`). The row c2d is the same network without blocks.
+depends on two places far apart (see `nl_jax.data.embedded.long_range`). The row c2d is the same network without blocks.
 """
 
 from configs import common

@@ -3,9 +3,9 @@
     python -m experiments.train --config=configs/scenes.py --workdir=runs/scenes
 
 A network detects and segments digits. The tint of a disc at the other end of the picture is their class (see
-`nl_jax.data.scenes`). docs/detection.md has the results. The row `baseline` has no non-local block: its field of view
-ends before the disc, so it classifies by chance. The other rows are controls, and other places and pairwise functions
-of the block: `python -m experiments.reproduce scenes --laptop`.
+`nl_jax.data.embedded.scenes`). docs/detection.md has the results. The row `baseline` has no non-local block: its field
+of view ends before the disc, so it classifies by chance. The other rows are controls, and other places and pairwise
+functions of the block: `python -m experiments.reproduce scenes --laptop`.
 """
 
 from configs import common

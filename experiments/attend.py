@@ -31,7 +31,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from experiments import attend_page, command_line, pictures
-from nl_jax.data.long_range import LongRange
+from nl_jax.data.embedded.long_range import LongRange
 from nl_jax.errors import InputError
 from nl_jax.figures import attention, landing
 from nl_jax.models import flat

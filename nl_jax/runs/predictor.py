@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from nl_jax.data.clips import test_crops, test_indices
-from nl_jax.data.failure import DecodeError, ShortVideoError
-from nl_jax.data.stream import Clip, clips_of_file, clips_of_stream
+from nl_jax.data.media.failure import DecodeError, ShortVideoError
+from nl_jax.data.video.clips import test_crops, test_indices
+from nl_jax.data.video.stream import Clip, clips_of_file, clips_of_stream
 from nl_jax.errors import InputError
 from nl_jax.evaluation.views import combine, scores_of_views
 from nl_jax.figures import attention

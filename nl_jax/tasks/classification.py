@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from nl_jax.data.clips import STARTS
 from nl_jax.data.dataset import Batch, ClipDataset
 from nl_jax.data.loader import TrainBatches, check_clips_per_decode, test_batches
-from nl_jax.data.videos import Videos
+from nl_jax.data.video.clips import STARTS
+from nl_jax.data.video.videos import Videos
 from nl_jax.errors import InputError
 from nl_jax.evaluation.views import Predictions, check_views, predict
 from nl_jax.figures.curves import Curves

@@ -27,8 +27,8 @@ from experiments import pictures
 from experiments.report.page import render
 from experiments.report.runs import read_runs
 from nl_jax import Predictor, places
-from nl_jax.data import check
 from nl_jax.data.records.read import find_prepared, read_index
+from nl_jax.data.video import check
 from nl_jax.errors import InputError
 from nl_jax.models import VideoResNet, flat
 from nl_jax.places import place

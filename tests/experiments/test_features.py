@@ -12,7 +12,7 @@ from flax import nnx
 
 from configs import folder
 from experiments import feature_files
-from nl_jax.data.video_folder import VideoFolder
+from nl_jax.data.video.folder import VideoFolder
 from nl_jax.errors import InputError
 from nl_jax.models import VideoResNet
 from nl_jax.runs.features import Extractor, layers_of

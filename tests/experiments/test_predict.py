@@ -14,7 +14,7 @@ from flax import nnx
 
 from configs import folder
 from nl_jax import Predictor
-from nl_jax.data.video_folder import VideoFolder
+from nl_jax.data.video.folder import VideoFolder
 from nl_jax.errors import InputError
 from nl_jax.models import VideoResNet, flat
 from nl_jax.tasks import restore_network, task_of

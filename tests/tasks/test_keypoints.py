@@ -18,7 +18,7 @@ from experiments.report.page import render
 from experiments.report.runs import read_runs
 from nl_jax.data.coco.example import mirrored
 from nl_jax.data.coco.keypoints import COCO_NAMES
-from nl_jax.data.poses import WIDTH
+from nl_jax.data.embedded.poses import WIDTH
 from nl_jax.errors import InputError
 from nl_jax.evaluation.coco import evaluate
 from nl_jax.models import flat

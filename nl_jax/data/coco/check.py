@@ -14,8 +14,8 @@ from nl_jax.data.coco.annotations import Annotations, Image, read_annotations
 from nl_jax.data.coco.images import SizeError, is_turned
 from nl_jax.data.coco.masks import drawn
 from nl_jax.data.coco.problems import KINDS, Problem, counted
-from nl_jax.data.decode import DecodeError
-from nl_jax.data.picture_folder import IMAGE_SUFFIXES
+from nl_jax.data.media.decode import DecodeError
+from nl_jax.data.media.picture_folder import IMAGE_SUFFIXES
 from nl_jax.data.workers import Crash, map_unordered
 from nl_jax.places import Place, make_directory, written
 

@@ -4,8 +4,8 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-from nl_jax.data.decode import DecodeError, Source, decode_frames, open_video
-from nl_jax.data.to_rgb import ToRgb
+from nl_jax.data.media.decode import DecodeError, Source, decode_frames, open_video
+from nl_jax.data.media.to_rgb import ToRgb
 
 MULTIPLE = 32  # sides of a padded batch are multiples of this, the stride of the backbone's last stage
 

@@ -6,12 +6,12 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from nl_jax.data import decode
-from nl_jax.data.decode import all_frames, probe, read_frames
-from nl_jax.data.failure import DecodeError
-from nl_jax.data.packets import index_of
-from nl_jax.data.to_rgb import ToRgb
-from nl_jax.data.transcode import scan
+from nl_jax.data.media import decode
+from nl_jax.data.media.decode import all_frames, probe, read_frames
+from nl_jax.data.media.failure import DecodeError
+from nl_jax.data.media.packets import index_of
+from nl_jax.data.media.to_rgb import ToRgb
+from nl_jax.data.media.transcode import scan
 
 FRAMES = 50
 CONTAINERS = "mp4 mov mkv webm avi ts flv wmv".split()

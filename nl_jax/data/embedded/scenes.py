@@ -37,7 +37,7 @@ from nl_jax.data.coco.annotations import Image, Instance
 from nl_jax.data.coco.detection import DetectionImages
 from nl_jax.data.coco.example import Shape
 from nl_jax.data.coco.masks import compressed
-from nl_jax.data.long_range import SPLITS, TINTS, Numbers, enlarged, handwriting, samples
+from nl_jax.data.embedded.long_range import SPLITS, TINTS, Numbers, enlarged, handwriting, samples
 from nl_jax.errors import InputError
 
 CUE = 14  # pixels across

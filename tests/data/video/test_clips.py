@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nl_jax.data import clips  # imported as a module: pytest would collect test_indices and test_crops
+from nl_jax.data.video import clips  # imported as a module: pytest would collect test_indices and test_crops
 from nl_jax.errors import InputError
 
 

@@ -4,9 +4,9 @@ import shutil
 import numpy as np
 import pytest
 
-from nl_jax.data import check as check_module
-from nl_jax.data.check import Finding, Line, check_copy, count_statuses, finish, write_report
 from nl_jax.data.sources.listing import Action, Item, Listing
+from nl_jax.data.video import check as check_module
+from nl_jax.data.video.check import Finding, Line, check_copy, count_statuses, finish, write_report
 from nl_jax.data.workers import Crash
 
 

@@ -5,11 +5,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from nl_jax.data import videos as videos_module
-from nl_jax.data.clips import test_indices as clip_indices  # renamed: pytest would collect it
-from nl_jax.data.decode import DecodeError, read_crops, read_frames
-from nl_jax.data.video_folder import VideoFolder
-from nl_jax.data.videos import MAX_FAILED
+from nl_jax.data.media.decode import DecodeError, read_crops, read_frames
+from nl_jax.data.video import videos as videos_module
+from nl_jax.data.video.clips import test_indices as clip_indices  # renamed: pytest would collect it
+from nl_jax.data.video.folder import VideoFolder
+from nl_jax.data.video.videos import MAX_FAILED
 from nl_jax.errors import InputError
 
 make = partial(

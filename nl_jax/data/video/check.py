@@ -10,11 +10,11 @@ from pathlib import Path
 import av
 import numpy as np
 
-from nl_jax.data.failure import DecodeError
-from nl_jax.data.picture_folder import IMAGE_SUFFIXES
+from nl_jax.data.media.failure import DecodeError
+from nl_jax.data.media.picture_folder import IMAGE_SUFFIXES
+from nl_jax.data.media.to_rgb import ToRgb
+from nl_jax.data.media.transcode import Scan, scan
 from nl_jax.data.sources.listing import Item, Listing
-from nl_jax.data.to_rgb import ToRgb
-from nl_jax.data.transcode import Scan, scan
 from nl_jax.data.workers import Crash, map_unordered
 from nl_jax.places import Place, make_directory, written
 

@@ -10,12 +10,12 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from nl_jax.data.clock import Clock
-from nl_jax.data.container import CORRUPT, open_video
-from nl_jax.data.decode import all_frames, to_rgb_of
-from nl_jax.data.failure import DecodeError, failures_of, words_of
-from nl_jax.data.packets import index_of, mean_rate
-from nl_jax.data.picture_folder import files_of
+from nl_jax.data.media.clock import Clock
+from nl_jax.data.media.container import CORRUPT, open_video
+from nl_jax.data.media.decode import all_frames, to_rgb_of
+from nl_jax.data.media.failure import DecodeError, failures_of, words_of
+from nl_jax.data.media.packets import index_of, mean_rate
+from nl_jax.data.media.picture_folder import files_of
 
 # A key frame at least every 32 frames, so that every clip is near one. Without the deblocking filter and arithmetic
 # coding, decoding takes 0.6 of the processor time, and the file has 5 to 8% more bytes. The same video must give the

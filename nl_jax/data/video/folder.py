@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from nl_jax.data.failure import Source
-from nl_jax.data.packets import index_of
+from nl_jax.data.media.failure import Source
+from nl_jax.data.media.packets import index_of
 from nl_jax.data.sources.folder import class_name, class_names, list_csv, list_folder
-from nl_jax.data.videos import Videos
+from nl_jax.data.video.videos import Videos
 from nl_jax.errors import InputError
 
 

@@ -5,8 +5,8 @@ import av
 import numpy as np
 import pytest
 
-from nl_jax.data.decode import DecodeError, read_frames
-from nl_jax.data.transcode import scan, transcode
+from nl_jax.data.media.decode import DecodeError, read_frames
+from nl_jax.data.media.transcode import scan, transcode
 
 
 def stored(video: bytes):

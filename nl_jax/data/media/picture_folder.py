@@ -3,7 +3,7 @@
 import os
 import re
 
-from nl_jax.data.failure import DecodeError, Source
+from nl_jax.data.media.failure import DecodeError, Source
 
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)

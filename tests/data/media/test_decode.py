@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nl_jax.data import decode
-from nl_jax.data.decode import DecodeError, ShortVideoError, VideoInfo, probe, read_frames
+from nl_jax.data.media import decode
+from nl_jax.data.media.decode import DecodeError, ShortVideoError, VideoInfo, probe, read_frames
 from nl_jax.errors import InputError
 
 # name: ending, frames, size, options of the encoder

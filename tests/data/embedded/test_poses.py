@@ -3,7 +3,7 @@ import pytest
 
 from nl_jax.data.coco.keypoints import COCO_NAMES
 from nl_jax.data.dataset import Dataset
-from nl_jax.data.poses import CLOTHES, HEELS, HEIGHT, SHOE, SPLITS, TOES, WIDTH, Poses, poses
+from nl_jax.data.embedded.poses import CLOTHES, HEELS, HEIGHT, SHOE, SPLITS, TOES, WIDTH, Poses, poses
 from nl_jax.errors import InputError
 from nl_jax.evaluation.coco import evaluate
 from nl_jax.evaluation.keypoints import ap_by_keypoint, confusions

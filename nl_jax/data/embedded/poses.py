@@ -27,7 +27,7 @@ from nl_jax.data.coco.annotations import Image, Instance
 from nl_jax.data.coco.detection import DetectionImages
 from nl_jax.data.coco.example import Shape
 from nl_jax.data.coco.keypoints import COCO_NAMES, of_coco
-from nl_jax.data.long_range import Numbers
+from nl_jax.data.embedded.long_range import Numbers
 from nl_jax.errors import InputError
 
 FILE = Path(__file__).with_name("poses.npz")

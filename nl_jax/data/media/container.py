@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import av
 from av.stream import Disposition
 
-from nl_jax.data.failure import DecodeError, Source, words_of
+from nl_jax.data.media.failure import DecodeError, Source, words_of
 
 # Codecs with which libav draws a text file as a video of a terminal.
 _TEXT_CODECS = frozenset({"ansi", "bintext", "idf", "xbin"})

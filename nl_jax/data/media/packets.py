@@ -19,9 +19,9 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from nl_jax.data.container import is_picture_format, open_video, packets_of
-from nl_jax.data.failure import Source, failures_of
-from nl_jax.data.picture_folder import files_of, frames_of_folder, is_folder
+from nl_jax.data.media.container import is_picture_format, open_video, packets_of
+from nl_jax.data.media.failure import Source, failures_of
+from nl_jax.data.media.picture_folder import files_of, frames_of_folder, is_folder
 
 # Codecs in which every packet is one frame, so that the packets give the numbers of the frames. In other codecs some
 # packets hold no frame or two frames (packed MPEG-4, repeated Theora frames). Decoding gives the numbers there.

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import av
 import numpy as np
 
-from nl_jax.data.clips import test_indices
-from nl_jax.data.clock import Clock
-from nl_jax.data.container import decode_frames, first_video_stream, open_container
-from nl_jax.data.decode import all_frames, to_rgb_of
-from nl_jax.data.failure import DecodeError, ShortVideoError, Source, failures_of, words_of
-from nl_jax.data.packets import index_of, pixel_aspect_of, stated_rate
-from nl_jax.data.to_rgb import ToRgb
+from nl_jax.data.media.clock import Clock
+from nl_jax.data.media.container import decode_frames, first_video_stream, open_container
+from nl_jax.data.media.decode import all_frames, to_rgb_of
+from nl_jax.data.media.failure import DecodeError, ShortVideoError, Source, failures_of, words_of
+from nl_jax.data.media.packets import index_of, pixel_aspect_of, stated_rate
+from nl_jax.data.media.to_rgb import ToRgb
+from nl_jax.data.video.clips import test_indices
 
 STDIN = "-"
 # libav's names of cameras on Linux, macOS and Windows. lavfi makes synthetic pictures, and replaces a missing camera

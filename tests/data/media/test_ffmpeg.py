@@ -6,7 +6,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from nl_jax.data.decode import ShortVideoError, read_frames
+from nl_jax.data.media.decode import ShortVideoError, read_frames
 
 SCALE = "scale=160:120"
 X265 = ("-c:v", "libx265", "-x265-params", "log-level=none")

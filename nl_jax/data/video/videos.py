@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from nl_jax.data.clips import STARTS, random_place, test_crops, test_indices, train_indices
-from nl_jax.data.decode import Crop, read_crops
-from nl_jax.data.failure import DecodeError, ShortVideoError, Source
-from nl_jax.data.picture_folder import is_picture
+from nl_jax.data.media.decode import Crop, read_crops
+from nl_jax.data.media.failure import DecodeError, ShortVideoError, Source
+from nl_jax.data.media.picture_folder import is_picture
+from nl_jax.data.video.clips import STARTS, random_place, test_crops, test_indices, train_indices
 from nl_jax.errors import InputError
 
 MAX_FAILED = 15  # a training clip fails after this many replacements
@@ -32,7 +32,7 @@ class Videos:
         num_clips: test clips per video.
         num_crops: test crops per clip, 1 or 3; 1 for whole frames.
         flip: whether half of the training clips are mirrored.
-        starts: the convention for the starts of test clips: see `nl_jax.data.clips.test_indices`.
+        starts: the convention for the starts of test clips: see `nl_jax.data.video.clips.test_indices`.
 
     Attributes:
         names: the argument.

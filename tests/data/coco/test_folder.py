@@ -12,8 +12,8 @@ from nl_jax.data.coco.images import bucket_of, is_turned, read_image, resize, sc
 from nl_jax.data.coco.keypoints import pairs_by_name
 from nl_jax.data.coco.masks import GRID, run_lengths
 from nl_jax.data.dataset import Dataset
-from nl_jax.data.decode import DecodeError
 from nl_jax.data.loader import TrainBatches, test_batches
+from nl_jax.data.media.decode import DecodeError
 from nl_jax.errors import InputError
 
 SIZES = {"short_sides": (64,), "long_side": 96, "test_short_side": 64, "max_boxes": 3}

@@ -16,11 +16,11 @@ import av
 import numpy as np
 from av.video.frame import PictureType
 
-from nl_jax.data.container import CORRUPT, decode_frames, open_video, packets_of
-from nl_jax.data.failure import DecodeError, ShortVideoError, Source, failures_of
-from nl_jax.data.packets import VideoIndex, index_of, stated_rate
-from nl_jax.data.picture_folder import frames_of_folder, is_folder
-from nl_jax.data.to_rgb import ToRgb
+from nl_jax.data.media.container import CORRUPT, decode_frames, open_video, packets_of
+from nl_jax.data.media.failure import DecodeError, ShortVideoError, Source, failures_of
+from nl_jax.data.media.packets import VideoIndex, index_of, stated_rate
+from nl_jax.data.media.picture_folder import frames_of_folder, is_folder
+from nl_jax.data.media.to_rgb import ToRgb
 from nl_jax.errors import InputError
 
 # (height, width) of scaled frames -> (top, left, side) of the square to cut out.

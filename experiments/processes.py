@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from nl_jax.training import hosts
+from nl_jax.training.processes import hosts
 
 CLUSTER = flags.DEFINE_string(
     "cluster", "auto", f"the system that started several processes, if there is one: {', '.join(hosts.CLUSTERS)}"

@@ -11,7 +11,7 @@ from nl_jax.data.dataset import Dataset
 from nl_jax.errors import InputError
 from nl_jax.figures.curves import plot_curves
 from nl_jax.places import Growing, Place, read_text
-from nl_jax.training import hosts
+from nl_jax.training.processes import hosts
 from nl_jax.training.task import Task
 
 # Columns about the machine, not the network: mean seconds of a step, and the share of the devices' peak if it is known.

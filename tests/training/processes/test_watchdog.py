@@ -1,6 +1,6 @@
 import threading
 
-from nl_jax.training.watchdog import Notes, Watchdog
+from nl_jax.training.processes.watchdog import Notes, Watchdog
 
 
 def test_a_hung_input_is_told_of_and_ends_the_run(capsys):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import jax
 
 from nl_jax.errors import PREEMPTED
-from nl_jax.training import hosts
+from nl_jax.training.processes import hosts
 
 EXIT_CODE = 1  # the code of every run that cannot continue
 LAST = 5.0  # seconds for the others to say whom they wait for

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from nl_jax.errors import Preempted
-from nl_jax.training.preemption import Preemption
+from nl_jax.training.processes.preemption import Preemption
 
 
 def test_a_signal_ends_a_wait_for_input_at_once_and_is_else_noted():

@@ -12,13 +12,13 @@ import threading
 import pytest
 
 from nl_jax.errors import InputError
-from nl_jax.training import lock
-from nl_jax.training.lock import only_run
+from nl_jax.training.processes import lock
+from nl_jax.training.processes.lock import only_run
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from nl_jax.training.lock import only_run
+from nl_jax.training.processes.lock import only_run
 with only_run(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -15,7 +15,7 @@ from nl_jax.data.dataset import Batch, Dataset
 from nl_jax.errors import Preempted
 from nl_jax.models import flat
 from nl_jax.places import Place, remove
-from nl_jax.training import sharding, state, workdir
+from nl_jax.training import sharding, workdir
 from nl_jax.training.checkpoint import UNVALIDATED, Checkpoints, newest_of
 from nl_jax.training.chips import peak_flops
 from nl_jax.training.evaluator import Evaluator
@@ -28,7 +28,7 @@ from nl_jax.training.progress import make_progress, show_step
 from nl_jax.training.schedule import make_schedule
 from nl_jax.training.setup import Setup
 from nl_jax.training.start import Start, check_blocks_can_learn, take_over
-from nl_jax.training.step import make_train_step
+from nl_jax.training.step import create_state, make_train_step
 from nl_jax.training.task import Evaluation, Results, Task, TrainBatches
 from nl_jax.training.times import Profile, Times
 
@@ -64,7 +64,7 @@ class Run:
         optimizer = task.optimizer(schedule)
         self._graphdef, *arrays = flat.abstract(lambda: build(nnx.Rngs(0)))
         self._model = flat.merge(self._graphdef, *arrays)  # holds shapes
-        self._state = state.create(build, optimizer, setup.mesh, config.seed)
+        self._state = create_state(build, optimizer, setup.mesh, config.seed)
         self._batches = self._train_batches(config.seed, config.batch_size, config.accumulate_steps)
         self._train_step = make_train_step(
             self._graphdef,

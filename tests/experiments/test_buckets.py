@@ -38,7 +38,7 @@ from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.logs import timing
 from nl_jax.training.processes import lock
 from nl_jax.training.processes.lock import only_run
-from nl_jax.training.state import TrainState
+from nl_jax.training.step import TrainState
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("flower", "pagoda")

@@ -22,7 +22,7 @@ from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training import sharding, workdir
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.evaluator import Evaluator
-from nl_jax.training.state import TrainState
+from nl_jax.training.step import TrainState
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("flower", "pagoda")

@@ -17,7 +17,7 @@ from nl_jax.training import run as training_run
 from nl_jax.training.average import average_of, average_weights
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.schedule import make_optimizer
-from nl_jax.training.state import TrainState
+from nl_jax.training.step import TrainState
 
 FIELDS = {"steps": 5, "optimizer.ema": 0.6, "loss.label_smoothing": 0.1, "loss.mixup": 0.3, "model.norm": "global"}
 

@@ -27,7 +27,7 @@ from nl_jax.tasks.clip_splits import measured_on, open_clips, validated_on
 from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training import sharding
 from nl_jax.training.normalize import make_normalize
-from nl_jax.training.schedule import make_optimizer
+from nl_jax.training.optimizer import make_optimizer
 from nl_jax.training.setup import check_parts, check_ranges
 from nl_jax.training.soft_labels import mixed, smooth
 from nl_jax.training.task import Example, Forward, Gather, Metrics, Results, Task

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from nl_jax.models import flat
 from nl_jax.training import sharding
-from nl_jax.training.schedule import make_schedule
+from nl_jax.training.optimizer import make_schedule
 from nl_jax.training.step import Loss, TrainState, make_train_step
 from nl_jax.training.task import Example, Task
 

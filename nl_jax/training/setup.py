@@ -12,7 +12,7 @@ from nl_jax.models import ResNetConfig
 from nl_jax.models.summary import Summary
 from nl_jax.places import Place
 from nl_jax.training import sharding
-from nl_jax.training.schedule import make_schedule
+from nl_jax.training.optimizer import make_schedule
 from nl_jax.training.start import check_planes
 from nl_jax.training.task import SPLITS, Example, Task
 from nl_jax.training.workdir import check_workdir

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key
 from nl_jax.models import flat
 from nl_jax.models.norm import MOMENTUM, pooled
 from nl_jax.training import sharding
-from nl_jax.training.average import tested_params
+from nl_jax.training.optimizer import tested_params
 
 # (model, batch, key) -> (loss, further metrics)
 Loss = Callable[[nnx.Module, dict[str, Array], Key[Array, ""]], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]

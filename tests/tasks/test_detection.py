@@ -22,8 +22,8 @@ from nl_jax.runs import stages
 from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding
 from nl_jax.training.logs import read_metrics
+from nl_jax.training.optimizer import make_schedule
 from nl_jax.training.run import Run
-from nl_jax.training.schedule import make_schedule
 from nl_jax.training.start import Start, take_over
 from nl_jax.training.step import create_state, make_train_step
 

@@ -27,7 +27,7 @@ from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding, workdir
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.evaluator import Evaluator
-from nl_jax.training.schedule import make_schedule
+from nl_jax.training.optimizer import make_schedule
 from nl_jax.training.step import TrainState, create_state, make_train_step
 
 NARROW = {

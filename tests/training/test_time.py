@@ -11,8 +11,8 @@ from configs import common
 from nl_jax.models import ResNetConfig, VideoResNet, flat
 from nl_jax.tasks.classification import Classification
 from nl_jax.training import sharding
+from nl_jax.training.optimizer import make_optimizer, make_schedule
 from nl_jax.training.precise_bn import make_moments
-from nl_jax.training.schedule import make_optimizer, make_schedule
 from nl_jax.training.step import create_state, make_forward, make_train_step
 
 NETWORK = ResNetConfig(

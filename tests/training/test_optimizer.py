@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from nl_jax.errors import InputError
-from nl_jax.training.schedule import decayed, make_optimizer, make_schedule
+from nl_jax.training.optimizer import decayed, make_optimizer, make_schedule
 
 
 def optimizer_config(**changes) -> ConfigDict:

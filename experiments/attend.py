@@ -38,7 +38,7 @@ from nl_jax.models import flat
 from nl_jax.places import Place, make_directory, place, write_text
 from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding, workdir
-from nl_jax.training.normalize import make_normalize
+from nl_jax.training.preprocessing import make_normalize
 from nl_jax.training.task import SPLITS
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the workdir of a trained or imported network", required=True)

@@ -19,8 +19,8 @@ from nl_jax.ops import nonlocal_op
 from nl_jax.tasks.classification import Classification
 from nl_jax.training import sharding
 from nl_jax.training.abstract import abstract_batch, abstract_state, trace_train_step
-from nl_jax.training.normalize import make_normalize
 from nl_jax.training.optimizer import make_schedule
+from nl_jax.training.preprocessing import make_normalize
 from nl_jax.training.step import create_state, make_forward, make_train_step
 
 NONLOCAL_BLOCKS = {50: {"res3": (1, 3), "res4": (1, 3, 5)}, 101: {"res3": (1, 3), "res4": (6, 13, 20)}}

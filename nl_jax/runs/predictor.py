@@ -25,7 +25,7 @@ from nl_jax.tasks import restore_network
 from nl_jax.tasks.classification import Classification
 from nl_jax.training import sharding, workdir
 from nl_jax.training.evaluator import Evaluator
-from nl_jax.training.normalize import make_normalize
+from nl_jax.training.preprocessing import make_normalize
 from nl_jax.zoo.pretrained import pretrained
 
 

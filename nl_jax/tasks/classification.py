@@ -26,10 +26,9 @@ from nl_jax.models.summary import Summary, summarize
 from nl_jax.tasks.clip_splits import measured_on, open_clips, validated_on
 from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training import sharding
-from nl_jax.training.normalize import make_normalize
 from nl_jax.training.optimizer import make_optimizer
+from nl_jax.training.preprocessing import make_normalize, mixed, smooth
 from nl_jax.training.setup import check_parts, check_ranges
-from nl_jax.training.soft_labels import mixed, smooth
 from nl_jax.training.task import Example, Forward, Gather, Metrics, Results, Task
 
 NUMBERS = {
@@ -191,7 +190,7 @@ class Classification(Task):
     def loss(self, model: nnx.Module, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Metrics]:
         """Returns softmax cross-entropy; for labels (b,k), the mean over classes of the sigmoid's.
 
-        `config.loss` says whether clips are mixed and labels smoothed, see `nl_jax.training.soft_labels`. top1 is the
+        `config.loss` says whether clips are mixed and labels smoothed, see `nl_jax.training.preprocessing`. top1 is the
         share of clips whose highest logit is a class of the clip. A mixed clip counts with the share of this class.
         """
         video, label = self._normalize(batch["video"]), batch["label"]

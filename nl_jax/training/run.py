@@ -19,13 +19,12 @@ from nl_jax.training import sharding, workdir
 from nl_jax.training.checkpoint import UNVALIDATED, Checkpoints, newest_of
 from nl_jax.training.chips import peak_flops
 from nl_jax.training.evaluator import Evaluator
-from nl_jax.training.logs import BadExamples, MetricsLog, rate_of
-from nl_jax.training.nonfinite import NonFinite
+from nl_jax.training.faults import BadExamples, NonFinite
+from nl_jax.training.logs import MetricsLog, make_progress, rate_of, show_step
 from nl_jax.training.optimizer import make_schedule
 from nl_jax.training.precise_bn import has_running_statistics, make_moments, precise_batch_stats
 from nl_jax.training.processes.preemption import Preemption
 from nl_jax.training.processes.watchdog import Watchdog, notes_of_run, say_here
-from nl_jax.training.progress import make_progress, show_step
 from nl_jax.training.setup import Setup
 from nl_jax.training.start import Start, check_blocks_can_learn, take_over
 from nl_jax.training.step import create_state, make_train_step

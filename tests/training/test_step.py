@@ -13,8 +13,8 @@ from nl_jax.errors import InputError
 from nl_jax.models import flat
 from nl_jax.tasks.classification import Classification
 from nl_jax.training import sharding
-from nl_jax.training.normalize import make_normalize
 from nl_jax.training.optimizer import make_schedule
+from nl_jax.training.preprocessing import make_normalize
 from nl_jax.training.step import create_state, make_forward, make_train_step
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from nl_jax.data.dataset import Dataset
 from nl_jax.errors import InputError
-from nl_jax.training.logs import BadExamples
+from nl_jax.training.faults import BadExamples
 from nl_jax.training.processes import hosts
 
 SLURM = dict.fromkeys(hosts.NEEDED["SLURM_STEP_NUM_TASKS"], "1")

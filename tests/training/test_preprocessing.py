@@ -9,7 +9,7 @@ from flax import nnx
 
 from nl_jax.errors import InputError
 from nl_jax.tasks.classification import Classification
-from nl_jax.training.soft_labels import mixed, smooth
+from nl_jax.training.preprocessing import mixed, smooth
 
 CLASSES, CLIPS = 5, 4
 

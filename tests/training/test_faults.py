@@ -5,7 +5,7 @@ import pytest
 
 from nl_jax.data.dataset import Dataset
 from nl_jax.errors import InputError
-from nl_jax.training.logs import BadExamples
+from nl_jax.training.faults import BadExamples
 
 
 class Videos(Dataset):

@@ -15,7 +15,7 @@ from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import run as training_run
 from nl_jax.training import setup, sharding
 from nl_jax.training.checkpoint import Checkpoints
-from nl_jax.training.optimizer import average_of, average_weights, make_optimizer
+from nl_jax.training.optimizer import average_of, average_weights, make_optimizer, tested_params
 from nl_jax.training.step import TrainState
 
 FIELDS = {"steps": 5, "optimizer.ema": 0.6, "loss.label_smoothing": 0.1, "loss.mixup": 0.3, "model.norm": "global"}

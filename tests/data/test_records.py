@@ -13,7 +13,8 @@ import tensorflow_datasets as tfds
 
 from configs import something
 from nl_jax.data.loader import TrainBatches
-from nl_jax.data.media.decode import DecodeError, read_frames
+from nl_jax.data.media.decode import read_frames
+from nl_jax.data.media.failure import DecodeError
 from nl_jax.data.open import open_videos
 from nl_jax.data.records import make, write
 from nl_jax.data.records.read import PreparedVideos, read_index, write_index

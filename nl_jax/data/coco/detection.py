@@ -10,7 +10,7 @@ from nl_jax.data.coco.annotations import Image
 from nl_jax.data.coco.example import Example, Shape, mirrored, padded, truth
 from nl_jax.data.coco.keypoints import Keypoints
 from nl_jax.data.coco.problems import Problem
-from nl_jax.data.media.decode import DecodeError
+from nl_jax.data.media.failure import DecodeError
 from nl_jax.data.video.videos import MAX_FAILED
 
 

@@ -1,4 +1,4 @@
-"""Opens a video with PyAV and decodes its frames from the present position to the end."""
+"""Opens a video or an image with PyAV and decodes its frames from the present position to the end."""
 
 import io
 import os
@@ -9,6 +9,7 @@ import av
 from av.stream import Disposition
 
 from nl_jax.data.media.failure import DecodeError, Source, words_of
+from nl_jax.data.media.image_files import is_image
 
 # Codecs with which libav draws a text file as a video of a terminal.
 _TEXT_CODECS = frozenset({"ansi", "bintext", "idf", "xbin"})
@@ -21,14 +22,16 @@ _METADATA = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors
 
 
 @contextmanager
-def open_video(path: Source) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def open_video(path: Source, *, image: bool = False) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Opens a video, yields the container and its first video stream, and closes the container.
 
     Args:
         path: a file or its bytes.
+        image: whether the caller expects an image. Then messages speak of one, also if the file does not look like one.
 
     Raises:
-        DecodeError: the file is missing, empty or not a video, or it has no video stream that can be decoded.
+        DecodeError: the file is missing, empty or neither a video nor an image, or it has no video stream that can be
+            decoded.
     """
     if isinstance(path, bytes):
         if not path:
@@ -43,7 +46,8 @@ def open_video(path: Source) -> Iterator[tuple[av.container.InputContainer, av.V
     try:
         container = open_container(file)
     except Exception as error:
-        raise DecodeError(path, f"not a video that can be opened ({words_of(error)})") from error
+        kind = "an image" if image or is_image(path) else "a video"
+        raise DecodeError(path, f"not {kind} that can be opened ({words_of(error)})") from error
     with container:
         yield container, first_video_stream(container, path)
 
@@ -66,8 +70,10 @@ def first_video_stream(container: av.container.InputContainer, path: Source) -> 
     if codec.name in _TEXT_CODECS:
         raise DecodeError(path, "the file is text, not a video")
     if not codec.width or not codec.height:
-        largest = f"{MAX_PIXELS_OF_STILL} pixels"
-        raise DecodeError(path, f"its video stream states no frame size, or one of more than {largest}")
+        more = f"more than {MAX_PIXELS_OF_STILL} pixels"
+        if _holds_image(container):
+            raise DecodeError(path, f"the size of the image cannot be read: the file is damaged, or it has {more}")
+        raise DecodeError(path, f"its video stream states no frame size, or one of {more}")
     most = MAX_PIXELS_OF_STILL if is_picture_format(container) else MAX_PIXELS
     if codec.width * codec.height > most:
         raise DecodeError(path, f"its pictures are {codec.width} x {codec.height}, valid are at most {most} pixels")
@@ -81,6 +87,21 @@ def first_video_stream(container: av.container.InputContainer, path: Source) -> 
 def is_picture_format(container: av.container.InputContainer) -> bool:
     """Returns whether the container is a picture file, or several picture files joined into one."""
     return container.format.name.endswith("_pipe") or container.format.name == "image2"
+
+
+def no_frame(
+    container: av.container.InputContainer, stream: av.VideoStream, path: Source, damage: list[str]
+) -> DecodeError:
+    """Returns the error for a file of which no frame can be decoded, with the first of `damage` as the cause."""
+    codec, why = stream.codec_context.name, f" ({damage[0]})" if damage else ""
+    if _holds_image(container):
+        return DecodeError(path, f"its {codec} image cannot be decoded{why}")
+    return DecodeError(path, f"no frame of its {codec} video stream can be decoded{why}")
+
+
+def _holds_image(container: av.container.InputContainer) -> bool:
+    """Returns whether messages speak of an image: also for the formats of animated images."""
+    return is_picture_format(container) or container.format.name in ("gif", "apng")
 
 
 def packets_of(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:

@@ -16,8 +16,8 @@ import av
 import numpy as np
 from av.video.frame import PictureType
 
-from nl_jax.data.media.container import CORRUPT, decode_frames, open_video, packets_of
-from nl_jax.data.media.failure import DecodeError, ShortVideoError, Source, failures_of
+from nl_jax.data.media.container import CORRUPT, decode_frames, no_frame, open_video, packets_of
+from nl_jax.data.media.failure import ShortVideoError, Source, failures_of
 from nl_jax.data.media.packets import VideoIndex, index_of, stated_rate
 from nl_jax.data.media.picture_folder import frames_of_folder, is_folder
 from nl_jax.data.media.to_rgb import ToRgb
@@ -167,21 +167,27 @@ def all_frames(path: Source, damage: list[str] | None = None) -> Iterator[av.Vid
     """Yields every frame of a video that decodes, from the first. Frames of a folder of pictures have no time.
 
     Raises:
-        DecodeError: the video is missing, empty or not a video, or a picture of a folder is not a picture.
+        DecodeError: the video is missing, empty or not a video, no frame can be decoded, or a picture of a folder is
+            not a picture.
     """
     if not is_folder(path):
+        frame, damage = None, [] if damage is None else damage
         with open_video(path) as (container, stream):
-            yield from decode_frames(container, stream, damage=damage)
+            for frame in decode_frames(container, stream, damage=damage):
+                yield frame
+            if frame is None:
+                raise no_frame(container, stream, path, damage)
         return
     for file in frames_of_folder(path):
         yield _picture(file)
 
 
 def _picture(file: str) -> av.VideoFrame:
+    damage: list[str] = []
     with failures_of(file), open_video(file) as (container, stream):
-        frame = next(decode_frames(container, stream), None)
+        frame = next(decode_frames(container, stream, damage=damage), None)
         if frame is None:
-            raise DecodeError(file, f"no frame of its {stream.codec_context.name} video stream can be decoded")
+            raise no_frame(container, stream, file, damage)
         frame.pts = None
         return frame
 
@@ -221,7 +227,7 @@ def _read_from_start(path: Source, index: VideoIndex, clip: _Clip) -> bool:
             if count > clip.wanted[-1]:
                 return True
         if count == 0:
-            raise DecodeError(path, f"no frame of its {stream.codec_context.name} video stream can be decoded")
+            raise no_frame(container, stream, path, damage)
     raise ShortVideoError(path, count)
 
 

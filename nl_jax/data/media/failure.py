@@ -1,4 +1,4 @@
-"""Errors for videos that give no frames, or too few. Every exception of a decoder becomes one of these errors."""
+"""Errors for videos and images that give no frames, or too few. A decoder's exceptions become these errors."""
 
 import os
 from collections.abc import Iterator
@@ -11,15 +11,15 @@ Source = str | os.PathLike | bytes
 
 
 class DecodeError(InputError):
-    """A video that gives no frames.
+    """A video or an image that gives no frames.
 
     Attributes:
-        path: path of the file; "video in memory" for bytes.
-        reason: why the video gives no frames, in plain words.
+        path: path of the file; "file in memory" for bytes.
+        reason: why the file gives no frames, in plain words.
     """
 
     def __init__(self, path: Source, reason: str):
-        path = "video in memory" if isinstance(path, bytes) else str(path)
+        path = "file in memory" if isinstance(path, bytes) else str(path)
         super().__init__(path, reason)  # both in `args`, so that the error can be pickled between processes
         self.path = path
         self.reason = reason

@@ -4,8 +4,8 @@ import os
 import re
 
 from nl_jax.data.media.failure import DecodeError, Source
+from nl_jax.data.media.image_files import is_picture
 
-IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
 
 
@@ -21,11 +21,6 @@ def picture_files(names: list[str]) -> list[str]:
         return []
     numbers = {int(match[2]): name for match, name in zip(matches, pictures, strict=True)}
     return [numbers[number] for number in sorted(numbers)] if len(numbers) == len(pictures) else []
-
-
-def is_picture(name: str) -> bool:
-    """Returns whether a file has the ending of a picture and is not hidden."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def is_folder(path: Source) -> bool:

@@ -80,8 +80,6 @@ def scan(
             times.append(clock(frame))
             if on_frame is not None:
                 on_frame(frame, times[-1])
-        if not times:
-            raise DecodeError(path, "no frame of its video stream can be decoded")
         rate = mean_rate(index.stated_rate, len(times), times[-1])
         duration = len(times) / rate if rate and not index.image else 0.0
         promised, stated = max(index.frames, index.stated_frames), index.stated_duration

@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from nl_jax.data.media.failure import DecodeError
-from nl_jax.data.media.picture_folder import IMAGE_SUFFIXES
+from nl_jax.data.media.image_files import IMAGE_SUFFIXES
 from nl_jax.data.media.to_rgb import ToRgb
 from nl_jax.data.media.transcode import Scan, scan
 from nl_jax.data.sources.listing import Item, Listing

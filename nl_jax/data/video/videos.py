@@ -8,7 +8,7 @@ import numpy as np
 
 from nl_jax.data.media.decode import Crop, read_crops
 from nl_jax.data.media.failure import DecodeError, ShortVideoError, Source
-from nl_jax.data.media.picture_folder import is_picture
+from nl_jax.data.media.image_files import is_picture
 from nl_jax.data.video.clips import STARTS, random_place, test_crops, test_indices, train_indices
 from nl_jax.errors import InputError
 

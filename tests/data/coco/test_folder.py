@@ -13,7 +13,7 @@ from nl_jax.data.coco.keypoints import pairs_by_name
 from nl_jax.data.coco.masks import GRID, run_lengths
 from nl_jax.data.dataset import Dataset
 from nl_jax.data.loader import TrainBatches, test_batches
-from nl_jax.data.media.decode import DecodeError
+from nl_jax.data.media.failure import DecodeError
 from nl_jax.errors import InputError
 
 SIZES = {"short_sides": (64,), "long_side": 96, "test_short_side": 64, "max_boxes": 3}
@@ -168,7 +168,7 @@ def saved(image, **options):
         (lambda path: path.unlink(), "there is no such file"),
         (half, "no whole image can be decoded"),
         (lambda path: path.write_bytes(b""), "the file is empty"),
-        (lambda path: path.write_text("hello" * 50), "its video stream states no frame size"),
+        (lambda path: path.write_text("hello" * 50), "the size of the image cannot be read"),
         (lambda path: path.write_bytes(saved(PIL.Image.new("RGB", (50, 60)), format="JPEG")), "found 50 x 60 pixels"),
     ],
 )

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from nl_jax.data.media import decode
-from nl_jax.data.media.decode import DecodeError, ShortVideoError, VideoInfo, probe, read_frames
+from nl_jax.data.media.decode import VideoInfo, probe, read_frames
+from nl_jax.data.media.failure import DecodeError, ShortVideoError
 from nl_jax.errors import InputError
 
 # name: ending, frames, size, options of the encoder

@@ -6,7 +6,8 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from nl_jax.data.media.decode import ShortVideoError, read_frames
+from nl_jax.data.media.decode import read_frames
+from nl_jax.data.media.failure import ShortVideoError
 
 SCALE = "scale=160:120"
 X265 = ("-c:v", "libx265", "-x265-params", "log-level=none")

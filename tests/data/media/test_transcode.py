@@ -5,7 +5,8 @@ import av
 import numpy as np
 import pytest
 
-from nl_jax.data.media.decode import DecodeError, read_frames
+from nl_jax.data.media.decode import read_frames
+from nl_jax.data.media.failure import DecodeError
 from nl_jax.data.media.transcode import scan, transcode
 
 

@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from nl_jax.data.media.decode import DecodeError, ShortVideoError, read_frames
+from nl_jax.data.media.decode import read_frames
+from nl_jax.data.media.failure import DecodeError, ShortVideoError
 from nl_jax.data.video import stream
 from nl_jax.data.video.clips import test_indices as indices_of
 from nl_jax.data.video.stream import clips_of_file, clips_of_stream, is_stream

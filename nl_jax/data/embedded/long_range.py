@@ -22,14 +22,13 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import SupportsIndex
 
 import numpy as np
 
+from nl_jax.data.embedded.digits import SPLITS, TINTS, enlarged, handwriting, samples
+from nl_jax.data.embedded.drawn import Numbers, check_ranges, check_split
 from nl_jax.errors import InputError
 
-TINTS = {"red": (255, 60, 60), "green": (70, 230, 70), "blue": (80, 120, 255), "yellow": (240, 220, 50)}
-SPLITS = {"train": (0.0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1.0)}  # fractions of each digit's samples
 GLYPH = 16  # pixels of a side: the 8 x 8 digits are enlarged to twice their size
 DISC = 10  # diameter of the cue, in pixels
 CUE = 10  # the kind of the cue; kinds 0 to 9 are the digits
@@ -88,9 +87,8 @@ class LongRange:
         drift: float | int = 1,
         noise: int = 24,
     ):
-        if split not in SPLITS:
-            raise InputError(f"split={split!r} is unknown; choose one of {', '.join(SPLITS)}")
-        for name, value, low, high in (
+        check_split(split, SPLITS)
+        check_ranges(
             ("size", size, 1, None),
             ("seed", seed, 0, None),
             ("kinds", kinds, 2, CUE),
@@ -99,11 +97,7 @@ class LongRange:
             ("side", side, GLYPH, None),
             ("drift", drift, 0, None),
             ("noise", noise, 0, 255),
-        ):
-            if value < low or (high is not None and value > high):
-                raise InputError(
-                    f"{name}={value} is out of range; choose {low} {'or more' if high is None else f'to {high}'}"
-                )
+        )
         self.split, self.size, self.seed, self.images = split, size, seed, images
         self.frames, self.side, self.drift, self.noise = frames, side, drift, noise
         self.kinds, self.digits = kinds, digits
@@ -191,44 +185,6 @@ class LongRange:
 
     def _rng(self, index: int, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, list(SPLITS).index(self.split), self.images, index, stream])
-
-
-@dataclasses.dataclass(frozen=True)
-class Numbers(Sequence):
-    """The texts "0", "1", .. of the numbers below `count`. Each text is made on demand."""
-
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: SupportsIndex) -> str:
-        return str(range(self.count)[index])
-
-
-@functools.cache
-def handwriting():
-    """Returns scikit-learn's digits: `images` (n,8,8) with values from 0 to 16, and `target` (n,) the digits."""
-    from sklearn.datasets import load_digits  # the import takes a second, and no other dataset needs it
-
-    return load_digits()
-
-
-@functools.cache
-def samples(split: str) -> tuple[np.ndarray, ...]:
-    """Returns, for every digit, the indices of scikit-learn's samples that belong to the split."""
-    target = handwriting().target
-    shuffled = np.random.default_rng(0).permutation(len(target))
-    of_digit = [shuffled[target[shuffled] == digit] for digit in range(10)]
-    low, high = SPLITS[split]
-    return tuple(found[round(low * len(found)) : round(high * len(found))] for found in of_digit)
-
-
-def enlarged(images: np.ndarray, side: int) -> np.ndarray:
-    """Resizes images (..,8,8) to (..,side,side) by bilinear interpolation."""
-    centers = (np.arange(side) + 0.5) * 8 / side - 0.5  # centres of the new pixels, in units of the original pixels
-    weights = np.maximum(0, 1 - np.abs(np.clip(centers, 0, 7)[:, None] - np.arange(8)))
-    return weights @ images @ weights.T
 
 
 @functools.cache

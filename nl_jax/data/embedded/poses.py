@@ -27,7 +27,7 @@ from nl_jax.data.coco.annotations import Image, Instance
 from nl_jax.data.coco.detection import DetectionImages
 from nl_jax.data.coco.example import Shape
 from nl_jax.data.coco.keypoints import COCO_NAMES, of_coco
-from nl_jax.data.embedded.long_range import Numbers
+from nl_jax.data.embedded.drawn import Numbers, check_ranges, check_split
 from nl_jax.errors import InputError
 
 FILE = Path(__file__).with_name("poses.npz")
@@ -73,13 +73,8 @@ class Poses(DetectionImages):
     """
 
     def __init__(self, split: str, *, size: int, seed: int = 0, noise: int = 24):
-        if split not in SPLITS:
-            raise InputError(f"split={split!r} is unknown; choose one of {', '.join(SPLITS)}")
-        for name, value, low, high in (("size", size, 1, None), ("seed", seed, 0, None), ("noise", noise, 0, 255)):
-            if value < low or (high is not None and value > high):
-                raise InputError(
-                    f"{name}={value} is out of range; choose {low} {'or more' if high is None else f'to {high}'}"
-                )
+        check_split(split, SPLITS)
+        check_ranges(("size", size, 1, None), ("seed", seed, 0, None), ("noise", noise, 0, 255))
         self.split, self.size, self.seed, self.noise = split, size, seed, noise
         shape = Shape((WIDTH,), HEIGHT, WIDTH, max_boxes=1)
         options = {

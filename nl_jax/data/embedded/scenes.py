@@ -37,7 +37,8 @@ from nl_jax.data.coco.annotations import Image, Instance
 from nl_jax.data.coco.detection import DetectionImages
 from nl_jax.data.coco.example import Shape
 from nl_jax.data.coco.masks import compressed
-from nl_jax.data.embedded.long_range import SPLITS, TINTS, Numbers, enlarged, handwriting, samples
+from nl_jax.data.embedded.digits import SPLITS, TINTS, enlarged, handwriting, samples
+from nl_jax.data.embedded.drawn import Numbers, check_ranges, check_split
 from nl_jax.errors import InputError
 
 CUE = 14  # pixels across
@@ -98,21 +99,16 @@ class Scenes(DetectionImages):
         digits: tuple[int, int] = (2, 4),
         noise: int = 24,
     ):
-        if split not in SPLITS:
-            raise InputError(f"split={split!r} is unknown; choose one of {', '.join(SPLITS)}")
+        check_split(split, SPLITS)
         room = CELLS[1] * CELL[1] + STRIP
-        for name, value, low, high in (
+        check_ranges(
             ("size", size, 1, None),
             ("seed", seed, 0, None),
             ("width", width, room, None),
             ("gap", gap, 0, width - room),
             ("cues", cues, 2, len(TINTS)),
             ("noise", noise, 0, 255),
-        ):
-            if value < low or (high is not None and value > high):
-                raise InputError(
-                    f"{name}={value} is out of range; choose {low} {'or more' if high is None else f'to {high}'}"
-                )
+        )
         most = CELLS[0] * CELLS[1]
         if len(digits) != 2 or not 1 <= digits[0] <= digits[1] <= most:
             raise InputError(f"digits={digits} is out of range; choose (lowest, highest) of 1 to {most}")

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from nl_jax.data.dataset import MAX_FAILED, padded_failed
 from nl_jax.data.media.decode import Crop, read_crops
 from nl_jax.data.media.failure import DecodeError, ShortVideoError, Source
 from nl_jax.data.media.image_files import is_picture
 from nl_jax.data.video.clips import STARTS, random_place, test_crops, test_indices, train_indices
 from nl_jax.errors import InputError
-
-MAX_FAILED = 15  # a training clip fails after this many replacements
 
 
 class Videos:
@@ -242,6 +241,4 @@ class Videos:
     def _example(
         video: np.ndarray, label: np.int32 | np.ndarray, index: int, failed: list[int]
     ) -> dict[str, np.ndarray]:
-        padded = np.full(MAX_FAILED, -1, np.int32)
-        padded[: len(failed)] = failed
-        return {"video": video, "label": label, "index": np.int32(index), "failed": padded}
+        return {"video": video, "label": label, "index": np.int32(index), "failed": padded_failed(failed)}

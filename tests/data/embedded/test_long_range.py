@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from nl_jax.data.embedded.long_range import CUE, GLYPH, TINTS, LongRange, samples
+from nl_jax.data.embedded.digits import TINTS, samples
+from nl_jax.data.embedded.long_range import CUE, GLYPH, LongRange
 from nl_jax.errors import InputError
 
 DIGITS = load_digits()

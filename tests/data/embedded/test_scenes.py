@@ -5,7 +5,7 @@ import pytest
 
 from nl_jax.data.coco.masks import drawn
 from nl_jax.data.dataset import Dataset
-from nl_jax.data.embedded.long_range import TINTS, samples
+from nl_jax.data.embedded.digits import TINTS, samples
 from nl_jax.data.embedded.scenes import CUE, HEIGHT, PAINTS, SIDES, Scenes, window
 from nl_jax.errors import InputError
 from nl_jax.evaluation.coco import evaluate, without_categories

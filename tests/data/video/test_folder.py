@@ -5,12 +5,12 @@ from functools import partial
 import numpy as np
 import pytest
 
+from nl_jax.data.dataset import MAX_FAILED
 from nl_jax.data.media.decode import read_crops, read_frames
 from nl_jax.data.media.failure import DecodeError
 from nl_jax.data.video import videos as videos_module
 from nl_jax.data.video.clips import test_indices as clip_indices  # renamed: pytest would collect it
 from nl_jax.data.video.folder import VideoFolder
-from nl_jax.data.video.videos import MAX_FAILED
 from nl_jax.errors import InputError
 
 make = partial(

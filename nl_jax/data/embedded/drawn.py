@@ -26,7 +26,7 @@ def check_split(split: str, splits: Iterable[str]) -> None:
         raise InputError(f"split={split!r} is unknown; choose one of {', '.join(splits)}")
 
 
-def check_ranges(*parameters: tuple[str, float, float, float | None]) -> None:
+def check_ranges(*parameters: tuple[str, float | int, float | int, float | int | None]) -> None:
     """Raises InputError for a parameter out of its range.
 
     Args:

@@ -57,13 +57,7 @@ def abstract_state(
     """Returns the shapes and shardings of the state that `create_state` makes, with the graph definition."""
     graphdef, params, batch_stats = flat.abstract(lambda: build(nnx.Rngs(0)))
     state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, batch_stats, jax.eval_shape(optimizer.init, params))
-    return graphdef, laid_out(state, mesh)
-
-
-def laid_out(tree, mesh: Mesh):
-    """Returns the shapes of `tree` with the shardings that a state with these arrays has."""
-    shardings = sharding.state_shardings(mesh, tree)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+    return graphdef, sharding.laid_out(mesh, state)
 
 
 def abstract_batch(

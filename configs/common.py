@@ -133,7 +133,7 @@ def video_data() -> ConfigDict:
 
 
 def long_range_data() -> ConfigDict:
-    """Returns the fields of the embedded task of video; `nl_jax.data.long_range` explains them."""
+    """Returns the fields of the embedded task of video; `nl_jax.data.embedded.long_range` explains them."""
     return ConfigDict(
         dict(
             name="long_range",
@@ -236,7 +236,7 @@ def coco_data() -> ConfigDict:
 
 
 def scenes_data() -> ConfigDict:
-    """Returns the fields of the embedded task of detection; `nl_jax.data.scenes` explains them."""
+    """Returns the fields of the embedded task of detection; `nl_jax.data.embedded.scenes` explains them."""
     return ConfigDict(
         dict(
             name="scenes",
@@ -254,7 +254,7 @@ def scenes_data() -> ConfigDict:
 
 
 def poses_data() -> ConfigDict:
-    """Returns the fields of the embedded task of keypoints; `nl_jax.data.poses` explains them."""
+    """Returns the fields of the embedded task of keypoints; `nl_jax.data.embedded.poses` explains them."""
     return ConfigDict(
         dict(
             name="poses",

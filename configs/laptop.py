@@ -7,7 +7,7 @@ inflated kernels, the longer clip, the start from images or from shorter clips. 
 
 | full scale | with the flag `laptop` |
 |---|---|
-| Kinetics; ImageNet for the start | clips of `nl_jax.data.long_range`; its images |
+| Kinetics; ImageNet for the start | clips of `nl_jax.data.embedded.long_range`; its images |
 | 32 frames; 128 in tables 2g and 3 | 4 frames; 16 |
 | ResNet-50: residual blocks (3, 4, 6, 3), width 64 | (1, 2, 3, 1), width 8 |
 | ResNet-101: (3, 4, 23, 3) | (1, 2, 6, 1) |

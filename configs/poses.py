@@ -3,7 +3,7 @@
     python -m experiments.train --config=configs/poses.py --workdir=runs/poses
 
 A network finds the keypoints of a figure. Only the shoes show whether the figure is seen from the front or from behind,
-and so which of its wrists is the left one (see `nl_jax.data.poses`). The rows:
+and so which of its wrists is the left one (see `nl_jax.data.embedded.poses`). The rows:
 
 | row | network |
 |---|---|

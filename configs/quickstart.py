@@ -3,8 +3,8 @@
     python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
 
 The command first trains a network on single images. Then it adds two non-local blocks to res3, and trains the network
-on clips whose label depends on two places far apart (see `nl_jax.data.long_range`). The row c2d is the same network
-without blocks.
+on clips whose label depends on two places far apart (see `nl_jax.data.embedded.long_range`). The row c2d is the same
+network without blocks.
 """
 
 from configs import common

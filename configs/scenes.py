@@ -3,9 +3,9 @@
     python -m experiments.train --config=configs/scenes.py --workdir=runs/scenes
 
 A network detects and segments digits. The tint of a disc at the other end of the picture is their class (see
-`nl_jax.data.scenes`). The row `baseline` has no non-local block. Its field of view ends before the disc, so its classes
-are right only by chance. The other rows are controls, and blocks in other stages or with other pairwise functions.
-`python -m experiments.reproduce scenes --laptop` trains all rows. docs/detection.md has the results.
+`nl_jax.data.embedded.scenes`). The row `baseline` has no non-local block. Its field of view ends before the disc, so
+its classes are right only by chance. The other rows are controls, and blocks in other stages or with other pairwise
+functions. `python -m experiments.reproduce scenes --laptop` trains all rows. docs/detection.md has the results.
 """
 
 from configs import common

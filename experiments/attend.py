@@ -31,14 +31,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from experiments import attend_page, command_line, pictures
-from nl_jax.data.long_range import LongRange
+from nl_jax.data.embedded.long_range import LongRange
 from nl_jax.errors import InputError
 from nl_jax.figures import attention, landing
 from nl_jax.models import NonLocalBlock, flat
 from nl_jax.places import Place, make_directory, place, write_text
 from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding, workdir
-from nl_jax.training.normalize import make_normalize
+from nl_jax.training.preprocessing import make_normalize
 from nl_jax.training.task import SPLITS
 
 WORKDIR = flags.DEFINE_string("workdir", None, "workdir of a trained or imported network (required)", required=True)

@@ -13,7 +13,7 @@ from nl_jax.places import Place
 from nl_jax.runs.beginning import first_network
 from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding, workdir
-from nl_jax.training.normalize import make_normalize
+from nl_jax.training.preprocessing import make_normalize
 from nl_jax.training.task import Task
 
 

@@ -20,7 +20,8 @@ from ml_collections import ConfigDict
 from nl_jax.errors import PREEMPTED, InputError, Preempted, TrainingError
 from nl_jax.places import cache_directory, check_local, is_bucket
 from nl_jax.runs.config_files import load_config
-from nl_jax.training import hosts, sharding
+from nl_jax.training import sharding
+from nl_jax.training.processes import hosts
 from nl_jax.training.workdir import flatten
 
 WAY_OUT = 5.0  # seconds after which a preempted program is ended

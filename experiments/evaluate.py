@@ -17,9 +17,9 @@ from nl_jax.places import Place, make_directory, place
 from nl_jax.tasks import TASKS, task_of
 from nl_jax.training import sharding, workdir
 from nl_jax.training.evaluator import Evaluator
-from nl_jax.training.preemption import Preemption
+from nl_jax.training.processes.preemption import Preemption
+from nl_jax.training.processes.watchdog import Watchdog, notes_of_run, say_here
 from nl_jax.training.task import SPLITS, Task
-from nl_jax.training.watchdog import Watchdog, notes_of_run, say_here
 from nl_jax.zoo.pretrained import Pretrained, pretrained
 
 WORKDIR = flags.DEFINE_string("workdir", None, "workdir of the run to test")

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from experiments.named_videos import named_videos
-from nl_jax.data.failure import DecodeError
-from nl_jax.data.stream import is_stream
+from nl_jax.data.media.failure import DecodeError
+from nl_jax.data.video.stream import is_stream
 from nl_jax.errors import InputError
 from nl_jax.places import make_directory
 from nl_jax.runs.features import Extractor, Features

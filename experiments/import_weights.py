@@ -19,7 +19,7 @@ from nl_jax.models import flat
 from nl_jax.places import place
 from nl_jax.training import workdir
 from nl_jax.training.checkpoint import Checkpoints
-from nl_jax.training.state import TrainState
+from nl_jax.training.step import TrainState
 
 PATH = flags.DEFINE_string("path", None, "file of weights: .pkl, .pyth, .pth or .safetensors")
 WORKDIR = flags.DEFINE_string(

@@ -1,11 +1,11 @@
-"""Writes nl_jax/data/poses.npz, the poses of the embedded task of keypoints, from the wheel that has them.
+"""Writes nl_jax/data/embedded/poses.npz, the poses of the embedded task of keypoints, from the wheel that has them.
 
 pip download --no-deps pose-classification-kit==1.1.5
 python -m experiments.make_poses --wheel=pose_classification_kit-1.1.5-py3-none-any.whl
 
-The wheel has 10,681 poses of 25 points (MIT licence, see nl_jax/data/poses.txt). The program selects poses that show
-all 17 keypoints of COCO and whose width is at most 0.62 of their height. It keeps every second of these poses, because
-neighbours are frames of one video.
+The wheel has 10,681 poses of 25 points (MIT licence, see nl_jax/data/embedded/poses.txt). The program selects poses
+that show all 17 keypoints of COCO and whose width is at most 0.62 of their height. It keeps every second of these
+poses, because neighbours are frames of one video.
 """
 
 import csv
@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from experiments import command_line
-from nl_jax.data import poses
+from nl_jax.data.embedded import poses
 
 WHEEL = flags.DEFINE_string(
     "wheel", None, "the file pose_classification_kit-1.1.5-py3-none-any.whl (required)", required=True

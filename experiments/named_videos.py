@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from nl_jax.data.picture_folder import is_picture, picture_files
+from nl_jax.data.media.image_files import is_picture
+from nl_jax.data.media.picture_folder import picture_files
 from nl_jax.data.sources.folder import find_videos
-from nl_jax.data.stream import is_stream
+from nl_jax.data.video.stream import is_stream
 from nl_jax.errors import InputError
 from nl_jax.places import check_local
 

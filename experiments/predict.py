@@ -30,8 +30,8 @@ from rich.table import Table
 
 from experiments import command_line, foreign, pictures, predict_objects
 from experiments.named_videos import named_videos
-from nl_jax.data.failure import DecodeError
-from nl_jax.data.stream import is_stream
+from nl_jax.data.media.failure import DecodeError
+from nl_jax.data.video.stream import is_stream
 from nl_jax.errors import InputError
 from nl_jax.figures import attention
 from nl_jax.figures.scores import draw_scores

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiments import command_line
-from nl_jax.data.failure import DecodeError
-from nl_jax.data.picture_folder import is_picture
+from nl_jax.data.media.failure import DecodeError
+from nl_jax.data.media.image_files import is_picture
 from nl_jax.data.sources.folder import VIDEO_SUFFIXES
-from nl_jax.data.stream import is_stream
+from nl_jax.data.video.stream import is_stream
 from nl_jax.errors import InputError
 from nl_jax.places import Place
 

@@ -23,10 +23,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from experiments import command_line
-from nl_jax.data import check
 from nl_jax.data.records.read import write_index
 from nl_jax.data.records.write import BUILDERS, SECONDS_PER_VIDEO, config_of, found_by_split, root_of
 from nl_jax.data.sources.listing import Listing
+from nl_jax.data.video import check
 from nl_jax.errors import InputError
 from nl_jax.places import Place, cache_directory, is_bucket, make_directory, place, send
 

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from nl_jax.training import hosts
+from nl_jax.training.processes import hosts
 
 CLUSTER = flags.DEFINE_string(
     "cluster", "auto", f"the launcher of several processes, one of {', '.join(hosts.CLUSTERS)}"

@@ -19,7 +19,7 @@ from nl_jax.models.detection.config import BLOCK_DEFAULTS
 from nl_jax.runs import stages as chain
 from nl_jax.tasks import task_of
 from nl_jax.tasks.resnet_fields import make_resnet_config
-from nl_jax.training.schedule import make_schedule
+from nl_jax.training.optimizer import make_schedule
 from nl_jax.training.setup import Setup, check_run
 
 # Parameters in M of the networks without blocks, and of a block by stage (section 6 of the paper's counts; a block has

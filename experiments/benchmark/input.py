@@ -30,11 +30,12 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_sample_images
 
-from nl_jax.data import decode, to_rgb, videos
-from nl_jax.data.clips import random_place, train_indices
 from nl_jax.data.loader import TrainBatches
+from nl_jax.data.media import decode, to_rgb
 from nl_jax.data.records.read import PreparedVideos
-from nl_jax.data.video_folder import VideoFolder
+from nl_jax.data.video import videos
+from nl_jax.data.video.clips import random_place, train_indices
+from nl_jax.data.video.folder import VideoFolder
 from nl_jax.errors import InputError
 
 FRAMES, STRIDE, CROP, SHORT_SIDE = 32, 2, 224, (256, 320)

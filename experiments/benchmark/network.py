@@ -17,11 +17,11 @@ from nl_jax.models import ResNetConfig, VideoResNet, flat
 from nl_jax.models.summary import summarize
 from nl_jax.ops import nonlocal_op
 from nl_jax.tasks.classification import Classification
-from nl_jax.training import sharding, state
+from nl_jax.training import sharding
 from nl_jax.training.abstract import abstract_batch, abstract_state, trace_train_step
-from nl_jax.training.normalize import make_normalize
-from nl_jax.training.schedule import make_schedule
-from nl_jax.training.step import make_forward, make_train_step
+from nl_jax.training.optimizer import make_schedule
+from nl_jax.training.preprocessing import make_normalize
+from nl_jax.training.step import create_state, make_forward, make_train_step
 
 NONLOCAL_BLOCKS = {50: {"res3": (1, 3), "res4": (1, 3, 5)}, 101: {"res3": (1, 3), "res4": (6, 13, 20)}}
 TASK = Classification(base())  # only its loss and its forward pass are used
@@ -159,7 +159,7 @@ def _ours(config, video, label, subject, operations) -> Program:
     schedule, optimizer = _training()
     build = partial(_build, config)
     graphdef, _, _ = flat.abstract(lambda: build(nnx.Rngs(0)))
-    current = state.create(build, optimizer, mesh, seed=0)
+    current = create_state(build, optimizer, mesh, seed=0)
     batch = sharding.put_batch({"video": video, "label": label.astype(np.int32)}, mesh)
     if subject != "train_step":
         forward = make_forward(graphdef, FORWARD, mesh)

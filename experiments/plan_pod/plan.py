@@ -21,7 +21,7 @@ from nl_jax.tasks import task_of
 from nl_jax.training import sharding
 from nl_jax.training.abstract import abstract_batch, abstract_state, trace_run
 from nl_jax.training.chips import CHIPS, Chip
-from nl_jax.training.schedule import make_schedule
+from nl_jax.training.optimizer import make_schedule
 from nl_jax.training.task import Example, Task
 
 TPUS = ("v5e", "v5p", "v6e")

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.report.frames import data_url, tested
 from experiments.report.runs import PastRun, read_json
-from nl_jax.data.failure import DecodeError
+from nl_jax.data.media.failure import DecodeError
 from nl_jax.figures.detections import draw_objects
 
 SIDE = 380  # pixels of the longer side of a picture

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments.reproduce import results
 from experiments.reproduce.rows import PlannedRun
 from experiments.reproduce.statistics import paired_difference
-from nl_jax.data.long_range import CUE, LongRange
+from nl_jax.data.embedded.long_range import CUE, LongRange
 from nl_jax.errors import InputError
 from nl_jax.tasks import task_of
 

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int32
 
 Batch = dict[str, np.ndarray]
+MAX_FAILED = 15  # a training example fails after this many replacements
 
 
 @runtime_checkable
@@ -13,7 +15,7 @@ class Dataset(Protocol):
     """The examples of one split, such as videos or images.
 
     An example is a dict of arrays. `index` () is the number of the example. `failed` (f,) holds the numbers of examples
-    that could not be decoded, padded with -1. The task defines the other arrays.
+    that could not be decoded, padded with -1 (see `padded_failed`). The task defines the other arrays.
 
     Attributes:
       classes: class names in label order.
@@ -59,3 +61,10 @@ class ClipDataset(Dataset, Protocol):
 
     multi_label: bool
     variable_size: bool
+
+
+def padded_failed(failed: Sequence[int]) -> Int32[np.ndarray, "f"]:
+    """Returns the numbers of examples that could not be decoded, padded with -1 to f = MAX_FAILED numbers."""
+    padded = np.full(MAX_FAILED, -1, np.int32)
+    padded[: len(failed)] = failed
+    return padded

@@ -14,10 +14,9 @@ import grain
 import numpy as np
 from absl import flags
 
+from nl_jax.data.dataset import Batch
 from nl_jax.data.order import GroupedOrder, test_order
 from nl_jax.errors import InputError
-
-Batch = dict[str, np.ndarray]
 
 PATIENCE = 5.0  # seconds that worker processes have to end
 SHARED_MEMORY = "/dev/shm"

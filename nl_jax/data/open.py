@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from nl_jax.data.records.read import PreparedVideos, builder_at
-from nl_jax.data.video_folder import VideoFolder
-from nl_jax.data.videos import Videos
+from nl_jax.data.video.folder import VideoFolder
+from nl_jax.data.video.videos import Videos
 from nl_jax.errors import InputError
 from nl_jax.places import check_local, is_bucket
 

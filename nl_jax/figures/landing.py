@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from nl_jax.data.long_range import CUE, GLYPH, LongRange, Shot
+from nl_jax.data.embedded.long_range import CUE, GLYPH, LongRange, Shot
 from nl_jax.figures import attention, panels
 from nl_jax.models import NonLocalBlock
 

@@ -11,8 +11,9 @@ from nl_jax.models.flat import FlatParams
 from nl_jax.places import Place
 from nl_jax.runs.stages import start_of
 from nl_jax.tasks import task_of
-from nl_jax.training import state, workdir
+from nl_jax.training import workdir
 from nl_jax.training.start import take_over
+from nl_jax.training.step import create_state
 
 
 def first_network(directory: Place, mesh: Mesh) -> tuple[nnx.GraphDef, FlatParams, FlatParams]:
@@ -32,7 +33,7 @@ def first_network(directory: Place, mesh: Mesh) -> tuple[nnx.GraphDef, FlatParam
     task = task_of(config)
     build = partial(task.build, len(classes))
     graphdef, *_ = flat.abstract(lambda: build(nnx.Rngs(0)))
-    network = state.create(build, optax.identity(), mesh, config.seed)
+    network = create_state(build, optax.identity(), mesh, config.seed)
     if (start := start_of(config, directory)) is not None:
         network, _ = take_over(network, start, task, classes, mesh)
     return graphdef, network.params, network.batch_stats

@@ -17,8 +17,8 @@ from nl_jax.data.coco.example import padded
 from nl_jax.data.coco.keypoints import Keypoints, category, of_coco
 from nl_jax.data.coco.masks import compressed
 from nl_jax.data.coco.problems import Bad
-from nl_jax.data.decode import all_frames, to_rgb_of
-from nl_jax.data.packets import index_of
+from nl_jax.data.media.decode import all_frames, to_rgb_of
+from nl_jax.data.media.packets import index_of
 from nl_jax.errors import InputError
 from nl_jax.evaluation.paste import paste
 from nl_jax.models import flat

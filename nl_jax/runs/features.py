@@ -19,7 +19,7 @@ from nl_jax.runs.predictor import at_once, over_clips, views_of
 from nl_jax.tasks import restore_network
 from nl_jax.training import sharding, workdir
 from nl_jax.training.evaluator import Evaluator
-from nl_jax.training.normalize import make_normalize
+from nl_jax.training.preprocessing import make_normalize
 from nl_jax.zoo.pretrained import pretrained
 
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from nl_jax.data.clips import test_crops, test_indices
-from nl_jax.data.failure import DecodeError, ShortVideoError
-from nl_jax.data.stream import Clip, clips_of_file, clips_of_stream
+from nl_jax.data.media.failure import DecodeError, ShortVideoError
+from nl_jax.data.video.clips import test_crops, test_indices
+from nl_jax.data.video.stream import Clip, clips_of_file, clips_of_stream
 from nl_jax.errors import InputError
 from nl_jax.evaluation.views import combine, scores_of_views
 from nl_jax.figures import attention
@@ -25,7 +25,7 @@ from nl_jax.tasks import restore_network
 from nl_jax.tasks.classification import Classification
 from nl_jax.training import sharding, workdir
 from nl_jax.training.evaluator import Evaluator
-from nl_jax.training.normalize import make_normalize
+from nl_jax.training.preprocessing import make_normalize
 from nl_jax.zoo.pretrained import pretrained
 
 

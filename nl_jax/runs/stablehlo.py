@@ -16,7 +16,7 @@ from nl_jax.models import MaskRCNN, VideoResNet
 from nl_jax.ops import devices
 from nl_jax.places import make_directory
 from nl_jax.training import workdir
-from nl_jax.training.normalize import make_normalize
+from nl_jax.training.preprocessing import make_normalize
 
 # Maps JAX's name of a platform to the name in `nl_jax.ops.devices`.
 PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}

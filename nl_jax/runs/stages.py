@@ -10,8 +10,8 @@ from nl_jax.places import Place, make_directory, place
 from nl_jax.runs.config_files import load_config
 from nl_jax.tasks import task_of
 from nl_jax.training import loop, recipe, workdir
-from nl_jax.training.lock import only_run
-from nl_jax.training.progress import make_console
+from nl_jax.training.logs import make_console
+from nl_jax.training.processes.lock import only_run
 from nl_jax.training.setup import Setup, check_run
 from nl_jax.training.start import Start, check_stage
 from nl_jax.training.task import Results

@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from nl_jax.data.clips import STARTS
 from nl_jax.data.dataset import Batch, ClipDataset
 from nl_jax.data.loader import TrainBatches, check_clips_per_decode, test_batches
-from nl_jax.data.videos import Videos
+from nl_jax.data.video.clips import STARTS
+from nl_jax.data.video.videos import Videos
 from nl_jax.errors import InputError
 from nl_jax.evaluation.views import Predictions, check_views, predict
 from nl_jax.figures.curves import Curves
@@ -26,11 +26,9 @@ from nl_jax.models.summary import Summary, summarize
 from nl_jax.tasks.clip_splits import measured_on, open_clips, validated_on
 from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training import sharding
-from nl_jax.training.accumulate import check_parts
-from nl_jax.training.normalize import make_normalize
-from nl_jax.training.schedule import make_optimizer
-from nl_jax.training.setup import check_ranges
-from nl_jax.training.soft_labels import mixed, smooth
+from nl_jax.training.optimizer import make_optimizer
+from nl_jax.training.preprocessing import make_normalize, mixed, smooth
+from nl_jax.training.setup import check_parts, check_ranges
 from nl_jax.training.task import Example, Forward, Gather, Metrics, Results, Task
 
 NUMBERS = {
@@ -198,7 +196,7 @@ class Classification(Task):
     def loss(self, model: nnx.Module, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Metrics]:
         """Returns the mean softmax cross-entropy, or the mean sigmoid cross-entropy over classes for labels (b,k).
 
-        `config.loss` says whether clips are mixed and labels smoothed, see `nl_jax.training.soft_labels`. top1 is the
+        `config.loss` says whether clips are mixed and labels smoothed, see `nl_jax.training.preprocessing`. top1 is the
         share of clips whose highest logit is a class of the clip. A mixed clip counts with the share of this class.
         """
         video, label = self._normalize(batch["video"]), batch["label"]

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from nl_jax.data.dataset import ClipDataset
-from nl_jax.data.long_range import LongRange
+from nl_jax.data.embedded.long_range import LongRange
 from nl_jax.data.open import open_videos
 from nl_jax.errors import InputError
 from nl_jax.tasks import splits

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 from nl_jax.data.coco.detection import DetectionImages
 from nl_jax.data.coco.folder import CocoFolder
 from nl_jax.data.coco.source import EXPORTED, find_splits
-from nl_jax.data.poses import Poses
-from nl_jax.data.scenes import Scenes
+from nl_jax.data.embedded.poses import Poses
+from nl_jax.data.embedded.scenes import Scenes
 from nl_jax.errors import InputError
 from nl_jax.places import check_local, is_bucket
 from nl_jax.tasks import splits

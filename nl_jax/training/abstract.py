@@ -11,9 +11,8 @@ from jax.sharding import Mesh
 
 from nl_jax.models import flat
 from nl_jax.training import sharding
-from nl_jax.training.schedule import make_schedule
-from nl_jax.training.state import TrainState
-from nl_jax.training.step import Loss, make_train_step
+from nl_jax.training.optimizer import make_schedule
+from nl_jax.training.step import Loss, TrainState, make_train_step
 from nl_jax.training.task import Example, Task
 
 
@@ -55,16 +54,10 @@ def trace_train_step(
 def abstract_state(
     build: Callable[[nnx.Rngs], nnx.Module], optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> tuple[nnx.GraphDef, TrainState]:
-    """Returns the shapes and shardings of the state that `state.create` makes, with the graph definition."""
+    """Returns the shapes and shardings of the state that `create_state` makes, with the graph definition."""
     graphdef, params, batch_stats = flat.abstract(lambda: build(nnx.Rngs(0)))
     state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, batch_stats, jax.eval_shape(optimizer.init, params))
-    return graphdef, laid_out(state, mesh)
-
-
-def laid_out(tree, mesh: Mesh):
-    """Returns the shapes of `tree` with the shardings that a state with these arrays has."""
-    shardings = sharding.state_shardings(mesh, tree)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+    return graphdef, sharding.laid_out(mesh, state)
 
 
 def abstract_batch(

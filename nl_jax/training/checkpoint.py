@@ -15,8 +15,8 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, E
 
 from nl_jax.errors import InputError, TrainingError
 from nl_jax.places import Place, absolute, is_bucket
-from nl_jax.training.average import average_of
-from nl_jax.training.state import TrainState
+from nl_jax.training.optimizer import average_of
+from nl_jax.training.step import TrainState
 
 # Under a workdir: the state of a run that was asked to stop in the middle of its validation.
 UNVALIDATED = "unvalidated"

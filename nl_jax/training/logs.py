@@ -1,17 +1,15 @@
-"""The files that a run writes while it goes on: metrics.csv, TensorBoard events, curves.png, the bad examples."""
+"""The metrics that a run tells while it goes on: metrics.csv, TensorBoard events, curves.png, and the terminal."""
 
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
 import jax
-import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from nl_jax.data.dataset import Dataset
-from nl_jax.errors import InputError
 from nl_jax.figures.curves import plot_curves
 from nl_jax.places import Growing, Place, read_text
-from nl_jax.training import hosts
 from nl_jax.training.task import Task
 
 # Columns about the machine, not the network: mean seconds of a step, and the share of the devices' peak if it is known.
@@ -92,77 +90,48 @@ def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]], *, h
     return text.getvalue()
 
 
-class BadExamples:
-    """The log of undecodable training examples, bad_videos.csv: each example once, with the reason.
+def make_console() -> Console:
+    """Returns the console that informs the user. With several processes only the first one prints."""
+    return Console(quiet=jax.process_index() != 0, highlight=False, markup=False, soft_wrap=True)
+
+
+def make_progress(console: Console) -> Progress:
+    """Returns progress bars with the time left, for a terminal of 80 columns. Without a terminal they show nothing."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=14),  # so that the line fits 80 columns
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def show_step(
+    progress: Progress, bar: TaskID, task: Task, step: int, row: dict[str, float], minutes_left: float | None
+) -> None:
+    """Shows a logged step: in the bar, or without a terminal as a line. A validation is always a line.
 
     Args:
-      workdir: folder of the file.
-      dataset: the training examples.
-      example: name of an example: "video".
-      max_share: the run stops if more than this share of the examples seen since its start or resumption
-        is undecodable.
-      rows: the rows of a batch that this process sees, if there are several processes.
-
-    Each process sees the examples of its own rows, and several processes may share a row. `exchange` joins the indices
-    of all processes, and the first process writes them.
+      progress: the bars.
+      bar: the bar of the training.
+      task: its kind of run.
+      step: number of finished steps.
+      row: the row of metrics.csv.
+      minutes_left: estimated time left in minutes, or None.
     """
+    training = _words(task.train_figures, "train_", row)
+    status = "  ".join([f"loss {row['train_loss']:.3f}", *training, f"{row[rate_of(task.unit)]:.0f} {task.unit}s/s"])
+    progress.update(bar, status=status)
+    validation = _words(task.validation_figures, "validation_", row)
+    if not validation and progress.console.is_terminal:
+        return  # the bar shows it
+    if validation:
+        status += f"  {task.validated_on} {', '.join(validation)}"
+    left = "" if minutes_left is None else f"  {minutes_left:.1f} min left"
+    progress.console.print(f"step {step}/{task.config.steps}  {status}{left}")
 
-    def __init__(
-        self, workdir: Place, dataset: Dataset, example: str, max_share: float = 1.0, rows: Sequence[int] = ()
-    ):
-        self._path = workdir / f"bad_{example}s.csv"
-        self._dataset, self._example = dataset, example
-        self._max_share = max_share
-        self._rows = rows
-        self._seen, self._bad = 0, set()  # since the start or resumption
-        self._own = []  # indices not yet joined with those of other processes
-        self.indices: set[int] = set()
-        if self._path.exists():
-            self.indices = {int(row["index"]) for row in csv.DictReader(io.StringIO(read_text(self._path), newline=""))}
 
-    def add(self, failed) -> list[str]:
-        """Notes the indices (b,f) of a batch (-1 is none). Returns a line for each new one.
-
-        Raises InputError if too many of the examples seen are bad. Fewer than 20 seen examples count as 20.
-        """
-        if jax.process_count() > 1:
-            self._own.append(failed)
-            return []
-        return self._note(failed)
-
-    def exchange(self) -> list[str]:
-        """Applies `add` to the indices of all processes since the last call. All processes call it after the same step.
-
-        Do not call it after every step, because it waits for the devices.
-        """
-        own, self._own = self._own, []
-        if not own:
-            return []
-        failed = hosts.gather(np.stack(own, axis=1))  # (b,steps,f) of all processes
-        _, first = np.unique(hosts.gather(np.asarray(self._rows)), return_index=True)
-        return self._note(np.concatenate(failed[first]))
-
-    def _note(self, failed) -> list[str]:
-        self._seen += len(failed)
-        bad = {int(index) for index in failed.ravel() if index >= 0}
-        new = sorted(bad - self.indices)
-        lines = []
-        for index in new:
-            self.indices.add(index)
-            row = {"index": index, "path": self._dataset.names[index], "reason": self._dataset.failure_reason(index)}
-            lines.append(f"{row['path']}: {row['reason']}")
-            if jax.process_index():
-                continue
-            Growing(self._path).write(csv_lines(tuple(row), [row], header=not self._path.exists()))
-        self._bad |= bad
-        self._check_share()
-        return lines
-
-    def _check_share(self) -> None:
-        seen = max(20, min(self._seen, len(self._dataset)))
-        if len(self._bad) > self._max_share * seen:
-            first = [f"{self._dataset.names[i]}: {self._dataset.failure_reason(i)}" for i in sorted(self._bad)[:5]]
-            raise InputError(
-                f"{len(self._bad)} of the first {seen} training {self._example}s cannot be decoded, more than the "
-                f"share max_bad_videos={self._max_share:g}. {self._path} lists them; the first: {'; '.join(first)}"
-            )
+def _words(figures: Mapping[str, str], prefix: str, row: dict[str, float]) -> list[str]:
+    return [text.format(row[prefix + name]) for name, text in figures.items() if text and prefix + name in row]

@@ -6,8 +6,8 @@ import jax
 
 from nl_jax.places import Place, make_directory, write_text
 from nl_jax.training import workdir
-from nl_jax.training.lock import only_run
-from nl_jax.training.progress import make_console
+from nl_jax.training.logs import make_console
+from nl_jax.training.processes.lock import only_run
 from nl_jax.training.run import Run
 from nl_jax.training.setup import Setup, check_run
 from nl_jax.training.start import Start

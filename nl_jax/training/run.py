@@ -15,22 +15,21 @@ from nl_jax.data.dataset import Batch, Dataset
 from nl_jax.errors import Preempted
 from nl_jax.models import flat
 from nl_jax.places import Place, remove
-from nl_jax.training import sharding, state, workdir
+from nl_jax.training import sharding, workdir
 from nl_jax.training.checkpoint import UNVALIDATED, Checkpoints, newest_of
 from nl_jax.training.chips import peak_flops
 from nl_jax.training.evaluator import Evaluator
-from nl_jax.training.logs import BadExamples, MetricsLog, rate_of
-from nl_jax.training.nonfinite import NonFinite
+from nl_jax.training.faults import BadExamples, NonFinite
+from nl_jax.training.logs import MetricsLog, make_progress, rate_of, show_step
+from nl_jax.training.optimizer import make_schedule
 from nl_jax.training.precise_bn import has_running_statistics, make_moments, precise_batch_stats
-from nl_jax.training.preemption import Preemption
-from nl_jax.training.progress import make_progress, show_step
-from nl_jax.training.schedule import make_schedule
+from nl_jax.training.processes.preemption import Preemption
+from nl_jax.training.processes.watchdog import Watchdog, notes_of_run, say_here
 from nl_jax.training.setup import Setup
 from nl_jax.training.start import Start, check_blocks_can_learn, take_over
-from nl_jax.training.step import make_train_step
+from nl_jax.training.step import create_state, make_train_step
 from nl_jax.training.task import Evaluation, Results, Task, TrainBatches
 from nl_jax.training.times import Profile, Times
-from nl_jax.training.watchdog import Watchdog, notes_of_run, say_here
 
 Row = dict[str, float]
 
@@ -64,7 +63,7 @@ class Run:
         optimizer = task.optimizer(schedule)
         self._graphdef, *arrays = flat.abstract(lambda: build(nnx.Rngs(0)))
         self._model = flat.merge(self._graphdef, *arrays)  # holds shapes
-        self._state = state.create(build, optimizer, setup.mesh, config.seed)
+        self._state = create_state(build, optimizer, setup.mesh, config.seed)
         self._batches = self._train_batches(config.seed, config.batch_size, config.accumulate_steps)
         self._train_step = make_train_step(
             self._graphdef,

@@ -8,10 +8,11 @@ from ml_collections import ConfigDict
 
 from nl_jax.data.dataset import Dataset
 from nl_jax.errors import InputError
+from nl_jax.models import ResNetConfig
 from nl_jax.models.summary import Summary
 from nl_jax.places import Place
 from nl_jax.training import sharding
-from nl_jax.training.schedule import make_schedule
+from nl_jax.training.optimizer import make_schedule
 from nl_jax.training.start import check_planes
 from nl_jax.training.task import SPLITS, Example, Task
 from nl_jax.training.workdir import check_workdir
@@ -105,3 +106,22 @@ def check_ranges(config: ConfigDict, numbers: dict[str, str]) -> None:
     for name, valid in numbers.items():
         if not RANGES[valid](value := attrgetter(name)(config)):
             raise InputError(f"{name}={value} is out of range; choose {valid}")
+
+
+def check_parts(batch_size: int, parts: int, resnet: ResNetConfig) -> None:
+    """Raises InputError if the parts of a batch would give another result than the whole batch."""
+    if parts == 1:
+        return
+    if batch_size % parts:
+        raise InputError(f"accumulate_steps={parts} does not divide batch_size={batch_size}")
+    if "global" in resnet.norms():
+        raise InputError(
+            f"accumulate_steps={parts} with norm='global', whose statistics are of the whole batch at once; "
+            "choose norm='batch' or accumulate_steps=1"
+        )
+    if "batch" in resnet.norms() and batch_size // parts % resnet.group_size:
+        fitting = [n for n in range(1, parts + 1) if batch_size % (n * resnet.group_size) == 0] or [1]
+        raise InputError(
+            f"accumulate_steps={parts} cuts a batch of {batch_size} into parts that are not whole groups of "
+            f"{resnet.group_size} examples for batch norm; use one of {fitting}"
+        )

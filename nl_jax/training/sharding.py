@@ -83,6 +83,12 @@ def state_shardings(mesh: Mesh, state: PyTree) -> PyTree[NamedSharding]:
     return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape["fsdp"])), state)
 
 
+def laid_out(mesh: Mesh, state: PyTree) -> PyTree[jax.ShapeDtypeStruct]:
+    """Returns the shapes of all arrays of a state with their `state_shardings`."""
+    shardings = state_shardings(mesh, state)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+
+
 def within(mesh: Mesh, function: Callable) -> Callable:
     """Returns `function`, traced inside the mesh so that `ops.devices` can ask for its axes."""
 

@@ -14,7 +14,7 @@ from nl_jax.models import NonLocalBlock, flat
 from nl_jax.models.flat import FlatParams
 from nl_jax.places import Place
 from nl_jax.training import workdir
-from nl_jax.training.state import TrainState
+from nl_jax.training.step import TrainState
 from nl_jax.training.task import Task
 from nl_jax.weights import norms
 from nl_jax.weights.inflate import PLANES, Report, inflate

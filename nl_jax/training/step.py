@@ -1,8 +1,12 @@
-"""One training step and one forward pass. Each is compiled once for every shape of a batch."""
+"""The state of training, the step that changes it, on a whole batch or on its parts, and the forward pass.
+
+Step and forward pass are compiled once for every shape of a batch.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,12 +15,40 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from nl_jax.models import flat
+from nl_jax.models.norm import MOMENTUM, pooled
 from nl_jax.training import sharding
-from nl_jax.training.accumulate import over_parts
-from nl_jax.training.state import TrainState
+from nl_jax.training.optimizer import tested_params
 
 # (model, batch, key) -> (loss, further metrics)
 Loss = Callable[[nnx.Module, dict[str, Array], Key[Array, ""]], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """A plain pytree: Optax updates it and Orbax saves it. `params` and `batch_stats` are flat, see `models.flat`."""
+
+    step: Any  # int32 ()
+    params: flat.FlatParams
+    batch_stats: flat.FlatParams
+    opt_state: Any
+
+    def tested_params(self) -> flat.FlatParams:
+        """Returns the weights for tests: their average if the optimiser keeps one, else the weights themselves."""
+        return tested_params(self.params, self.opt_state)
+
+
+def create_state(
+    build: Callable[[nnx.Rngs], nnx.Module], optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
+) -> TrainState:
+    """Returns a new state. Every array is made on its own devices: no array is first whole on one device."""
+
+    def init(key):
+        _, params, batch_stats = flat.split(build(nnx.Rngs(key)))
+        return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
+
+    key = jax.random.key(seed)
+    shardings = sharding.state_shardings(mesh, jax.eval_shape(init, key))
+    return jax.jit(init, out_shardings=shardings)(key)
 
 
 def make_train_step(
@@ -57,7 +89,7 @@ def make_train_step(
         return grads, {"loss": value} | metrics, new_stats
 
     state_shardings = sharding.state_shardings(mesh, state)
-    gradient = over_parts(gradient, accumulate, state_shardings.params)
+    gradient = _over_parts(gradient, accumulate, state_shardings.params)
 
     def train_step(state, batch, key):
         key = jax.random.fold_in(key, state.step)
@@ -84,6 +116,47 @@ def make_train_step(
 def _where(finite, new, old):
     """Keeps the new counters, which are integers: the schedule counts skipped steps too."""
     return jnp.where(finite, new, old) if jnp.issubdtype(new.dtype, jnp.floating) else new
+
+
+def _over_parts(gradient: Callable, parts: int, shardings) -> Callable:
+    """Returns `gradient(params, batch_stats, batch, key) -> (grads, metrics, batch_stats)` for k parts (k,b/k,..).
+
+    It adds up the gradients of the parts, so a step of the whole batch needs less memory. Every part holds whole groups
+    of batch norm, so the gradient and the statistics are those of the whole batch. Every part draws its own dropout.
+
+    Args:
+      gradient: the same function for one part, a batch (b/k,..).
+      parts: k.
+      shardings: shardings of the gradient's sum, by name.
+    """
+    if parts == 1:
+        return gradient
+
+    def of_all(params, batch_stats, batch, key):
+        def of_part(total, part):
+            index, batch = part
+            *found, stats = gradient(params, batch_stats, batch, jax.random.fold_in(key, index))
+            grads, metrics = jax.tree.map(jnp.add, total, tuple(found))
+            return (jax.lax.with_sharding_constraint(grads, shardings), metrics), stats
+
+        first = jax.tree.map(lambda array: array[0], batch)
+        shapes = jax.eval_shape(gradient, params, batch_stats, first, key)
+        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), tuple(shapes[:2]))
+        total, stats = jax.lax.scan(of_part, zeros, (jnp.arange(parts), batch))
+        grads, metrics = jax.tree.map(lambda sum_: sum_ / parts, total)
+        return grads, metrics, _together(stats)
+
+    return of_all
+
+
+def _together(stats: flat.FlatParams) -> flat.FlatParams:
+    """Returns the running statistics after the whole batch from those after each part, all from the same start.
+
+    A running mean moves 1 - MOMENTUM of the way to the mean of its part. So the variance of the running means is
+    (1 - MOMENTUM)^2 times the variance of the parts' means. The running variance needs 1 - MOMENTUM times the variance
+    of the parts' means.
+    """
+    return pooled(stats, weight=1 / (1 - MOMENTUM))
 
 
 def make_forward(

@@ -144,8 +144,7 @@ def restore_arrays(
       best: whether to take the best checkpoint.
     """
     graphdef, *arrays = flat.abstract(lambda: task.build(len(read_classes(workdir)), nnx.Rngs(0)))
-    shardings = sharding.state_shardings(mesh, arrays)
-    like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), arrays, shardings)
+    like = sharding.laid_out(mesh, arrays)
     return graphdef, *Checkpoints(workdir, read_only=True).restore_model(*like, best=best)
 
 

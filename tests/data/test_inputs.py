@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nl_jax.data import packets, videos
-from nl_jax.data.check import Inspection, check_copy
-from nl_jax.data.clips import test_indices as clip_indices
-from nl_jax.data.decode import all_frames, probe, read_crops, read_frames, to_rgb_of
-from nl_jax.data.failure import DecodeError
-from nl_jax.data.packets import index_of
+from nl_jax.data.media import packets
+from nl_jax.data.media.decode import all_frames, probe, read_crops, read_frames, to_rgb_of
+from nl_jax.data.media.failure import DecodeError
+from nl_jax.data.media.packets import index_of
+from nl_jax.data.media.transcode import transcode
 from nl_jax.data.records.make import Preparation
 from nl_jax.data.sources.folder import own_videos
 from nl_jax.data.sources.listing import Item
-from nl_jax.data.stream import clips_of_file
-from nl_jax.data.transcode import transcode
-from nl_jax.data.video_folder import VideoFolder
+from nl_jax.data.video import videos
+from nl_jax.data.video.check import Inspection, check_copy
+from nl_jax.data.video.clips import test_indices as clip_indices
+from nl_jax.data.video.folder import VideoFolder
+from nl_jax.data.video.stream import clips_of_file
 from nl_jax.errors import InputError
 
 OPTIONS = dict(frames=8, stride=2, crop=32, short_side=(32, 40), test_crop=32, test_short_side=32, num_clips=10)
@@ -425,7 +426,7 @@ def test_any_exception_of_a_decoder_is_the_reason_of_its_file(tmp_path, pan, enc
     def fail(packet):
         raise RuntimeError("out of tricks")
 
-    monkeypatch.setattr("nl_jax.data.to_rgb.ToRgb.__call__", lambda self, frame: fail(frame))
+    monkeypatch.setattr("nl_jax.data.media.to_rgb.ToRgb.__call__", lambda self, frame: fail(frame))
     for attempt in (lambda: read_frames(path, [3]), lambda: transcode(path, 32)):
         with pytest.raises(DecodeError, match=r"video\.mp4: RuntimeError: out of tricks"):
             attempt()

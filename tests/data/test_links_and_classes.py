@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from nl_jax.data.media.picture_folder import frames_of_folder
 from nl_jax.data.open import open_videos
-from nl_jax.data.picture_folder import frames_of_folder
 from nl_jax.data.records.make import Preparation
 from nl_jax.data.records.write import found_by_split
 from nl_jax.data.sources.charades import charades

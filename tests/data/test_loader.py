@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from nl_jax.data import loader
+from nl_jax.data.embedded.long_range import LongRange
 from nl_jax.data.loader import TrainBatches, test_batches
-from nl_jax.data.long_range import LongRange
 from nl_jax.errors import InputError
 
 
@@ -158,7 +158,7 @@ def start(**options):
 
 SMALL = """
 from nl_jax.data.loader import TrainBatches
-from nl_jax.data.long_range import LongRange
+from nl_jax.data.embedded.long_range import LongRange
 if __name__ == "__main__":
     try:
         batches = TrainBatches(LongRange("train", size=50), batch_size=32, seed=0, num_workers=2)

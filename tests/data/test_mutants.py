@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nl_jax.data.check import STATUSES, Inspection
-from nl_jax.data.clips import test_indices as clip_indices
-from nl_jax.data.failure import DecodeError, ShortVideoError
+from nl_jax.data.media.failure import DecodeError, ShortVideoError
 from nl_jax.data.records.make import Preparation
 from nl_jax.data.sources.listing import Item
-from nl_jax.data.stream import clips_of_file
-from nl_jax.data.video_folder import VideoFolder
+from nl_jax.data.video.check import STATUSES, Inspection
+from nl_jax.data.video.clips import test_indices as clip_indices
+from nl_jax.data.video.folder import VideoFolder
+from nl_jax.data.video.stream import clips_of_file
 from nl_jax.data.workers import map_unordered
 
 COUNT = int(os.environ.get("MUTANTS", "21"))

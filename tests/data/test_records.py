@@ -12,14 +12,15 @@ import pytest
 import tensorflow_datasets as tfds
 
 from configs import something
-from nl_jax.data.decode import DecodeError, read_frames
 from nl_jax.data.loader import TrainBatches
+from nl_jax.data.media.decode import read_frames
+from nl_jax.data.media.failure import DecodeError
 from nl_jax.data.open import open_videos
 from nl_jax.data.records import make, write
 from nl_jax.data.records.read import PreparedVideos, read_index, write_index
 from nl_jax.data.records.write import BUILDERS, config_of
 from nl_jax.data.sources.listing import Action, Item, Listing
-from nl_jax.data.video_folder import VideoFolder
+from nl_jax.data.video.folder import VideoFolder
 from nl_jax.data.workers import Crash
 from nl_jax.errors import InputError
 from nl_jax.tasks.classification import Classification
@@ -115,7 +116,7 @@ def test_what_did_not_decode_stays_a_video(prepared):
 
 def test_nothing_is_asked_of_a_video_but_its_frames(prepared, monkeypatch):
     videos = open_prepared(prepared.data_path, "train")
-    monkeypatch.setattr("nl_jax.data.decode.probe", None)
+    monkeypatch.setattr("nl_jax.data.media.decode.probe", None)
     assert videos.train_example(2, np.random.default_rng(0))["video"].any()
 
 

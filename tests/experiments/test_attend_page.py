@@ -19,8 +19,8 @@ from nl_jax.runs.beginning import first_network
 from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding, workdir
 from nl_jax.training.checkpoint import Checkpoints
-from nl_jax.training.normalize import make_normalize
-from nl_jax.training.state import TrainState
+from nl_jax.training.preprocessing import make_normalize
+from nl_jax.training.step import TrainState
 
 
 @pytest.fixture(scope="module")

@@ -27,17 +27,18 @@ from experiments import pictures
 from experiments.report.page import render
 from experiments.report.runs import read_runs
 from nl_jax import Predictor, places
-from nl_jax.data import check
 from nl_jax.data.records.read import find_prepared, read_index
+from nl_jax.data.video import check
 from nl_jax.errors import InputError
 from nl_jax.models import VideoResNet, flat
 from nl_jax.places import place
 from nl_jax.tasks.resnet_fields import make_resnet_config
-from nl_jax.training import lock, workdir
+from nl_jax.training import workdir
 from nl_jax.training.checkpoint import Checkpoints
-from nl_jax.training.lock import only_run
 from nl_jax.training.logs import timing
-from nl_jax.training.state import TrainState
+from nl_jax.training.processes import lock
+from nl_jax.training.processes.lock import only_run
+from nl_jax.training.step import TrainState
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("flower", "pagoda")

@@ -18,7 +18,7 @@ from nl_jax.models import NonLocalBlock, VideoResNet
 from nl_jax.ops import devices
 from nl_jax.runs.stablehlo import PLATFORMS, export_network, write_programs
 from nl_jax.tasks.resnet_fields import make_resnet_config
-from nl_jax.training.normalize import make_normalize
+from nl_jax.training.preprocessing import make_normalize
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,12 +12,12 @@ from flax import nnx
 
 from configs import folder
 from experiments import feature_files
-from nl_jax.data.video_folder import VideoFolder
+from nl_jax.data.video.folder import VideoFolder
 from nl_jax.errors import InputError
 from nl_jax.models import VideoResNet
 from nl_jax.runs.features import Extractor, layers_of
 from nl_jax.tasks.resnet_fields import make_resnet_config
-from nl_jax.training.normalize import make_normalize
+from nl_jax.training.preprocessing import make_normalize
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import input as benchmark
-from nl_jax.data.clips import random_place
+from nl_jax.data.video.clips import random_place
 
 
 def test_a_run_measures_every_contestant_that_is_asked_for():

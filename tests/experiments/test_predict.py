@@ -14,7 +14,7 @@ from flax import nnx
 
 from configs import folder
 from nl_jax import Predictor
-from nl_jax.data.video_folder import VideoFolder
+from nl_jax.data.video.folder import VideoFolder
 from nl_jax.errors import InputError
 from nl_jax.models import VideoResNet, flat
 from nl_jax.tasks import restore_network, task_of
@@ -22,7 +22,7 @@ from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training import sharding, workdir
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.evaluator import Evaluator
-from nl_jax.training.state import TrainState
+from nl_jax.training.step import TrainState
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("flower", "pagoda")

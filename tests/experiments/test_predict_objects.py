@@ -22,7 +22,7 @@ from nl_jax.models import flat
 from nl_jax.tasks import task_of
 from nl_jax.training import workdir
 from nl_jax.training.checkpoint import Checkpoints
-from nl_jax.training.state import TrainState
+from nl_jax.training.step import TrainState
 
 ROOT = Path(__file__).parents[2]
 

@@ -180,7 +180,7 @@ def test_sigterm_of_one_process_ends_the_testing_of_all(on_eight, tmp_path, coun
 # No video of the test ever comes.
 HANGING = """
 import runpy, time
-from nl_jax.data.long_range import LongRange
+from nl_jax.data.embedded.long_range import LongRange
 LongRange.test_example = lambda *arguments: time.sleep(3600)
 runpy.run_module("experiments.evaluate", run_name="__main__", alter_sys=True)
 """

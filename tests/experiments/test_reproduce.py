@@ -15,7 +15,7 @@ from experiments.reproduce import dip, distance, results, rows, tables
 from experiments.reproduce.cost import device_hours
 from experiments.reproduce.execute import in_order
 from experiments.reproduce.statistics import mean_and_spread, paired_difference
-from nl_jax.data.long_range import LongRange
+from nl_jax.data.embedded.long_range import LongRange
 from nl_jax.errors import InputError
 from nl_jax.models.field_of_view import reach
 from nl_jax.tasks.resnet_fields import make_resnet_config

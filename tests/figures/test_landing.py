@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nl_jax.data.long_range import CUE, LongRange
+from nl_jax.data.embedded.long_range import CUE, LongRange
 from nl_jax.figures import attention, landing
 from nl_jax.models import NonLocalBlock
 

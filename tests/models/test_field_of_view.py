@@ -98,7 +98,7 @@ def test_a_level_that_there_is_not_is_refused():
 
 
 def test_the_pyramid_of_the_detector_sees_no_farther(randomise):
-    """The gradient of RoIAlign's features by the image: how far a digit of `nl_jax.data.scenes` can see its cue."""
+    """The gradient of RoIAlign's features by the image: how far a digit of `embedded.scenes` can see its cue."""
     backbone = ResNetConfig(blocks_per_stage=(1, 1, 1, 1), width=2, geometry="small", norm="affine")
     config = DetectorConfig(backbone=backbone, num_classes=2, masks=False, fpn_channels=4, box_channels=4)
     model = randomise(lambda: MaskRCNN(config, rngs=nnx.Rngs(0)))

@@ -20,12 +20,12 @@ from nl_jax.models import flat
 from nl_jax.ops import devices
 from nl_jax.runs import stages
 from nl_jax.tasks import restore_network, task_of
-from nl_jax.training import sharding, state
+from nl_jax.training import sharding
 from nl_jax.training.logs import read_metrics
+from nl_jax.training.optimizer import make_schedule
 from nl_jax.training.run import Run
-from nl_jax.training.schedule import make_schedule
 from nl_jax.training.start import Start, take_over
-from nl_jax.training.step import make_train_step
+from nl_jax.training.step import create_state, make_train_step
 
 NARROW = {
     "batch_size": 8,
@@ -114,7 +114,7 @@ def losses_on(mesh, config):
     schedule = make_schedule(config.optimizer, config.steps)
     optimizer = task.optimizer(schedule)
     graphdef, _, _ = flat.abstract(lambda: build(nnx.Rngs(0)))
-    train_state = state.create(build, optimizer, mesh, seed=0)
+    train_state = create_state(build, optimizer, mesh, seed=0)
     step = make_train_step(graphdef, task.loss, optimizer, schedule, mesh, train_state)
     batches = task.train_batches(dataset, batch_size=8, seed=0, rows=range(8))
     losses = []
@@ -165,7 +165,7 @@ def test_a_detector_starts_from_one_of_other_classes_and_from_an_image_network(w
     task = task_of(config)
     mesh = sharding.make_mesh(-1, 1)
     optimizer = task.optimizer(make_schedule(config.optimizer, config.steps))
-    train_state = state.create(partial(task.build, 3), optimizer, mesh, seed=1)
+    train_state = create_state(partial(task.build, 3), optimizer, mesh, seed=1)
     taken, report = take_over(train_state, Start(directory, task_of(tiny())), task, ("a", "b", "c"), mesh)
     left = {name.rsplit("/", 1)[0] for name in report.left_at_init}
     assert left == {"box_head/classes", "box_head/deltas", "mask_head/logits"}

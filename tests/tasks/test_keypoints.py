@@ -18,7 +18,7 @@ from experiments.report.page import render
 from experiments.report.runs import read_runs
 from nl_jax.data.coco.example import mirrored
 from nl_jax.data.coco.keypoints import COCO_NAMES
-from nl_jax.data.poses import WIDTH
+from nl_jax.data.embedded.poses import WIDTH
 from nl_jax.errors import InputError
 from nl_jax.evaluation.coco import evaluate
 from nl_jax.models import flat
@@ -27,9 +27,8 @@ from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding, workdir
 from nl_jax.training.checkpoint import Checkpoints
 from nl_jax.training.evaluator import Evaluator
-from nl_jax.training.schedule import make_schedule
-from nl_jax.training.state import TrainState, create
-from nl_jax.training.step import make_train_step
+from nl_jax.training.optimizer import make_schedule
+from nl_jax.training.step import TrainState, create_state, make_train_step
 
 NARROW = {
     "batch_size": 2,
@@ -110,7 +109,7 @@ def test_training_steps_lower_the_loss_and_move_every_kernel_of_the_blocks():
     mesh, schedule = one_device(), make_schedule(config.optimizer, config.steps)
     optimizer = task.optimizer(schedule)
     with jax.numpy_dtype_promotion("standard"):
-        train_state = create(partial(task.build, 1), optimizer, mesh, seed=0)
+        train_state = create_state(partial(task.build, 1), optimizer, mesh, seed=0)
         graphdef, _, _ = flat.abstract(lambda: task.build(1, nnx.Rngs(0)))
         step = make_train_step(graphdef, task.loss, optimizer, schedule, mesh, train_state)
         kernels = {name for name in train_state.params if "nonlocal_blocks" in name and name.endswith("kernel")}

@@ -20,8 +20,8 @@ from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding
 from nl_jax.training.evaluator import Evaluator
 from nl_jax.training.logs import read_metrics
+from nl_jax.training.optimizer import make_optimizer
 from nl_jax.training.run import Run
-from nl_jax.training.schedule import make_optimizer
 from nl_jax.training.task import Evaluation, Task
 
 SIDE = 4

@@ -8,9 +8,9 @@ from configs import common
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig, VideoResNet, flat
 from nl_jax.tasks.classification import Classification
-from nl_jax.training import sharding, state
-from nl_jax.training.accumulate import check_parts
-from nl_jax.training.step import make_train_step
+from nl_jax.training import sharding
+from nl_jax.training.setup import check_parts
+from nl_jax.training.step import TrainState, make_train_step
 
 NETWORK = ResNetConfig(
     blocks_per_stage=(1,),
@@ -29,7 +29,7 @@ def step_of(data, parts, video, label, randomise):
     mesh = sharding.make_mesh(data, 1, devices=jax.devices()[:data])
     graphdef, *arrays = flat.split(randomise(lambda: VideoResNet(NETWORK, rngs=nnx.Rngs(0))))
     optimizer = optax.sgd(0.1)
-    train_state = state.TrainState(np.int32(0), *arrays, optimizer.init(arrays[0]))
+    train_state = TrainState(np.int32(0), *arrays, optimizer.init(arrays[0]))
     before = jax.device_get(arrays)
     train_state = jax.device_put(train_state, sharding.state_shardings(mesh, train_state))
     step = make_train_step(

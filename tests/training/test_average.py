@@ -12,12 +12,12 @@ import pytest
 from nl_jax.errors import InputError, Preempted
 from nl_jax.runs.stages import train
 from nl_jax.tasks import restore_network, task_of
-from nl_jax.training import average, setup, sharding
+from nl_jax.training import optimizer as optimizers
 from nl_jax.training import run as training_run
-from nl_jax.training.average import average_of, average_weights
+from nl_jax.training import setup, sharding
 from nl_jax.training.checkpoint import Checkpoints
-from nl_jax.training.schedule import make_optimizer
-from nl_jax.training.state import TrainState
+from nl_jax.training.optimizer import average_of, average_weights, make_optimizer
+from nl_jax.training.step import TrainState
 
 FIELDS = {"steps": 5, "optimizer.ema": 0.6, "loss.label_smoothing": 0.1, "loss.mixup": 0.3, "model.norm": "global"}
 
@@ -27,7 +27,7 @@ def test_the_average_is_that_of_its_formula():
     optimizer = optax.chain(optax.sgd(0.1), average_weights(decay))
     params = {"a/kernel": jnp.asarray([1.0, -2.0])}
     opt_state = optimizer.init(params)
-    assert average.tested_params(params, opt_state) is params  # no step has been taken
+    assert optimizers.tested_params(params, opt_state) is params  # no step has been taken
     seen = []
     for k in range(1, 6):
         grads = {"a/kernel": jnp.asarray(rng.normal(size=2), jnp.float32)}
@@ -36,7 +36,7 @@ def test_the_average_is_that_of_its_formula():
         seen.append(np.asarray(params["a/kernel"], np.float64))
         weights = [decay ** (k - i) for i in range(1, k + 1)]
         expected = sum(w * p for w, p in zip(weights, seen, strict=True)) / sum(weights)
-        np.testing.assert_allclose(average.tested_params(params, opt_state)["a/kernel"], expected, rtol=1e-5)
+        np.testing.assert_allclose(optimizers.tested_params(params, opt_state)["a/kernel"], expected, rtol=1e-5)
     np.testing.assert_allclose(average_of(opt_state).weight, 1 - decay**5, rtol=1e-6)
 
 
@@ -44,7 +44,7 @@ def test_without_it_an_optimizer_is_what_it_was(tiny):
     config = tiny().optimizer
     params = {"a/kernel": jnp.ones(3)}
     state = make_optimizer(config, lambda step: 0.1).init(params)
-    assert average_of(state) is None and average.tested_params(params, state) is params
+    assert average_of(state) is None and optimizers.tested_params(params, state) is params
     config.ema = 0.9
     kept = make_optimizer(config, lambda step: 0.1).init(params)
     assert jax.tree.structure(kept[:-1]) == jax.tree.structure(state) and average_of(kept) is kept[-1]

@@ -12,7 +12,7 @@ import pytest
 
 from nl_jax.errors import InputError, TrainingError
 from nl_jax.training.checkpoint import Checkpoints
-from nl_jax.training.state import TrainState
+from nl_jax.training.step import TrainState
 
 
 def state(step):

@@ -9,8 +9,8 @@ from nl_jax.errors import InputError
 from nl_jax.evaluation.views import Predictions
 from nl_jax.runs.stages import train, train_chain
 from nl_jax.tasks import classification, task_of
-from nl_jax.training import lock
-from nl_jax.training.progress import make_console, make_progress, show_step
+from nl_jax.training.logs import make_console, make_progress, show_step
+from nl_jax.training.processes import lock
 
 
 def of_folder(tiny, folder, **paths):

@@ -9,8 +9,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from configs import common
+from nl_jax.data.embedded.long_range import LongRange
 from nl_jax.data.loader import TrainBatches
-from nl_jax.data.long_range import LongRange
 from nl_jax.errors import InputError, Preempted, TrainingError
 from nl_jax.runs.stages import train
 from nl_jax.tasks import classification as classification_task

@@ -6,8 +6,8 @@ from configs import common
 from nl_jax.models import ResNetConfig, VideoResNet, flat
 from nl_jax.tasks.classification import Classification
 from nl_jax.training import sharding
-from nl_jax.training.normalize import make_normalize
 from nl_jax.training.precise_bn import has_running_statistics, make_moments, precise_batch_stats
+from nl_jax.training.preprocessing import make_normalize
 
 NORMALIZE = make_normalize(common.base().input)
 FORWARD = Classification(common.base()).scores(multi_label=False)

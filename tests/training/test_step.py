@@ -12,10 +12,10 @@ from nl_jax.data.loader import TrainBatches
 from nl_jax.errors import InputError
 from nl_jax.models import flat
 from nl_jax.tasks.classification import Classification
-from nl_jax.training import sharding, state
-from nl_jax.training.normalize import make_normalize
-from nl_jax.training.schedule import make_schedule
-from nl_jax.training.step import make_forward, make_train_step
+from nl_jax.training import sharding
+from nl_jax.training.optimizer import make_schedule
+from nl_jax.training.preprocessing import make_normalize
+from nl_jax.training.step import create_state, make_forward, make_train_step
 
 
 def start(config, mesh):
@@ -26,7 +26,7 @@ def start(config, mesh):
     schedule = make_schedule(config.optimizer, config.steps)
     optimizer = task.optimizer(schedule)
     graphdef, _, _ = flat.abstract(lambda: build(nnx.Rngs(0)))
-    train_state = state.create(build, optimizer, mesh, seed=0)
+    train_state = create_state(build, optimizer, mesh, seed=0)
     train_step = make_train_step(graphdef, task.loss, optimizer, schedule, mesh, train_state)
     batches = TrainBatches(dataset, batch_size=config.batch_size, seed=0)
     batches = [{name: batch[name] for name in ("video", "label")} for batch, _ in zip(batches, range(5), strict=False)]

@@ -10,10 +10,10 @@ from flax import nnx
 from configs import common
 from nl_jax.models import ResNetConfig, VideoResNet, flat
 from nl_jax.tasks.classification import Classification
-from nl_jax.training import sharding, state
+from nl_jax.training import sharding
+from nl_jax.training.optimizer import make_optimizer, make_schedule
 from nl_jax.training.precise_bn import make_moments
-from nl_jax.training.schedule import make_optimizer, make_schedule
-from nl_jax.training.step import make_forward, make_train_step
+from nl_jax.training.step import create_state, make_forward, make_train_step
 
 NETWORK = ResNetConfig(
     blocks_per_stage=(1, 1),
@@ -37,7 +37,7 @@ def build(mesh):
     schedule = make_schedule(optimizer_config, 100)
     optimizer = make_optimizer(optimizer_config, schedule)
     graphdef, _, _ = flat.abstract(lambda: VideoResNet(NETWORK, rngs=nnx.Rngs(0)))
-    train_state = state.create(lambda rngs: VideoResNet(NETWORK, rngs=rngs), optimizer, mesh, seed=0)
+    train_state = create_state(lambda rngs: VideoResNet(NETWORK, rngs=rngs), optimizer, mesh, seed=0)
     # New blocks are the identity. These blocks are not, so their queries and keys count.
     params = {n: p + 0.5 if n.endswith("nonlocal_block/norm/scale") else p for n, p in train_state.params.items()}
     train_state = train_state.replace(params=params)

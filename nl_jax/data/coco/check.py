@@ -14,29 +14,12 @@ from nl_jax.data.coco.annotations import Annotations, Image, read_annotations
 from nl_jax.data.coco.images import SizeError, is_turned
 from nl_jax.data.coco.masks import drawn
 from nl_jax.data.coco.problems import KINDS, Problem, counted
-from nl_jax.data.decode import DecodeError
-from nl_jax.data.picture_folder import IMAGE_SUFFIXES
+from nl_jax.data.media.failure import DecodeError
+from nl_jax.data.media.image_files import FORMATS, IMAGE_SUFFIXES, format_of
 from nl_jax.data.workers import Crash, map_unordered
 from nl_jax.places import Place, make_directory, written
 
 COLUMNS = ("split", "kind", "file", "where", "found", "valid", "result")
-_BEGINNINGS = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG": "PNG",
-    b"GIF8": "GIF",
-    b"BM": "BMP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-}
-_SUFFIXES = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".gif": "GIF",
-    ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-}
 _SHOWN = 100  # maximum number of faults of one kind on the page
 
 
@@ -70,7 +53,7 @@ class Inspection:
             problems.append(self.problem(image, "image size", found, valid))
         except DecodeError as error:
             problems.append(self.problem(image, "unreadable", error.reason, "an image that can be decoded whole"))
-        found, valid = _format(data), _SUFFIXES.get(path.suffix.lower())
+        found, valid = format_of(data), FORMATS.get(path.suffix.lower())
         if found and valid and found != valid:
             problems.append(self.problem(image, "suffix", f"a {found}", f"a {valid}, by its suffix", "kept"))
         problems += self._masks(image)
@@ -180,12 +163,6 @@ def _twins(hashes: dict[str, list[tuple[str, str]]]) -> Iterator[Line]:
             if other:
                 found = f"the same bytes as {other[1]} of {other[0]}"
                 yield Line(split, Problem(name, "", "two splits", found, "an image of one split", "kept"))
-
-
-def _format(data: bytes) -> str | None:
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    return next((name for beginning, name in _BEGINNINGS.items() if data.startswith(beginning)), None)
 
 
 def _page(title: str, lines: list[Line]) -> str:

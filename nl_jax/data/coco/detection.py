@@ -10,8 +10,8 @@ from nl_jax.data.coco.annotations import Image
 from nl_jax.data.coco.example import Example, Shape, mirrored, padded, truth
 from nl_jax.data.coco.keypoints import Keypoints
 from nl_jax.data.coco.problems import Problem
-from nl_jax.data.decode import DecodeError
-from nl_jax.data.videos import MAX_FAILED
+from nl_jax.data.dataset import MAX_FAILED, padded_failed
+from nl_jax.data.media.failure import DecodeError
 
 
 class DetectionImages:
@@ -195,6 +195,4 @@ def truth_of(
 
 
 def _facts(index: int, failed: list[int]) -> Example:
-    padded_failed = np.full(MAX_FAILED, -1, np.int32)
-    padded_failed[: len(failed)] = failed
-    return {"index": np.int32(index), "failed": padded_failed}
+    return {"index": np.int32(index), "failed": padded_failed(failed)}

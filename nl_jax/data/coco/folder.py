@@ -10,7 +10,7 @@ from nl_jax.data.coco.detection import DetectionImages
 from nl_jax.data.coco.example import Shape, is_tall
 from nl_jax.data.coco.images import MULTIPLE, read_image
 from nl_jax.data.coco.problems import Problem
-from nl_jax.data.decode import Source
+from nl_jax.data.media.failure import Source
 from nl_jax.errors import InputError
 
 

@@ -4,8 +4,9 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-from nl_jax.data.decode import DecodeError, Source, decode_frames, open_video
-from nl_jax.data.to_rgb import ToRgb
+from nl_jax.data.media.container import decode_frames, open_video
+from nl_jax.data.media.failure import DecodeError, Source
+from nl_jax.data.media.to_rgb import ToRgb
 
 MULTIPLE = 32  # sides of a padded batch are multiples of this, the stride of the backbone's last stage
 
@@ -45,7 +46,7 @@ def is_turned(source: Source, width: int, height: int) -> bool:
 
 def _read(source: Source, width: int, height: int) -> tuple[np.ndarray, bool]:
     damage: list[str] = []
-    with open_video(source) as (container, stream):
+    with open_video(source, image=True) as (container, stream):
         stream.codec_context.options = {
             "err_detect": "explode"
         }  # without this, half a JPEG decodes to an image with a grey half

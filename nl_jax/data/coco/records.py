@@ -22,7 +22,7 @@ from nl_jax.data.coco.annotations import Annotations, Image, read_annotations
 from nl_jax.data.coco.detection import truth_of
 from nl_jax.data.coco.folder import CocoImages
 from nl_jax.data.coco.source import KINDS
-from nl_jax.data.decode import DecodeError, Source
+from nl_jax.data.media.failure import DecodeError, Source
 from nl_jax.data.records.read import builder_at, find_prepared
 from nl_jax.errors import InputError
 

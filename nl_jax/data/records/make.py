@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nl_jax.data.failure import DecodeError
-from nl_jax.data.packets import stamp
+from nl_jax.data.media.failure import DecodeError
+from nl_jax.data.media.packets import stamp
+from nl_jax.data.media.transcode import Scan, transcode
 from nl_jax.data.sources.listing import Item
-from nl_jax.data.transcode import Scan, transcode
 from nl_jax.data.workers import Crash, map_unordered
 
 Record = dict[str, Any]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nl_jax.data.failure import DecodeError, Source
-from nl_jax.data.videos import Videos
+from nl_jax.data.media.failure import DecodeError, Source
+from nl_jax.data.video.videos import Videos
 from nl_jax.errors import InputError
 from nl_jax.places import local_copy, place
 

@@ -6,7 +6,8 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from nl_jax.data.picture_folder import IMAGE_SUFFIXES, is_picture, picture_files
+from nl_jax.data.media.image_files import IMAGE_SUFFIXES, is_picture
+from nl_jax.data.media.picture_folder import picture_files
 from nl_jax.data.sources.listing import VIDEO_SUFFIXES, Item, Listing
 from nl_jax.data.sources.walk import walk
 from nl_jax.errors import InputError

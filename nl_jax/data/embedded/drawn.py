@@ -1,0 +1,38 @@
+"""What the embedded tasks have in common: names of examples that are drawn on demand, and checks of parameters."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import SupportsIndex
+
+from nl_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers(Sequence):
+    """The texts "0", "1", .. of the numbers below `count`. Each text is made on demand."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: SupportsIndex) -> str:
+        return str(range(self.count)[index])
+
+
+def check_split(split: str, splits: Iterable[str]) -> None:
+    """Raises InputError for an unknown split."""
+    if split not in splits:
+        raise InputError(f"split={split!r} is unknown; choose one of {', '.join(splits)}")
+
+
+def check_ranges(*parameters: tuple[str, float | int, float | int, float | int | None]) -> None:
+    """Raises InputError for a parameter out of its range.
+
+    Args:
+        parameters: (name, value, lowest, highest or None) of each parameter.
+    """
+    for name, value, low, high in parameters:
+        if value < low or (high is not None and value > high):
+            valid = f"{low} or more" if high is None else f"{low} to {high}"
+            raise InputError(f"{name}={value} is out of range; choose {valid}")

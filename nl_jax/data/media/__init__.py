@@ -1,0 +1,1 @@
+"""Files of videos and images: their exact frames, or the reason why there are none."""

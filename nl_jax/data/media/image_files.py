@@ -1,0 +1,42 @@
+"""Files of still images: their formats, by the endings of their names and by their first bytes."""
+
+import os
+
+FORMATS = {
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WebP",
+}
+IMAGE_SUFFIXES = frozenset(FORMATS) - {".gif"}  # a GIF may be a video
+_BEGINNINGS = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
+
+
+def is_picture(name: str) -> bool:
+    """Returns whether a file has the ending of a picture and is not hidden."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def is_image(file: str | os.PathLike | bytes) -> bool:
+    """Returns whether the path of a file ends like that of an image, or its bytes begin like those of an image."""
+    if isinstance(file, bytes):
+        return format_of(file) is not None
+    return os.path.splitext(file)[1].lower() in FORMATS
+
+
+def format_of(data: bytes) -> str | None:
+    """Returns the image format of a file, one of the values of `FORMATS`, by its first bytes; None for other files."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    return next((name for beginning, name in _BEGINNINGS.items() if data.startswith(beginning)), None)

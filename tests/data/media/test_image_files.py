@@ -1,0 +1,93 @@
+"""A broken image is refused with words about an image, its path and the reason, in every format and by every reader."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from nl_jax.data.coco.images import read_image
+from nl_jax.data.media.decode import all_frames, probe, read_frames
+from nl_jax.data.media.failure import DecodeError
+from nl_jax.data.media.image_files import FORMATS, IMAGE_SUFFIXES, format_of, is_image
+from nl_jax.data.media.transcode import scan
+from nl_jax.data.video.stream import clips_of_file
+
+HEIGHT, WIDTH = 48, 64
+READERS = {
+    "probe": probe,
+    "read_frames": lambda path: read_frames(path, [0]),
+    "all_frames": lambda path: list(all_frames(path)),
+    "scan": scan,
+    "clips_of_file": lambda path: list(clips_of_file(path, lambda count, rate: np.zeros((1, 1), int), 32)),
+    "read_image": lambda path: read_image(path, WIDTH, HEIGHT),
+}
+
+
+@pytest.fixture(scope="module")
+def files():
+    """Returns {format: bytes} of one image."""
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
+    written = {name: io.BytesIO() for name in FORMATS.values()}
+    for name, file in written.items():
+        image.save(file, name)
+    return {name: file.getvalue() for name, file in written.items()}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_the_format_is_known_by_name_and_by_bytes(suffix, files):
+    data = files[FORMATS[suffix]]
+    assert format_of(data) == FORMATS[suffix] and is_image(data) and is_image(f"a/IMAGE{suffix.upper()}")
+    assert not is_image("a/video.mp4") and not is_image(b"hello")
+
+
+def broken(data: bytes, how: str) -> bytes:
+    if how == "damaged":
+        middle = len(data) // 2
+        return data[:middle] + bytes(64) + data[middle + 64 :]
+    return {"text": b"hello" * 50, "40 bytes": data[:40], "half": data[: len(data) // 2], "empty": b""}[how]
+
+
+@pytest.mark.parametrize("how", ["40 bytes", "half", "damaged", "text", "empty"])
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES | {".gif"}))
+def test_a_broken_image_is_told_as_an_image(suffix, how, files, tmp_path):
+    path = tmp_path / f"broken{suffix}"
+    path.write_bytes(broken(files[FORMATS[suffix]], how))
+    refused = 0
+    for reader in READERS.values():
+        try:
+            reader(path)
+        except DecodeError as error:
+            assert error.path == str(path) and str(error) == f"{path}: {error.reason}"
+            assert ("image" in error.reason or how == "empty") and "video" not in error.reason, error.reason
+            refused += 1
+    # The decoders of some formats fill up lost pixels, and only `read_image` asks a JPEG for a whole image. No decoder
+    # finds other pixels in a format without checksums.
+    fills = {"half": {".gif"}, "damaged": {".bmp", ".gif", ".tif", ".tiff", ".webp"}}.get(how, set())
+    some = {
+        "half": {".jpg", ".jpeg", ".bmp", ".tif", ".tiff"},
+        "damaged": {".png", ".jpg", ".jpeg"},
+        "40 bytes": {".gif"},
+    }
+    if suffix in fills:
+        assert not refused
+    elif suffix in some.get(how, set()):
+        assert refused  # the header is whole, so `probe` answers
+    else:
+        assert refused == len(READERS)
+
+
+def test_bytes_that_are_no_image_are_told_as_one_where_an_image_is_asked_for():
+    with pytest.raises(DecodeError, match=r"^file in memory: not an image that can be opened"):
+        read_image(b"hello" * 50, WIDTH, HEIGHT)
+    with pytest.raises(DecodeError, match=r"^file in memory: not a video that can be opened"):
+        read_frames(b"hello" * 50, [0])
+
+
+def test_a_frame_of_a_folder_that_cannot_be_decoded_is_named(files, tmp_path):
+    for number in (1, 2):
+        (tmp_path / f"img_{number}.png").write_bytes(files["PNG"])
+    damaged = tmp_path / "img_2.png"
+    damaged.write_bytes(broken(files["PNG"], "damaged"))
+    with pytest.raises(DecodeError, match=r"img_2\.png: its png image cannot be decoded \("):
+        read_frames(tmp_path, [0, 1])

@@ -166,7 +166,7 @@ def detection() -> ConfigDict:
     config.input.mean = (0.485, 0.456, 0.406)  # as for the networks of torchvision and timm
     config.input.std = (0.229, 0.224, 0.225)
     config.model.norm = "frozen"
-    config.model.nonlocal_options.init = "default"  # initialisation of the weights of a block: he or normal
+    config.model.nonlocal_options.init = "default"  # initialization of the weights of a block: he or normal
     config.model.nonlocal_options.norm_scale = "default"  # initial scale of the norm of a block, a number
     config.model.groups = 1  # of the 3x3 convolutions; 32 for ResNeXt-152 32x8d
     config.model.width_per_group = 64  # channels of a group in res2; 8 for ResNeXt-152 32x8d

@@ -99,7 +99,7 @@ def main() -> None:
             evaluation = evaluator(task, *arrays, dataset)
     except Preempted:
         raise Preempted(
-            f"asked to end: nothing is written; the same command tests again from the first {task.example}"
+            f"asked to stop: nothing is written; the same command tests again from the first {task.example}"
         ) from None
     if jax.process_index() == 0:
         _write(directory, task, dataset, evaluation)

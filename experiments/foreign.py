@@ -88,7 +88,7 @@ def config_of_row(entry: Entry) -> ConfigDict:
 
 
 def _load(path: str, task: Task, num_classes: int) -> tuple[VideoResNet | MaskRCNN, Report]:
-    """Returns the network with the weights of the file. The network is initialised only if the file lacks arrays."""
+    """Returns the network with the weights of the file. The network is initialized only if the file lacks arrays."""
 
     def build():
         return task.build(num_classes, nnx.Rngs(task.config.seed))

@@ -34,7 +34,7 @@ def main() -> None:
         raise InputError(f"--workdir: {directory} already holds a run; choose another directory")
     model, config, classes, report = foreign.import_network(PATH.value)
     _, params, batch_stats = flat.split(model)
-    # The state has no optimiser, because a run that starts from this workdir takes only its weights.
+    # The state has no optimizer, because a run that starts from this workdir takes only its weights.
     new = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optax.identity().init(params))
     workdir.write_workdir(directory, config, classes)
     with Checkpoints(directory) as checkpoints:

@@ -109,7 +109,7 @@ def _config(arguments) -> ResNetConfig:
 
 
 def _training():
-    """Returns the schedule and the optimiser of the paper's recipe, with a constant learning rate."""
+    """Returns the schedule and the optimizer of the paper's recipe, with a constant learning rate."""
     config = base()
     config.optimizer.schedule = "constant"
     schedule = make_schedule(config.optimizer, config.steps)

@@ -105,7 +105,7 @@ class Plan:
         return int((self.limit - state) / ((self.needed - state) / self.batch_per_chip))
 
 
-STATE = ("parameters", "optimiser state", "batch norm statistics")
+STATE = ("parameters", "optimizer state", "batch norm statistics")
 
 
 def find_pod(topology: str) -> Pod:

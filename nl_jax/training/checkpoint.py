@@ -1,7 +1,7 @@
-"""Checkpoints of a run through Orbax: the model, the optimiser and the place of the data iterator.
+"""Checkpoints of a run through Orbax: the model, the optimizer and the place of the data iterator.
 
 The model holds the weights that the run tests. If these are an average, the weights themselves lie with the state of
-the optimiser, and a resumed run continues from them.
+the optimizer, and a resumed run continues from them.
 """
 
 import contextlib
@@ -159,7 +159,7 @@ class Checkpoints:
         kept = "no checkpoint is there yet" if self._whole is None else f"the one of step {self._whole} is whole"
         return (
             f"a checkpoint cannot be saved in {self._directory}: {reason}; {kept}. Make room and run the same command "
-            "again: it goes on from there"
+            "again: it continues from there"
         )
 
 

@@ -66,7 +66,7 @@ def _train(run: Run) -> Results:
     config = run.config
     # ------------------------------------------------------------------------------------------------------- train
     with run:
-        if run.owed:  # the run was asked to end during the validation of this step
+        if run.owed:  # the run was asked to stop during the validation of this step
             validation = run.validate(run.owed)
             run.log(run.owed, validation)
             run.save(validation)

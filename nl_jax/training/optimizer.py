@@ -1,4 +1,4 @@
-"""The optimiser from config fields: learning rate, step and average of the weights (section 4.1, the released code)."""
+"""The optimizer from config fields: learning rate, step and average of the weights (section 4.1, the released code)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -72,10 +72,10 @@ def decayed(params: FlatParams) -> dict[str, bool]:
 def make_optimizer(
     config, schedule: optax.Schedule, *, decay: Mask = decayed, scaled: Sequence[tuple[float, Mask]] = ()
 ) -> optax.GradientTransformation:
-    """Returns the optimiser `config.name`: sgd or adamw.
+    """Returns the optimizer `config.name`: sgd or adamw.
 
     sgd has momentum and nesterov; it adds weight decay to the gradient, as Caffe2 and PyTorch do. With `config.ema` the
-    state of the optimiser holds an average of the weights: see `average_weights`.
+    state of the optimizer holds an average of the weights: see `average_weights`.
 
     Args:
       config: fields name, momentum, nesterov, weight_decay, clip_norm, ema.
@@ -100,7 +100,7 @@ def make_optimizer(
 
 
 class WeightAverage(NamedTuple):
-    """The exponential moving average of the weights after k steps, as a state of the optimiser.
+    """The exponential moving average of the weights after k steps, as a state of the optimizer.
 
     A run tests this average in place of the weights.
 
@@ -134,7 +134,7 @@ def average_weights(decay: float) -> optax.GradientTransformation:
 
 
 def average_of(opt_state: Any) -> WeightAverage | None:
-    """Returns the average that an optimiser keeps, or None."""
+    """Returns the average that an optimizer keeps, or None."""
     return optax.tree.get(opt_state, WeightAverage.__name__)
 
 

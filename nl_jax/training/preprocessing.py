@@ -1,4 +1,4 @@
-"""What a device does with a batch before the network: normalised inputs, smoothed labels, mixed examples."""
+"""What a device does with a batch before the network: normalized inputs, smoothed labels, mixed examples."""
 
 from collections.abc import Callable
 

@@ -43,7 +43,7 @@ class Run:
 
     Attributes:
       step: number of finished steps.
-      owed: the row of this step, if the run was asked to end during its validation, else None.
+      owed: the row of this step, if the run was asked to stop during its validation, else None.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Run:
     # --------------------------------------------------------------------------------------------------------- stepping
 
     def read(self) -> Batch:
-        """Returns the next batch. If the run is asked to end meanwhile, it ends, because the batch may never come."""
+        """Returns the next batch. If the run is asked to stop meanwhile, it ends, because the batch may never come."""
         if self._row_began is None:
             self._row_began = time.monotonic()
         self._profile.before(self.step)
@@ -199,7 +199,7 @@ class Run:
         """Returns the figures of the validation set. They use precise batch norm, whose statistics the state then has.
 
         Raises:
-          Preempted: if the run is asked to end meanwhile. The old state is saved, with the row that is owed.
+          Preempted: if the run is asked to stop meanwhile. The old state is saved, with the row that is owed.
         """
         before = self._state
         try:
@@ -210,9 +210,8 @@ class Run:
             self._state = before
             with Checkpoints(self.directory / UNVALIDATED, keep=1) as unvalidated:
                 unvalidated.save(self._state, self._data_state() | {"row": row})
-            raise Preempted(
-                f"asked to end: saved at step {self.step}, before its validation; the same command goes on from there"
-            ) from None
+            saved = f"saved at step {self.step}, before its validation"
+            raise Preempted(f"asked to stop: {saved}; the same command continues from there") from None
 
     def log(self, row: Row, validation: Results | None) -> None:
         """Writes a row of metrics.csv, and shows it to the user."""
@@ -236,7 +235,7 @@ class Run:
         """Raises Preempted, after the last checkpoint is whole."""
         with self._watchdog.waiting_for(f"the checkpoint of step {self.step}"):
             self._checkpoints.wait()
-        raise Preempted(f"asked to end: saved at step {self.step}; the same command goes on from there")
+        raise Preempted(f"asked to stop: saved at step {self.step}; the same command continues from there")
 
     def test(self) -> Results:
         """Tests the network on the test set. Writes the final figures, shows them to the user, and returns them."""
@@ -244,7 +243,7 @@ class Run:
             with self._preemption, self._watchdog, self._progress:
                 evaluation = self._evaluate(self.setup.test_set, "testing")
         except Preempted:
-            raise Preempted(f"asked to end: step {self.step} is saved; the same command tests it") from None
+            raise Preempted(f"asked to stop: step {self.step} is saved; the same command tests it") from None
         results = self.task.results(evaluation, self.setup.test_set, self.task.measured_on("test"))
         results |= {
             "steps": self.step,

@@ -52,7 +52,7 @@ def take_over(
       mesh: the devices.
 
     Raises:
-      InputError: for arrays that do not fit, or a network whose training inputs were normalised in another way.
+      InputError: for arrays that do not fit, or a network whose training inputs were normalized in another way.
     """
     _check_inputs(task.config, start.task.config, f"{start.directory} was trained")
     arrays = start.arrays(mesh)

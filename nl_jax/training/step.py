@@ -33,7 +33,7 @@ class TrainState:
     opt_state: Any
 
     def tested_params(self) -> flat.FlatParams:
-        """Returns the weights for tests: their average if the optimiser keeps one, else the weights themselves."""
+        """Returns the weights for tests: their average if the optimizer keeps one, else the weights themselves."""
         return tested_params(self.params, self.opt_state)
 
 

@@ -38,7 +38,7 @@ class Report:
         left = sorted({name.rsplit("/", 1)[0] for name in self.left_at_init})
         text = (
             f"{len(self.loaded)} arrays taken over, {len(self.inflated)} of them inflated in time; "
-            f"left at initialisation: {', '.join(left) or 'none'}"
+            f"left at initialization: {', '.join(left) or 'none'}"
         )
         if self.unused:
             more = ", .." if len(self.unused) > 3 else ""

@@ -127,7 +127,7 @@ def test_what_the_compiler_says_of_a_program_that_is_too_large(pod, config, caps
 def test_fsdp_gathers_and_splits_the_state(pod, config, monkeypatch):
     monkeypatch.setattr(sharding, "MIN_SHARDED_SIZE", 64)
     whole, split = (make_plan(search.changed(config, pod, search.Setting({"fsdp": n})), pod, *SIZES) for n in (1, 8))
-    for part in ("parameters", "optimiser state"):
+    for part in ("parameters", "optimizer state"):
         assert split.parts[part] < whole.parts[part] / 4
     assert {found.kind for found in split.collectives} > {found.kind for found in whole.collectives}
 

@@ -173,7 +173,7 @@ def test_sigterm_of_one_process_ends_the_testing_of_all(on_eight, tmp_path, coun
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [75] * count, output
-    assert all("asked to end: nothing is written" in printed for printed, _ in output)
+    assert all("asked to stop: nothing is written" in printed for printed, _ in output)
     assert not (workdir / "evaluate").exists()
 
 
@@ -220,7 +220,7 @@ runpy.run_module("experiments.train", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("asked", [False, True], ids=["not asked to end", "asked to end"])
+@pytest.mark.parametrize("asked", [False, True], ids=["not asked to stop", "asked to stop"])
 def test_a_process_whose_input_is_stuck_is_named_by_the_other_and_both_end(asked, tmp_path):
     """Both processes are alive and answer each other, so only the watchdog can end them."""
     os.mkfifo(tmp_path / "pipe")
@@ -238,8 +238,9 @@ def test_a_process_whose_input_is_stuck_is_named_by_the_other_and_both_end(asked
     errors = [error for _, error in output]
     late = "process 1 of 2 has not come, it is at batch 3"
     if asked:
-        assert re.search(rf"asked to end while it waited for .* of all processes, for \d+ s: {late}", errors[0]), errors
-        assert "asked to end while it waited for batch 3, for" in errors[1], errors
+        waited = rf"asked to stop while it waited for .* of all processes, for \d+ s: {late}"
+        assert re.search(waited, errors[0]), errors
+        assert "asked to stop while it waited for batch 3, for" in errors[1], errors
         assert processes[0].returncode == 75 and processes[1].returncode
         return
     assert re.search(rf"process 0 of 2: waiting for .* of all processes for \d+ s: {late}\n", errors[0]), errors
@@ -268,4 +269,4 @@ def test_sigterm_saves_where_an_input_worker_is_stuck(tmp_path):
         output, error = process.communicate()  # the worker also had these pipes
     assert code == 75, error
     (saved,) = (tmp_path / "checkpoints").iterdir()
-    assert f"asked to end: saved at step {saved.name};" in output and len(losses(tmp_path)) == int(saved.name)
+    assert f"asked to stop: saved at step {saved.name};" in output and len(losses(tmp_path)) == int(saved.name)

@@ -75,7 +75,7 @@ def rows(workdir: Path) -> list[str]:
 
 
 def final_state(workdir: Path) -> dict[str, np.ndarray]:
-    """Returns every array of the newest checkpoint: parameters, statistics and optimiser state."""
+    """Returns every array of the newest checkpoint: parameters, statistics and optimizer state."""
     with ocp.CheckpointManager(workdir / "checkpoints", item_names=("model", "optimizer")) as manager:
         step = manager.latest_step()
         items = {name: ocp.args.StandardRestore() for name in ("model", "optimizer")}

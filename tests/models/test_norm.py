@@ -19,7 +19,7 @@ def clips(count=4, offset=2.0):
     return jnp.asarray(offset + spread * rng.normal(size=(count, 2, 3, 4, CHANNELS)) + spread, jnp.float32)
 
 
-def normalised(x, norm, mean, var):
+def normalized(x, norm, mean, var):
     scale, bias, mean, var = (np.asarray(a, np.float64) for a in (norm.scale[...], norm.bias[...], mean, var))
     return (np.asarray(x, np.float64) - mean) / np.sqrt(var + 1e-5) * scale + bias
 
@@ -36,7 +36,7 @@ def test_training_statistics(kind, group_size, groups, randomise):
 
     axes = (0, 1, 2, 3)
     for group in groups:
-        expected = normalised(x[group], norm, np.mean(x[group], axes), np.var(x[group], axes))
+        expected = normalized(x[group], norm, np.mean(x[group], axes), np.var(x[group], axes))
         np.testing.assert_allclose(y[group], expected, atol=2e-5)
     # The running statistics follow the whole batch, whatever the groups, with momentum 0.9.
     np.testing.assert_allclose(norm.mean[...], 0.9 * before["mean"] + 0.1 * np.mean(x, axes), rtol=1e-5)
@@ -59,11 +59,11 @@ def test_evaluation_uses_the_running_statistics(kind, randomise):
     norm.eval()
     mean, var = np.array(norm.mean[...]), np.array(norm.var[...])
     x = clips(6)  # does not divide into groups of 4, which matters only in training
-    np.testing.assert_allclose(norm(x), normalised(x, norm, mean, var), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(norm(x), normalized(x, norm, mean, var), rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(norm.mean[...], mean)
     np.testing.assert_array_equal(norm.var[...], var)
     norm.train()
-    assert np.allclose(norm(x[:4]), normalised(x[:4], norm, mean, var), atol=1e-3) == (kind == "frozen")
+    assert np.allclose(norm(x[:4]), normalized(x[:4], norm, mean, var), atol=1e-3) == (kind == "frozen")
 
 
 def gradients(norm, x):
@@ -110,7 +110,7 @@ def test_bfloat16_takes_statistics_in_float32(randomise):
     exact = np.asarray(x.astype(jnp.float32), np.float64)
     np.testing.assert_allclose(norm.mean[...], 0.1 * exact.mean((0, 1, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(norm.var[...], 0.1 * exact.var((0, 1, 2, 3)), rtol=1e-3)
-    expected = normalised(exact, norm, exact.mean((0, 1, 2, 3)), exact.var((0, 1, 2, 3)))
+    expected = normalized(exact, norm, exact.mean((0, 1, 2, 3)), exact.var((0, 1, 2, 3)))
     np.testing.assert_allclose(y.astype(jnp.float32), expected, atol=0.02)
 
 

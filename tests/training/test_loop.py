@@ -203,7 +203,7 @@ def test_a_head_is_taken_over_by_its_classes_not_their_number(tiny, tmp_path, ca
         capsys.readouterr()
         config = tiny("c2d", {"data": folder_data(other), "steps": 3, "start.workdir": str(tmp_path / "first")})
         train(config, tmp_path / name, start_from=tmp_path / "first")
-        left = capsys.readouterr().out.split("left at initialisation: ")[1].splitlines()[0]
+        left = capsys.readouterr().out.split("left at initialization: ")[1].splitlines()[0]
         assert left == {"same": "none", "other": "classifier/fc"}[name]
 
 
@@ -295,7 +295,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_learning_rate(tiny, tmp_p
 
 
 def poisoned(monkeypatch, steps):
-    """Makes the normalised videos of these steps (from 0) NaN. Returns the indices of their examples."""
+    """Makes the normalized videos of these steps (from 0) NaN. Returns the indices of their examples."""
     seen = []
 
     def put(batch, mesh, accumulate=1, put=sharding.put_batch, calls=iter(range(100))):  # noqa: B008

@@ -240,7 +240,7 @@ def test_inserted_blocks_stay_the_identity_and_are_listed(reference, tmp_path):
     report = weights.load(model, write(tmp_path, "torchvision", reference), "torchvision")
     left = {name.rsplit("/", 1)[0] for name in report.left_at_init}
     assert left == {f"backbone/res4/0/nonlocal_block/{part}" for part in ("theta", "phi", "g", "w_z", "norm")}
-    assert "left at initialisation: backbone/res4/0/nonlocal_block/g" in str(report)
+    assert "left at initialization: backbone/res4/0/nonlocal_block/g" in str(report)
     norm = model.backbone.res4[0].nonlocal_block.norm
     assert norm.kind == "affine" and not norm.scale[...].any() and not norm.bias[...].any()
 

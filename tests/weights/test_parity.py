@@ -177,7 +177,7 @@ def test_an_image_network_starts_a_nonlocal_one_with_new_classes(peers, write, r
     parts = ("theta", "phi", "g", "w_z", "norm")
     assert left == {"classifier/fc"} | {f"res4/0/nonlocal_block/{part}" for part in parts}
     np.testing.assert_array_equal(model.classifier.fc.kernel[...], head)
-    assert "left at initialisation: classifier/fc, res4/0/nonlocal_block/g" in str(report)
+    assert "left at initialization: classifier/fc, res4/0/nonlocal_block/g" in str(report)
 
     # The features are those of the image network.
     video = clips(2, 8, 64, 64)

@@ -35,7 +35,7 @@ def test_imported_weights_are_tested_and_exported(tmp_path, checkpoint, torch):
     arguments = ["--source=slowfast", f"--path={checkpoint}", *NETWORK, f"--workdir={workdir}", f"--classes={names}"]
     done = run("import_weights", *arguments)
     assert done.returncode == 0, done.stderr
-    assert "arrays taken over" in done.stdout and "left at initialisation: none" in done.stdout
+    assert "arrays taken over" in done.stdout and "left at initialization: none" in done.stdout
     assert json.loads((workdir / "classes.json").read_text()) == ["zero", "one", "two", "three", "four"]
 
     again = run("import_weights", *arguments)
@@ -50,7 +50,7 @@ def test_imported_weights_are_tested_and_exported(tmp_path, checkpoint, torch):
     few += ["--config.precise_bn_batches=1", "--config.data.validation_size=8", f"--config.start.workdir={workdir}"]
     started = run("train", *NETWORK, *few, f"--workdir={tmp_path / 'on'}", "--config.optimizer.learning_rate=0.0")
     assert started.returncode == 0, started.stderr
-    assert "left at initialisation: classifier/fc" in started.stdout  # the classes of the file are other ones
+    assert "left at initialization: classifier/fc" in started.stdout  # the classes of the file are other ones
     into = run("train", *NETWORK, *few, f"--workdir={workdir}")
     assert into.returncode == 2 and "holds imported weights; to start from them" in into.stderr
 
@@ -68,7 +68,7 @@ def test_a_video_is_told_by_the_file_itself_as_by_the_workdir_made_of_it(tmp_pat
     network += ["--config.model.nonlocal_blocks.res3=(1,)", f"--classes={tmp_path / 'classes.txt'}"]
     video = video_folder / "flower" / "clip.mp4"
     done = run("predict", f"--checkpoint={checkpoint}", *network, "--json", video)
-    assert done.returncode == 0 and "left at initialisation: none" in done.stderr, done.stderr
+    assert done.returncode == 0 and "left at initialization: none" in done.stderr, done.stderr
     told = {entry["class"]: entry["score"] for entry in json.loads(done.stdout)["top"]}
     done = run("import_weights", f"--path={checkpoint}", *network, f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr

@@ -10,15 +10,15 @@ from nl_jax.models import ResNetConfig, VideoResNet, flat
 
 
 def sgd(rate: float = 0.01) -> optax.GradientTransformation:
-    """Returns the optimiser of the paper with a constant learning rate."""
+    """Returns the optimizer of the paper with a constant learning rate."""
     return optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(rate, momentum=0.9, nesterov=True))
 
 
 def arrays(config: ResNetConfig, seed: int = 0):
     """Returns the graphdef, parameters and batch norm statistics of a network.
 
-    The weights have the initialisation of He et al., and no scale is zero. NumPy draws them, because JAX would compile
-    every initialiser for the GPU, which takes more than a minute.
+    The weights have the initialization of He et al., and no scale is zero. NumPy draws them, because JAX would compile
+    every initializer for the GPU, which takes more than a minute.
     """
     graphdef, params, batch_stats = flat.abstract(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
     rng = np.random.default_rng(seed)
@@ -36,7 +36,7 @@ def arrays(config: ResNetConfig, seed: int = 0):
 def training_step(graphdef, optimizer: optax.GradientTransformation):
     """Returns a function (state, video, label, key) -> (state, loss).
 
-    The state is (params, batch_stats, optimiser state), and it is donated.
+    The state is (params, batch_stats, optimizer state), and it is donated.
     """
 
     def step(state, video, label, key):

@@ -3,7 +3,7 @@
 A video is a file or a folder of numbered pictures, given by its path, or the bytes of a file.
 
 Frame i of a video is the i-th frame that comes out when the file is decoded from its start (presentation order). If a
-stream is damaged, the frames from the damage to the next key frame are left out: libav predicts them from uninitialised
+stream is damaged, the frames from the damage to the next key frame are left out: libav predicts them from uninitialized
 memory, differently in every run. Frames that libav marks as corrupt are left out too. A clip whose key frame lies
 behind the damage is an exception: it is numbered as in an undamaged file, because the damage is not read.
 """

@@ -143,7 +143,8 @@ def _launched_as_several() -> bool:
     counts = {name: _count(os.environ.get(name, "")) for name in LAUNCHERS}
     for name, needed in NEEDED.items():
         if counts[name] > 1 and (missing := [one for one in needed if one not in os.environ]):
-            found = f"{name}={os.environ[name]} tells of several processes, and {', '.join(missing)} is not set"
+            found = f"{name}={os.environ[name]} says that there are several processes"
+            found = f"{found}, and {', '.join(missing)} is not set"
             raise InputError(f"{found}: they cannot be joined. {ALONE}; --coordinator, .. join them by hand")
     if max(counts.values()) > 1:
         return True

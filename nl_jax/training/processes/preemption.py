@@ -1,4 +1,4 @@
-"""Preemption: a run that is asked to end first saves its state, on all hosts after the same step."""
+"""Preemption: a run that is asked to stop first saves its state, on all hosts after the same step."""
 
 import contextlib
 import itertools
@@ -49,7 +49,7 @@ class Preemption:
         self._interrupts = True
         try:
             if self._asked and self._active:
-                raise Preempted("asked to end")
+                raise Preempted("asked to stop")
             yield
         finally:
             self._interrupts = False
@@ -63,7 +63,7 @@ class Preemption:
             if batch is None:
                 return
             if self.asked():
-                raise Preempted("asked to end")
+                raise Preempted("asked to stop")
             yield batch
 
     def __enter__(self) -> "Preemption":
@@ -98,4 +98,4 @@ class Preemption:
         self._restore()
         if self._interrupts:
             self._interrupts = False
-            raise Preempted("asked to end")
+            raise Preempted("asked to stop")

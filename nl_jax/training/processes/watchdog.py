@@ -45,7 +45,7 @@ class Notes:
         return lines
 
     def asked_to_end(self) -> bool:
-        """Returns whether any process was asked to end. JAX's service tells all processes of a SIGTERM."""
+        """Returns whether any process was asked to stop. JAX's service tells all processes of a SIGTERM."""
         try:
             return bool(self._client.key_value_try_get(self._PREEMPTED))
         except Exception:  # there is no such note
@@ -76,7 +76,7 @@ class Watchdog:
       end_after: seconds of one wait before the process ends, because code that hangs in a system call hears no
         exception. Saved files are whole, so the same command continues from them. 0 waits for ever.
       end: ends the process.
-      asked: whether this process was asked to end. Then a wait longer than `warn_after` ends it.
+      asked: whether this process was asked to stop. Then a wait longer than `warn_after` ends it.
       notes: the notes of this run's processes, or None for one process.
     """
 
@@ -147,12 +147,12 @@ class Watchdog:
                     flush=True,
                 )
                 return self._end_after_others(EXIT_CODE, late)
-            # Saving a checkpoint may take long, and it is the task of a run that was asked to end.
+            # Saving a checkpoint may take long, and it is the task of a run that was asked to stop.
             if seconds >= self._warn_after and "checkpoint" not in what and self._is_asked():
                 late = self._late(count)
                 print(
-                    f"asked to end while it waited for {what}, for {seconds:.0f} s{late and f': {late}'}. "
-                    "Nothing after the last checkpoint is saved; the same command goes on from there",
+                    f"asked to stop while it waited for {what}, for {seconds:.0f} s{late and f': {late}'}. "
+                    "Nothing after the last checkpoint is saved; the same command continues from there",
                     file=sys.stderr,
                     flush=True,
                 )

@@ -57,11 +57,11 @@ def test_what_launchers_leave_in_the_environment(asked, monkeypatch, environment
     [
         (
             {"SLURM_STEP_NUM_TASKS": "2"},
-            "SLURM_STEP_NUM_TASKS=2 tells of several processes, and SLURM_JOB_ID, SLURM_STEP",
+            "SLURM_STEP_NUM_TASKS=2 says that there are several processes, and SLURM_JOB_ID, SLURM_STEP",
         ),
         (
             {"OMPI_COMM_WORLD_SIZE": "2"},
-            "OMPI_COMM_WORLD_SIZE=2 tells of several processes, and OMPI_MCA_orte_hnp_uri, ",
+            "OMPI_COMM_WORLD_SIZE=2 says that there are several processes, and OMPI_MCA_orte_hnp_uri, ",
         ),
         (
             {"JOB_COMPLETION_INDEX": "0"},

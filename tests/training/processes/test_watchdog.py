@@ -96,7 +96,7 @@ def test_a_process_that_waits_and_was_asked_to_end_does_so(capsys):
             assert ended.wait(60)
     assert codes == [75]
     error = capsys.readouterr().err
-    assert "asked to end while it waited for step 8 of all processes, for 0 s: process 1 of 2" in error
+    assert "asked to stop while it waited for step 8 of all processes, for 0 s: process 1 of 2" in error
 
 
 def test_a_wait_within_a_wait_does_not_end_it():

@@ -55,7 +55,7 @@ class ClipDataset(Dataset, Protocol):
 
     Attributes:
       multi_label: whether a clip can have several classes. Then a label is (k,) of 0 and 1, one value a class;
-        otherwise a label is the number of one class, ().
+      otherwise a label is the number of one class, ().
       variable_size: whether the views of different videos differ in height and width.
     """
 

@@ -37,7 +37,7 @@ class TrainBatches(Iterator[Batch]):
       num_workers: processes that decode; 0 decodes in threads of this process.
       groups: (n,), the group of every example. With groups a batch holds examples of one group: see `GroupedOrder`.
       clips_per_decode: the number of clips in a row that show the same video. The video is decoded once for them: see
-        `Videos.train_examples`. An epoch has this number of clips of every video.
+      `Videos.train_examples`. An epoch has this number of clips of every video.
 
     Raises:
       InputError: `clips_per_decode` is below 1 or does not divide the batch.

@@ -14,11 +14,11 @@ def open_videos(path: str | os.PathLike, **options) -> Videos:
     """Opens the videos of a path.
 
     Args:
-        path: DIR:SPLIT of a prepared dataset, or a folder or a CSV file as in `VideoFolder`.
-        options: arguments of `Videos`.
+      path: DIR:SPLIT of a prepared dataset, or a folder or a CSV file as in `VideoFolder`.
+      options: arguments of `Videos`.
 
     Raises:
-        InputError: as in `PreparedVideos` or `VideoFolder`, or `path` is a prepared dataset without a split.
+      InputError: as in `PreparedVideos` or `VideoFolder`, or `path` is a prepared dataset without a split.
     """
     directory, colon, split = os.fspath(path).rpartition(":")
     in_bucket = is_bucket(directory)

@@ -15,9 +15,9 @@ class GroupedOrder(grain.MapDataset):
     each example once for each epoch. The example at place k depends only on the seed, the batch size and k.
 
     Args:
-        groups: (n,), the group of each example.
-        batch_size: b.
-        seed: seed of the order.
+      groups: (n,), the group of each example.
+      batch_size: b.
+      seed: seed of the order.
     """
 
     def __init__(self, groups: Int[np.ndarray, "n"], batch_size: int, seed: int):
@@ -79,7 +79,7 @@ def test_order(groups: Int[np.ndarray, "n"], batch_size: int) -> tuple[Int[np.nd
     """Returns every example once, group after group. Copies of a group's last example fill the group's last batch.
 
     Returns:
-        (m,), numbers of examples, where m is a multiple of `batch_size`; and (m,), False for the copies.
+      (m,), numbers of examples, where m is a multiple of `batch_size`; and (m,), False for the copies.
     """
     numbers, valid = [], []
     for group in np.unique(groups):

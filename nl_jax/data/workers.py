@@ -49,14 +49,14 @@ def map_unordered(
     """Calls a function with every argument in other processes. These processes end when this process ends.
 
     Args:
-        function: a function that can be pickled. An exception in it is raised here and ends the iteration.
-        arguments: objects that can be pickled.
-        num_workers: number of processes. With 0 this process makes the calls, in order and without a time limit.
-        timeout: maximum time of a call, in seconds.
+      function: a function that can be pickled. An exception in it is raised here and ends the iteration.
+      arguments: objects that can be pickled.
+      num_workers: number of processes. With 0 this process makes the calls, in order and without a time limit.
+      timeout: maximum time of a call, in seconds.
 
     Returns:
-        an iterator of (index of the argument, result) in the order of completion. The result is a `Crash` if the
-        process of the call ended or the call took too long.
+      an iterator of (index of the argument, result) in the order of completion. The result is a `Crash` if the
+      process of the call ended or the call took too long.
     """
     if not num_workers:
         yield from ((index, function(argument)) for index, argument in enumerate(arguments))

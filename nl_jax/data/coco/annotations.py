@@ -28,14 +28,14 @@ class Instance:
     """One annotated object, or a crowd of objects.
 
     Attributes:
-        id: id of the annotation in the file.
-        bbox: x, y, width and height from the file, in pixels of the original image.
-        label: index of the category in the category names.
-        crowd: whether the annotation stands for several objects that are not separated.
-        area: area of the mask from the file, in pixels.
-        segmentation: the mask in a form of `nl_jax.data.coco.masks`; None if masks are not read.
-        keypoints: (k, 3) x, y and visibility from the file, for the k keypoints of all categories. Rows of keypoints
-            that the instance's category lacks are 0. None if keypoints are not read.
+      id: id of the annotation in the file.
+      bbox: x, y, width and height from the file, in pixels of the original image.
+      label: index of the category in the category names.
+      crowd: whether the annotation stands for several objects that are not separated.
+      area: area of the mask from the file, in pixels.
+      segmentation: the mask in a form of `nl_jax.data.coco.masks`; None if masks are not read.
+      keypoints: (k, 3) x, y and visibility from the file, for the k keypoints of all categories. Rows of keypoints that
+        the instance's category lacks are 0. None if keypoints are not read.
     """
 
     id: int
@@ -68,11 +68,11 @@ class Annotations:
     """The usable entries of an annotation file.
 
     Attributes:
-        images: images in the order of the file. Images without an instance are included.
-        names: names of the categories, by label. Labels follow the order of the category ids.
-        category_ids: ids of the categories, by label.
-        keypoints: keypoints of all categories; None if keypoints are not read.
-        problems: all faults of the file.
+      images: images in the order of the file. Images without an instance are included.
+      names: names of the categories, by label. Labels follow the order of the category ids.
+      category_ids: ids of the categories, by label.
+      keypoints: keypoints of all categories; None if keypoints are not read.
+      problems: all faults of the file.
     """
 
     images: list[Image]
@@ -90,13 +90,13 @@ def read_annotations(path: str | os.PathLike, *, masks: bool = True, keypoints: 
     kept.
 
     Args:
-        path: the annotation file.
-        masks: whether every annotation must have a mask.
-        keypoints: whether every annotation must have the keypoints that its category names. An annotation of a category
-            without keypoints needs none.
+      path: the annotation file.
+      masks: whether every annotation must have a mask.
+      keypoints: whether every annotation must have the keypoints that its category names. An annotation of a category
+        without keypoints needs none.
 
     Raises:
-        InputError: the file does not have this format, or it has no usable image or category.
+      InputError: the file does not have this format, or it has no usable image or category.
     """
     path = os.fspath(path)
     content = _load(path)

@@ -87,14 +87,14 @@ def check(
     Last, it yields the images that two splits share.
 
     Args:
-        splits: {split: (folder of images, annotation file)}, as `find_splits` returns it.
-        masks: as in `read_annotations`.
-        keypoints: as in `read_annotations`.
-        num_workers: as in `map_unordered`.
-        timeout: as in `map_unordered`, in seconds.
+      splits: {split: (folder of images, annotation file)}, as `find_splits` returns it.
+      masks: as in `read_annotations`.
+      keypoints: as in `read_annotations`.
+      num_workers: as in `map_unordered`.
+      timeout: as in `map_unordered`, in seconds.
 
     Raises:
-        InputError: an annotation file cannot be used.
+      InputError: an annotation file cannot be used.
     """
     hashes: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for split, (folder, file) in splits.items():

@@ -18,22 +18,22 @@ class DetectionImages:
     """Annotated images from any source. A subclass implements `annotated` and `pixels`.
 
     Args:
-        root: place of the images, for error messages.
-        names: names of the images.
-        classes: names of the categories, by label.
-        category_ids: ids of the categories in the annotation file, by label.
-        groups: (n,) group of every image. Images of one group have the same padded shape, and a batch holds images of
-            one group only.
-        shape: sizes of the scaled and padded images.
-        masks: whether examples have masks.
-        keypoints: the keypoints of the examples; None for examples without keypoints.
-        flip: whether half of the training images are mirrored.
+      root: place of the images, for error messages.
+      names: names of the images.
+      classes: names of the categories, by label.
+      category_ids: ids of the categories in the annotation file, by label.
+      groups: (n,) group of every image. Images of one group have the same padded shape, and a batch holds images of one
+        group only.
+      shape: sizes of the scaled and padded images.
+      masks: whether examples have masks.
+      keypoints: the keypoints of the examples; None for examples without keypoints.
+      flip: whether half of the training images are mirrored.
 
     Attributes:
-        names, classes, category_ids, groups, shape, masks, keypoints: the arguments.
-        problems: all faults of the annotation file, if there is one.
-        unused: number of images that are left out because they have no object to learn from.
-        crowded: {name: number of objects} of images with more objects than an example holds.
+      names, classes, category_ids, groups, shape, masks, keypoints: the arguments.
+      problems: all faults of the annotation file, if there is one.
+      unused: number of images that are left out because they have no object to learn from.
+      crowded: {name: number of objects} of images with more objects than an example holds.
     """
 
     ignored: Sequence[str] = ()  # only listed files are read
@@ -76,12 +76,12 @@ class DetectionImages:
         another image of its group. An image with more than g boxes keeps g random boxes.
 
         Returns:
-            the arrays of `nl_jax.data.coco.example.padded` and `truth`, and
-            index: int32 (), the requested index.
-            failed: int32 (MAX_FAILED,), indices of images that could not be decoded, padded with -1.
+          the arrays of `nl_jax.data.coco.example.padded` and `truth`, and
+          index: int32 (), the requested index.
+          failed: int32 (MAX_FAILED,), indices of images that could not be decoded, padded with -1.
 
         Raises:
-            DecodeError: MAX_FAILED + 1 images, or all images of the group, cannot be decoded.
+          DecodeError: MAX_FAILED + 1 images, or all images of the group, cannot be decoded.
         """
         seed = int(rng.integers(2**63))
         failed: list[int] = []
@@ -101,7 +101,7 @@ class DetectionImages:
         An image that cannot be decoded is not replaced. It is black, and its index is the first of `failed`.
 
         Returns:
-            the arrays of `nl_jax.data.coco.example.padded`, and `index` and `failed` as in `train_example`.
+          the arrays of `nl_jax.data.coco.example.padded`, and `index` and `failed` as in `train_example`.
         """
         image, failed = self.annotated(index), []
         try:
@@ -163,10 +163,10 @@ def truth_of(
     """Returns the images and their annotations in COCO's format. Annotations are numbered from 1.
 
     Args:
-        images: the images.
-        classes: names of the categories, by label.
-        category_ids: ids of the categories, by label.
-        keypoints: keypoints of all categories; None writes none.
+      images: the images.
+      classes: names of the categories, by label.
+      category_ids: ids of the categories, by label.
+      keypoints: keypoints of all categories; None writes none.
     """
     annotations = []
     for image in images:

@@ -17,10 +17,10 @@ class Shape:
     """The sizes of scaled and padded images.
 
     Attributes:
-        short_sides: pixels of the shorter side in training; one value is drawn for every image.
-        long_side: maximum pixels of the longer side.
-        test_short_side: pixels of the shorter side in testing.
-        max_boxes: g, the maximum number of true boxes in an example.
+      short_sides: pixels of the shorter side in training; one value is drawn for every image.
+      long_side: maximum pixels of the longer side.
+      test_short_side: pixels of the shorter side in testing.
+      max_boxes: g, the maximum number of true boxes in an example.
     """
 
     short_sides: tuple[int, ...] = (800,)
@@ -32,7 +32,7 @@ class Shape:
         """Returns the height and width of padded images, the same in training and testing.
 
         Args:
-            tall: whether the images are higher than wide.
+          tall: whether the images are higher than wide.
         """
         wide = bucket_of(max(*self.short_sides, self.test_short_side), self.long_side)
         return wide[::-1] if tall else wide
@@ -47,16 +47,16 @@ def padded(pixels: UInt8[np.ndarray, "h w 3"], image: Image, short_side: int, sh
     """Scales the image, and pads it below and on the right.
 
     Args:
-        pixels: the image in its original size.
-        image: its entry in the annotation file.
-        short_side: pixels of the shorter side after scaling.
-        shape: sizes of the padded image.
+      pixels: the image in its original size.
+      image: its entry in the annotation file.
+      short_side: pixels of the shorter side after scaling.
+      shape: sizes of the padded image.
 
     Returns:
-        images: uint8 (h, w, 3), the padded image; the padding is 0.
-        sizes: int32 (2,), height and width of the scaled image.
-        scale: float32 (2,), factors of y and x from the original to the scaled image.
-        image_id: int64 (), id of the image in the annotation file.
+      images: uint8 (h, w, 3), the padded image; the padding is 0.
+      sizes: int32 (2,), height and width of the scaled image.
+      scale: float32 (2,), factors of y and x from the original to the scaled image.
+      image_id: int64 (), id of the image in the annotation file.
     """
     height, width = scaled_size(image.height, image.width, short_side, shape.long_side)
     images = np.zeros((*shape.bucket(is_tall(image)), 3), np.uint8)
@@ -73,20 +73,20 @@ def truth(image: Image, scale: np.ndarray, chosen: np.ndarray, shape: Shape, *, 
     """Returns the ground truth of an image, padded to g instances, in pixels of the scaled image.
 
     Args:
-        image: the image and its instances.
-        scale: (2,), factors of y and x from the original to the scaled image.
-        chosen: (n,), indices of the instances to return, n at most g.
-        shape: its `max_boxes` is g.
-        masks: whether to return masks.
-        points: k, the number of keypoints; 0 returns none.
+      image: the image and its instances.
+      scale: (2,), factors of y and x from the original to the scaled image.
+      chosen: (n,), indices of the instances to return, n at most g.
+      shape: its `max_boxes` is g.
+      masks: whether to return masks.
+      points: k, the number of keypoints; 0 returns none.
 
     Returns:
-        boxes: float32 (g, 4), x0 y0 x1 y1.
-        classes: int32 (g,), labels from 0.
-        crowd: bool (g,), whether the instance is a crowd.
-        valid: bool (g,), False in the padding.
-        masks: uint8 (g, 112, 112) of 0 and 1, within the true box, if `masks`.
-        keypoints: float32 (g, k, 3), x and y of the centre of the pixel, and the visibility, if k is above 0.
+      boxes: float32 (g, 4), x0 y0 x1 y1.
+      classes: int32 (g,), labels from 0.
+      crowd: bool (g,), whether the instance is a crowd.
+      valid: bool (g,), False in the padding.
+      masks: uint8 (g, 112, 112) of 0 and 1, within the true box, if `masks`.
+      keypoints: float32 (g, k, 3), x and y of the centre of the pixel, and the visibility, if k is above 0.
     """
     g = shape.max_boxes
     result = {
@@ -121,9 +121,9 @@ def mirrored(example: Example, flip_order: np.ndarray | None) -> Example:
     """Mirrors the example: exchanges left and right in the image, boxes, masks and keypoints.
 
     Args:
-        example: arrays of `padded` and `truth`.
-        flip_order: (k,), keypoint i of the result is keypoint `flip_order[i]` of the example. None for examples without
-            keypoints.
+      example: arrays of `padded` and `truth`.
+      flip_order: (k,), keypoint i of the result is keypoint `flip_order[i]` of the example. None for examples without
+        keypoints.
     """
     height, width = example["sizes"]
     images = example["images"].copy()

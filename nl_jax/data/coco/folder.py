@@ -18,28 +18,28 @@ class CocoImages(DetectionImages):
     """The images of an annotation file. A subclass implements `source`, which finds the bytes of an image.
 
     Args:
-        root: place of the images, for error messages.
-        annotations: the annotation file; `nl_jax.data.coco.annotations` describes its format.
-        training: keeps only images with a box that is not a crowd. With `keypoints` this box must have a labelled
-            keypoint.
-        short_sides: pixels of the shorter side in training; one value is drawn for every image.
-        long_side: maximum pixels of the longer side.
-        test_short_side: pixels of the shorter side in testing.
-        max_boxes: g, the maximum number of true boxes in an example.
-        masks: whether examples have masks. Then every annotation must have one.
-        keypoints: whether examples have keypoints. Then every annotation must have its category's keypoints.
-        flip: whether half of the training images are mirrored.
-        classes: the expected category names; None accepts any.
+      root: place of the images, for error messages.
+      annotations: the annotation file; `nl_jax.data.coco.annotations` describes its format.
+      training: keeps only images with a box that is not a crowd. With `keypoints` this box must have a labelled
+        keypoint.
+      short_sides: pixels of the shorter side in training; one value is drawn for every image.
+      long_side: maximum pixels of the longer side.
+      test_short_side: pixels of the shorter side in testing.
+      max_boxes: g, the maximum number of true boxes in an example.
+      masks: whether examples have masks. Then every annotation must have one.
+      keypoints: whether examples have keypoints. Then every annotation must have its category's keypoints.
+      flip: whether half of the training images are mirrored.
+      classes: the expected category names; None accepts any.
 
     Attributes:
-        problems: all faults of the annotation file.
-        listed: ids of all images of the file, in its order.
-        unused: number of images of the file that `training` leaves out.
-        crowded: {file name: number of boxes} of images with more than g boxes.
+      problems: all faults of the annotation file.
+      listed: ids of all images of the file, in its order.
+      unused: number of images of the file that `training` leaves out.
+      crowded: {file name: number of boxes} of images with more than g boxes.
 
     Raises:
-        InputError: the annotation file cannot be used, no image is left, its categories differ from `classes`, or a
-            number is out of range.
+      InputError: the annotation file cannot be used, no image is left, its categories differ from `classes`, or a
+        number is out of range.
     """
 
     def __init__(
@@ -103,12 +103,12 @@ class CocoFolder(CocoImages):
     """A folder of images with an annotation file.
 
     Args:
-        images: the folder that the file names are relative to.
-        annotations: the annotation file.
-        options: arguments of `CocoImages`.
+      images: the folder that the file names are relative to.
+      annotations: the annotation file.
+      options: arguments of `CocoImages`.
 
     Raises:
-        InputError: as in `CocoImages`, or the folder does not exist.
+      InputError: as in `CocoImages`, or the folder does not exist.
     """
 
     def __init__(self, images: str | os.PathLike, annotations: str | os.PathLike, **options):

@@ -23,13 +23,13 @@ def read_image(source: Source, width: int, height: int) -> UInt8[np.ndarray, "h 
     did. Otherwise the image is turned, as in OpenCV, detectron2 and mmdetection.
 
     Args:
-        source: path of a file, or its bytes.
-        width: width in the annotation file, in pixels.
-        height: height in the annotation file, in pixels.
+      source: path of a file, or its bytes.
+      width: width in the annotation file, in pixels.
+      height: height in the annotation file, in pixels.
 
     Raises:
-        SizeError: the image has another size.
-        DecodeError: the file does not exist, or no whole image can be decoded.
+      SizeError: the image has another size.
+      DecodeError: the file does not exist, or no whole image can be decoded.
     """
     return _read(source, width, height)[0]
 
@@ -38,8 +38,8 @@ def is_turned(source: Source, width: int, height: int) -> bool:
     """Returns whether the annotations use the stored pixels although the orientation tag asks for a quarter turn.
 
     Raises:
-        SizeError: as in `read_image`.
-        DecodeError: as in `read_image`.
+      SizeError: as in `read_image`.
+      DecodeError: as in `read_image`.
     """
     return _read(source, width, height)[1]
 

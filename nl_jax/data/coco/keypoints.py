@@ -42,10 +42,10 @@ class Category:
     """The keypoints of one category, in the order of the file. A category can have no keypoints.
 
     Attributes:
-        names: names of the keypoints.
-        skeleton: pairs of keypoints that a line joins, as indices from 0.
-        flip_pairs: pairs of keypoints that a mirror exchanges, as indices from 0.
-        sigmas: COCO's sigma of each keypoint.
+      names: names of the keypoints.
+      skeleton: pairs of keypoints that a line joins, as indices from 0.
+      flip_pairs: pairs of keypoints that a mirror exchanges, as indices from 0.
+      sigmas: COCO's sigma of each keypoint.
     """
 
     names: tuple[str, ...] = ()
@@ -66,16 +66,16 @@ class Keypoints:
     """The k keypoints of all categories. Keypoints with the same name are one keypoint.
 
     Args:
-        categories: the keypoints of each category, by label.
+      categories: the keypoints of each category, by label.
 
     Attributes:
-        categories: the argument.
-        names: (k,), names in the order of the categories.
-        of_category: for each label, the indices of the category's keypoints among the k.
-        flip_order: (k,), keypoint i of a mirrored image is keypoint `flip_order[i]` of the image.
+      categories: the argument.
+      names: (k,), names in the order of the categories.
+      of_category: for each label, the indices of the category's keypoints among the k.
+      flip_order: (k,), keypoint i of a mirrored image is keypoint `flip_order[i]` of the image.
 
     Raises:
-        InputError: a mirror exchanges a keypoint with different keypoints in different categories.
+      InputError: a mirror exchanges a keypoint with different keypoints in different categories.
     """
 
     def __init__(self, categories: Sequence[Category]):

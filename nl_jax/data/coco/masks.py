@@ -21,12 +21,12 @@ def parse(value: object, height: int, width: int) -> tuple[Segmentation, list[Ba
     """Returns the usable part of a mask, and an error for each polygon that cannot be used.
 
     Args:
-        value: the field `segmentation` of an annotation.
-        height: height of the image, in pixels.
-        width: width of the image, in pixels.
+      value: the field `segmentation` of an annotation.
+      height: height of the image, in pixels.
+      width: width of the image, in pixels.
 
     Raises:
-        Bad: no part of the mask can be used.
+      Bad: no part of the mask can be used.
     """
     valid = "a list of polygons, or an object with size and counts"
     if isinstance(value, dict):

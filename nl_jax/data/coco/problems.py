@@ -32,12 +32,12 @@ class Problem:
     """One fault, described for a reader.
 
     Attributes:
-        file: the annotation file or the image.
-        where: the entry, such as "annotation 12"; "" for the whole file.
-        kind: a key of `KINDS`.
-        found: the value that was found.
-        valid: the valid values.
-        result: the treatment of the entry, such as "dropped".
+      file: the annotation file or the image.
+      where: the entry, such as "annotation 12"; "" for the whole file.
+      kind: a key of `KINDS`.
+      found: the value that was found.
+      valid: the valid values.
+      result: the treatment of the entry, such as "dropped".
     """
 
     file: str

@@ -103,15 +103,15 @@ def write_annotations(directory: Path, splits: dict[str, tuple[Path, Path]], kin
     """Writes the usable entries of each annotation file to `annotations_SPLIT.json`, next to the records.
 
     Args:
-        directory: folder of the records.
-        splits: {split: (folder of images, annotation file)}, as `find_splits` returns it.
-        kind: instances or person_keypoints.
+      directory: folder of the records.
+      splits: {split: (folder of images, annotation file)}, as `find_splits` returns it.
+      kind: instances or person_keypoints.
 
     Returns:
-        the usable entries, by split.
+      the usable entries, by split.
 
     Raises:
-        InputError: as in `read_annotations`.
+      InputError: as in `read_annotations`.
     """
     written = {}
     for split, (_, file) in splits.items():
@@ -127,12 +127,12 @@ class PreparedCoco(CocoImages):
     """One split of a prepared dataset in COCO's format.
 
     Args:
-        directory: the directory of the dataset, or a directory above it that holds only this dataset.
-        split: a split of the dataset.
-        options: arguments of `CocoImages`.
+      directory: the directory of the dataset, or a directory above it that holds only this dataset.
+      split: a split of the dataset.
+      options: arguments of `CocoImages`.
 
     Raises:
-        InputError: as in `CocoImages`, or there is no prepared dataset, several datasets or no split of this name.
+      InputError: as in `CocoImages`, or there is no prepared dataset, several datasets or no split of this name.
     """
 
     def __init__(self, directory: str | os.PathLike, split: str, **options):

@@ -16,11 +16,11 @@ def find_splits(source: Path, kind: str = "instances") -> dict[str, tuple[Path, 
     any kind. If `kind` is not instances, the other layout is used only if there is no split in COCO's own layout.
 
     Args:
-        source: the folder of the dataset.
-        kind: instances or person_keypoints.
+      source: the folder of the dataset.
+      kind: instances or person_keypoints.
 
     Raises:
-        InputError: the folder has neither layout, or an annotation file has no folder of images.
+      InputError: the folder has neither layout, or an annotation file has no folder of images.
     """
     splits = {}
     for file in sorted((source / "annotations").glob(f"{kind}_*.json")):

@@ -30,7 +30,7 @@ def check_ranges(*parameters: tuple[str, float | int, float | int, float | int |
     """Raises InputError for a parameter out of its range.
 
     Args:
-        parameters: (name, value, lowest, highest or None) of each parameter.
+      parameters: (name, value, lowest, highest or None) of each parameter.
     """
     for name, value, low, high in parameters:
         if value < low or (high is not None and value > high):

@@ -49,9 +49,9 @@ class Figure:
     """The figure of a picture.
 
     Attributes:
-        points: (17, 2), x and y of the keypoints in pixels, a pixel's centre at one half.
-        behind: whether the figure is seen from behind.
-        clothes: the number of the colour of its limbs in `CLOTHES`.
+      points: (17, 2), x and y of the keypoints in pixels, a pixel's centre at one half.
+      behind: whether the figure is seen from behind.
+      clothes: the number of the colour of its limbs in `CLOTHES`.
     """
 
     points: np.ndarray
@@ -63,13 +63,13 @@ class Poses(DetectionImages):
     """The pictures of one split. Each is made on demand, and depends on seed, split, index and parameters alone.
 
     Args:
-        split: train, validation or test; each has its own poses.
-        size: the number of pictures.
-        seed: another seed gives other pictures of the same poses.
-        noise: the background is uniform noise of grey levels from 0 to `noise`, out of 255.
+      split: train, validation or test; each has its own poses.
+      size: the number of pictures.
+      seed: another seed gives other pictures of the same poses.
+      noise: the background is uniform noise of grey levels from 0 to `noise`, out of 255.
 
     Raises:
-        InputError: a value is out of range, or the split is unknown.
+      InputError: a value is out of range, or the split is unknown.
     """
 
     def __init__(self, split: str, *, size: int, seed: int = 0, noise: int = 24):

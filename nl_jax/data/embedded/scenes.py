@@ -57,10 +57,10 @@ class Thing:
     """A digit or the cue, and the place of its square.
 
     Attributes:
-        sample: the number of one of scikit-learn's digits; -1 for the cue.
-        tint: the number of the paint of a digit in `PAINTS`, or of the tint of the cue in `TINTS`.
-        side: the side of the square in pixels.
-        top, left: the place of the square in pixels.
+      sample: the number of one of scikit-learn's digits; -1 for the cue.
+      tint: the number of the paint of a digit in `PAINTS`, or of the tint of the cue in `TINTS`.
+      side: the side of the square in pixels.
+      top, left: the place of the square in pixels.
     """
 
     sample: int
@@ -74,17 +74,17 @@ class Scenes(DetectionImages):
     """The scenes of one split. Each is made on demand, and depends on seed, split, index and parameters alone.
 
     Args:
-        split: train, validation or test; each has its own handwriting.
-        size: the number of scenes.
-        seed: another seed gives other scenes from the same handwriting.
-        width: the width of a scene in pixels, a multiple of 32; its height is 96.
-        gap: pixels between the part of the digits and the part of the cue. A small gap is the control with a near cue.
-        cues: the number of tints that the cue can have, 2 to 4; the tints are the classes.
-        digits: (lowest, highest) number of digits in a scene, from 1 to 6.
-        noise: the background is uniform noise of grey levels from 0 to `noise`, out of 255.
+      split: train, validation or test; each has its own handwriting.
+      size: the number of scenes.
+      seed: another seed gives other scenes from the same handwriting.
+      width: the width of a scene in pixels, a multiple of 32; its height is 96.
+      gap: pixels between the part of the digits and the part of the cue. A small gap is the control with a near cue.
+      cues: the number of tints that the cue can have, 2 to 4; the tints are the classes.
+      digits: (lowest, highest) number of digits in a scene, from 1 to 6.
+      noise: the background is uniform noise of grey levels from 0 to `noise`, out of 255.
 
     Raises:
-        InputError: a value is out of range.
+      InputError: a value is out of range.
     """
 
     def __init__(

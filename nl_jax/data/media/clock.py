@@ -11,8 +11,8 @@ class Clock:
     plus the mean duration of a frame.
 
     Args:
-        rate: mean frames per second; 0 means unknown and counts as 25.
-        timed: whether the times in the container can be trusted.
+      rate: mean frames per second; 0 means unknown and counts as 25.
+      timed: whether the times in the container can be trusted.
     """
 
     def __init__(self, rate: float, *, timed: bool = True):

@@ -26,12 +26,12 @@ def open_video(path: Source, *, image: bool = False) -> Iterator[tuple[av.contai
     """Opens a video, yields the container and its first video stream, and closes the container.
 
     Args:
-        path: a file or its bytes.
-        image: whether the caller expects an image. Then messages speak of one, also if the file does not look like one.
+      path: a file or its bytes.
+      image: whether the caller expects an image. Then messages speak of one, also if the file does not look like one.
 
     Raises:
-        DecodeError: the file is missing, empty or neither a video nor an image, or it has no video stream that can be
-            decoded.
+      DecodeError: the file is missing, empty or neither a video nor an image, or it has no video stream that can be
+        decoded.
     """
     if isinstance(path, bytes):
         if not path:
@@ -125,11 +125,11 @@ def decode_frames(
     of it. After a damage all frames up to the next key frame are left out.
 
     Args:
-        container: an open container, as `open_video` yields it.
-        stream: its video stream.
-        packets: packets of the stream, as from `packets_of`; by default all from the container's position.
-        before: a function that is called with every packet before it is decoded; it may change the packet.
-        damage: a list to which a description of every damage is added.
+      container: an open container, as `open_video` yields it.
+      stream: its video stream.
+      packets: packets of the stream, as from `packets_of`; by default all from the container's position.
+      before: a function that is called with every packet before it is decoded; it may change the packet.
+      damage: a list to which a description of every damage is added.
     """
     damage = [] if damage is None else damage
     packets = packets_of(container, stream) if packets is None else packets

@@ -32,11 +32,11 @@ class VideoInfo:
     """The facts about a video that are known without decoding it.
 
     Attributes:
-        frames: number of frames (at least 1).
-        width: stored width in pixels, before any rotation.
-        height: stored height in pixels, before any rotation.
-        rate: mean frames per second (0 if unknown).
-        duration: seconds (0 if unknown).
+      frames: number of frames (at least 1).
+      width: stored width in pixels, before any rotation.
+      height: stored height in pixels, before any rotation.
+      rate: mean frames per second (0 if unknown).
+      duration: seconds (0 if unknown).
     """
 
     frames: int
@@ -52,7 +52,7 @@ def probe(path: Source) -> VideoInfo:
     Nothing is decoded. An image is a video of one frame.
 
     Raises:
-        DecodeError: the file is missing, empty, not a video or without a video stream that can be decoded.
+      DecodeError: the file is missing, empty, not a video or without a video stream that can be decoded.
     """
     with failures_of(path):
         if not is_folder(path):
@@ -77,19 +77,19 @@ def read_frames(
     """Returns the frames at `indices`, in that order. It decodes only the part of the file that they need.
 
     Args:
-        path: a video, or an image (a video of one frame).
-        indices: t frame numbers, from 0, in any order; a number may repeat.
-        short_side: pixels of the shorter side, to which frames are scaled (bilinear, aspect kept); None keeps the size.
-        crop: takes the height and width of the scaled frames, returns (top, left, side) of the square to cut out.
+      path: a video, or an image (a video of one frame).
+      indices: t frame numbers, from 0, in any order; a number may repeat.
+      short_side: pixels of the shorter side, to which frames are scaled (bilinear, aspect kept); None keeps the size.
+      crop: takes the height and width of the scaled frames, returns (top, left, side) of the square to cut out.
 
     Returns:
-        uint8 (t, h, w, 3), contiguous, full-range RGB, with square pixels. Frames are turned by quarter turns and
-        mirrored as the file asks. All have the shape of the first frame of the video: see `ToRgb`.
+      uint8 (t, h, w, 3), contiguous, full-range RGB, with square pixels. Frames are turned by quarter turns and
+      mirrored as the file asks. All have the shape of the first frame of the video: see `ToRgb`.
 
     Raises:
-        ShortVideoError: the video ends before the highest index.
-        DecodeError: the file gives no frame at all.
-        InputError: `indices` is empty or holds a negative number, or `short_side` is below 1.
+      ShortVideoError: the video ends before the highest index.
+      DecodeError: the file gives no frame at all.
+      InputError: `indices` is empty or holds a negative number, or `short_side` is below 1.
     """
     return read_crops(path, indices, [(short_side, crop)])[0]
 
@@ -100,13 +100,13 @@ def read_crops(
     """Returns the frames at `indices`, decoded once, scaled and cropped in several ways.
 
     Args:
-        crops: (short_side, crop) of each way, as in `read_frames`.
+      crops: (short_side, crop) of each way, as in `read_frames`.
 
     Returns:
-        the array of `read_frames`, for each of `crops`.
+      the array of `read_frames`, for each of `crops`.
 
     Raises:
-        ShortVideoError, DecodeError, InputError: as `read_frames`.
+      ShortVideoError, DecodeError, InputError: as `read_frames`.
     """
     order = np.asarray(indices)
     if order.ndim != 1 or not order.size or order.dtype.kind not in "iu" or order.min() < 0:
@@ -167,8 +167,8 @@ def all_frames(path: Source, damage: list[str] | None = None) -> Iterator[av.Vid
     """Yields every frame of a video that decodes, from the first. Frames of a folder of pictures have no time.
 
     Raises:
-        DecodeError: the video is missing, empty or not a video, no frame can be decoded, or a picture of a folder is
-            not a picture.
+      DecodeError: the video is missing, empty or not a video, no frame can be decoded, or a picture of a folder is not
+        a picture.
     """
     if not is_folder(path):
         frame, damage = None, [] if damage is None else damage

@@ -14,8 +14,8 @@ class DecodeError(InputError):
     """A video or an image that gives no frames.
 
     Attributes:
-        path: path of the file; "file in memory" for bytes.
-        reason: why the file gives no frames, in plain words.
+      path: path of the file; "file in memory" for bytes.
+      reason: why the file gives no frames, in plain words.
     """
 
     def __init__(self, path: Source, reason: str):
@@ -32,7 +32,7 @@ class ShortVideoError(DecodeError):
     """A video that ends before a requested frame.
 
     Attributes:
-        frames: number of frames that decode (at least 1).
+      frames: number of frames that decode (at least 1).
     """
 
     def __init__(self, path: Source, frames: int):

@@ -36,24 +36,24 @@ class VideoIndex:
     """The index of a video, read from its packets.
 
     Attributes:
-        frames: number of frames. For a damaged file it is the number that should be there.
-        width: stored width in pixels, before any rotation.
-        height: stored height in pixels, before any rotation.
-        pixel_aspect: width of a pixel over its height.
-        rate: mean frames per second (0 if unknown).
-        stated_rate: mean frames per second in the header (0 if the header has none).
-        stated_frames: number of frames in the header, without frames that an edit list hides (0 if the header has no
-            number, or a number too large for the size of the file).
-        stated_duration: duration in the header, in seconds (0 if the header has none). It is the duration of all
-            streams if the header has none of the video stream.
-        timed: whether the presentation times of the packets can be trusted.
-        image: whether the video is a still picture.
-        keys: (k,) indices of the key packets among all n packets.
-        numbers: (n,) frame number of every packet, -1 if it has none; None if the times cannot be trusted.
-        learnt: {key packet: frame number} as decoding found it, used if `numbers` is None.
-        facts: (n, 3) position in the file, size in bytes and presentation time of every packet, which identify it.
-        seek_times: (n,) time to which the container seeks to find the packet, in units of the stream's time base.
-        first_size: stored width and height of the first frame; None until it is first needed.
+      frames: number of frames. For a damaged file it is the number that should be there.
+      width: stored width in pixels, before any rotation.
+      height: stored height in pixels, before any rotation.
+      pixel_aspect: width of a pixel over its height.
+      rate: mean frames per second (0 if unknown).
+      stated_rate: mean frames per second in the header (0 if the header has none).
+      stated_frames: number of frames in the header, without frames that an edit list hides (0 if the header has no
+        number, or a number too large for the size of the file).
+      stated_duration: duration in the header, in seconds (0 if the header has none). It is the duration of all streams
+        if the header has none of the video stream.
+      timed: whether the presentation times of the packets can be trusted.
+      image: whether the video is a still picture.
+      keys: (k,) indices of the key packets among all n packets.
+      numbers: (n,) frame number of every packet, -1 if it has none; None if the times cannot be trusted.
+      learnt: {key packet: frame number} as decoding found it, used if `numbers` is None.
+      facts: (n, 3) position in the file, size in bytes and presentation time of every packet, which identify it.
+      seek_times: (n,) time to which the container seeks to find the packet, in units of the stream's time base.
+      first_size: stored width and height of the first frame; None until it is first needed.
     """
 
     frames: int
@@ -90,7 +90,7 @@ def index_of(path: Source) -> VideoIndex:
     """Returns the index of a video. A process reads the index again only if the file changes.
 
     Raises:
-        DecodeError: the video is missing, empty, or not a video.
+      DecodeError: the video is missing, empty, or not a video.
     """
     try:
         key = stamp(path)
@@ -144,9 +144,9 @@ def mean_rate(stated: float, frames: int, seconds: Fraction | float) -> float:
     (frames - 1) / seconds.
 
     Args:
-        stated: frames per second in the header; 0 if it has none.
-        frames: number of frames.
-        seconds: time from the first frame to the last.
+      stated: frames per second in the header; 0 if it has none.
+      frames: number of frames.
+      seconds: time from the first frame to the last.
     """
     if frames < 2 or seconds <= 0:
         return stated
@@ -247,8 +247,8 @@ def _order(times: np.ndarray, depth: int) -> np.ndarray | None:
     it shows at least one frame before its place. If the times only ascend, they are decoding times.
 
     Args:
-        times: (n,) presentation times of the packets in decoding order.
-        depth: reordering depth of the codec.
+      times: (n,) presentation times of the packets in decoding order.
+      depth: reordering depth of the codec.
     """
     numbers = np.empty(len(times), int)
     numbers[np.argsort(times)] = np.arange(len(times))

@@ -32,15 +32,15 @@ class ToRgb:
     possible.
 
     Args:
-        short_side: pixels of the shorter side; None keeps the size.
-        first_size: a function from the first frame that is passed to the stored width and height of the first frame of
-            the video. None takes the size of the frame that is passed.
-        pixel_aspect: width of a pixel over its height. A frame without square pixels is enlarged along one side.
-        enlarge: whether frames smaller than `short_side` are enlarged.
-        multiple: height and width become multiples of this number.
-        upright: whether images are turned as the file asks; otherwise they stay as stored.
-        crop: a function from the height and width of the scaled, upright images to (top, left, side) of the square to
-            cut out. None cuts nothing.
+      short_side: pixels of the shorter side; None keeps the size.
+      first_size: a function from the first frame that is passed to the stored width and height of the first frame of
+        the video. None takes the size of the frame that is passed.
+      pixel_aspect: width of a pixel over its height. A frame without square pixels is enlarged along one side.
+      enlarge: whether frames smaller than `short_side` are enlarged.
+      multiple: height and width become multiples of this number.
+      upright: whether images are turned as the file asks; otherwise they stay as stored.
+      crop: a function from the height and width of the scaled, upright images to (top, left, side) of the square to cut
+        out. None cuts nothing.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ToRgb:
         """Returns the image of a decoded frame, uint8 (h, w, 3).
 
         Raises:
-            PictureError: the frames are to be scaled, and one side is more than MAX_ASPECT times the other.
+          PictureError: the frames are to be scaled, and one side is more than MAX_ASPECT times the other.
         """
         if self._size is None:
             self._decide(frame)

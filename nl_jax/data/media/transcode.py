@@ -36,15 +36,15 @@ class Scan:
     """The real content of a video, and the content that its header and packets promise.
 
     Attributes:
-        promised: number of frames that should be there: the number of packets, or more if the header states more.
-        times: presentation times of the frames in seconds, from 0, ascending.
-        rate: mean frames per second (0 if unknown).
-        duration: in seconds, with the last frame (0 if unknown).
-        stated_rate: frames per second in the header (0 if the header has none).
-        stated_duration: duration of the video stream in the header, in seconds (0 if the header has none).
-        damage: libav's description of the first damage, and the number of damages; empty if there is none.
-        image: whether the file is a still image.
-        sha256: SHA-256 of the bytes of the file.
+      promised: number of frames that should be there: the number of packets, or more if the header states more.
+      times: presentation times of the frames in seconds, from 0, ascending.
+      rate: mean frames per second (0 if unknown).
+      duration: in seconds, with the last frame (0 if unknown).
+      stated_rate: frames per second in the header (0 if the header has none).
+      stated_duration: duration of the video stream in the header, in seconds (0 if the header has none).
+      damage: libav's description of the first damage, and the number of damages; empty if there is none.
+      image: whether the file is a still image.
+      sha256: SHA-256 of the bytes of the file.
     """
 
     promised: int
@@ -69,7 +69,7 @@ def scan(
     """Decodes every frame of a video, and calls `on_frame` with the frame and its time in seconds.
 
     Raises:
-        DecodeError: no frame can be decoded.
+      DecodeError: no frame can be decoded.
     """
     damage: list[str] = []
     times = []
@@ -137,15 +137,15 @@ def transcode(path: str | os.PathLike, short_side: int | None) -> tuple[Scan, by
     same, rounded to 1/90000 of a second.
 
     Args:
-        path: path of the video.
-        short_side: pixels to which the shorter side is scaled down. Smaller videos keep their size. None keeps the size
-            of every video. Height and width become even.
+      path: path of the video.
+      short_side: pixels to which the shorter side is scaled down. Smaller videos keep their size. None keeps the size
+        of every video. Height and width become even.
 
     Returns:
-        the content of the video, and the bytes of the MP4.
+      the content of the video, and the bytes of the MP4.
 
     Raises:
-        DecodeError: no frame can be decoded, or H.264 or MP4 cannot hold the frames.
+      DecodeError: no frame can be decoded, or H.264 or MP4 cannot hold the frames.
     """
     with failures_of(path):
         to_rgb = to_rgb_of(path, index_of(path), short_side, enlarge=False, multiple=2)

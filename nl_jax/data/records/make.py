@@ -25,9 +25,9 @@ class Preparation:
     reason in place of a video. In testing it counts as wrong.
 
     Args:
-        source: folder of the videos.
-        short_side: pixels to which the shorter side is scaled down; None keeps the size.
-        cache: folder for finished records, so that none is made twice; None keeps no records.
+      source: folder of the videos.
+      short_side: pixels to which the shorter side is scaled down; None keeps the size.
+      cache: folder for finished records, so that none is made twice; None keeps no records.
     """
 
     source: Path
@@ -54,12 +54,12 @@ class Preparation:
         """Puts the record of every item into the cache, with the processes of `map_unordered`.
 
         Args:
-            items: the items.
-            num_workers: as in `map_unordered`.
-            timeout: as in `map_unordered`, in seconds.
+          items: the items.
+          num_workers: as in `map_unordered`.
+          timeout: as in `map_unordered`, in seconds.
 
         Returns:
-            an iterator of (item, reason why it has no video, or "") in the order of completion.
+          an iterator of (item, reason why it has no video, or "") in the order of completion.
         """
         for index, reason in map_unordered(self._run, items, num_workers=num_workers, timeout=timeout):
             if isinstance(reason, Crash):

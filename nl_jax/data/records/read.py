@@ -19,19 +19,19 @@ class PreparedVideos(Videos):
     """One split of a prepared dataset of videos.
 
     Args:
-        path: the directory of the dataset, or a directory above it that holds only this dataset.
-        split: a split of the dataset: train, validation or test.
-        classes: the expected class names; None accepts any.
-        options: arguments of `Videos`.
+      path: the directory of the dataset, or a directory above it that holds only this dataset.
+      split: a split of the dataset: train, validation or test.
+      classes: the expected class names; None accepts any.
+      options: arguments of `Videos`.
 
     Attributes:
-        actions: for every video the label, first frame and last frame of its n actions, (n, 3) int; None for a dataset
-            with one label a video.
-        labels: the label of every video; -1 for a dataset of actions.
+      actions: for every video the label, first frame and last frame of its n actions, (n, 3) int; None for a dataset
+        with one label a video.
+      labels: the label of every video; -1 for a dataset of actions.
 
     Raises:
-        InputError: there is no prepared dataset, several datasets or no split of this name, the classes differ from
-            `classes`, or a number is out of range.
+      InputError: there is no prepared dataset, several datasets or no split of this name, the classes differ from
+        `classes`, or a number is out of range.
     """
 
     def __init__(self, path: str | os.PathLike, split: str, *, classes: tuple[str, ...] | None = None, **options):
@@ -95,7 +95,7 @@ def find_prepared(path: str | os.PathLike) -> Path:
     ArrayRecord reads files of this machine only. A dataset in a bucket is therefore copied, once on each machine.
 
     Raises:
-        InputError: there is no dataset, there are several, or the disk has no room for a copy.
+      InputError: there is no dataset, there are several, or the disk has no room for a copy.
     """
     path = place("data", path)
     found = [p.parent for depth in range(4) for p in sorted(path.glob("*/" * depth + "dataset_info.json"))]
@@ -110,14 +110,14 @@ class Row:
     """One line of a dataset's index: the fields of one record, without the video.
 
     Attributes:
-        path: path of the original file, relative to the source.
-        label: index of the class; -1 for a dataset of actions.
-        actions: (n, 3) int, label, first frame and last frame of each action.
-        frames: number of frames.
-        rate: mean frames per second.
-        duration: in seconds.
-        sha256: SHA-256 of the original file.
-        reason: why there is no video; "" if there is one.
+      path: path of the original file, relative to the source.
+      label: index of the class; -1 for a dataset of actions.
+      actions: (n, 3) int, label, first frame and last frame of each action.
+      frames: number of frames.
+      rate: mean frames per second.
+      duration: in seconds.
+      sha256: SHA-256 of the original file.
+      reason: why there is no video; "" if there is one.
     """
 
     path: str

@@ -33,8 +33,8 @@ class VideoConfig(tfds.core.BuilderConfig):
     """The configuration of a dataset.
 
     Attributes:
-        split: number of the official split, if the dataset has several.
-        short_side: pixels of the shorter side; None keeps the size of every video.
+      split: number of the official split, if the dataset has several.
+      short_side: pixels of the shorter side; None keeps the size of every video.
     """
 
     split: int = 1
@@ -45,13 +45,13 @@ def config_of(dataset: str, *, split: int = 1, short_side: int | None = None) ->
     """Returns the configuration of a dataset.
 
     Args:
-        dataset: name of the dataset, a key of `BUILDERS`.
-        split: number of the official split: 1, 2 or 3 for UCF101 and HMDB51, 1 for the others.
-        short_side: pixels of the shorter side. None takes the usual value, 320 for Charades and 256 for the others. 0
-            keeps the size of every video.
+      dataset: name of the dataset, a key of `BUILDERS`.
+      split: number of the official split: 1, 2 or 3 for UCF101 and HMDB51, 1 for the others.
+      short_side: pixels of the shorter side. None takes the usual value, 320 for Charades and 256 for the others. 0
+        keeps the size of every video.
 
     Raises:
-        InputError: a number is out of range.
+      InputError: a number is out of range.
     """
     if short_side is None:
         short_side = 320 if dataset == "charades" else 256

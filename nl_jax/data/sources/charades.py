@@ -12,7 +12,7 @@ def charades(source: Path) -> Listing:
     The test list is the validation set of the paper's table 4. It is the split `test` here.
 
     Raises:
-        InputError: a file is missing, or it does not have the distributed form.
+      InputError: a file is missing, or it does not have the distributed form.
     """
     classes_file = required_file(source, "Charades_v1_classes.txt")
     classes: dict[str, str] = {}

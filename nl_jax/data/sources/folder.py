@@ -28,7 +28,7 @@ def own_videos(source: Path) -> Listing:
     val) and test. Otherwise all of `source` is the training split.
 
     Raises:
-        InputError: `source` does not exist, or a split is neither a folder of classes nor a list.
+      InputError: `source` does not exist, or a split is neither a folder of classes nor a list.
     """
     if not source.exists():
         raise InputError(f"{source}: there is no such file or folder")
@@ -70,10 +70,10 @@ class Folder:
     """The content of a folder of classes.
 
     Attributes:
-        rows: (path, label, class folder) of every video.
-        labels: the classes. Classes without a video are included.
-        others: files that are not used, and links to folders that are used under another name.
-        missing: (path, label) of videos that are broken links.
+      rows: (path, label, class folder) of every video.
+      labels: the classes. Classes without a video are included.
+      others: files that are not used, and links to folders that are used under another name.
+      missing: (path, label) of videos that are broken links.
     """
 
     rows: list[_Row]
@@ -86,8 +86,8 @@ def list_folder(root: Path) -> Folder:
     """Lists the videos of a folder with one sub-folder per class. Links are followed.
 
     Raises:
-        InputError: the folder has no sub-folder or no video; its sub-folders are the splits of a dataset; or it has one
-            sub-folder, which holds the classes.
+      InputError: the folder has no sub-folder or no video; its sub-folders are the splits of a dataset; or it has one
+        sub-folder, which holds the classes.
     """
     below = walk(root)
     folders = [folder.name for folder in below.folders if len(folder.parts) == 1 and not folder.name.startswith(".")]
@@ -144,8 +144,8 @@ def choose_videos(files: list[Path], *, least_depth: int = 1) -> tuple[list[Path
     pictures, each picture is a video of one frame.
 
     Args:
-        files: all files below a folder, with paths relative to it.
-        least_depth: minimum number of parts of a video's path: 2 in a folder of classes.
+      files: all files below a folder, with paths relative to it.
+      least_depth: minimum number of parts of a video's path: 2 in a folder of classes.
     """
     seen = [f for f in files if len(f.parts) >= least_depth and not any(part.startswith(".") for part in f.parts)]
     names: dict[Path, list[str]] = {}
@@ -173,8 +173,8 @@ def list_csv(file: Path) -> tuple[list[_Row], list[str]]:
     """Reads a CSV file of `path,label` lines. Returns (path, label, line) of every video, and the labels.
 
     Raises:
-        InputError: the file is not a CSV in UTF-8, a line is not `path,label`, or a video does not exist or is listed
-            twice.
+      InputError: the file is not a CSV in UTF-8, a line is not `path,label`, or a video does not exist or is listed
+        twice.
     """
     rows, lines = [], {}
     try:
@@ -251,11 +251,11 @@ def class_names(labels: list[str], path: str | os.PathLike) -> tuple[str, ...]:
     (1, 2, 3, or the years 2019, 2020) are names, sorted as numbers.
 
     Args:
-        labels: labels of the videos.
-        path: the list or folder, for error messages.
+      labels: labels of the videos.
+      path: the list or folder, for error messages.
 
     Raises:
-        InputError: a label is a negative integer, or an integer index of a million or more.
+      InputError: a label is a negative integer, or an integer index of a million or more.
     """
     found = set(labels)
     if negative := sorted(label for label in found if label.startswith("-") and label[1:].isdecimal()):

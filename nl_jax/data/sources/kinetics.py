@@ -26,8 +26,8 @@ def kinetics(source: Path, num_classes: int) -> Listing:
     are in alphabetical order, as usual. The test lists of Kinetics-600 and -700 have no labels and are left out.
 
     Raises:
-        InputError: there is no training list, a list is not valid, the training list does not have `num_classes`
-            classes, or another list has an unknown class.
+      InputError: there is no training list, a list is not valid, the training list does not have `num_classes` classes,
+        or another list has an unknown class.
     """
     train = required_file(source, *(stem + ending for ending in (".csv", ".json") for stem in _LISTS["train"]))
     rows: dict[str, list[tuple[str, str, float, float]]] = {}

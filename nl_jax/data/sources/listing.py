@@ -30,12 +30,12 @@ class Item:
     """One video that the annotations list.
 
     Attributes:
-        name: its name in the annotations.
-        path: its file, relative to the source, with forward slashes; None if the file does not exist.
-        split: train, validation or test.
-        label: index of its class; -1 in a dataset of actions.
-        actions: its actions, in a dataset of actions.
-        duration: duration in the annotations, in seconds; None if they have none.
+      name: its name in the annotations.
+      path: its file, relative to the source, with forward slashes; None if the file does not exist.
+      split: train, validation or test.
+      label: index of its class; -1 in a dataset of actions.
+      actions: its actions, in a dataset of actions.
+      duration: duration in the annotations, in seconds; None if they have none.
     """
 
     name: str
@@ -51,10 +51,10 @@ class Listing:
     """All videos of a dataset.
 
     Attributes:
-        items: the videos, split by split, in an order that does not depend on the file system.
-        classes: class names in label order.
-        unlisted: video files that no annotation names, relative to the source.
-        multi_label: whether a video has actions instead of one label.
+      items: the videos, split by split, in an order that does not depend on the file system.
+      classes: class names in label order.
+      unlisted: video files that no annotation names, relative to the source.
+      multi_label: whether a video has actions instead of one label.
     """
 
     items: tuple[Item, ...]
@@ -78,8 +78,8 @@ class Files:
         """Returns the path of the first file with one of these names, or None.
 
         Args:
-            stems: names without ending, in order of preference.
-            near: names of folders. A file in one of them is preferred.
+          stems: names without ending, in order of preference.
+          near: names of folders. A file in one of them is preferred.
         """
         near = set(map(_one_form, near))
         for stem in stems:
@@ -115,7 +115,7 @@ def read_table(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
     """Yields (place of the line for messages, its fields by name) of a CSV whose header line names `columns`.
 
     Raises:
-        InputError: the file is not a CSV in UTF-8, a column is missing, or a line has too few or too many fields.
+      InputError: the file is not a CSV in UTF-8, a column is missing, or a line has too few or too many fields.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:

@@ -21,7 +21,7 @@ def something_something_v2(source: Path, num_classes: int = 174) -> Listing:
     template without its brackets is a class. The test list has no labels and is left out.
 
     Raises:
-        InputError: a file is missing or not as distributed, or there is another number of classes.
+      InputError: a file is missing or not as distributed, or there is another number of classes.
     """
     file = required_file(source, *_LABELS)
     index = _read(file, dict)

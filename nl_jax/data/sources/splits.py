@@ -11,11 +11,11 @@ def ucf101(source: Path, split: int) -> Listing:
     """Returns the videos of `classInd.txt`, `trainlist0N.txt` and `testlist0N.txt` of the action recognition task.
 
     Args:
-        source: folder of the dataset.
-        split: N, the number of the official split.
+      source: folder of the dataset.
+      split: N, the number of the official split.
 
     Raises:
-        InputError: a file is missing, or it does not have the distributed form.
+      InputError: a file is missing, or it does not have the distributed form.
     """
     index = {}
     for where, line in _lines(required_file(source, "classInd.txt")):
@@ -44,11 +44,11 @@ def hmdb51(source: Path, split: int) -> Listing:
     The number after a video's name is 1 for training, 2 for testing and 0 for neither.
 
     Args:
-        source: folder of the dataset.
-        split: N, the number of the official split.
+      source: folder of the dataset.
+      split: N, the number of the official split.
 
     Raises:
-        InputError: no file is found, or a file does not have the distributed form.
+      InputError: no file is found, or a file does not have the distributed form.
     """
     ending = f"_test_split{split}.txt"
     lists = {file.name.removesuffix(ending): source / file for file in walk(source).files if file.match(f"*{ending}")}

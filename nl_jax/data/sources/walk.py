@@ -12,10 +12,10 @@ class Below:
     """The content of a folder: sorted lists of paths relative to the folder.
 
     Attributes:
-        files: files, and links to files.
-        folders: folders, and links to folders, that were entered.
-        dangling: broken links.
-        again: links to a folder that was entered under another name, or to a folder above `root`.
+      files: files, and links to files.
+      folders: folders, and links to folders, that were entered.
+      dangling: broken links.
+      again: links to a folder that was entered under another name, or to a folder above `root`.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -30,7 +30,7 @@ def walk(root: str | os.PathLike) -> Below:
     A folder below `root` keeps its own name. A folder that only links lead to has the name of the first link.
 
     Raises:
-        InputError: a folder cannot be read.
+      InputError: a folder cannot be read.
     """
     root, real_root = os.fspath(root), os.path.realpath(root)
     below, entered = Below(), set()

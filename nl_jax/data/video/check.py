@@ -38,14 +38,14 @@ class Line:
     """One line of report.csv: a file, or a listed video that is missing. The fields are the columns.
 
     Attributes:
-        path: the file relative to the source, or the name of a missing video.
-        split: train, validation or test; "" for an unlisted file.
-        label: name of the class, or names of the actions' classes.
-        status: one of `STATUSES`.
-        frames: number of frames that decode.
-        rate: mean frames per second.
-        duration: in seconds.
-        reason: description of the faults; "" if there are none.
+      path: the file relative to the source, or the name of a missing video.
+      split: train, validation or test; "" for an unlisted file.
+      label: name of the class, or names of the actions' classes.
+      status: one of `STATUSES`.
+      frames: number of frames that decode.
+      rate: mean frames per second.
+      duration: in seconds.
+      reason: description of the faults; "" if there are none.
     """
 
     path: str
@@ -111,10 +111,10 @@ def check_copy(listing: Listing, source: Path, *, num_workers: int, timeout: flo
     """Yields a finding for every item and every unlisted file, in the order of completion.
 
     Args:
-        listing: the items to check.
-        source: folder that the paths of the items are relative to.
-        num_workers: number of processes; 0 decodes in this one.
-        timeout: maximum time of one file, in seconds.
+      listing: the items to check.
+      source: folder that the paths of the items are relative to.
+      num_workers: number of processes; 0 decodes in this one.
+      timeout: maximum time of one file, in seconds.
     """
     for item in listing.items:
         if item.path is None:

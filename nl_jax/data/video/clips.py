@@ -14,7 +14,7 @@ def train_indices(num_frames: int, frames: int, stride: int, rng: np.random.Gene
     """Returns the frame numbers (t,) of a clip at a random place. A video that is shorter than the clip loops.
 
     Raises:
-        InputError: a number is below 1.
+      InputError: a number is below 1.
     """
     last = _last_start(num_frames, frames, stride)
     return (rng.integers(last + 1) + np.arange(frames) * stride) % num_frames
@@ -39,15 +39,15 @@ def test_indices(
       N - L + stride - 1, rounded down. A short video loops.
 
     Args:
-        num_frames: N.
-        frames: t.
-        stride: distance in frames between neighbours in a clip.
-        num_clips: K.
-        starts: name of the convention.
-        rate: frames per second of the video. Only `slowfast` uses it. 0 means unknown and counts as 30.
+      num_frames: N.
+      frames: t.
+      stride: distance in frames between neighbours in a clip.
+      num_clips: K.
+      starts: name of the convention.
+      rate: frames per second of the video. Only `slowfast` uses it. 0 means unknown and counts as 30.
 
     Raises:
-        InputError: a number is below 1, or `starts` is another name.
+      InputError: a number is below 1, or `starts` is another name.
     """
     last = _last_start(num_frames, frames, stride)
     _positive(num_clips=num_clips)
@@ -79,7 +79,7 @@ def random_place(height: int, width: int, size: int, rng: np.random.Generator) -
     """Returns the top and the left of a size x size crop at a random place of an image.
 
     Raises:
-        InputError: the image is smaller than the crop.
+      InputError: the image is smaller than the crop.
     """
     spare = _room((height, width), size)
     return int(rng.integers(spare[0] + 1)), int(rng.integers(spare[1] + 1))
@@ -89,7 +89,7 @@ def center_crop(video: np.ndarray, size: int) -> np.ndarray:
     """Returns the crop (t, size, size, c) at the centre of a video (t, h, w, c), as a view.
 
     Raises:
-        InputError: the video is smaller than the crop.
+      InputError: the video is smaller than the crop.
     """
     height, width = _room(video.shape[1:3], size)
     return video[:, height // 2 : height // 2 + size, width // 2 : width // 2 + size]
@@ -103,7 +103,7 @@ def test_crops(video: np.ndarray, size: int, num_crops: int) -> np.ndarray:
     three times as long.
 
     Raises:
-        InputError: `num_crops` is neither 1 nor 3, or the video is smaller than the crop.
+      InputError: `num_crops` is neither 1 nor 3, or the video is smaller than the crop.
     """
     if num_crops not in (1, 3):
         raise InputError(f"num_crops: found {num_crops}, valid are 1 and 3")

@@ -14,19 +14,19 @@ class VideoFolder(Videos):
     """Labelled videos of a folder or a CSV list, with the clips and crops of the paper (section 4).
 
     Args:
-        path: a CSV file of `path,label` lines, or a folder with one sub-folder of videos per class. The CSV may begin
-            with the header line `path,label`. Its relative paths are relative to the folder of the CSV.
-        classes: class names in label order. By default they are the sorted labels of the list. If all labels are
-            integers and one label is 0, they are "0" to the highest.
-        options: arguments of `Videos`.
+      path: a CSV file of `path,label` lines, or a folder with one sub-folder of videos per class. The CSV may begin
+        with the header line `path,label`. Its relative paths are relative to the folder of the CSV.
+      classes: class names in label order. By default they are the sorted labels of the list. If all labels are integers
+        and one label is 0, they are "0" to the highest.
+      options: arguments of `Videos`.
 
     Attributes:
-        ignored: files in the folder that are not videos, are hidden, or lie in no class folder; broken links; and links
-            to a folder that is already read under another name.
+      ignored: files in the folder that are not videos, are hidden, or lie in no class folder; broken links; and links
+        to a folder that is already read under another name.
 
     Raises:
-        InputError: the list is missing, empty or wrong, a listed file does not exist or is listed twice, a label is
-            not in `classes`, or a number is out of range.
+      InputError: the list is missing, empty or wrong, a listed file does not exist or is listed twice, a label is not
+        in `classes`, or a number is out of range.
     """
 
     def __init__(self, path: str | os.PathLike, *, classes: tuple[str, ...] | None = None, **options):

@@ -33,9 +33,9 @@ class Clip:
     """Frames of a video.
 
     Attributes:
-        number: the clip's number among the clips of a video, in order of time.
-        seconds: from the start of the video to the middle of the clip.
-        video: uint8 (t, h, w, 3).
+      number: the clip's number among the clips of a video, in order of time.
+      seconds: from the start of the video to the middle of the clip.
+      video: uint8 (t, h, w, 3).
     """
 
     number: int
@@ -52,15 +52,15 @@ def clips_of_file(
     """Yields the clips of a file. Each clip comes as soon as its last frame is decoded.
 
     Args:
-        path: a video, or an image (a video of one frame).
-        sample: takes a number of frames and their rate, returns frame numbers (clips, t).
-        short_side: pixels of the shorter side, to which frames are scaled.
-        promised: the number of frames, if the caller knows it better than the index of the file.
+      path: a video, or an image (a video of one frame).
+      sample: takes a number of frames and their rate, returns frame numbers (clips, t).
+      short_side: pixels of the shorter side, to which frames are scaled.
+      promised: the number of frames, if the caller knows it better than the index of the file.
 
     Raises:
-        ShortVideoError: the file has fewer frames than promised. Clips within these frames come first. The error holds
-            the true number, which the caller can give as `promised`.
-        DecodeError: the file gives no frame at all.
+      ShortVideoError: the file has fewer frames than promised. Clips within these frames come first. The error holds
+        the true number, which the caller can give as `promised`.
+      DecodeError: the file gives no frame at all.
     """
     index = index_of(path)
     indices = sample(promised or index.frames, index.rate)
@@ -99,12 +99,12 @@ def clips_of_stream(
     """Yields clips of `frames` frames, every stride-th, of a camera or standard input, until the stream ends.
 
     Args:
-        name: "-" for standard input, /dev/videoN, or DEVICE:NAME with one of DEVICES.
-        every: seconds from one clip to the next; 0 lets clips follow one another.
-        seconds: the stream is read for this long; 0 reads it without a limit.
+      name: "-" for standard input, /dev/videoN, or DEVICE:NAME with one of DEVICES.
+      every: seconds from one clip to the next; 0 lets clips follow one another.
+      seconds: the stream is read for this long; 0 reads it without a limit.
 
     Raises:
-        DecodeError: the stream cannot be opened or gives no frame at all. Damage after the first frame ends the stream.
+      DecodeError: the stream cannot be opened or gives no frame at all. Damage after the first frame ends the stream.
     """
     with failures_of(_shown(name)), _open_stream(name) as (container, stream):
         rate = stated_rate(stream) or 25.0

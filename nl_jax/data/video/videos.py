@@ -18,30 +18,30 @@ class Videos:
     """Labelled videos from any source: a subclass says in `_video` where a video is.
 
     Args:
-        root: the place of the videos, for messages.
-        names: of the videos.
-        labels: of the videos.
-        classes: class names; a label is an index into them.
-        frames: t, frames per clip.
-        stride: a clip takes every stride-th frame.
-        crop: side in pixels of training crops.
-        short_side: (lowest, highest) shorter side in pixels to which training frames are scaled, drawn uniformly.
-        test_crop: side in pixels of test crops; 0 tests on whole frames, each video in its own size.
-        test_short_side: shorter side in pixels of frames at test time.
-        num_clips: test clips per video.
-        num_crops: test crops per clip, 1 or 3; 1 for whole frames.
-        flip: whether half of the training clips are mirrored.
-        starts: the convention for the starts of test clips: see `nl_jax.data.video.clips.test_indices`.
+      root: the place of the videos, for messages.
+      names: of the videos.
+      labels: of the videos.
+      classes: class names; a label is an index into them.
+      frames: t, frames per clip.
+      stride: a clip takes every stride-th frame.
+      crop: side in pixels of training crops.
+      short_side: (lowest, highest) shorter side in pixels to which training frames are scaled, drawn uniformly.
+      test_crop: side in pixels of test crops; 0 tests on whole frames, each video in its own size.
+      test_short_side: shorter side in pixels of frames at test time.
+      num_clips: test clips per video.
+      num_crops: test crops per clip, 1 or 3; 1 for whole frames.
+      flip: whether half of the training clips are mirrored.
+      starts: the convention for the starts of test clips: see `nl_jax.data.video.clips.test_indices`.
 
     Attributes:
-        names: the argument.
-        labels: the argument.
-        classes: the argument.
-        multi_label: whether a label is (k,) of 0 and 1, for any number of classes in a clip.
-        variable_size: whether test views differ in size from video to video.
+      names: the argument.
+      labels: the argument.
+      classes: the argument.
+      multi_label: whether a label is (k,) of 0 and 1, for any number of classes in a clip.
+      variable_size: whether test views differ in size from video to video.
 
     Raises:
-        InputError: a number is out of range, or all videos are still pictures and a clip has several frames.
+      InputError: a number is out of range, or all videos are still pictures and a clip has several frames.
     """
 
     multi_label = False
@@ -105,13 +105,13 @@ class Videos:
         If a video cannot be decoded, another video, drawn from all, replaces it.
 
         Returns:
-            video: uint8 (t, h, w, c), h = w = `crop`.
-            label: int32, the label of the shown video.
-            index: int32, the argument.
-            failed: int32 (MAX_FAILED,), indices of videos that could not be decoded, padded with -1.
+          video: uint8 (t, h, w, c), h = w = `crop`.
+          label: int32, the label of the shown video.
+          index: int32, the argument.
+          failed: int32 (MAX_FAILED,), indices of videos that could not be decoded, padded with -1.
 
         Raises:
-            DecodeError: MAX_FAILED + 1 videos, or all videos of a smaller dataset, cannot be decoded.
+          DecodeError: MAX_FAILED + 1 videos, or all videos of a smaller dataset, cannot be decoded.
         """
         return self.train_examples(index, rng, 1)[0]
 
@@ -122,10 +122,10 @@ class Videos:
         `train_example`.
 
         Returns:
-            the dict of `train_example`, for each clip.
+          the dict of `train_example`, for each clip.
 
         Raises:
-            DecodeError: as `train_example`.
+          DecodeError: as `train_example`.
         """
         seed = int(rng.integers(2**63))
         failed: list[int] = []
@@ -162,8 +162,8 @@ class Videos:
         A video that cannot be decoded is not replaced: its views are zeros, and it is the first of `failed`.
 
         Returns:
-            video: uint8 (v, t, h, w, c), v = num_clips * num_crops, h = w = `test_crop`, or the video's own size.
-            label, index, failed: as `train_example`.
+          video: uint8 (v, t, h, w, c), v = num_clips * num_crops, h = w = `test_crop`, or the video's own size.
+          label, index, failed: as `train_example`.
         """
         clips, t, size = self._num_clips, self._frames, self._test_crop
         failed = []

@@ -1,4 +1,4 @@
-"""The training step of a pod, traced from shapes alone: without the pod, the data or any array."""
+"""Traces the training step of a pod from shapes alone, without the pod, the data or any array."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +17,14 @@ from nl_jax.training.task import Example, Task
 
 
 def trace_run(task: Task, mesh: Mesh, num_classes: int, example: Example) -> jax.stages.Traced:
-    """Returns the traced training step of a task on a mesh, for examples with the shapes of `example`."""
+    """Returns the traced training step of a task.
+
+    Args:
+      task: the task, with its config.
+      mesh: the devices.
+      num_classes: number of classes.
+      example: shapes of the arrays of one training example.
+    """
     config = task.config
     schedule = make_schedule(config.optimizer, config.steps)
     return trace_train_step(
@@ -43,7 +50,18 @@ def trace_train_step(
     accumulate: int = 1,
     skip_nonfinite: bool = False,
 ) -> jax.stages.Traced:
-    """Returns the traced training step for a batch of shapes from `abstract_batch`. The step is not lowered yet."""
+    """Returns the traced training step for a batch of given shapes. The step is not lowered yet.
+
+    Args:
+      build: builds the network from its random streams.
+      loss: as in `make_train_step`.
+      optimizer: as in `make_train_step`.
+      schedule: as in `make_train_step`.
+      mesh: the devices.
+      batch: shapes and shardings of a batch, from `abstract_batch`.
+      accumulate: as in `make_train_step`.
+      skip_nonfinite: as in `make_train_step`.
+    """
     graphdef, state = abstract_state(build, optimizer, mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(mesh))
@@ -54,7 +72,7 @@ def trace_train_step(
 def abstract_state(
     build: Callable[[nnx.Rngs], nnx.Module], optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> tuple[nnx.GraphDef, TrainState]:
-    """Returns the shapes and shardings of the state that `create_state` makes, with the graph definition."""
+    """Returns the graph definition of the network, and the state of `create_state` as shapes with shardings."""
     graphdef, params, batch_stats = flat.abstract(lambda: build(nnx.Rngs(0)))
     state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, batch_stats, jax.eval_shape(optimizer.init, params))
     return graphdef, sharding.laid_out(mesh, state)
@@ -63,7 +81,14 @@ def abstract_state(
 def abstract_batch(
     example: Example, batch_size: int, mesh: Mesh, accumulate: int = 1
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes and shardings of the batch that `sharding.put_batch` makes of examples like `example`."""
+    """Returns the batch that `sharding.put_batch` makes, as shapes with shardings.
+
+    Args:
+      example: shapes of the arrays of one example.
+      batch_size: b, examples in the batch of all processes.
+      mesh: the devices.
+      accumulate: k, the number of parts of a batch. If k is above 1, the batch is (k,b/k,..).
+    """
 
     def of(array):
         shape = (batch_size, *array.shape)

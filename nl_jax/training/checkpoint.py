@@ -1,7 +1,7 @@
-"""Checkpoints of a run through Orbax: the model, the optimizer and the place of the data iterator.
+"""Saves and restores checkpoints of a run through Orbax: the model, the optimizer and the position in the batches.
 
-The model holds the weights that the run tests. If these are an average, the weights themselves lie with the state of
-the optimizer, and a resumed run continues from them.
+The model holds the weights that the run tests. If the run tests an average of the weights, the weights themselves are
+saved with the state of the optimizer. A resumed run continues from the weights themselves.
 """
 
 import contextlib
@@ -18,17 +18,26 @@ from nl_jax.places import Place, absolute, is_bucket
 from nl_jax.training.optimizer import average_of
 from nl_jax.training.step import TrainState
 
-# Under a workdir: the state of a run that was asked to stop in the middle of its validation.
+# Folder of a workdir for the state of a run that was asked to stop in the middle of its validation.
 UNVALIDATED = "unvalidated"
 
 
 class Checkpoints:
     """The checkpoints under WORKDIR/checkpoints, named by step.
 
-    Three kinds are kept: the newest `keep`, the best by validation, and every multiple of `keep_every` steps (0: none).
+    Three kinds are kept: the newest `keep`, the best by validation, and every multiple of `keep_every` steps.
 
     A save runs in the background, and a checkpoint gets its name only when it is whole. If a run is killed in the
     middle of a save, the checkpoint before it is the newest. An older checkpoint is deleted only after a save.
+
+    Args:
+      workdir: the workdir.
+      keep: number of newest checkpoints to keep.
+      keep_every: distance in steps of the checkpoints that are always kept; 0 for none.
+      read_only: whether the checkpoints are only read.
+
+    Raises:
+      InputError: Orbax cannot write to `workdir`, or with `read_only` there are no checkpoints.
     """
 
     def __init__(self, workdir: Place, *, keep: int = 2, keep_every: int = 0, read_only: bool = False):
@@ -41,7 +50,7 @@ class Checkpoints:
         else:
             kept = [LatestN(keep), BestN(get_metric_fn=_figure, n=1, keep_checkpoints_without_metrics=False)]
             kept += [EveryNSteps(keep_every)] if keep_every else []
-            # The rest of a killed save never counts as a checkpoint. Here its space is freed.
+            # The rest of a killed save never counts as a checkpoint. This option frees its space.
             options = {"preservation_policy": AnyPreservationPolicy(kept), "cleanup_tmp_directories": True}
         self._manager = ocp.CheckpointManager(
             self._directory, options=ocp.CheckpointManagerOptions(best_fn=_figure, **options)
@@ -51,21 +60,23 @@ class Checkpoints:
         self._whole = self.latest()
 
     def latest(self) -> int | None:
-        """Returns the step of the newest whole checkpoint."""
+        """Returns the step of the newest whole checkpoint, or None if there is none."""
         return self._manager.latest_step()
 
     def best(self) -> int | None:
-        """Returns the step of the kept checkpoint with the highest figure of a validation; None if there is none."""
+        """Returns the step of the checkpoint with the highest figure of a validation, or None if there is none."""
         return self._manager.best_step()
 
     def save(self, state: TrainState, data_state: dict, figure: tuple[str, float] | None = None) -> None:
         """Starts a save in the background, after the previous save is whole.
 
         Args:
+          state: the training state.
+          data_state: the position in the batches, and other content for JSON.
           figure: name and value of the figure that ranks checkpoints, if this state has been validated.
 
         Raises:
-          TrainingError: this save or the previous one cannot be written; the last whole checkpoint stays.
+          TrainingError: this save or the previous save cannot be written. The last whole checkpoint stays.
         """
         step = int(state.step)
         self.wait()
@@ -84,18 +95,26 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
     def check(self) -> None:
-        """Raises TrainingError if the save in the background has failed; does not wait for it."""
+        """Raises TrainingError if the save in the background has failed. It does not wait for the save."""
         with self._reported():
             self._manager.check_for_errors()
 
     def wait(self) -> None:
-        """Waits until the last save is whole. Raises TrainingError if it failed."""
+        """Waits until the last save is whole. Raises TrainingError if the save failed."""
         with self._reported():
             self._manager.wait_until_finished()
         self._whole = self.latest()
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict]:
-        """Returns the newest checkpoint, laid out over devices as `like` is, for any mesh that it was saved from."""
+        """Returns the training state and the `data_state` of the newest checkpoint.
+
+        Args:
+          like: a state. The result has its shapes and its layout over devices, also if the checkpoint is from another
+            mesh.
+
+        Raises:
+          InputError: there is no whole checkpoint, or it cannot be read.
+        """
         restored = self._restore(
             self.latest(),
             model=_standard({"params": like.params, "batch_stats": like.batch_stats}),
@@ -105,7 +124,16 @@ class Checkpoints:
         return TrainState(**(restored["model"] | restored["optimizer"])), restored["data"]
 
     def restore_model(self, params, batch_stats, *, best: bool = False):
-        """Returns parameters and statistics alone, laid out as the given ones (arrays, or shapes with shardings)."""
+        """Returns only the parameters and the batch norm statistics of a checkpoint.
+
+        Args:
+          params: arrays, or shapes with shardings. The result is laid out like them.
+          batch_stats: the same for the statistics.
+          best: whether to read the best checkpoint by validation. By default it is the newest.
+
+        Raises:
+          InputError: there is no such checkpoint, or it cannot be read.
+        """
         step = self.best() if best else self.latest()
         if best and step is None:
             raise InputError(f"no checkpoint in {self._directory} has been validated, so none is the best")
@@ -116,7 +144,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, *_) -> None:
-        """Waits for the last save to be whole."""
+        """Waits until the last save is whole."""
         try:
             self.wait()
         except TrainingError:
@@ -136,7 +164,10 @@ class Checkpoints:
             raise InputError(f"the checkpoint {self._directory / str(step)} cannot be read: {reason}") from error
 
     def _check_space(self, saved) -> None:
-        """Raises TrainingError if space is missing. All processes decide as the first one. A bucket has no limit."""
+        """Raises TrainingError if the disk has too little space. A bucket has no limit.
+
+        All processes compare with the free space that the first process sees.
+        """
         if is_bucket(self._directory):
             return
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(saved))
@@ -148,7 +179,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _reported(self):
-        """Turns an error of the file system into one line."""
+        """Turns an error of the file system into a TrainingError of one line."""
         try:
             yield
         except self._errors as error:
@@ -164,7 +195,11 @@ class Checkpoints:
 
 
 def check_can_hold(workdir: Place) -> None:
-    """Raises InputError if Orbax can write no checkpoints to `workdir`."""
+    """Checks that Orbax can write checkpoints to a workdir.
+
+    Raises:
+      InputError: the workdir is in a bucket that is not one of Google.
+    """
     if is_bucket(workdir) and not str(workdir).startswith("gs:"):
         raise InputError(
             f"{workdir}: checkpoints are written to a file system or a bucket of Google (gs://), to no other; mount "
@@ -178,7 +213,7 @@ def _figure(metrics: dict[str, float]) -> float:
 
 
 def _beside_model(state: TrainState) -> dict:
-    """Returns the rest of the state that a run needs, with the weights if the model holds their average."""
+    """Returns the rest of the state, with the weights themselves if the model holds their average."""
     found = {"step": state.step, "opt_state": state.opt_state}
     return found if average_of(state.opt_state) is None else found | {"params": state.params}
 
@@ -188,7 +223,12 @@ def _standard(tree):
 
 
 def newest_of(directory: Place, checkpoints: Checkpoints) -> Checkpoints | None:
-    """Returns the checkpoints of a workdir that hold the newest state; None if no state is saved."""
+    """Returns the checkpoints that hold the newest state of a workdir, or None if no state is saved.
+
+    Args:
+      directory: the workdir.
+      checkpoints: the checkpoints of the workdir. A state in UNVALIDATED can be newer.
+    """
     found = [checkpoints]
     if (directory / UNVALIDATED).is_dir():
         found.append(Checkpoints(directory / UNVALIDATED, read_only=True))

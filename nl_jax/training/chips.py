@@ -1,4 +1,4 @@
-"""Published peaks of accelerators. A measured or planned step is compared with them."""
+"""The published peaks of accelerators, to compare a measured or planned step with them."""
 
 import dataclasses
 
@@ -43,7 +43,14 @@ CHIPS = {
 
 
 def peak_flops(dtype: str) -> float | None:
-    """Returns the peak in operations a second of all devices of this run, or None if one is not in the table."""
+    """Returns the peak of all devices of this run together, in operations a second.
+
+    Args:
+      dtype: type of the network: "bfloat16", or another type, which counts as float32.
+
+    Returns:
+      the peak, or None if the devices are not in `CHIPS`.
+    """
     devices = jax.devices()
     for chip in CHIPS.values():
         if devices[0].device_kind in chip.kinds:

@@ -1,4 +1,4 @@
-"""One pass of a whole dataset through a network, for a validation, a test, or a prediction."""
+"""Runs a whole dataset through a network once, for a validation, a test or a prediction."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -20,15 +20,15 @@ from nl_jax.training.task import Evaluation, Task
 
 
 class Evaluator:
-    """A network in evaluation mode over a mesh. It is compiled once for every shape of a batch.
+    """A network in evaluation mode on a mesh. It is compiled once for every shape of a batch.
 
     Args:
       graphdef: structure of the network.
-      forward: from (model, inputs) to outputs (b,..), see `Task.forward`.
+      forward: the function (model, inputs) -> outputs (b,..), see `Task.forward`.
       mesh: the devices.
-      watch: from (batches, their name) to the same batches. It watches the wait for each.
-      waiting: from the name of a wait to a context manager. This process waits for the others inside it.
-      progress: shows how much of the dataset is done.
+      watch: maps batches and their name to the same batches. It watches the wait for each batch.
+      waiting: maps the name of a wait to a context manager. Inside it this process waits for the other processes.
+      progress: shows the part of the dataset that is done. None shows nothing.
     """
 
     def __init__(
@@ -47,9 +47,15 @@ class Evaluator:
         self._running = None  # the outputs of the last call
 
     def outputs(self, params: FlatParams, batch_stats: FlatParams, inputs: Batch) -> Any:
-        """Returns the outputs of all rows of a batch on every process, from the `inputs` of this process's rows."""
+        """Returns the outputs of all rows of a batch, on every process.
+
+        Args:
+          params: parameters by name.
+          batch_stats: batch norm statistics by name.
+          inputs: the arrays of this process's rows.
+        """
         inputs = sharding.put_batch(inputs, self._mesh)
-        jax.block_until_ready(self._running)  # one at a time, as in `precise_batch_stats`
+        jax.block_until_ready(self._running)  # one batch at a time: `precise_batch_stats` gives the reasons
         self._running = self._forward(params, batch_stats, inputs)
         if jax.process_count() > 1:
             with self._waiting("the scores of all processes"):
@@ -59,7 +65,7 @@ class Evaluator:
     def __call__(
         self, task: Task, params: FlatParams, batch_stats: FlatParams, dataset: Dataset, title: str = "testing"
     ) -> Evaluation:
-        """Runs every example of the dataset through the network and returns its evaluation.
+        """Returns the evaluation of a dataset, after every example has run through the network.
 
         Args:
           task: decides the batches and the figures.
@@ -69,7 +75,7 @@ class Evaluator:
           title: name of this pass, for progress and messages.
 
         Raises:
-          InputError: for a dataset without examples.
+          InputError: the dataset has no examples.
         """
         if not len(dataset):
             raise InputError(f"there are no {task.example}s to evaluate")
@@ -89,7 +95,7 @@ class Evaluator:
             return gather_rows(arrays, rows)
 
     def _shown(self, batches: Iterable[Batch], title: str, total: int, of_all: float) -> Iterator[Batch]:
-        """Yields the same batches. A batch is done when the next one is asked for."""
+        """Yields the same batches and moves the bar. A batch is done when the caller asks for the next batch."""
         if self._progress is None:
             yield from batches
             return
@@ -98,15 +104,15 @@ class Evaluator:
         for batch in batches:
             yield batch
             done += len(batch["index"]) * of_all
-            self._progress.update(bar, completed=min(round(done), total))  # the last batch may be filled up
+            self._progress.update(bar, completed=min(round(done), total))  # copies may fill up the last batch
         self._progress.remove_task(bar)
 
 
 def gather_rows(arrays: Batch, rows: Sequence[int]) -> Batch:
-    """Returns the arrays of all processes in the order of the rows. Several processes may have the same rows.
+    """Returns the arrays of all processes in the order of the rows. A row that several processes have appears once.
 
     Args:
-      arrays: this process's arrays, with one entry for each row.
+      arrays: this process's arrays, with one entry for each of its rows.
       rows: the rows of a batch that this process has.
     """
     if jax.process_count() == 1:

@@ -1,6 +1,6 @@
-"""Faults of a run that it survives up to a limit: examples that cannot be decoded, and steps that are not finite.
+"""Counts the faults that a run survives up to a limit: undecodable examples, and steps that are not finite.
 
-Each fault is written to a file of the workdir. The run stops where there are too many.
+Each fault is written to a file of the workdir. The run stops when there are too many faults.
 """
 
 import csv
@@ -20,16 +20,19 @@ from nl_jax.training.processes import hosts
 class BadExamples:
     """The log of undecodable training examples, bad_videos.csv: each example once, with the reason.
 
+    Each process sees the examples of its own rows, and several processes can share a row. `exchange` joins the indices
+    of all processes, and the first process writes them.
+
     Args:
       workdir: folder of the file.
       dataset: the training examples.
       example: name of an example: "video".
-      max_share: the run stops if more than this share of the examples seen since its start or resumption
-        is undecodable.
+      max_share: the run stops if more than this share of the examples seen since its start or resumption is
+        undecodable.
       rows: the rows of a batch that this process sees, if there are several processes.
 
-    Each process sees the examples of its own rows, and several processes may share a row. `exchange` joins the indices
-    of all processes, and the first process writes them.
+    Attributes:
+      indices: indices of all examples in the file.
     """
 
     def __init__(
@@ -40,15 +43,24 @@ class BadExamples:
         self._max_share = max_share
         self._rows = rows
         self._seen, self._bad = 0, set()  # since the start or resumption
-        self._own = []  # indices not yet joined with those of other processes
+        self._own = []  # indices that are not joined with other processes yet
         self.indices: set[int] = set()
         if self._path.exists():
             self.indices = {int(row["index"]) for row in csv.DictReader(io.StringIO(read_text(self._path), newline=""))}
 
     def add(self, failed) -> list[str]:
-        """Notes the indices (b,f) of a batch (-1 is none). Returns a line for each new one.
+        """Notes the undecodable examples of a batch.
 
-        Raises InputError if too many of the examples seen are bad. Fewer than 20 seen examples count as 20.
+        With several processes it only keeps the indices until `exchange`.
+
+        Args:
+          failed: (b,f), indices of the undecodable examples of each row, padded with -1.
+
+        Returns:
+          a line for each example that is not in the file yet.
+
+        Raises:
+          InputError: the share of undecodable examples is above `max_share`. Fewer than 20 seen examples count as 20.
         """
         if jax.process_count() > 1:
             self._own.append(failed)
@@ -56,9 +68,12 @@ class BadExamples:
         return self._note(failed)
 
     def exchange(self) -> list[str]:
-        """Applies `add` to the indices of all processes since the last call. All processes call it after the same step.
+        """Applies `add` to the indices of all processes since the last call, and returns its lines.
 
-        Do not call it after every step, because it waits for the devices.
+        All processes call it after the same step. It waits for the devices, so a run does not call it after every step.
+
+        Raises:
+          InputError: as in `add`.
         """
         own, self._own = self._own, []
         if not own:
@@ -94,15 +109,20 @@ class BadExamples:
 
 
 class NonFinite:
-    """A check of the metrics of steps. It reads them once they are on the host, so no step waits for it.
+    """Checks that the loss and the gradient of steps are finite.
+
+    It reads metrics that are already on the host, so no step waits for the check.
 
     Args:
-      directory: folder for the list of the batch's examples.
+      directory: folder for the list of the examples of a batch that is not finite.
       dataset: the training examples.
       example: name of an example: "video".
-      allowed: number of steps of the run that `make_train_step` may skip. The run stops at the next one.
+      allowed: number of steps that the run can skip. The run stops at the next step that is not finite.
       process: number of this process, if several processes each read a part of a batch; else None.
-      skipped: number of steps skipped before this process started.
+      skipped: number of steps that the run skipped before this process started.
+
+    Attributes:
+      skipped: number of steps that the run has skipped.
     """
 
     def __init__(
@@ -122,12 +142,13 @@ class NonFinite:
         """Returns the metrics of the steps whose loss and gradient are finite.
 
         Args:
-          steps: metrics of every step up to `last`.
+          steps: metrics of consecutive steps.
           indices: for each step, the indices (b,) of the examples in its batch.
           last: number of the last step.
 
         Raises:
-          TrainingError: for the first step that may not be skipped. The message names its batch.
+          TrainingError: a step is not finite, and the run has already skipped `allowed` steps. The message names its
+            batch.
         """
         result = []
         for at, (metrics, index) in enumerate(zip(steps, indices, strict=True), start=last - len(steps) + 1):

@@ -1,4 +1,4 @@
-"""The metrics that a run tells while it goes on: metrics.csv, TensorBoard events, curves.png, and the terminal."""
+"""Logs the metrics of a run while it trains: metrics.csv, TensorBoard events, curves.png and the terminal."""
 
 import csv
 import io
@@ -12,22 +12,25 @@ from nl_jax.figures.curves import plot_curves
 from nl_jax.places import Growing, Place, read_text
 from nl_jax.training.task import Task
 
-# Columns about the machine, not the network: mean seconds of a step, and the share of the devices' peak if it is known.
+# Columns about the machine: mean seconds of the parts of a step, and the share of the devices' peak if it is known.
 SECONDS = ("input_seconds", "compute_seconds", "checkpoint_seconds", "flops_utilisation")
 
 
 def rate_of(unit: str) -> str:
-    """Returns the column of the throughput: "clips_per_second". Takes its median, which pauses do not change."""
+    """Returns the name of the column with the throughput, such as "clips_per_second".
+
+    Compare runs by the median of this column, because pauses do not change the median.
+    """
     return f"{unit}s_per_second"
 
 
 def timing(unit: str) -> tuple[str, ...]:
-    """Returns the columns about the machine."""
+    """Returns the names of the columns about the machine."""
     return (rate_of(unit), *SECONDS)
 
 
 def columns(task: Task) -> tuple[str, ...]:
-    """Returns the columns of a task's metrics.csv."""
+    """Returns the names of all columns of a task's metrics.csv."""
     metrics = [f"train_{name}" for name in task.train_figures]
     figures = [f"validation_{name}" for name in task.validation_figures]
     fixed = ["step", "learning_rate", "train_loss", *metrics, "grad_norm", "skipped_steps"]
@@ -35,9 +38,15 @@ def columns(task: Task) -> tuple[str, ...]:
 
 
 class MetricsLog:
-    """The log of the metrics, one row for every logged step. It is a context manager and draws curves.png at its end.
+    """The log of the metrics, with one row for every logged step. At the end of its context it draws curves.png.
 
-    When a killed run is resumed, rows after `step` are dropped. Only the main process writes.
+    When a killed run is resumed, the rows after `step` are dropped.
+
+    Args:
+      workdir: folder of the files.
+      step: number of finished steps.
+      task: the task of the run.
+      enabled: whether this process writes. Only the main process does.
     """
 
     def __init__(self, workdir: Place, step: int, task: Task, *, enabled: bool = True):
@@ -55,7 +64,7 @@ class MetricsLog:
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Writes a row of metrics.csv, and the same to TensorBoard. The names are those of `columns`."""
+        """Writes a row of metrics.csv, and the same values to TensorBoard. The names are those of `columns`."""
         if self._enabled:
             self._file.write(csv_lines(self._columns, [{"step": step, **values}]))
             for name, value in values.items():
@@ -81,7 +90,13 @@ def read_metrics(path: Place) -> list[dict[str, str]]:
 
 
 def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]], *, header: bool = False) -> str:
-    """Returns the rows as lines of a CSV file with these columns."""
+    """Returns rows as lines of a CSV file.
+
+    Args:
+      columns: names of the columns.
+      rows: the rows, by column.
+      header: whether the first line names the columns.
+    """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)
     if header:
@@ -91,7 +106,7 @@ def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]], *, h
 
 
 def make_console() -> Console:
-    """Returns the console that informs the user. With several processes only the first one prints."""
+    """Returns the console that informs the user. With several processes only the first process prints."""
     return Console(quiet=jax.process_index() != 0, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -111,12 +126,12 @@ def make_progress(console: Console) -> Progress:
 def show_step(
     progress: Progress, bar: TaskID, task: Task, step: int, row: dict[str, float], minutes_left: float | None
 ) -> None:
-    """Shows a logged step: in the bar, or without a terminal as a line. A validation is always a line.
+    """Shows a logged step in the bar. Without a terminal, and for every validation, it prints a line.
 
     Args:
       progress: the bars.
       bar: the bar of the training.
-      task: its kind of run.
+      task: the task of the run.
       step: number of finished steps.
       row: the row of metrics.csv.
       minutes_left: estimated time left in minutes, or None.

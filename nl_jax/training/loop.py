@@ -1,4 +1,4 @@
-"""A training run from top to bottom: check, start or resume, train, test."""
+"""Carries out a training run from top to bottom: check, start or resume, train, test."""
 
 from collections.abc import Callable
 
@@ -24,13 +24,13 @@ def train(
     Args:
       task: the kind of run, with its config.
       directory: the workdir.
-      start: the run whose network this one starts from. If this network needs it, the kernels are inflated in time.
+      start: the run whose network this run starts from. Its kernels are inflated in time if this network needs it.
       profile_steps: the first step to trace into `directory`/profile, and the step after the last.
 
     Raises:
-      InputError: for a config that cannot be run.
-      TrainingError: if the loss is not finite or a checkpoint cannot be saved.
-      Preempted: on SIGTERM or Ctrl-C, after the state is saved.
+      InputError: the config cannot be run.
+      TrainingError: the loss is not finite, or a checkpoint cannot be saved.
+      Preempted: the run was asked to stop by SIGTERM or Ctrl-C, and its state is saved.
     """
     console = make_console()
     say = console.print
@@ -38,7 +38,7 @@ def train(
     setup = check_run(task, directory)
     make_directory(directory)
     with only_run(directory):
-        workdir.check_workdir(directory, task, setup.train_set)  # another run may have started since
+        workdir.check_workdir(directory, task, setup.train_set)  # another run may have started since `check_run`
         # ----------------------------------------------------------------------------------- start or resume, and claim
         run = Run(task, directory, setup, console, profile_steps)
         run.resume_or_start(start)

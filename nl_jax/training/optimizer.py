@@ -1,4 +1,7 @@
-"""The optimizer from config fields: learning rate, step and average of the weights (section 4.1, the released code)."""
+"""Builds the optimizer of a config: the learning rate, the update and the average of the weights.
+
+Source: section 4.1 of the paper, and the released code.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,15 +19,16 @@ SCHEDULES = ("step", "steps", "cosine", "constant")
 
 
 def make_schedule(config, steps: int) -> optax.Schedule:
-    """Returns step -> learning rate: linear warm-up from `warmup_start` x rate, then decay, cosine to 0 or constant.
+    """Returns the schedule step -> learning rate: a linear warm-up from `warmup_start` x rate, then a decay.
 
-    "step" decays after every `decay_every` steps, "steps" at each of the steps in `decay_at`.
+    The schedule "step" multiplies the rate by `decay_rate` after every `decay_every` steps, and "steps" does so at each
+    step of `decay_at`. "cosine" lowers the rate to 0 by the end of the run. "constant" keeps the rate.
 
     Args:
       config: fields schedule, learning_rate, warmup_steps, warmup_start, decay_rate, decay_every; decay_at for "steps";
         cosine_from_start for "cosine". If cosine_from_start is true, the cosine begins at step 0, and the warm-up ends
         at the cosine's value. Otherwise the cosine begins after the warm-up, at the full rate.
-      steps: of the whole run.
+      steps: number of steps of the whole run.
 
     Raises:
       InputError: the schedule does not exist, or fields contradict each other.
@@ -65,7 +69,10 @@ Mask = Callable[[FlatParams], dict[str, bool]]
 
 
 def decayed(params: FlatParams) -> dict[str, bool]:
-    """Returns, for each parameter, whether weight decay acts on it: true for all except those of norms."""
+    """Returns {parameter: whether weight decay acts on it}.
+
+    Weight decay acts on all parameters except the parameters of norms.
+    """
     return {name: "norm" not in name.split("/")[-2] for name in params}
 
 
@@ -74,13 +81,18 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Returns the optimizer `config.name`: sgd or adamw.
 
-    sgd has momentum and nesterov; it adds weight decay to the gradient, as Caffe2 and PyTorch do. With `config.ema` the
-    state of the optimizer holds an average of the weights: see `average_weights`.
+    SGD uses `momentum` and `nesterov`. It adds the weight decay to the gradient, as Caffe2 and PyTorch do. With
+    `config.ema` the state of the optimizer holds an average of the weights, see `average_weights`.
 
     Args:
       config: fields name, momentum, nesterov, weight_decay, clip_norm, ema.
-      decay: the parameters that weight decay acts on.
-      scaled: factors of the steps of some parameters; 0 freezes them.
+      schedule: maps a step to its learning rate.
+      decay: selects the parameters that weight decay acts on.
+      scaled: (factor, mask) pairs. The factor multiplies the update of the parameters that the mask selects; 0 freezes
+        them.
+
+    Raises:
+      InputError: `config.name` is unknown.
     """
     if config.name == "sgd":
         steps = optax.chain(
@@ -105,8 +117,8 @@ class WeightAverage(NamedTuple):
     A run tests this average in place of the weights.
 
     Attributes:
-      weight: sum of the weights of these steps, 1 - decay^k.
-      average: the average of the parameters after each of these steps; zeros before the first step.
+      weight: sum of the weights of the k steps in the average, 1 - decay^k.
+      average: average of the parameters after each of the k steps; zeros before the first step.
     """
 
     weight: Float[Array, ""]
@@ -114,12 +126,12 @@ class WeightAverage(NamedTuple):
 
 
 def average_weights(decay: float) -> optax.GradientTransformation:
-    """Returns a transformation that averages the parameters p_1 .. p_k after each step. It does not change the step.
+    """Returns a transformation that keeps the average a_k of the parameters p_1 .. p_k after each of k steps.
 
-    a_k = sum_i decay^(k-i) p_i / sum_i decay^(k-i). The initial weights of a run have no part in the average. The
+    a_k = sum_i decay^(k-i) p_i / sum_i decay^(k-i). The initial parameters of a run have no part in the average. The
     average is computed as a_k = a_(k-1) + (1 - decay) / (1 - decay^k) (p_k - a_(k-1)).
 
-    The transformation must be the last in a chain, where the step is final.
+    The transformation does not change the update. It must be the last in a chain, where the update is final.
     """
 
     def init(params: FlatParams) -> WeightAverage:
@@ -134,11 +146,14 @@ def average_weights(decay: float) -> optax.GradientTransformation:
 
 
 def average_of(opt_state: Any) -> WeightAverage | None:
-    """Returns the average that an optimizer keeps, or None."""
+    """Returns the average in the state of an optimizer, or None if the optimizer keeps no average."""
     return optax.tree.get(opt_state, WeightAverage.__name__)
 
 
 def tested_params(params: FlatParams, opt_state: Any) -> FlatParams:
-    """Returns the weights that a run tests: the average, or without one the weights themselves."""
+    """Returns the weights that a run tests: the average if the optimizer keeps one, else the weights themselves.
+
+    Before the first step there is no average yet, and the result is the weights themselves.
+    """
     found = average_of(opt_state)
-    return params if found is None or not float(found.weight) else found.average  # before the first step
+    return params if found is None or not float(found.weight) else found.average  # weight 0: before the first step

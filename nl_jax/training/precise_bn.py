@@ -26,11 +26,11 @@ def has_running_statistics(model: nnx.Module) -> bool:
 def make_moments(
     graphdef: nnx.GraphDef, forward: Callable[[nnx.Module, dict[str, Array]], Any], mesh: Mesh
 ) -> Callable[[flat.FlatParams, flat.FlatParams, dict[str, Array]], flat.FlatParams]:
-    """Returns a function (params, batch_stats, inputs (b,..)) -> mean and variance of this batch by norm.
+    """Returns the function (params, batch_stats, inputs (b,..)) -> mean and variance of this batch, for every norm.
 
     Args:
       graphdef: structure of the network.
-      forward: (model, inputs) -> any result. The network runs only for its statistics.
+      forward: the function (model, inputs) -> outputs. The network runs only for its statistics.
       mesh: the devices.
     """
 
@@ -48,7 +48,14 @@ def make_moments(
 def precise_batch_stats(
     moments, params: flat.FlatParams, batch_stats: flat.FlatParams, batches: Iterable[dict[str, jax.Array]]
 ) -> flat.FlatParams:
-    """Returns the moments of all batches together, laid out as `batch_stats`."""
+    """Returns the moments of all batches together, laid out as `batch_stats`.
+
+    Args:
+      moments: the function of `make_moments`.
+      params: parameters by name.
+      batch_stats: batch norm statistics by name.
+      batches: inputs of the batches.
+    """
     if not batch_stats:
         return batch_stats
     found = []

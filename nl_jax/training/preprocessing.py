@@ -1,4 +1,4 @@
-"""What a device does with a batch before the network: normalized inputs, smoothed labels, mixed examples."""
+"""Prepares a batch on the device: normalizes the inputs, smooths the labels and mixes the examples."""
 
 from collections.abc import Callable
 
@@ -13,15 +13,15 @@ Normalize = Callable[[UInt8[Array, "*s 3"]], Float[Array, "*s 3"]]
 
 
 def make_normalize(config) -> Normalize:
-    """Returns a function (x / 255 - mean) / std by channel.
+    """Returns the function x -> (x / 255 - mean) / std by channel.
 
-    It runs on the device, because bytes are a quarter of the data that float32 would send there.
+    The device computes it, because bytes are a quarter of the data that float32 would send to the device.
 
     Args:
       config: fields mean and std, three numbers each, for RGB in [0, 1].
 
     Raises:
-      InputError: for a mean or std of another length, or a std that is not above 0.
+      InputError: mean or std does not have three numbers, or a std is not above 0.
     """
     for name, values in (("mean", config.mean), ("std", config.std)):
         if len(values) != 3 or (name == "std" and min(values) <= 0):
@@ -36,22 +36,26 @@ def make_normalize(config) -> Normalize:
 
 
 def smooth(label: Float[Array, "b k"], amount: float, *, multi_label: bool) -> Float[Array, "b k"]:
-    """Returns (1 - e) y + e / k: the share e = `amount` is spread over the k classes (Szegedy et al. 2016, section 7).
+    """Returns (1 - e) y + e / k: the share e of a label is spread over the k classes (Szegedy et al. 2016, section 7).
 
-    With `multi_label` each class has two answers, yes and no, and the label is (1 - e) y + e / 2.
+    Args:
+      label: y, one row for each example.
+      amount: e, from 0 to 1.
+      multi_label: whether each class has the two answers yes and no. Then the result is (1 - e) y + e / 2.
     """
     return (1 - amount) * label + amount / 2 if multi_label else optax.smooth_labels(label, amount)
 
 
 def mixed(x: Float[Array, "b *d"], shares: Float[Array, "b"], *, apart: int = 1) -> Float[Array, "b *d"]:
-    """Returns s_i x_i + (1 - s_i) x_(i-r): each example of a batch, or its label, mixed with another (mixup).
+    """Returns s_i x_i + (1 - s_i) x_(i-r): mixup of the examples of a batch, or of their labels.
 
     A batch is shuffled, so example i - r is a random other example. The first r examples are mixed with the last r
-    (Zhang et al. 2018, arXiv 1710.09412).
+    examples (Zhang et al. 2018, arXiv 1710.09412).
 
     Args:
-      shares: s, of 0 to 1; mixup draws them from Beta(alpha, alpha).
-      apart: r, places in the batch from an example to the other.
+      x: examples or labels.
+      shares: s, from 0 to 1. Mixup draws them from Beta(alpha, alpha).
+      apart: r, the distance in the batch of two mixed examples.
     """
     shares = shares.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
     return shares * x + (1 - shares) * jnp.roll(x, apart, axis=0)

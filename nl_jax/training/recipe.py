@@ -1,9 +1,10 @@
-"""A recipe at another batch size: the linear scaling rule (Goyal et al. 2017, arXiv 1706.02677).
+"""Scales a recipe to another batch size by the linear scaling rule (Goyal et al. 2017, arXiv 1706.02677).
 
-With k times the clips a step, the learning rate is k times as high and the run has a k-th of the steps. So the run sees
-as many clips, and validates after as many. The decay of an average of the weights is raised to the power of k, so the
-average is over as many clips (Busbridge et al. 2023, arXiv 2307.13813). checkpoint_every and log_every stay, because a
-step takes the same time on k times the devices.
+If a step has k times as many clips, the learning rate is multiplied by k and every number of steps is divided by k. So
+the run sees the same number of clips, and validates after the same number of clips. The decay of an average of the
+weights is raised to the power of k, so that the average covers the same number of clips (Busbridge et al. 2023, arXiv
+2307.13813). checkpoint_every and log_every do not change, because a step takes the same time on k times as many
+devices.
 """
 
 from operator import attrgetter
@@ -18,7 +19,13 @@ STEPS = ("steps", "optimizer.decay_every", "optimizer.warmup_steps", "eval_every
 
 
 def at_batch_size(config: ConfigDict) -> ConfigDict:
-    """Returns `config` scaled from its `recipe_batch_size` to its `batch_size`; the two are then equal."""
+    """Returns `config` scaled from its `recipe_batch_size` to its `batch_size`.
+
+    In the result the two sizes are equal. With recipe_batch_size=0 the result is `config` itself.
+
+    Raises:
+      InputError: `recipe_batch_size` is negative.
+    """
     if config.recipe_batch_size < 0:
         raise InputError(f"recipe_batch_size={config.recipe_batch_size} is out of range; choose 0 or more")
     if config.batch_size < 1 or config.recipe_batch_size in (0, config.batch_size):
@@ -37,7 +44,7 @@ def at_batch_size(config: ConfigDict) -> ConfigDict:
 
 
 def describe(given: ConfigDict, scaled: ConfigDict) -> str:
-    """Returns a sentence on the changes of `at_batch_size`, or "" if there are none."""
+    """Returns a sentence that names the changes of `at_batch_size`, or "" if there are none."""
     if given is scaled:
         return ""
     values = ((name, attrgetter(name)(given), attrgetter(name)(scaled)) for name in (*RATES, EMA, *STEPS))

@@ -35,15 +35,18 @@ Row = dict[str, float]
 
 
 class Run:
-    """A run of a task in a workdir. It is a context manager, in which it can be stepped.
+    """A run of a task in a workdir. The loop takes its steps inside its context.
 
     Args:
+      task: the task, with its config.
+      directory: the workdir.
       setup: the result of `check_run` for this task and workdir.
+      console: informs the user.
       profile_steps: the first step to trace into `directory`/profile, and the step after the last.
 
     Attributes:
       step: number of finished steps.
-      owed: the row of this step, if the run was asked to stop during its validation, else None.
+      owed: the row of this step if the run was asked to stop during the validation of the step, else None.
     """
 
     def __init__(
@@ -57,7 +60,6 @@ class Run:
         config = task.config
         self.task, self.config, self.directory, self.setup = task, config, directory, setup
         self.is_main, self.say = jax.process_index() == 0, console.print
-        # What the run is made of.
         build, example = partial(task.build, len(setup.train_set.classes)), task.example_shapes(setup.train_set)
         schedule = make_schedule(config.optimizer, config.steps)
         optimizer = task.optimizer(schedule)
@@ -99,7 +101,7 @@ class Run:
     # ---------------------------------------------------------------------------------------------------- start and end
 
     def resume_or_start(self, start: Start | None) -> None:
-        """Continues from the newest checkpoint, or else begins with a new network or with the network of `start`."""
+        """Continues from the newest checkpoint, or begins with the network of `start` or with a new network."""
         newest = newest_of(self.directory, self._checkpoints)
         if newest is not None:
             self._state, data_state = newest.restore(self._state)
@@ -135,11 +137,11 @@ class Run:
     # --------------------------------------------------------------------------------------------------------- stepping
 
     def read(self) -> Batch:
-        """Returns the next batch. If the run is asked to stop meanwhile, it ends, because the batch may never come."""
+        """Returns the next batch. A request to stop ends the wait with Preempted, because the batch may never come."""
         if self._row_began is None:
             self._row_began = time.monotonic()
         self._profile.before(self.step)
-        self._place = self._batches.get_state()  # a signal can come after a batch is counted and before it is here
+        self._place = self._batches.get_state()  # a signal can come when a batch is counted but not here yet
         try:
             waiting = self._watchdog.waiting_for(f"batch {self.step}")
             with self._times.of("input"), waiting, self._preemption.interrupting():
@@ -155,13 +157,13 @@ class Run:
         return batch
 
     def compute(self, batch: Batch) -> None:
-        """Queues one step. Its metrics are read when a row is due."""
+        """Queues one step. The host reads its metrics when a row is due."""
         with self._times.of("compute"):
             batch = {name: batch[name] for name in self.setup.example}
             batch = sharding.put_batch(batch, self.setup.mesh, self.config.accumulate_steps)
             self._state, metrics = self._train_step(self._state, batch, self._key)
             self._metrics.append(metrics)
-            # Each queued step holds its batch on the device. So one step waits there while another is computed.
+            # Each queued step holds its batch on the device. So only one step waits there while another is computed.
             with self._watchdog.waiting_for(f"step {self.step} of all processes"):
                 jax.block_until_ready(self._metrics[-2:-1])
         self.step += 1
@@ -173,7 +175,7 @@ class Run:
         return self._preemption.asked()
 
     def take_row(self) -> Row:
-        """Returns mean metrics and times of the steps since the last row, after a check that the metrics are finite."""
+        """Returns mean metrics and times of the steps since the last row, and checks that the metrics are finite."""
         config, count = self.config, len(self._metrics)
         with self._watchdog.waiting_for("the bad examples of all processes"):
             self._tell_bad(self._bad.exchange())
@@ -196,10 +198,10 @@ class Run:
     # -------------------------------------------------------------------------------------- validating, logging, saving
 
     def validate(self, row: Row) -> Results:
-        """Returns the figures of the validation set. They use precise batch norm, whose statistics the state then has.
+        """Returns the figures of the validation set. The state first gets the statistics of precise batch norm.
 
         Raises:
-          Preempted: if the run is asked to stop meanwhile. The old state is saved, with the row that is owed.
+          Preempted: the run is asked to stop meanwhile. The state before the validation is saved, with `row`.
         """
         before = self._state
         try:
@@ -214,7 +216,7 @@ class Run:
             raise Preempted(f"asked to stop: {saved}; the same command continues from there") from None
 
     def log(self, row: Row, validation: Results | None) -> None:
-        """Writes a row of metrics.csv, and shows it to the user."""
+        """Writes a row of metrics.csv and shows it to the user."""
         figures = validation or {}
         row |= {f"validation_{name}": figures[name] for name in figures if name in self.task.validation_figures}
         self._log.write(self.step, row)
@@ -225,20 +227,20 @@ class Run:
         self._checkpoints.check()
 
     def save(self, validation: Results | None) -> None:
-        """Saves a checkpoint in the background. A validated state may be the best."""
+        """Saves a checkpoint in the background. Only a validated state can become the best checkpoint."""
         figures = validation or {}
         figure = next(((name, figures[name]) for name in self.task.best if name in figures), None)
         with self._times.of("checkpoint"), self._watchdog.waiting_for(f"the checkpoint of step {self.step}"):
             self._checkpoints.save(self._state, self._data_state(), figure)
 
     def end(self) -> None:
-        """Raises Preempted, after the last checkpoint is whole."""
+        """Raises Preempted as soon as the last checkpoint is whole."""
         with self._watchdog.waiting_for(f"the checkpoint of step {self.step}"):
             self._checkpoints.wait()
         raise Preempted(f"asked to stop: saved at step {self.step}; the same command continues from there")
 
     def test(self) -> Results:
-        """Tests the network on the test set. Writes the final figures, shows them to the user, and returns them."""
+        """Tests the network. Writes, shows and returns the final figures. Raises Preempted if asked to stop."""
         try:
             with self._preemption, self._watchdog, self._progress:
                 evaluation = self._evaluate(self.setup.test_set, "testing")
@@ -294,5 +296,5 @@ class Run:
 
 
 def _other_seeds(seed: int) -> tuple[jax.Array, int]:
-    """Returns a key for all losses and a seed for precise batch norm. Their numbers differ from those of training."""
+    """Returns a key for the loss and a seed for precise batch norm. Both differ from `seed`, which training uses."""
     return jax.random.fold_in(jax.random.key(seed), 1), int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])

@@ -24,7 +24,7 @@ RANGES = {
     "0 to 1": lambda value: 0 <= value <= 1,
     "0 up to, not including, 1": lambda value: 0 <= value < 1,
 }
-# The numbers of every run by their range.
+# The valid range of each number in a config.
 NUMBERS = {
     "steps": "1 or more",
     "batch_size": "1 or more",
@@ -62,8 +62,8 @@ class Setup:
     Attributes:
       mesh: the devices.
       train_set, validation_set, test_set: the datasets.
-      example: shapes of the arrays of a training example that the loss needs. The other arrays of a batch
-        stay on the host.
+      example: shapes of the arrays of a training example that the loss needs. The other arrays of a batch stay on the
+        host.
       summary: layers and cost of the network.
     """
 
@@ -76,9 +76,16 @@ class Setup:
 
 
 def check_run(task: Task, directory: Place) -> Setup:
-    """Returns the parts of the run, or raises InputError for a run that is not possible.
+    """Checks that a run is possible, and returns its parts. It writes and trains nothing.
 
-    Nothing is written or trained. In a chain, all stages are checked before the first one begins.
+    In a chain of runs, all runs are checked before the first one begins.
+
+    Args:
+      task: the task, with its config.
+      directory: the workdir.
+
+    Raises:
+      InputError: the run is not possible.
     """
     config = task.config
     check_ranges(config, NUMBERS)
@@ -102,14 +109,31 @@ def check_run(task: Task, directory: Place) -> Setup:
 
 
 def check_ranges(config: ConfigDict, numbers: dict[str, str]) -> None:
-    """Raises InputError for a field out of its range. `numbers` is {"optimizer.momentum": one of RANGES, ..}."""
+    """Checks that the numbers of a config are in their ranges.
+
+    Args:
+      config: the config.
+      numbers: {"optimizer.momentum": one of RANGES, ..}.
+
+    Raises:
+      InputError: a number is out of its range.
+    """
     for name, valid in numbers.items():
         if not RANGES[valid](value := attrgetter(name)(config)):
             raise InputError(f"{name}={value} is out of range; choose {valid}")
 
 
 def check_parts(batch_size: int, parts: int, resnet: ResNetConfig) -> None:
-    """Raises InputError if the parts of a batch would give another result than the whole batch."""
+    """Checks that the parts of a batch together give the same result as the whole batch.
+
+    Args:
+      batch_size: examples in the batch.
+      parts: number of parts of a step.
+      resnet: config of the network.
+
+    Raises:
+      InputError: the parts are not equal, or the parts would have other batch norm statistics.
+    """
     if parts == 1:
         return
     if batch_size % parts:

@@ -1,10 +1,12 @@
-"""All rules of which device holds which part of an array.
+"""Decides which device holds which part of an array.
 
-Axes of the mesh: `data` splits the batch, `fsdp` the batch and the state, `time` the frames of every clip.
+The mesh has three axes. `data` splits the batch. `fsdp` splits the batch and the state. `time` splits the frames of
+every clip.
 
-An array of the state is split over `fsdp`, along its largest axis that `fsdp` divides. XLA gathers it for its use.
-Small arrays stay whole, because gathering them costs more than the memory saved. Each device of `time` has its frames
-of a clip, and so its part of every activation. `ops.devices` describes the exchanges between them.
+An array of the state is split over `fsdp`, along its largest axis that `fsdp` divides. XLA gathers the array for a
+computation that uses it. Small arrays stay whole, because gathering a small array costs more than the memory saved.
+Each device of `time` has its own frames of a clip, and so its own part of every activation. `ops.devices` describes the
+exchanges between these devices.
 """
 
 import functools
@@ -24,10 +26,16 @@ MIN_SHARDED_SIZE = 2**14
 
 
 def make_mesh(data: int, fsdp: int, time: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh over all devices, or over the given ones. With data=-1, `data` takes the devices that are left.
+    """Returns a mesh of devices with the axes AXES.
+
+    Args:
+      data: size of the axis `data`; -1 takes the devices that are left.
+      fsdp: size of the axis `fsdp`.
+      time: size of the axis `time`.
+      devices: the devices; None takes all devices of the run.
 
     Raises:
-      InputError: for sizes that do not fit the number of devices.
+      InputError: the sizes do not fit the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
@@ -46,7 +54,17 @@ def make_mesh(data: int, fsdp: int, time: int = 1, devices: Sequence[jax.Device]
 
 
 def check_batch(name: str, batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
-    """Raises InputError unless the batch divides over the mesh, in each of the `accumulate` parts of a step."""
+    """Checks that a batch divides evenly over the mesh.
+
+    Args:
+      name: name of the batch size in the config, for the message.
+      batch_size: examples in the batch of all processes.
+      mesh: the devices.
+      accumulate: number of parts of a step. Each part must divide evenly.
+
+    Raises:
+      InputError: the batch does not divide evenly.
+    """
     unit = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
     if batch_size < 1 or batch_size % unit:
         below = batch_size // unit * unit
@@ -59,7 +77,15 @@ def check_batch(name: str, batch_size: int, mesh: Mesh, accumulate: int = 1) -> 
 
 
 def check_frames(frames: Mapping[str, int], mesh: Mesh) -> None:
-    """Raises InputError unless `time` divides the number of frames at every place in the network."""
+    """Checks that `time` divides the number of frames at every place in the network.
+
+    Args:
+      frames: {place in the network: number of frames}.
+      mesh: the devices.
+
+    Raises:
+      InputError: `time` does not divide a number of frames.
+    """
     time = mesh.shape["time"]
     if any(count % time for count in frames.values()):
         fitting = [d for d in _divisors(math.gcd(*frames.values())) if mesh.size % d == 0]
@@ -73,24 +99,33 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh, ndim: int = 1, accumulate: int = 1) -> NamedSharding:
-    """Returns the sharding of an array (b,..), or with `accumulate` (k,b/k,..). Five axes are clips (b,t,h,w,c)."""
+    """Returns the sharding of an array (b,..) of a batch.
+
+    Args:
+      mesh: the devices.
+      ndim: number of axes of (b,..). An array with five axes holds clips (b,t,h,w,c), and `time` splits t.
+      accumulate: k. If k is above 1, the sharding is for the same array as (k,b/k,..).
+    """
     parts = (None,) if accumulate > 1 else ()
     return NamedSharding(mesh, PartitionSpec(*parts, BATCH, *(("time",) if ndim == 5 else ())))
 
 
 def state_shardings(mesh: Mesh, state: PyTree) -> PyTree[NamedSharding]:
-    """Returns the shardings of all arrays of a state, or of its shapes, by the rules above."""
+    """Returns the shardings of all arrays of a state, by the rules at the top of this file.
+
+    The state can hold shapes in place of arrays.
+    """
     return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape["fsdp"])), state)
 
 
 def laid_out(mesh: Mesh, state: PyTree) -> PyTree[jax.ShapeDtypeStruct]:
-    """Returns the shapes of all arrays of a state with their `state_shardings`."""
+    """Returns all arrays of a state as shapes with their `state_shardings`."""
     shardings = state_shardings(mesh, state)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
 
 
 def within(mesh: Mesh, function: Callable) -> Callable:
-    """Returns `function`, traced inside the mesh so that `ops.devices` can ask for its axes."""
+    """Returns `function`, traced inside the mesh so that `ops.devices` can read the axes of the mesh."""
 
     @functools.wraps(function)
     def traced(*arguments):
@@ -104,7 +139,12 @@ def within(mesh: Mesh, function: Callable) -> Callable:
 def local_rows(mesh: Mesh, batch_size: int, accumulate: int = 1) -> tuple[int, ...]:
     """Returns the rows of a batch whose clips have frames on this process's devices, in order.
 
-    A batch taken in `accumulate` parts is split part by part, so that every device has its share of each part.
+    With several parts, each part is split over all devices, so that every device has its share of each part.
+
+    Args:
+      mesh: the devices.
+      batch_size: examples in the batch of all processes.
+      accumulate: number of parts of a step.
     """
     rows = np.arange(batch_size).reshape(accumulate, -1)
     held = NamedSharding(mesh, PartitionSpec(None, BATCH)).addressable_devices_indices_map(rows.shape)
@@ -112,9 +152,13 @@ def local_rows(mesh: Mesh, batch_size: int, accumulate: int = 1) -> tuple[int, .
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, accumulate: int = 1) -> dict[str, jax.Array]:
-    """Puts this process's `local_rows` of a batch on the devices, as one array (b,..) over those of all processes.
+    """Puts a batch on the devices, as one array (b,..) for all processes.
 
-    With `accumulate` above 1 the array is (k,b/k,..), the parts of a step one after another.
+    Args:
+      batch: the arrays of this process's `local_rows`.
+      mesh: the devices.
+      accumulate: k, the number of parts of a step. If k is above 1, the arrays become (k,b/k,..), one part after
+        another.
     """
     return {name: _put(array, mesh, accumulate) for name, array in batch.items()}
 

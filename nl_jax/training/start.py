@@ -1,4 +1,4 @@
-"""The start of a run: the weights of another workdir, inflated, folded and laid out for this run."""
+"""Starts a run from the network of another workdir: inflates, folds and lays out its weights."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,24 +22,29 @@ from nl_jax.weights.inflate import PLANES, Report, inflate
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """The run to start from: its workdir and the task of its config."""
+    """The run whose network another run starts from.
+
+    Attributes:
+      directory: its workdir.
+      task: the task of its config.
+    """
 
     directory: Place
     task: Task
 
     def classes(self) -> tuple[str, ...]:
-        """Returns the classes of its network."""
+        """Returns the classes of the run, in label order."""
         return workdir.read_classes(self.directory)
 
     def arrays(self, mesh: Mesh) -> list[FlatParams]:
-        """Returns parameters and statistics of its network, laid out over the mesh."""
+        """Returns the parameters and the statistics of its network, laid out over the mesh."""
         return list(workdir.restore_arrays(self.directory, self.task, mesh)[1:])
 
 
 def take_over(
     train_state: TrainState, start: Start, task: Task, classes: tuple[str, ...], mesh: Mesh
 ) -> tuple[TrainState, Report]:
-    """Returns the state with the parameters and statistics of another network, wherever both have them.
+    """Replaces the parameters and statistics of a state by those of another network, where both networks have them.
 
     Kernels are inflated in time. Batch norm is folded where this network has affine layers. The classifier is taken
     over if both networks have the same classes.
@@ -51,8 +56,11 @@ def take_over(
       classes: the classes of this run.
       mesh: the devices.
 
+    Returns:
+      the new state, and a report.
+
     Raises:
-      InputError: for arrays that do not fit, or a network whose training inputs were normalized in another way.
+      InputError: arrays do not fit, or the two networks normalize their inputs differently.
     """
     _check_inputs(task.config, start.task.config, f"{start.directory} was trained")
     arrays = start.arrays(mesh)
@@ -67,20 +75,26 @@ def take_over(
 def check_stage(task: Task, num_classes: int, source: Task, num_source_classes: int) -> None:
     """Checks that this run can start from the network of a stage that is not trained yet.
 
+    Args:
+      task: the task of this run.
+      num_classes: number of classes of this run.
+      source: the task of the stage.
+      num_source_classes: number of classes of the stage.
+
     Raises:
-      InputError: for an error that `take_over` and `check_blocks_can_learn` would raise hours later.
+      InputError: `take_over` or `check_blocks_can_learn` would raise this error hours later.
     """
     _check_inputs(task.config, source.config, f"{task.config.start.stage} is trained")
     graphdef, *ours = flat.abstract(lambda: task.build(num_classes, nnx.Rngs(0)))
     _, *theirs = flat.abstract(lambda: source.build(num_source_classes, nnx.Rngs(0)))
-    # Zeros that take no memory. Only shapes and names count here.
+    # Zeros that take no memory, because only shapes and names count here.
     theirs = [{name: np.broadcast_to(np.float32(0), a.shape) for name, a in part.items()} for part in theirs]
     jax.eval_shape(lambda: _fitted(*ours, theirs, task, source, False)[:2])
     _check_blocks(flat.merge(graphdef, *ours), theirs[0].__contains__)
 
 
 def _check_inputs(ours: ConfigDict, theirs: ConfigDict, whose: str) -> None:
-    if theirs.input.to_dict() != ours.input.to_dict():  # the dicts are compared, because only one config may be locked
+    if theirs.input.to_dict() != ours.input.to_dict():  # dicts, because only one of the configs may be locked
         raise InputError(
             f"{whose} with input.mean={theirs.input.mean} and input.std={theirs.input.std}, and this run has "
             f"input.mean={ours.input.mean} and input.std={ours.input.std}; set both to the same values"
@@ -88,7 +102,7 @@ def _check_inputs(ours: ConfigDict, theirs: ConfigDict, whose: str) -> None:
 
 
 def _fitted(params, batch_stats, arrays, task: Task, source_task: Task, same_classes: bool):
-    """Returns parameters and statistics, replaced by those of `arrays` where these have them, and the report."""
+    """Returns the parameters and statistics with the values of `arrays` where `arrays` has them, and the report."""
     arrays = [task.start_arrays(source_task, part) for part in arrays]
     source, folded = norms.fold(arrays[0] | arrays[1], {*params, *batch_stats}, norms.OUR_EPSILON)
     new, old = ({name: source[name] for name in part if name in source} for part in arrays)
@@ -99,20 +113,26 @@ def _fitted(params, batch_stats, arrays, task: Task, source_task: Task, same_cla
 
 
 def check_planes(planes: str) -> None:
-    """Raises InputError for an unknown way to inflate."""
+    """Checks the name of a way to inflate kernels.
+
+    Raises:
+      InputError: `planes` is not in PLANES.
+    """
     if planes not in PLANES:
         raise InputError(f"start.planes={planes!r} is unknown; choose one of {', '.join(PLANES)}")
 
 
 def check_blocks_can_learn(model: nnx.Module, params: FlatParams) -> None:
-    """Checks that no new block is frozen as the identity. Its scale is zero, and a frozen norm would keep it so.
+    """Checks that no new non-local block is frozen as the identity.
+
+    The norm of a new block has a scale of zero, so the block is the identity. A frozen norm would keep the zero.
 
     Args:
-      model: the network, whose arrays may be shapes.
+      model: the network. Its arrays can be shapes.
       params: parameters by name.
 
     Raises:
-      InputError: for a block that would stay the identity.
+      InputError: a block would stay the identity.
     """
     _check_blocks(model, lambda name: np.asarray(params[name]).any())
 

@@ -1,6 +1,7 @@
-"""The state of training, the step that changes it, on a whole batch or on its parts, and the forward pass.
+"""The training state, the training step that updates it, and the forward pass for tests.
 
-Step and forward pass are compiled once for every shape of a batch.
+The training step computes the gradient of a whole batch at once, or part by part. Both functions are compiled once for
+every shape of a batch.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,22 +26,38 @@ Loss = Callable[[nnx.Module, dict[str, Array], Key[Array, ""]], tuple[Float[Arra
 
 @flax.struct.dataclass
 class TrainState:
-    """A plain pytree: Optax updates it and Orbax saves it. `params` and `batch_stats` are flat, see `models.flat`."""
+    """The state of a training run as a plain pytree: Optax updates it and Orbax saves it.
 
-    step: Any  # int32 ()
+    Attributes:
+      step: int32 (), number of finished steps.
+      params: parameters by name, see `models.flat`.
+      batch_stats: batch norm statistics by name.
+      opt_state: state of the optimizer.
+    """
+
+    step: Any
     params: flat.FlatParams
     batch_stats: flat.FlatParams
     opt_state: Any
 
     def tested_params(self) -> flat.FlatParams:
-        """Returns the weights for tests: their average if the optimizer keeps one, else the weights themselves."""
+        """Returns the weights that a test uses: their average if the optimizer keeps one, else the weights."""
         return tested_params(self.params, self.opt_state)
 
 
 def create_state(
     build: Callable[[nnx.Rngs], nnx.Module], optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
 ) -> TrainState:
-    """Returns a new state. Every array is made on its own devices: no array is first whole on one device."""
+    """Returns a new training state on the devices of a mesh.
+
+    Every array is created with its final sharding, so a split array is never whole on one device.
+
+    Args:
+      build: builds the network from its random streams.
+      optimizer: the optimizer.
+      mesh: the devices.
+      seed: seed of the parameters.
+    """
 
     def init(key):
         _, params, batch_stats = flat.split(build(nnx.Rngs(key)))
@@ -63,18 +80,23 @@ def make_train_step(
     skip_nonfinite: bool = False,
     compiler_options: Mapping[str, object] | None = None,
 ) -> Callable[[TrainState, dict[str, Array], Key[Array, ""]], tuple[TrainState, dict[str, Array]]]:
-    """Returns (state, batch, key) -> (state, metrics): loss, gradient, update. The function donates the given state.
+    """Returns the training step (state, batch, key) -> (state, metrics): loss, gradient and update.
 
-    The metrics are the loss, the metrics that the loss returns, the learning rate and the norm of the gradient. With
-    `accumulate` the batch has that many parts, (k,b/k,..), and the metrics are means over the parts.
-
-    With `skip_nonfinite`, a step whose loss or gradient is not finite changes only the counters.
-
-    The loss gets `key` folded with the step, so a resumed run draws the same numbers as an uninterrupted one.
+    The step donates the given state: the caller must not use its arrays again. The metrics are the loss, the metrics
+    that `loss` returns, the learning rate and the norm of the gradient. The step folds its number into `key` for
+    `loss`, so a resumed run draws the same random numbers as an uninterrupted run.
 
     Args:
-      loss: of the model, in training mode, on a batch (b,..).
-      compiler_options: of `jax.jit`.
+      graphdef: structure of the network.
+      loss: computes the loss of a network in training mode on a batch (b,..), see `Loss`.
+      optimizer: the optimizer.
+      schedule: maps a step to its learning rate, for the metrics.
+      mesh: the devices.
+      state: a state, or its shapes. New states have its shardings.
+      accumulate: k, the number of parts of a batch. If k is above 1, a batch is (k,b/k,..), and the metrics are means
+        over the parts.
+      skip_nonfinite: whether a step whose loss or gradient is not finite changes only the counters.
+      compiler_options: options of `jax.jit`.
     """
 
     def gradient(params, batch_stats, batch, key):
@@ -114,15 +136,19 @@ def make_train_step(
 
 
 def _where(finite, new, old):
-    """Keeps the new counters, which are integers: the schedule counts skipped steps too."""
+    """Returns the new array if the step is finite, else the old array.
+
+    Integers are counters and are always new: the schedule counts skipped steps too.
+    """
     return jnp.where(finite, new, old) if jnp.issubdtype(new.dtype, jnp.floating) else new
 
 
 def _over_parts(gradient: Callable, parts: int, shardings) -> Callable:
     """Returns `gradient(params, batch_stats, batch, key) -> (grads, metrics, batch_stats)` for k parts (k,b/k,..).
 
-    It adds up the gradients of the parts, so a step of the whole batch needs less memory. Every part holds whole groups
-    of batch norm, so the gradient and the statistics are those of the whole batch. Every part draws its own dropout.
+    It computes one part after another and adds up the gradients, so it needs less memory than the whole batch at once.
+    Every part holds whole groups of batch norm, so the gradient and the statistics are the same as for the whole batch.
+    Every part draws its own dropout.
 
     Args:
       gradient: the same function for one part, a batch (b/k,..).
@@ -150,11 +176,11 @@ def _over_parts(gradient: Callable, parts: int, shardings) -> Callable:
 
 
 def _together(stats: flat.FlatParams) -> flat.FlatParams:
-    """Returns the running statistics after the whole batch from those after each part, all from the same start.
+    """Combines the running statistics after each part into the running statistics after the whole batch.
 
-    A running mean moves 1 - MOMENTUM of the way to the mean of its part. So the variance of the running means is
-    (1 - MOMENTUM)^2 times the variance of the parts' means. The running variance needs 1 - MOMENTUM times the variance
-    of the parts' means.
+    All parts start from the same running statistics. A running mean moves 1 - MOMENTUM of the way to the mean of its
+    part. So the variance of the running means is (1 - MOMENTUM)^2 times the variance of the parts' means. The running
+    variance needs 1 - MOMENTUM times the variance of the parts' means.
     """
     return pooled(stats, weight=1 / (1 - MOMENTUM))
 
@@ -162,7 +188,15 @@ def _together(stats: flat.FlatParams) -> flat.FlatParams:
 def make_forward(
     graphdef: nnx.GraphDef, forward: Callable[[nnx.Module, dict[str, Array]], Any], mesh: Mesh
 ) -> Callable[[flat.FlatParams, flat.FlatParams, dict[str, Array]], Any]:
-    """Returns (params, batch_stats, inputs (b,..)) -> `forward(model, inputs)` in evaluation mode, on every device."""
+    """Returns the function (params, batch_stats, inputs (b,..)) -> outputs of a network in evaluation mode.
+
+    Every device gets the outputs of all rows.
+
+    Args:
+      graphdef: structure of the network.
+      forward: the function (model, inputs) -> outputs.
+      mesh: the devices.
+    """
 
     def of_arrays(params, batch_stats, inputs):
         model = flat.merge(graphdef, params, batch_stats)

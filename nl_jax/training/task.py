@@ -1,6 +1,7 @@
-"""The protocol of a task, which is a kind of run. The loop, the checks and the programs ask it for all that differs.
+"""The protocol of a task. A task is one kind of run, such as classification or detection.
 
-A task is written in one file under `nl_jax/tasks` and chosen in `nl_jax/tasks/__init__.py`.
+The training loop, the checks and the programs ask the task for everything that differs between kinds of runs. Each task
+is one file under `nl_jax/tasks`, and `nl_jax/tasks/__init__.py` chooses the task of a config.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,15 +26,15 @@ SPLITS = ("train", "validation", "test")
 Example = dict[str, jax.ShapeDtypeStruct]
 Metrics = dict[str, Float[Array, ""]]
 Results = dict[str, float | int | str]
-# From inputs to outputs of the network: one row for every example of the batch, on every process.
+# Maps the inputs of a batch to the outputs of the network. Every process gets the outputs of all rows.
 Forward = Callable[[Batch], Any]
-# From the arrays of this process's rows of a batch to the arrays of all rows, on every process.
+# Maps the arrays of this process's rows of a batch to the arrays of all rows. Every process gets all rows.
 Gather = Callable[[Batch], Batch]
 
 
 @runtime_checkable
 class TrainBatches(Protocol):
-    """Endless batches that can continue from any place."""
+    """Endless training batches. The iteration can continue from any batch."""
 
     def __iter__(self) -> Iterator[Batch]: ...
 
@@ -44,11 +45,11 @@ class TrainBatches(Protocol):
         ...
 
     def get_state(self) -> dict[str, int]:
-        """Returns the place in the batches, for a checkpoint."""
+        """Returns the position in the batches, for a checkpoint."""
         ...
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes to the place that `get_state` returned."""
+        """Moves to the position that `get_state` returned."""
         ...
 
 
@@ -57,7 +58,7 @@ class Evaluation(Protocol):
     """The outputs of a network for every example of a dataset.
 
     Attributes:
-      failed: which examples could not be decoded. They count as wrong.
+      failed: (n,), whether each example could not be decoded. A failed example counts as wrong.
     """
 
     failed: Bool[np.ndarray, "n"]
@@ -67,7 +68,7 @@ class Evaluation(Protocol):
         ...
 
     def save(self, directory: Path, dataset: Dataset) -> Path:
-        """Writes the results of every example, and returns the file."""
+        """Writes the result of every example to a file in `directory`, and returns the path of the file."""
         ...
 
 
@@ -80,17 +81,19 @@ class Task(Protocol):
       unit: name of one item of a batch: "clip".
       example: name of one item of a dataset: "video".
       inputs: the arrays of a batch that the network reads in testing. The other arrays are for the loss.
-      train_figures: from the name of every metric of `loss` to its words beside the progress bar, a format string of
-        its mean such as "top-1 {:.1%}". "" is for a metric that is only logged. `validation_figures` has the same for
-        the figures of a validation. Both decide the columns of metrics.csv.
-      result_figures: from figures of results.json that are shares to their words in the report.
-      best: names of figures. The best checkpoint has the highest value of the first one that a validation has.
+      train_figures: {metric of `loss`: format string}. The string shows the mean of the metric beside the progress bar,
+        for example "top-1 {:.1%}". A metric with the string "" is only logged. Each metric is a column of metrics.csv.
+      validation_figures: the same for the figures of a validation.
+      result_figures: {figure of results.json: its words in the report}, for figures that are shares.
+      best: names of figures, in order of preference. The first one that a validation has ranks the checkpoints. The
+        best checkpoint has its highest value.
       curves: the curves of curves.png and of the report.
-      validated_on: "validation", or the data used in its place, for example "the training videos".
+      validated_on: "validation", or the name of the data used in its place, for example "the training videos".
       paper: format string of `config.paper`, the figures that the paper reports.
-      by_class: prefixes of the names of parameters that depend on the classes. They are
-        not taken over from a network with other classes.
-      test_options: fields of `config.data` that are flags of `experiments.evaluate`: (int or the choices, help).
+      by_class: prefixes of the names of parameters that depend on the classes. A run does not take these parameters
+        over from a network with other classes.
+      test_options: {field of `config.data`: (int or the choices, help)}, for fields that are flags of
+        `experiments.evaluate`.
     """
 
     config: ConfigDict
@@ -124,34 +127,54 @@ class Task(Protocol):
     # --------------------------------------------------------------------------------------------------------- the data
 
     def open_split(self, split: str, classes: tuple[str, ...] | None = None) -> Dataset:
-        """Opens a split of `config.data`, one of SPLITS. `classes` fixes the order of the labels."""
+        """Returns a split of `config.data`.
+
+        Args:
+          split: one of SPLITS.
+          classes: class names in label order; None takes the order of the data.
+        """
         ...
 
     def measured_on(self, split: str) -> str:
-        """Returns, in words, the data on which a figure of this split is measured."""
+        """Returns a phrase that names the data on which a figure of this split is measured."""
         ...
 
     def notes(self, dataset: Dataset) -> Sequence[str]:
-        """Returns notes for the user on the training data, for example on files left out. By default there are none."""
+        """Returns notes for the user on the training data, such as the files left out. By default there are none."""
         return ()
 
     def describes(self, dataset: Dataset) -> Mapping[str, object]:
-        """Returns {file name: content for JSON}: facts on the training data that a workdir keeps beside the classes."""
+        """Returns facts on the training data as {file name: content for JSON}. By default there are none.
+
+        The workdir keeps these files beside the classes.
+        """
         return {}
 
     def train_batches(self, dataset: Dataset, *, batch_size: int, seed: int, rows: Sequence[int]) -> TrainBatches:
-        """Returns this process's `rows` of every batch. Batch k depends only on the seed and on k."""
+        """Returns the training batches of this process. Batch k depends only on the seed and on k.
+
+        Args:
+          dataset: the training examples.
+          batch_size: examples in a batch of all processes.
+          seed: seed of the order and of all random choices.
+          rows: the rows of every batch that this process makes.
+        """
         ...
 
     def test_batches(self, dataset: Dataset, rows: Sequence[int]) -> Iterator[Batch]:
-        """Yields this process's `rows` of batches of `config.eval_batch_size`, every example once and in order."""
+        """Yields batches of `config.eval_batch_size` examples. They hold every example once, in order.
+
+        Args:
+          dataset: the examples.
+          rows: the rows of every batch that this process makes.
+        """
         ...
 
     def example_shapes(self, dataset: Dataset | None = None) -> Example:
-        """Returns the shapes of the arrays of one training example that `loss` needs, without batch axis.
+        """Returns the shapes of the arrays of one training example that `loss` needs, without the batch axis.
 
         Raises:
-          InputError: if the config does not give them and there is no dataset.
+          InputError: the config does not determine the shapes, and there is no dataset.
         """
         ...
 
@@ -165,34 +188,46 @@ class Task(Protocol):
         """Returns the layers of the network and its cost for one example.
 
         Raises:
-          InputError: for a network that cannot be built, or that does not fit the example.
+          InputError: the network cannot be built, or it does not fit the example.
         """
         ...
 
     def optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """Returns the optimizer with all settings that differ between parameters: decay, rates, frozen parameters."""
+        """Returns the optimizer.
+
+        Its weight decay, learning rate and frozen parameters can differ between parameters.
+        """
         ...
 
     def loss(self, model: nnx.Module, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Metrics]:
-        """Returns the loss of a batch (b,..) and the metrics of `train_figures`. `key` is for dropout and samples."""
+        """Returns the loss of a batch and the metrics of `train_figures`.
+
+        Args:
+          model: the network, in training mode.
+          batch: arrays (b,..).
+          key: random key of dropout and of sampling.
+        """
         ...
 
     def compiler_options(self, example: Example) -> Mapping[str, object]:
-        """Options of `jax.jit` for the training step on examples of these shapes; none by default."""
+        """Returns the options of `jax.jit` for the training step on examples of these shapes.
+
+        By default there are none.
+        """
         return {}
 
     def forward(self, dataset: Dataset) -> Callable[[nnx.Module, dict[str, Array]], Any]:
-        """Returns the function (model, inputs) -> outputs that tests a network on examples of this dataset."""
+        """Returns the function (model, inputs) -> outputs that runs a network on examples of this dataset in a test."""
         ...
 
     def start_arrays(self, source: "Task", arrays: FlatParams) -> FlatParams:
-        """Returns the arrays of another run's network under the names that they have in this run's network."""
+        """Returns the arrays of another run's network under the names of this run's network."""
         ...
 
     # ------------------------------------------------------------------------------------------------------ the figures
 
     def evaluate(self, dataset: Dataset, batches: Iterable[Batch], forward: Forward, gather: Gather) -> Evaluation:
-        """Runs every example through the network.
+        """Returns the outputs of the network for every example.
 
         Args:
           dataset: the examples.
@@ -203,9 +238,15 @@ class Task(Protocol):
         ...
 
     def results(self, evaluation: Evaluation, dataset: Dataset, measured_on: str) -> Results:
-        """Returns the content of results.json for a test."""
+        """Returns the content of results.json for a test.
+
+        Args:
+          evaluation: the outputs for the dataset.
+          dataset: the examples.
+          measured_on: the result of `measured_on` for the split.
+        """
         ...
 
     def describe(self, results: Results) -> str:
-        """Returns the results as sentences, with the data they were measured on."""
+        """Returns sentences that give the results and the data on which they were measured."""
         ...

@@ -1,4 +1,4 @@
-"""The time of a step by its parts, and traces of steps."""
+"""Measures the time of the parts of a step, and records traces of steps for a profiler."""
 
 import time
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ PARTS = ("input", "compute", "checkpoint")
 
 
 class Times:
-    """The seconds that the loop has spent on input, on the device, and on handing over checkpoints."""
+    """Counts the seconds that the loop spends on input, on the device, and on handing over checkpoints."""
 
     def __init__(self):
         self._seconds = dict.fromkeys(PARTS, 0.0)
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
-        """Counts the time inside the context for `part`, one of PARTS."""
+        """Adds the time inside the context to `part`, one of PARTS."""
         began = time.perf_counter()
         try:
             yield
@@ -28,18 +28,21 @@ class Times:
             self._seconds[part] += time.perf_counter() - began
 
     def take(self, steps: int) -> dict[str, float]:
-        """Returns {"input_seconds", ..}: means over the steps since the last call."""
+        """Returns {"input_seconds": .., ..}: the mean seconds of each part over the last `steps` steps."""
         means = {f"{part}_seconds": seconds / steps for part, seconds in self._seconds.items()}
         self._seconds = dict.fromkeys(PARTS, 0.0)
         return means
 
 
 class Profile:
-    """A trace of some steps, for TensorBoard or Perfetto. Other steps are not slowed down.
+    """A trace of some steps, for TensorBoard or Perfetto. It does not slow down other steps.
 
     Args:
       directory: folder of the trace, in a file system.
       steps: the first step and the step after the last, as numbers of finished steps. None traces nothing.
+
+    Raises:
+      InputError: steps are to be traced, and `directory` is in a bucket.
     """
 
     def __init__(self, directory: Place, steps: tuple[int, int] | None):
@@ -50,13 +53,22 @@ class Profile:
         self._running = False
 
     def before(self, step: int) -> None:
-        """Calls this before every step, with the number of finished steps."""
+        """Begins the trace if it covers the next step. The loop calls this before every step.
+
+        Args:
+          step: number of finished steps.
+        """
         if self._first <= step < self._end and not self._running:
             jax.profiler.start_trace(self._directory)
             self._running = True
 
     def after(self, step: int, result) -> None:
-        """Calls this after every step. It waits for `result` where the trace ends."""
+        """Ends the trace after its last step. The loop calls this after every step.
+
+        Args:
+          step: number of finished steps.
+          result: an array of the step. The trace ends when the device has computed it.
+        """
         if self._running and step >= self._end:
             jax.block_until_ready(result)
             self.close()
@@ -69,7 +81,13 @@ class Profile:
 
 
 def parse_steps(flag: str | None) -> tuple[int, int] | None:
-    """Parses FIRST:END of --profile_steps. It traces the steps from FIRST up to, not including, END."""
+    """Returns (FIRST, END) of --profile_steps=FIRST:END, or None without the flag.
+
+    The traced steps begin with step FIRST and end before step END.
+
+    Raises:
+      InputError: the flag has another form, or FIRST is not below END.
+    """
     if not flag:
         return None
     first, _, end = flag.partition(":")

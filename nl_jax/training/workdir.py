@@ -1,4 +1,4 @@
-"""The files by which a workdir describes its run: the resolved config, the classes, the versions."""
+"""Writes and reads the files that describe the run of a workdir: the config, the classes, the versions, the data."""
 
 import importlib.metadata
 import json
@@ -35,7 +35,7 @@ DESCRIPTION = ("recipe_batch_size", "expect", "paper")
 PATHS = ("data.train", "data.validation", "data.test", "images.train", "images.validation")
 # These fields may differ when a run is resumed. A dataset may move, because its list of examples is compared instead.
 FREE_FIELDS = CARRIED_OUT + DESCRIPTION + PATHS
-# Fields that came later, with the values that change nothing: what a run of before has without naming them.
+# Fields that configs did not always have, with the values of runs from before the field.
 ADDED = {
     "loss.label_smoothing": 0.0,
     "loss.mixup": 0.0,
@@ -48,7 +48,17 @@ PACKAGES = ("nl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gra
 
 
 def check_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
-    """Raises InputError for a workdir of another run. The message gives all fields that differ, with both values."""
+    """Checks that a workdir is new or belongs to this run.
+
+    Args:
+      workdir: the workdir.
+      task: the task, with its config.
+      train_set: the training examples.
+
+    Raises:
+      InputError: the workdir has a run of another config or of other data, or it cannot hold checkpoints. The message
+        gives both values of all fields that differ.
+    """
     check_can_hold(workdir)
     path = workdir / "config.json"
     if not path.exists():
@@ -84,7 +94,13 @@ def check_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
 
 
 def claim_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
-    """Writes the config and the training data of the run. `check_workdir` must have passed the workdir."""
+    """Writes the config and the list of the training data of a run.
+
+    Args:
+      workdir: a workdir that has passed `check_workdir`.
+      task: the task, with its config.
+      train_set: the training examples.
+    """
     make_directory(workdir)
     for name, content in task.describes(train_set).items():
         write_json(workdir / name, content)
@@ -94,7 +110,14 @@ def claim_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
 def write_workdir(
     workdir: Place, config: ConfigDict, classes: tuple[str, ...], *, train_list: dict | None = None
 ) -> None:
-    """Writes the files that describe a run. config.json is the last, because it makes a folder a workdir."""
+    """Writes the files that describe a run. config.json comes last, because it makes a folder a workdir.
+
+    Args:
+      workdir: the workdir.
+      config: the resolved config.
+      classes: class names in label order.
+      train_list: the number of training examples and the hash of their list; None for imported weights.
+    """
     make_directory(workdir)
     write_json(workdir / "classes.json", classes)
     write_json(workdir / "versions.json", versions())
@@ -107,8 +130,8 @@ def _list_of(task: Task, train_set: Dataset) -> dict[str, int | str]:
 
 
 def write_json(path: Place, content) -> None:
-    """Writes a JSON file whole or not at all. If the run is killed here, the old file stays."""
-    # A file name may hold bytes that are not UTF-8. They are kept.
+    """Writes a JSON file whole or not at all. If the run is killed meanwhile, the old file stays."""
+    # Without ASCII escapes, file names with bytes that are not UTF-8 stay as they are.
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -120,7 +143,7 @@ def _read_json(path: Place):
 
 
 def read_config(workdir: Place) -> ConfigDict:
-    """Returns the resolved config of a run, locked. Raises InputError if there is none."""
+    """Returns the resolved config of a run, locked. Raises InputError if it does not exist or cannot be read."""
     path = workdir / "config.json"
     if not path.exists():
         raise InputError(f"{workdir} holds no config.json: it is not the workdir of a run")
@@ -135,13 +158,16 @@ def read_classes(workdir: Place) -> tuple[str, ...]:
 def restore_arrays(
     workdir: Place, task: Task, mesh: Mesh, *, best: bool = False
 ) -> tuple[nnx.GraphDef, flat.FlatParams, flat.FlatParams]:
-    """Returns the network of the newest checkpoint, or of the best by validation, laid out over the mesh.
+    """Returns the graph definition, the parameters and the statistics of a run's network, laid out over the mesh.
 
     Args:
-      workdir: of the run.
+      workdir: the workdir of the run.
       task: the task of the workdir's config.
       mesh: the devices.
-      best: whether to take the best checkpoint.
+      best: whether to read the best checkpoint by validation. By default it is the newest.
+
+    Raises:
+      InputError: the workdir has no such checkpoint, or a file cannot be read.
     """
     graphdef, *arrays = flat.abstract(lambda: task.build(len(read_classes(workdir)), nnx.Rngs(0)))
     like = sharding.laid_out(mesh, arrays)
@@ -161,14 +187,19 @@ def versions() -> dict[str, str]:
 
 
 def _with_tuples(value):
-    """Converts lists to tuples. JSON has only lists, and configs have only tuples."""
+    """Returns the value with tuples in place of lists. JSON has only lists, and configs have only tuples."""
     if isinstance(value, dict):
         return {key: _with_tuples(item) for key, item in value.items()}
     return tuple(_with_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, object]:
-    """Returns a config, given as a tree, as {"optimizer.learning_rate": 0.1, ..}."""
+    """Returns the fields of a nested config by their full names, {"optimizer.learning_rate": 0.1, ..}.
+
+    Args:
+      tree: the config as nested dicts.
+      prefix: a text before every name.
+    """
     result = {}
     for key, value in tree.items():
         result |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

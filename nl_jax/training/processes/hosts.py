@@ -1,4 +1,4 @@
-"""Several processes as one run: how they join, and how the others end when one is lost."""
+"""Joins several processes into one run, and ends all of them when one is lost."""
 
 import importlib.util
 import json
@@ -30,7 +30,7 @@ NEEDED = {
     ),
     "OMPI_COMM_WORLD_SIZE": ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
 }
-# Launchers that give no address at which processes can meet: variables for the number and for the index of a process.
+# Launchers that give no address where processes can meet: the variables of the number and the index of a process.
 STRANGERS = {
     "torchrun": ("WORLD_SIZE", "RANK"),
     "MPICH": ("PMI_SIZE", "PMI_RANK"),
@@ -43,18 +43,19 @@ TELL_AFTER = 5.0  # seconds of waiting for the others
 def join(
     cluster: str = "auto", coordinator: str = "", num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Makes this process one of several. Calls it before anything else asks JAX for its devices.
+    """Joins this process with the other processes of its run. A program calls it before JAX lists its devices.
 
     Args:
       cluster: "auto" asks the environment, where Slurm, Open MPI, GKE and an indexed Kubernetes Job set variables.
-        "none" is a run of one process. The others of CLUSTERS are JAX's names, for an environment without such
-        variables, as on the hosts of a TPU pod slice (gcetpu).
-      coordinator: HOST:PORT of process 0. It is given by hand, together with the next two.
+        "none" is a run of one process. The other values of CLUSTERS are JAX's names. They are for an environment
+        without these variables, such as the hosts of a TPU pod slice (gcetpu).
+      coordinator: HOST:PORT of process 0. A user gives it together with the next two arguments to join processes by
+        hand.
       num_processes: the number of processes.
       process_id: the index of this process.
 
     Raises:
-      InputError: for arguments that do not fit together, and if the other processes cannot be found.
+      InputError: arguments do not fit together, or the other processes cannot be found.
     """
     by_hand = {"coordinator": coordinator or None, "num_processes": num_processes, "process_id": process_id}
     given = {name: value for name, value in by_hand.items() if value is not None}
@@ -96,9 +97,13 @@ def join(
 def end(code: int, *, at_once: bool = False) -> None:
     """Ends this process while the others may be waiting for it.
 
-    Python's normal exit would wait for the others. They learn of the end from broken connections, or after
-    LOST_SECONDS. The other processes depend on the first one, so it gives them time to print the same message,
-    unless `at_once`.
+    Python's normal exit would wait for the others. The others notice the end when their connections break, or after
+    LOST_SECONDS. They depend on the first process. So the first process waits two seconds, in which they can print the
+    same message.
+
+    Args:
+      code: the exit code.
+      at_once: whether the first process does not wait.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -113,15 +118,15 @@ def several() -> bool:
 
 
 def gather(array: np.ndarray) -> np.ndarray:
-    """Returns the arrays (n,..) of all processes in one array.
+    """Returns the arrays (n,..) of all processes as one array.
 
-    Every process must call it, with an array of the same shape.
+    Every process must call it with an array of the same shape.
     """
     return multihost_utils.process_allgather(array, tiled=True) if jax.process_count() > 1 else array
 
 
 def gather_json(content: list) -> list:
-    """Returns the lists of all processes as one list. Every process must call it."""
+    """Returns the lists of all processes as one list. Every process must call it with content for JSON."""
     if jax.process_count() == 1:
         return content
     text = np.frombuffer(json.dumps(content).encode(), np.uint8)
@@ -136,7 +141,7 @@ def _launched_as_several() -> bool:
     """Returns whether the environment describes several processes that can be joined.
 
     Raises:
-      InputError: if it describes several processes but does not tell enough to join them.
+      InputError: the environment describes several processes, but not enough to join them.
     """
     if "SLURM_PTY_PORT" in os.environ:  # an interactive shell, whose other tasks run nothing
         return False

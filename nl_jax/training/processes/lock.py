@@ -1,4 +1,7 @@
-"""A lock that allows one run at a time in a workdir. A second run is told who holds it. A dead run blocks nobody."""
+"""A lock that allows one run at a time in a workdir.
+
+A second run gets an error that names the first run. A dead run blocks no other run.
+"""
 
 import fcntl
 import json
@@ -25,7 +28,7 @@ PATIENCE = 3.0  # seconds that a killed process may take to disappear
 # times as long. If two begin at once, both find no holder and both write. After half of this time the last writer wins.
 BEAT = 5.0
 
-_held: set[Place] = set()  # locks of this process, which may ask again
+_held: set[Place] = set()  # locks of this process, which can ask for a lock twice
 
 
 @contextmanager
@@ -154,7 +157,7 @@ class _Lock:
                 raise InputError(self._in_use(now))
 
     def _watch(self, holder: dict) -> None:
-        """Returns when the holder is dead or has ended. Raises InputError if it beats."""
+        """Returns when the holder is dead or has ended. Raises InputError if the holder is alive."""
         for _ in range(30):
             time.sleep(BEAT / 10)
             if (now := self._read()) != holder:

@@ -12,15 +12,15 @@ from jax.experimental import multihost_utils
 
 from nl_jax.errors import Preempted
 
-# The number of calls of `asked` in all runs of this process. The service of several hosts counts them in one sequence.
+# Numbers the calls of `asked` in all runs of this process. JAX's service of several hosts counts them in one sequence.
 _MOMENTS = itertools.count(1)
 
 
 class Preemption:
     """A context manager in which SIGTERM and Ctrl-C set a flag instead of ending the program at once.
 
-    A second signal has its usual effect. On several hosts JAX's service hears SIGTERM on any of them, and names one
-    moment to all. A request to end stays set.
+    A second signal has its usual effect. With several hosts, JAX's service hears a SIGTERM on any host, and tells all
+    hosts to stop at the same call of `asked`. A request to stop stays set.
     """
 
     def __init__(self):
@@ -28,13 +28,19 @@ class Preemption:
         self._before, self._pipe = {}, ()
 
     def asked(self) -> bool:
-        """Returns whether the run must save and end now. Every host must ask at the same moments, say each step."""
+        """Returns whether the run must save and end now.
+
+        Every host must call it equally often, such as after each step.
+        """
         if jax.process_count() > 1:
             self._asked |= multihost_utils.reached_preemption_sync_point(next(_MOMENTS))
         return self._asked
 
     def heard(self) -> bool:
-        """Returns whether a signal has come. Another thread asks, because the main one may hang in a system call."""
+        """Returns whether a signal has come.
+
+        Another thread calls it, because the main thread may hang in a system call.
+        """
         if self._pipe and not self._heard:
             with contextlib.suppress(BlockingIOError):
                 self._heard = bool(os.read(self._pipe[0], 1))
@@ -55,7 +61,11 @@ class Preemption:
             self._interrupts = False
 
     def over(self, batches: Iterable) -> Iterator:
-        """Yields the batches, the same number on every host. Raises Preempted for the next after a request to end."""
+        """Yields the batches, the same number on every host.
+
+        Raises:
+          Preempted: the run was asked to stop. It takes the place of the next batch.
+        """
         batches = iter(batches)
         while True:
             with self.interrupting():

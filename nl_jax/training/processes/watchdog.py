@@ -1,7 +1,8 @@
-"""A watchdog that reports a run that waits too long, and the process it waits for. In the end it ends the run.
+"""A watchdog that reports a run that waits too long, and names the process that is late. In the end it ends the run.
 
-Every process watches itself. With several processes, each also leaves a note of its place with the service that joins
-them. So each can name the process that is late. All processes wait for the same things in the same order.
+Every process watches itself. With several processes, each process also leaves a note of its position with the service
+that joins the processes. So each process can name a late process. All processes wait for the same things in the same
+order.
 """
 
 import itertools
@@ -17,11 +18,17 @@ from nl_jax.errors import PREEMPTED
 from nl_jax.training.processes import hosts
 
 EXIT_CODE = 1  # the code of every run that cannot continue
-LAST = 5.0  # seconds for the others to say whom they wait for
+LAST = 5.0  # seconds in which the other processes can report the late process
 
 
 class Notes:
-    """Notes of the place of every process of a run, kept by JAX's service of several processes."""
+    """Notes of the position of every process of a run, kept by JAX's service of several processes.
+
+    Args:
+      client: JAX's client of the service.
+      process: index of this process.
+      count: number of processes.
+    """
 
     _FOLDER = "nl_jax/at/"
     _PREEMPTED = "RECEIVED_PREEMPTION_NOTICE"  # XLA's name, in coordination/preemption
@@ -45,7 +52,7 @@ class Notes:
         return lines
 
     def asked_to_end(self) -> bool:
-        """Returns whether any process was asked to stop. JAX's service tells all processes of a SIGTERM."""
+        """Returns whether any process was asked to stop. JAX's service tells all processes about a SIGTERM."""
         try:
             return bool(self._client.key_value_try_get(self._PREEMPTED))
         except Exception:  # there is no such note
@@ -62,7 +69,7 @@ def notes_of_run() -> Notes | None:
 
 
 def say_here(text: str) -> None:
-    """Prints a line of this process. It names the process, because several may print to one place."""
+    """Prints a line that names this process, because several processes may print to one place."""
     where = f"process {jax.process_index()} of {jax.process_count()}: " if jax.process_count() > 1 else ""
     print(f"{where}{text}", file=sys.stderr, flush=True)
 
@@ -92,12 +99,12 @@ class Watchdog:
     ):
         self._say, self._warn_after, self._end_after, self._end = say, warn_after, end_after, end
         self._notes, self._count, self._asked = notes, 0, asked
-        self._wait: tuple[str, float] | None = None  # what for, since when; as one reference it needs no lock
+        self._wait: tuple[str, float] | None = None  # (name, start) of the present wait; one reference needs no lock
         self._over = threading.Event()
 
     @contextmanager
     def waiting_for(self, what: str) -> Iterator[None]:
-        """Marks the time inside the context as a wait for `what`, the name in messages."""
+        """Counts the time inside the context as a wait for `what`, a name for messages."""
         before, self._wait = self._wait, (what, time.monotonic())
         self._count += 1
         try:
@@ -106,7 +113,7 @@ class Watchdog:
             self._wait = before
 
     def over(self, batches: Iterable, what: str) -> Iterator:
-        """Yields the same batches, with a watch on the wait for each."""
+        """Yields the same batches, and watches the wait for each batch."""
         batches = iter(batches)
         for number in itertools.count():
             with self.waiting_for(f"{what} {number}"):
@@ -163,7 +170,10 @@ class Watchdog:
                 next_line *= 2
 
     def _end_after_others(self, code: int, late: str) -> None:
-        """Ends this process. If others wait for it they end first, because they cannot report it once it is gone."""
+        """Ends this process. It waits for the processes that wait for this process to end first.
+
+        They cannot report this process once it is gone.
+        """
         if self._notes and not late:
             time.sleep(LAST)
         self._end(code)
@@ -172,5 +182,5 @@ class Watchdog:
         return self._asked() or bool(self._notes and self._notes.asked_to_end())
 
     def _late(self, count: int) -> str:
-        """Returns which other processes are behind this one, and their places."""
+        """Returns the names and positions of the processes that are behind this process."""
         return "; ".join(self._notes.behind(count)) if self._notes else ""

@@ -15,7 +15,7 @@ class Dataset(Protocol):
     """The examples of one split, such as videos or images.
 
     An example is a dict of arrays. `index` () is the number of the example. `failed` (f,) holds the numbers of examples
-    that could not be decoded, padded with -1 (see `padded_failed`). The task defines the other arrays.
+    that could not be decoded, padded with -1 (see `padded_failed`). The task of a run defines the other arrays.
 
     Attributes:
       classes: class names in label order.
@@ -50,12 +50,12 @@ class Dataset(Protocol):
 class ClipDataset(Dataset, Protocol):
     """Labelled videos.
 
-    A training example holds `video` uint8 (t,h,w,3) and `label`. A test example holds the same with all v views of a
-    video, (v,t,h,w,3).
+    A training example holds `video` uint8 (t,h,w,3) and `label`. A test example holds `label` and all v views of a
+    video, `video` uint8 (v,t,h,w,3).
 
     Attributes:
-      multi_label: whether a clip can have several classes. Then a label is (k,) of 0 and 1, one value a class;
-      otherwise a label is the number of one class, ().
+      multi_label: whether a clip can have several classes. If true, a label is (k,) of 0 and 1, one value for each
+        class. Otherwise a label is the number of one class, ().
       variable_size: whether the views of different videos differ in height and width.
     """
 

@@ -1,7 +1,7 @@
-"""Batches from a dataset, through Grain: shuffled, reproducible, in worker processes, and resumable at any batch.
+"""Makes batches of a dataset through Grain: shuffled, reproducible, in worker processes, and resumable at any batch.
 
-A dataset is a `nl_jax.data.dataset.Dataset`. One letter per axis: b examples of this process; v views, t h w c of a
-video.
+`dataset` is a `nl_jax.data.dataset.Dataset`. One letter per axis: b examples of this process, v views, and t, h, w, c
+of a video.
 """
 
 import itertools
@@ -26,18 +26,18 @@ ENOUGH_SHARED_MEMORY = 4 * 2**30  # no check above this; a container has 64 MB b
 class TrainBatches(Iterator[Batch]):
     """Endless training batches {"video": uint8 (b,t,h,w,3), "label": (b,), "index": (b,), "failed": (b,f)}.
 
-    Clip k of the whole run depends on the seed and on k alone. So a batch is the same for any number of worker
-    processes and of hosts. The state of the iterator is one number, that of the next batch.
+    Clip k of the whole run depends only on the seed and on k. So a batch is the same for any number of worker processes
+    and of hosts. The state of the iterator is one number, the number of the next batch.
 
     Args:
-      dataset: see above.
-      batch_size: clips over all hosts.
-      seed: of the order and of every random crop and flip.
-      rows: the places in a batch whose clips this host makes, in this order; all places by default.
-      num_workers: processes that decode; 0 decodes in threads of this process.
+      dataset: the training examples.
+      batch_size: clips in a batch of all hosts.
+      seed: seed of the order and of every random crop and flip.
+      rows: the places in a batch whose clips this host makes, in this order. By default it makes all places.
+      num_workers: number of processes that decode. With 0, threads of this process decode.
       groups: (n,), the group of every example. With groups a batch holds examples of one group: see `GroupedOrder`.
-      clips_per_decode: the number of clips in a row that show the same video. The video is decoded once for them: see
-      `Videos.train_examples`. An epoch has this number of clips of every video.
+      clips_per_decode: number of consecutive clips that show the same video, which is decoded once: see
+        `Videos.train_examples`. An epoch has this number of clips of every video.
 
     Raises:
       InputError: `clips_per_decode` is below 1 or does not divide the batch.
@@ -84,7 +84,10 @@ class TrainBatches(Iterator[Batch]):
         return batch
 
     def close(self) -> None:
-        """Ends the worker processes. The next batch starts them again. A worker that hangs is left alone."""
+        """Ends the worker processes.
+
+        The next batch starts new ones. A worker that does not end in time is left alone.
+        """
         if self._iterator is not None:
             ending = threading.Thread(target=self._iterator.close, daemon=True)
             ending.start()
@@ -92,17 +95,25 @@ class TrainBatches(Iterator[Batch]):
             self._iterator = None  # frees the last batch of each worker in shared memory
 
     def get_state(self) -> dict[str, int]:
-        """Returns {"next_batch": ..}, which a checkpoint keeps."""
+        """Returns {"next_batch": ..}, the position for a checkpoint."""
         return {"next_batch": self._next_batch}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Moves, forward or back, to the batch at which `get_state` returned `state`."""
+        """Moves forward or back to the batch at which `get_state` returned `state`."""
         self._next_batch = state["next_batch"]
         self._iterator = None
 
 
 def check_clips_per_decode(batch_size: int, clips_per_decode: int) -> None:
-    """Raises InputError if a batch would not hold all clips of a decoded video."""
+    """Checks that a batch holds all clips of every decoded video.
+
+    Args:
+      batch_size: clips in a batch of all hosts.
+      clips_per_decode: clips of one decoded video.
+
+    Raises:
+      InputError: `clips_per_decode` is below 1 or does not divide the batch.
+    """
     if clips_per_decode < 1 or batch_size % clips_per_decode:
         raise InputError(
             f"data.clips_per_decode={clips_per_decode}: valid is a number from 1 that divides the clips of a step, or "
@@ -118,11 +129,18 @@ def test_batches(
     rows: Sequence[int] | None = None,
     groups: np.ndarray | None = None,
 ) -> Iterator[Batch]:
-    """Returns batches with every video once, in order.
+    """Returns batches {"video": uint8 (b,v,t,h,w,3), "label", "index", "failed", "valid": bool (b,)}.
 
-    A batch is {"video": uint8 (b,v,t,h,w,3), "label", "index", "failed", "valid": bool (b,)}. Copies of the last video
-    fill up the last batch; their `valid` is False. `rows` is as in `TrainBatches`. With `groups` a batch holds examples
-    of one group, group after group, and the last batch of each group is filled up.
+    The batches have every video once, in order. Copies of the last video fill up the last batch, and `valid` is False
+    for the copies.
+
+    Args:
+      dataset: the examples.
+      batch_size: videos in a batch of all hosts.
+      num_workers: as in `TrainBatches`.
+      rows: as in `TrainBatches`.
+      groups: (n,), the group of every example. With groups a batch holds examples of one group. The groups follow one
+        another, and copies fill up the last batch of each group.
     """
     groups = np.zeros(len(dataset), int) if groups is None else groups
     numbers, valid = test_order(groups, batch_size)
@@ -132,11 +150,11 @@ def test_batches(
     return _iterate(share.batch(share.count, drop_remainder=True), num_workers, ahead=1)
 
 
-test_batches.__test__ = False  # pytest would collect a function with this prefix
+test_batches.__test__ = False  # pytest collects functions with the prefix test_
 
 
 def _iterate(batches: grain.MapDataset, num_workers: int, ahead: int = 2) -> Iterator[Batch]:
-    if not num_workers:  # threads of the main process decode while it computes
+    if not num_workers:  # threads decode while the main thread computes
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)))
     _check_shared_memory(batches, num_workers)
     # A batch of video can be hundreds of megabytes: each worker makes one batch while one finished batch waits.
@@ -169,7 +187,10 @@ def _check_shared_memory(batches: grain.MapDataset, num_workers: int) -> None:
 
 
 def _end_with_parent(index: int, count: int) -> None:
-    """Ends a worker whose parent was killed. It would wait for ever, with its batch in shared memory."""
+    """Ends a worker when its parent is killed.
+
+    Otherwise the worker would wait for ever, with its batch in shared memory.
+    """
     parent = os.getppid()
 
     def watch():

@@ -11,7 +11,7 @@ from nl_jax.places import check_local, is_bucket
 
 
 def open_videos(path: str | os.PathLike, **options) -> Videos:
-    """Opens the videos of a path.
+    """Returns the videos of a path.
 
     Args:
       path: DIR:SPLIT of a prepared dataset, or a folder or a CSV file as in `VideoFolder`.

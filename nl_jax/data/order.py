@@ -1,4 +1,4 @@
-"""The order of examples if each batch has only examples of one group, such as images of similar shape."""
+"""The order of the examples of a dataset whose batches each hold one group, such as images of similar shape."""
 
 import functools
 
@@ -8,7 +8,9 @@ from jaxtyping import Bool, Int
 
 
 class GroupedOrder(grain.MapDataset):
-    """The number of the example at place k of an endless sequence. The sequence is divided into batches of one group.
+    """The number of the example at place k of an endless sequence.
+
+    Each batch of the sequence has examples of one group.
 
     Each epoch draws all examples in another order. A drawn example waits until its group has enough drawn examples to
     fill a batch. The last examples of an epoch wait for the next epoch. So every batch is full, and the sequence has
@@ -38,7 +40,7 @@ class GroupedOrder(grain.MapDataset):
 
     def _batch(self, batch: int) -> tuple[int, int]:
         """Returns the group of a batch, and how many examples of the group were drawn before this batch."""
-        epoch = batch * self._batch_size // len(self._groups)  # no earlier epoch can fill the batch of this number
+        epoch = batch * self._batch_size // len(self._groups)  # no earlier epoch can fill this batch
         while self._full_before(epoch + 1) <= batch:
             epoch += 1
         group, first = self._filled(epoch)
@@ -78,8 +80,13 @@ class GroupedOrder(grain.MapDataset):
 def test_order(groups: Int[np.ndarray, "n"], batch_size: int) -> tuple[Int[np.ndarray, "m"], Bool[np.ndarray, "m"]]:
     """Returns every example once, group after group. Copies of a group's last example fill the group's last batch.
 
+    Args:
+      groups: (n,), the group of each example.
+      batch_size: b.
+
     Returns:
-      (m,), numbers of examples, where m is a multiple of `batch_size`; and (m,), False for the copies.
+      (m,), numbers of examples, where m is a multiple of `batch_size`.
+      (m,), False for the copies, True for the others.
     """
     numbers, valid = [], []
     for group in np.unique(groups):

@@ -107,6 +107,9 @@ def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process when its parent ends. Without it this process would not notice that its parent was killed."""
+    """Ends this process when its parent ends.
+
+    Without this thread the process would not notice that its parent was killed.
+    """
     multiprocessing.parent_process().join()
     os._exit(1)

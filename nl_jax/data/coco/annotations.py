@@ -49,7 +49,15 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """One image of the annotation file, with its size in pixels and its annotated instances."""
+    """One image of the annotation file.
+
+    Attributes:
+      id: id of the image in the file.
+      file_name: path of the image, relative to the folder of images.
+      width: width in pixels.
+      height: height in pixels.
+      instances: the annotated objects.
+    """
 
     id: int
     file_name: str
@@ -111,7 +119,7 @@ def read_annotations(path: str | os.PathLike, *, masks: bool = True, keypoints: 
 
 
 def told(problems: list[Problem]) -> str:
-    """Returns one line with the number of problems of each kind and the first problem in full."""
+    """Returns one line that gives the number of problems of each kind and the first problem in full."""
     counts = ", ".join(f"{count} of kind {kind!r}" for kind, count in counted(problems).items())
     return f"{counts}; the first: {problems[0]}" if problems else "nothing is wrong"
 

@@ -1,4 +1,4 @@
-"""A check of a dataset in COCO's format: reads every entry, decodes every image and reports one line for each fault."""
+"""Checks a dataset in COCO's format: reads every entry, decodes every image and reports one line for each fault."""
 
 import csv
 import hashlib
@@ -25,7 +25,12 @@ _SHOWN = 100  # maximum number of faults of one kind on the page
 
 @dataclass(frozen=True)
 class Line:
-    """One fault, and its split."""
+    """One fault of the report.
+
+    Attributes:
+      split: the split in which the fault was found.
+      problem: the fault.
+    """
 
     split: str
     problem: Problem
@@ -33,7 +38,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A function that decodes an image and draws its masks. It can be sent to other processes."""
+    """A function that decodes an image and draws its masks. It can be sent to other processes.
+
+    Attributes:
+      folder: the folder of the images.
+    """
 
     folder: Path
 
@@ -60,7 +69,15 @@ class Inspection:
         return problems, hashlib.sha256(data).hexdigest()
 
     def problem(self, image: Image, kind: str, found: str, valid: str, result: str = "replaced in training") -> Problem:
-        """Returns a fault of an image as a `Problem`."""
+        """Returns a fault of an image as a `Problem`.
+
+        Args:
+          image: the image.
+          kind: as in `Problem`.
+          found: as in `Problem`.
+          valid: as in `Problem`.
+          result: as in `Problem`.
+        """
         return Problem(str(self.folder / image.file_name), f"image {image.id}", kind, found, valid, result)
 
     def _masks(self, image: Image) -> list[Problem]:
@@ -113,19 +130,32 @@ def check(
 
 
 def count_images(splits: dict[str, tuple[Path, Path]]) -> int:
-    """Returns the number of images that `check` will decode."""
+    """Returns the number of images that `check` will decode.
+
+    Args:
+      splits: as in `check`.
+
+    Raises:
+      InputError: an annotation file cannot be used.
+    """
     return sum(len(read_annotations(file, masks=False).images) for _, file in splits.values())
 
 
 def finish(lines: Iterable[Line]) -> list[Line]:
-    """Sorts the faults by split, kind (the most serious first) and file, and removes repeated ones."""
+    """Returns the faults without repetitions, sorted by split, kind (the most serious first) and file."""
     order = list(KINDS)
     unique = dict.fromkeys(lines)
     return sorted(unique, key=lambda line: (line.split, order.index(line.problem.kind), line.problem.file))
 
 
 def write_report(directory: Place, title: str, lines: list[Line]) -> None:
-    """Writes report.csv, with one line for every fault, and index.html."""
+    """Writes report.csv, with one line for every fault, and index.html.
+
+    Args:
+      directory: folder of the report.
+      title: title of index.html.
+      lines: the faults.
+    """
     make_directory(directory)
     with written(directory) as folder:
         folder.mkdir(exist_ok=True)

@@ -72,11 +72,15 @@ class DetectionImages:
     def train_example(self, index: int, rng: np.random.Generator) -> Example:
         """Returns an image at a random scale, mirrored with probability 1/2.
 
-        The result depends only on `index` and the state of `rng`. An image that cannot be decoded is replaced by
-        another image of its group. An image with more than g boxes keeps g random boxes.
+        The result depends only on `index` and the state of `rng`. Another image of its group replaces an image that
+        cannot be decoded. An image with more than g boxes keeps g random boxes.
+
+        Args:
+          index: the number of the image.
+          rng: source of all random choices.
 
         Returns:
-          the arrays of `nl_jax.data.coco.example.padded` and `truth`, and
+          the arrays of `nl_jax.data.coco.example.padded` and of `nl_jax.data.coco.example.truth`.
           index: int32 (), the requested index.
           failed: int32 (MAX_FAILED,), indices of images that could not be decoded, padded with -1.
 
@@ -98,7 +102,8 @@ class DetectionImages:
     def test_example(self, index: int) -> Example:
         """Returns an image at the test scale, without its ground truth, which `coco` returns.
 
-        An image that cannot be decoded is not replaced. It is black, and its index is the first of `failed`.
+        No other image replaces an image that cannot be decoded. Its pixels are black, and its index is the first of
+        `failed`.
 
         Returns:
           the arrays of `nl_jax.data.coco.example.padded`, and `index` and `failed` as in `train_example`.

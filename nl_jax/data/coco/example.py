@@ -1,4 +1,7 @@
-"""Arrays of one image and its true boxes, masks and keypoints. Their sizes are fixed, so a network compiles once."""
+"""The arrays of one image and of its true boxes, masks and keypoints.
+
+Their sizes are fixed, so a network compiles once.
+"""
 
 from dataclasses import dataclass
 
@@ -44,7 +47,7 @@ def is_tall(image: Image) -> bool:
 
 
 def padded(pixels: UInt8[np.ndarray, "h w 3"], image: Image, short_side: int, shape: Shape) -> Example:
-    """Scales the image, and pads it below and on the right.
+    """Returns the image, scaled, and padded below and on the right.
 
     Args:
       pixels: the image in its original size.
@@ -111,14 +114,14 @@ def truth(image: Image, scale: np.ndarray, chosen: np.ndarray, shape: Shape, *, 
             result["masks"][place] = bitmap(drawn(instance.segmentation, image.height, image.width), box)
         if points:
             labelled = instance.keypoints[:, 2:] > 0
-            # A keypoint in the file is the index of a pixel. The centre of a pixel is half a pixel further.
+            # The file gives the index of a pixel. The centre of the pixel is half a pixel further.
             centres = (instance.keypoints + np.array([0.5, 0.5, 0])) * (x, y, 1)
             result["keypoints"][place] = np.where(labelled, centres, 0)
     return result
 
 
 def mirrored(example: Example, flip_order: np.ndarray | None) -> Example:
-    """Mirrors the example: exchanges left and right in the image, boxes, masks and keypoints.
+    """Returns the example with left and right exchanged in the image, boxes, masks and keypoints.
 
     Args:
       example: arrays of `padded` and `truth`.

@@ -1,4 +1,7 @@
-"""Checks the fields of an annotation file's entries. Each function raises `Bad` if the value is not valid."""
+"""Checks the fields of an annotation file's entries.
+
+Each function except `is_number` raises `Bad` if the value is not valid.
+"""
 
 import sys
 
@@ -15,7 +18,13 @@ def entry(value: object) -> dict:
 
 
 def integer(record: dict, key: str, lowest: int | None = None) -> int:
-    """Returns the integer of a key. A text, a fraction, true and false are not valid."""
+    """Returns the integer of a key. A text, a fraction, true and false are not valid.
+
+    Args:
+      record: the entry.
+      key: name of the field.
+      lowest: the lowest valid integer; None allows any integer.
+    """
     valid = "an integer" if lowest is None else f"an integer from {lowest}"
     value = present(record, key, valid)
     if type(value) is not int or (lowest is not None and value < lowest):
@@ -40,7 +49,14 @@ def texts(record: dict, key: str) -> tuple[str, ...]:
 
 
 def present(record: dict, key: str, valid: str, kind: str = "entry") -> object:
-    """Returns the value of a key. The key must exist."""
+    """Returns the value of a key. The key must exist.
+
+    Args:
+      record: the entry.
+      key: name of the field.
+      valid: the valid values, for the message.
+      kind: kind of the fault, a key of `problems.KINDS`.
+    """
     if key not in record:
         raise Bad(kind, f"no {key}", f"{key}: {valid}")
     return record[key]
@@ -62,7 +78,12 @@ def bbox(record: dict) -> tuple[float, float, float, float]:
 
 
 def keypoints(record: dict, count: int) -> np.ndarray:
-    """Returns (k, 3) x, y and visibility of k = `count` keypoints: 0 not labelled, 1 hidden, 2 visible."""
+    """Returns k keypoints, (k, 3): x, y and visibility, which is 0 (not labelled), 1 (hidden) or 2 (visible).
+
+    Args:
+      record: the entry.
+      count: k.
+    """
     valid = f"keypoints: x, y and 0, 1 or 2 for each of {count}"
     value = present(record, "keypoints", valid, "keypoints")
     if not isinstance(value, list) or len(value) != 3 * count or not all(map(is_number, value)):

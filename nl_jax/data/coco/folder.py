@@ -1,4 +1,4 @@
-"""Detection datasets of an annotation file in COCO's format and a folder of images."""
+"""Detection datasets from an annotation file in COCO's format and a folder of images."""
 
 import os
 from pathlib import Path
@@ -86,7 +86,7 @@ class CocoImages(DetectionImages):
         )
 
     def source(self, image: Image) -> Source:
-        """Returns the path of an image's file, or its bytes. May raise DecodeError."""
+        """Returns the path of an image's file, or its bytes. A subclass may raise DecodeError."""
         raise NotImplementedError
 
     def annotated(self, index: int) -> Image:

@@ -37,6 +37,11 @@ def read_image(source: Source, width: int, height: int) -> UInt8[np.ndarray, "h 
 def is_turned(source: Source, width: int, height: int) -> bool:
     """Returns whether the annotations use the stored pixels although the orientation tag asks for a quarter turn.
 
+    Args:
+      source: as in `read_image`.
+      width: as in `read_image`.
+      height: as in `read_image`.
+
     Raises:
       SizeError: as in `read_image`.
       DecodeError: as in `read_image`.
@@ -47,9 +52,8 @@ def is_turned(source: Source, width: int, height: int) -> bool:
 def _read(source: Source, width: int, height: int) -> tuple[np.ndarray, bool]:
     damage: list[str] = []
     with open_video(source, image=True) as (container, stream):
-        stream.codec_context.options = {
-            "err_detect": "explode"
-        }  # without this, half a JPEG decodes to an image with a grey half
+        # Without this option, half a JPEG decodes to an image with a grey half.
+        stream.codec_context.options = {"err_detect": "explode"}
         frame = next(decode_frames(container, stream, damage=damage), None)
         if frame is None:
             raise DecodeError(source, f"no whole image can be decoded ({damage[0] if damage else 'it has no frame'})")
@@ -62,21 +66,30 @@ def _read(source: Source, width: int, height: int) -> tuple[np.ndarray, bool]:
 
 
 def scaled_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
-    """Returns the height and width after scaling.
+    """Returns the height and width of an image after scaling, in pixels.
 
-    The shorter side becomes `short_side`, or less if the longer side would be more than `long_side`. All are in pixels.
+    The shorter side becomes `short_side`, or less if the longer side would otherwise be longer than `long_side`.
+
+    Args:
+      height: height of the image, in pixels.
+      width: width of the image, in pixels.
+      short_side: the wanted shorter side, in pixels.
+      long_side: the maximum longer side, in pixels.
     """
     scale = min(short_side / min(height, width), long_side / max(height, width))
     return tuple(max(1, int(side * scale + 0.5)) for side in (height, width))
 
 
 def bucket_of(short_side: int, long_side: int) -> tuple[int, int]:
-    """Returns the height and width of a padded batch of wide images. Tall images have the two exchanged."""
+    """Returns the height and width of a padded batch of wide images. For tall images, exchange the two."""
     return tuple(-(-side // MULTIPLE) * MULTIPLE for side in (short_side, long_side))
 
 
 def resize(image: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Resizes the image bilinearly. If it shrinks, each new pixel is a mean over all the pixels it covers."""
+    """Returns the image resized bilinearly to `height` x `width` pixels.
+
+    If the image shrinks, each new pixel is a mean over all the pixels that it covers.
+    """
     if image.shape[:2] == (height, width):
         return image
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")

@@ -102,7 +102,7 @@ class Keypoints:
         return isinstance(other, Keypoints) and self.categories == other.categories
 
     def without_sigma(self) -> list[str]:
-        """Returns the names of keypoints that are scored with DEFAULT_SIGMA: the file and COCO give no sigma."""
+        """Returns the names of keypoints that have DEFAULT_SIGMA, because neither the file nor COCO gives a sigma."""
         found = {
             name
             for one in self.categories
@@ -112,7 +112,7 @@ class Keypoints:
         return [name for name in self.names if name in found]
 
     def skeleton(self, label: int) -> list[tuple[int, int]]:
-        """Returns the pairs of the k keypoints that the skeleton of a category joins."""
+        """Returns the lines of a category's skeleton, as pairs of indices among the k keypoints."""
         places = self.of_category[label].tolist()
         return [(places[a], places[b]) for a, b in self.categories[label].skeleton]
 
@@ -123,7 +123,11 @@ def of_coco(labels: int) -> Keypoints:
 
 
 def category(record: dict) -> Category:
-    """Returns the keypoints of a category's entry in an annotation file. Raises Bad if a field is not valid."""
+    """Returns the keypoints of a category's entry in an annotation file.
+
+    Raises:
+      Bad: a field is not valid.
+    """
     if "keypoints" not in record or record["keypoints"] == []:
         return Category()
     names = texts(record, "keypoints")
@@ -140,12 +144,12 @@ def category(record: dict) -> Category:
 
 
 def default_sigmas(names: Sequence[str]) -> list[float]:
-    """Returns COCO's sigma for each name of COCO, and DEFAULT_SIGMA for every other name."""
+    """Returns a sigma for each name: its own for a name of COCO, DEFAULT_SIGMA for any other name."""
     return [COCO_SIGMAS[name.split("_")[-1]] if name in COCO_NAMES else DEFAULT_SIGMA for name in names]
 
 
 def pairs_by_name(names: Sequence[str]) -> Pairs:
-    """Returns pairs of keypoints whose names differ only in left and right, or begin with L_ and R_."""
+    """Returns the pairs of keypoints whose names differ only in left and right, or in L_ and R_ at the start."""
     places = {name: place for place, name in enumerate(names)}
     pairs = ((place, places[twin]) for name, place in places.items() if (twin := _twin(name)) in places)
     return tuple((a, b) for a, b in pairs if a < b)

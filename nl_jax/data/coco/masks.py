@@ -45,7 +45,13 @@ def parse(value: object, height: int, width: int) -> tuple[Segmentation, list[Ba
 
 
 def run_lengths(segmentation: Segmentation, height: int, width: int) -> dict:
-    """Returns the mask in an image of this size as compressed run-lengths {"size": [h, w], "counts": bytes}."""
+    """Returns a mask as compressed run-lengths {"size": [h, w], "counts": bytes}.
+
+    Args:
+      segmentation: the mask, as `parse` returns it.
+      height: height of the image, in pixels.
+      width: width of the image, in pixels.
+    """
     if isinstance(segmentation, list):
         return rasters.merge(rasters.frPyObjects(segmentation, height, width))
     if isinstance(segmentation["counts"], list):
@@ -54,9 +60,15 @@ def run_lengths(segmentation: Segmentation, height: int, width: int) -> dict:
 
 
 def drawn(segmentation: Segmentation, height: int, width: int) -> UInt8[np.ndarray, "h w"]:
-    """Rasterises a mask in an image of this size, with 1 inside, as pycocotools does."""
+    """Returns a mask rasterised as by pycocotools, with 1 inside.
+
+    Args:
+      segmentation: the mask, as `parse` returns it.
+      height: h, height of the image, in pixels.
+      width: w, width of the image, in pixels.
+    """
     counts = run_lengths(segmentation, height, width)["counts"].decode()
-    runs = _decompress(counts, "")  # pycocotools' own decoder causes a warning of NumPy
+    runs = _decompress(counts, "")  # the decoder of pycocotools causes a NumPy warning
     return np.repeat(np.arange(len(runs)) % 2, runs).astype(np.uint8).reshape(width, height).T
 
 
@@ -109,9 +121,8 @@ def _polygon(part: object, height: int, width: int) -> list:
         raise Bad("mask", f"a polygon{length} {shown(part)}", valid)
     x, y = np.array(part, np.float64).reshape(-1, 2).T
     inside = min(x.max(), width) > max(x.min(), 0) and min(y.max(), height) > max(y.min(), 0)
-    near = (
-        min(x.min(), width - x.max()) >= -width and min(y.min(), height - y.max()) >= -height
-    )  # rasterising points far outside takes very long
+    # Rasterising points far outside takes very long.
+    near = min(x.min(), width - x.max()) >= -width and min(y.min(), height - y.max()) >= -height
     if not inside or not near:
         raise Bad("mask", f"a polygon without area in the {width} x {height} image {shown(part)}", valid)
     return part

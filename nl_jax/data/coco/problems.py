@@ -59,7 +59,13 @@ def counted(problems: Iterable[Problem]) -> dict[str, int]:
 
 
 class Bad(Exception):
-    """An entry cannot be used. `kind`, `found` and `valid` are the fields of `Problem`."""
+    """An entry of an annotation file cannot be used.
+
+    Args:
+      kind: as in `Problem`.
+      found: as in `Problem`.
+      valid: as in `Problem`.
+    """
 
     def __init__(self, kind: str, found: str, valid: str):
         super().__init__(kind, found, valid)

@@ -1,4 +1,4 @@
-"""Datasets in COCO's format as ArrayRecord shards of the images' own bytes, with one annotation file for each split.
+"""Datasets in COCO's format as ArrayRecord shards of the original image files, with one annotation file for each split.
 
     builder = Coco(config=config_of("instances"), data_dir=OUT)
     builder.splits = find_splits(SOURCE)
@@ -6,7 +6,7 @@
     write_annotations(Path(builder.data_path), builder.splits, "instances")
     data = PreparedCoco(OUT, "train2017", training=True)
 
-With `beam_runner` in the DownloadConfig a worker of Apache Beam writes each shard.
+With `beam_runner` in the DownloadConfig, workers of Apache Beam write the shards.
 """
 
 import json
@@ -35,14 +35,18 @@ class CocoConfig(tfds.core.BuilderConfig):
 
 
 def config_of(kind: str) -> CocoConfig:
-    """Returns the configuration for annotations of a kind. Raises InputError for an unknown kind."""
+    """Returns the configuration for annotations of a kind.
+
+    Raises:
+      InputError: the kind is unknown.
+    """
     if kind not in KINDS:
         raise InputError(f"annotations: found {kind!r}, valid are {' and '.join(KINDS)}")
     return CocoConfig(name=kind)
 
 
 class Coco(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Builder with one record for each usable image, in the order of the annotation file."""
+    """A builder with one record for each usable image, in the order of the annotation file."""
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "The images and annotation files are read where they lie: see docs/detection.md."
@@ -94,7 +98,11 @@ class _Shard:
 
 
 def read_kind(file: Path, kind: str) -> Annotations:
-    """Reads the usable entries of an annotation file of this kind. Raises InputError as `read_annotations`."""
+    """Returns the usable entries of an annotation file of this kind.
+
+    Raises:
+      InputError: as in `read_annotations`.
+    """
     keypoints = kind == "person_keypoints"
     return read_annotations(file, masks=not keypoints, keypoints=keypoints)
 
@@ -132,7 +140,8 @@ class PreparedCoco(CocoImages):
       options: arguments of `CocoImages`.
 
     Raises:
-      InputError: as in `CocoImages`, or there is no prepared dataset, several datasets or no split of this name.
+      InputError: as in `CocoImages`, or there is no prepared dataset, there are several, or the dataset has no split of
+        this name.
     """
 
     def __init__(self, directory: str | os.PathLike, split: str, **options):

@@ -11,9 +11,10 @@ EXPORTED = "_annotations.coco.json"  # some annotation tools write this file int
 def find_splits(source: Path, kind: str = "instances") -> dict[str, tuple[Path, Path]]:
     """Returns the folder of images and the annotation file of every split, {"train2017": (folder, file), ..}.
 
-    It knows two layouts. COCO's own layout has SOURCE/annotations/KIND_SPLIT.json, and the images in SOURCE/SPLIT or
-    SOURCE/images/SPLIT. The other layout has SOURCE/SPLIT/_annotations.coco.json among the images, with annotations of
-    any kind. If `kind` is not instances, the other layout is used only if there is no split in COCO's own layout.
+    A dataset has one of two layouts. COCO's own layout has SOURCE/annotations/KIND_SPLIT.json, and the images in
+    SOURCE/SPLIT or SOURCE/images/SPLIT. The other layout has SOURCE/SPLIT/_annotations.coco.json among the images, with
+    annotations of any kind. If `kind` is not instances, the other layout counts only if there is no split in COCO's own
+    layout.
 
     Args:
       source: the folder of the dataset.

@@ -1,4 +1,4 @@
-"""The handwritten digits of scikit-learn, divided into splits, and the tints of the embedded tasks."""
+"""The handwritten digits of scikit-learn in three splits, and the tints of the embedded tasks."""
 
 import functools
 
@@ -18,7 +18,7 @@ def handwriting():
 
 @functools.cache
 def samples(split: str) -> tuple[np.ndarray, ...]:
-    """Returns, for every digit, the indices of scikit-learn's samples that belong to the split."""
+    """Returns, for every digit, the indices of its samples in the split. Other splits have other samples."""
     target = handwriting().target
     shuffled = np.random.default_rng(0).permutation(len(target))
     of_digit = [shuffled[target[shuffled] == digit] for digit in range(10)]
@@ -27,7 +27,7 @@ def samples(split: str) -> tuple[np.ndarray, ...]:
 
 
 def enlarged(images: np.ndarray, side: int) -> np.ndarray:
-    """Resizes images (..,8,8) to (..,side,side) by bilinear interpolation."""
+    """Returns images (..,8,8) enlarged to (..,side,side) by bilinear interpolation."""
     centers = (np.arange(side) + 0.5) * 8 / side - 0.5  # centres of the new pixels, in units of the original pixels
     weights = np.maximum(0, 1 - np.abs(np.clip(centers, 0, 7)[:, None] - np.arange(8)))
     return weights @ images @ weights.T

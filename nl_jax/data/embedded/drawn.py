@@ -1,4 +1,4 @@
-"""What the embedded tasks have in common: names of examples that are drawn on demand, and checks of parameters."""
+"""Parts that the embedded tasks share: names of examples that are drawn on demand, and checks of parameters."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,11 @@ from nl_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Numbers(Sequence):
-    """The texts "0", "1", .. of the numbers below `count`. Each text is made on demand."""
+    """The texts "0", "1", .. of the numbers below `count`. Each text is made on demand.
+
+    Attributes:
+      count: number of texts.
+    """
 
     count: int
 
@@ -21,16 +25,23 @@ class Numbers(Sequence):
 
 
 def check_split(split: str, splits: Iterable[str]) -> None:
-    """Raises InputError for an unknown split."""
+    """Checks the name of a split.
+
+    Raises:
+      InputError: `split` is not one of `splits`.
+    """
     if split not in splits:
         raise InputError(f"split={split!r} is unknown; choose one of {', '.join(splits)}")
 
 
 def check_ranges(*parameters: tuple[str, float | int, float | int, float | int | None]) -> None:
-    """Raises InputError for a parameter out of its range.
+    """Checks that parameters are in their ranges.
 
     Args:
       parameters: (name, value, lowest, highest or None) of each parameter.
+
+    Raises:
+      InputError: a value is out of its range.
     """
     for name, value, low, high in parameters:
         if value < low or (high is not None and value > high):

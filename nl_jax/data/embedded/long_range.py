@@ -111,7 +111,7 @@ class LongRange:
 
     @property
     def names(self) -> Sequence[str]:
-        """Returns the numbers of the clips as text."""
+        """Returns the names of the clips: their numbers as text."""
         return Numbers(self.size)
 
     def __len__(self) -> int:
@@ -120,8 +120,8 @@ class LongRange:
     def train_example(self, index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """Returns video (t,h,w,3) uint8, label () int32, index () int32 and failed (0,) int32.
 
-        `failed` is empty because nothing is decoded. `rng` is not used: other datasets draw crops with it, and here
-        every index already is a random clip.
+        `failed` is empty because nothing is decoded. `rng` is not used. Other datasets draw crops with it, and here
+        every index is already a random clip.
         """
         shots, label = self.compose(index)
         return {
@@ -137,7 +137,11 @@ class LongRange:
         return clip | {"video": clip["video"][None]}
 
     def failure_reason(self, index: int) -> str:
-        """Raises InputError always: nothing is decoded, so no clip can fail."""
+        """Always raises, because a clip is drawn and cannot fail to decode.
+
+        Raises:
+          InputError: always.
+        """
         raise InputError(f"index={index}: a clip that is drawn cannot fail to decode")
 
     def list_hash(self) -> str:

@@ -1,16 +1,16 @@
 """A keypoint task that fits a laptop: a place far away tells left from right.
 
 A picture shows one figure in the pose of a real person. All limbs are drawn alike. The figure is seen from the front or
-from behind. The shoes alone show which: they are light in front and dark behind. Take a figure seen from the front, and
-turn it round: now its right wrist lies where its left wrist lay. In most of the poses the arms are raised, so
+from behind, and only the shoes show which: shoes are light in front and dark behind. Take a figure that is seen from
+the front and turn it round. Its right wrist now lies where its left wrist lay. In most poses the arms are raised, so
 shoulders, elbows and wrists are far from the shoes.
 
-Half of the time the pose is mirrored. So for any drawing of the limbs both assignments of left and right are equally
+Half of the poses are mirrored. So for any drawing of the limbs, both assignments of left and right are equally
 probable. A network whose field of view does not reach from a keypoint to the shoes can find the two wrists of a figure
-as well as any other network. But it can tell the left wrist from the right one only by chance.
+as well as any other network. But it can tell the left wrist from the right wrist only by chance.
 
-Keypoints are COCO's 17. Eyes and nose are not labelled in a figure seen from behind. The poses come from poses.npz (see
-poses.txt). Training, validation and test use different ones.
+The keypoints are COCO's 17. Eyes and nose are not labelled in a figure that is seen from behind. The poses come from
+poses.npz (see poses.txt). Training, validation and test use different poses.
 """
 
 import functools
@@ -31,10 +31,10 @@ from nl_jax.data.embedded.drawn import Numbers, check_ranges, check_split
 from nl_jax.errors import InputError
 
 FILE = Path(__file__).with_name("poses.npz")
-SPLITS = {"train": (0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1)}  # of the poses, in their order
+SPLITS = {"train": (0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1)}  # fractions of the poses, in their order
 WIDTH, HEIGHT = 128, 192
 SIDES = (140, 172)  # pixels from the eyes to the feet
-GROUND = 0.8  # of the height of a pose, from its top; ankles are lower
+GROUND = 0.8  # fraction of the height of a pose, from its top; both ankles must be lower
 MARGIN = 10  # pixels around the keypoints, for the head, the shoes and the width of limbs
 LIMB, HEAD, SHOE = 7, 10, 9  # pixels: width of a limb, radius of a head and of a shoe
 TOES, HEELS = (250, 220, 140), (60, 45, 160)  # shoes seen from the front and from behind
@@ -49,9 +49,9 @@ class Figure:
     """The figure of a picture.
 
     Attributes:
-      points: (17, 2), x and y of the keypoints in pixels, a pixel's centre at one half.
+      points: (17, 2), x and y of the keypoints in pixels; the centre of a pixel is at one half.
       behind: whether the figure is seen from behind.
-      clothes: the number of the colour of its limbs in `CLOTHES`.
+      clothes: index of the colour of its limbs in `CLOTHES`.
     """
 
     points: np.ndarray
@@ -60,13 +60,13 @@ class Figure:
 
 
 class Poses(DetectionImages):
-    """The pictures of one split. Each is made on demand, and depends on seed, split, index and parameters alone.
+    """The pictures of one split, drawn on demand. The same seed, split, index and parameters give the same picture.
 
     Args:
-      split: train, validation or test; each has its own poses.
-      size: the number of pictures.
-      seed: another seed gives other pictures of the same poses.
-      noise: the background is uniform noise of grey levels from 0 to `noise`, out of 255.
+      split: train, validation or test. The splits have different poses.
+      size: number of pictures.
+      seed: seed of the random numbers. Other seeds give other pictures of the same poses.
+      noise: maximum grey level (of 255) of the background, which is uniform noise from 0.
 
     Raises:
       InputError: a value is out of range, or the split is unknown.
@@ -81,13 +81,13 @@ class Poses(DetectionImages):
             "shape": shape,
             "masks": False,
             "keypoints": of_coco(1),
-            "flip": False,
-        }  # every picture is drawn anew
+            "flip": False,  # every picture is drawn anew
+        }
         groups = np.ones(size, np.int32)  # all pictures are tall
         super().__init__("poses", Numbers(size), ("figure",), (1,), groups, **options)
 
     def annotated(self, index: int) -> Image:
-        """Returns the figure with its keypoints, and the box of the drawn pixels."""
+        """Returns the annotations of a picture: the keypoints of its figure, and the box of the drawn pixels."""
         figure = self.compose(index)
         drawn = np.asarray(_mask(figure))
         rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
@@ -107,7 +107,11 @@ class Poses(DetectionImages):
         return np.where(mask[..., None] > 0, colours[mask], noise)
 
     def compose(self, index: int) -> Figure:
-        """Returns the figure of a picture."""
+        """Returns the figure of a picture.
+
+        Raises:
+          InputError: `index` is out of range.
+        """
         if not 0 <= index < self.size:
             raise InputError(f"index={index} is out of range; choose 0 to {self.size - 1}")
         rng = self._rng(index, 0)
@@ -124,12 +128,16 @@ class Poses(DetectionImages):
         return Figure(points, behind, int(rng.integers(len(CLOTHES))))
 
     def list_hash(self) -> str:
-        """Returns 12 hex digits that name these pictures: they depend on split, size, seed and noise alone."""
+        """Returns a hash (12 hex digits) of split, size, seed and noise. Equal parameters give equal pictures."""
         parameters = {name: getattr(self, name) for name in ("split", "size", "seed", "noise")}
         return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
 
     def failure_reason(self, index: int) -> str:
-        """Always raises: a picture cannot fail to decode."""
+        """Always raises, because a picture is drawn and cannot fail to decode.
+
+        Raises:
+          InputError: always.
+        """
         raise InputError(f"index={index}: a picture that is drawn cannot fail to decode")
 
     def _rng(self, index: int, stream: int) -> np.random.Generator:
@@ -138,9 +146,10 @@ class Poses(DetectionImages):
 
 @functools.cache
 def poses(split: str) -> np.ndarray:
-    """Returns (n, 17, 2), x and y of COCO's keypoints, from 0; the height of a pose is 1. All are front views.
+    """Returns the poses of a split, (n, 17, 2): x and y of COCO's keypoints, from 0. The height of a pose is 1.
 
-    Both feet of each pose are on the ground, because a raised foot would bring a shoe near the arms.
+    All poses are seen from the front. Both feet of each pose are on the ground, because a raised foot would bring a
+    shoe near the arms.
     """
     with np.load(FILE) as file:
         points = file["points"] / 255.0

@@ -7,8 +7,8 @@ tell its class.
 
 The digits, their paints and their places are drawn independently of the cue. So a network whose field of view does not
 reach from a digit to the cue can detect and segment digits as well as any other network. But it can classify them only
-by chance: it is right one time in as many as there are cues. This share bounds its average precision, because its
-scores do not separate right classes from wrong ones either. One non-local block lifts the bound.
+by chance: with k cues it is right one time in k. This share bounds its average precision, because its scores do not
+separate right classes from wrong classes either. One non-local block lifts the bound.
 
 The geometry, along the long side, of a scene that is 192 pixels wide:
 
@@ -18,12 +18,12 @@ The geometry, along the long side, of a scene that is 192 pixels wide:
 | 72 to 176 | nothing: the gap of 104 pixels |
 | 176 to 192 | the cue, 14 pixels across |
 
-In half of the scenes the cue is on the left. A ResNet of one residual block a stage under a feature pyramid sees 76
+In half of the scenes the cue is on the left. A ResNet with one residual block a stage and a feature pyramid sees 76
 pixels beyond the region that its features are pooled from (`nl_jax.models.field_of_view.reach`). The region may be a
-proposal that overlaps the box of a digit by one half. Then it ends at most the width of the box, 28 pixels, beyond the
-box. The gap is 76 + 28 = 104.
+proposal that overlaps the box of a digit by one half. This proposal ends at most the width of the box, 28 pixels, beyond
+the box. So the gap is 76 + 28 = 104.
 
-The digits are the 1797 of scikit-learn. Training, validation and test use different ones.
+The digits are the 1797 that scikit-learn ships. Training, validation and test use different samples.
 """
 
 import functools
@@ -42,14 +42,14 @@ from nl_jax.data.embedded.drawn import Numbers, check_ranges, check_split
 from nl_jax.errors import InputError
 
 CUE = 14  # pixels across
-STRIP = 16  # pixels along the long side of the part of the cue
-CELLS = (3, 2)  # of the grid of digits: down the short side, along the long side
+STRIP = 16  # pixels along the long side of the part in which the cue lies
+CELLS = (3, 2)  # cells of the grid of digits: down the short side, along the long side
 CELL = (32, 36)  # pixels of a cell, down and along
 SIDES = (18, 28)  # pixels of a digit
 HEIGHT = CELLS[0] * CELL[0]
 # Paints of digits. No paint is a tint of the cue: otherwise a network would first have to tell discs from digits.
 PAINTS = ((235, 235, 235), (240, 150, 40), (60, 220, 220), (230, 90, 220))  # white, orange, cyan, magenta
-INK = 0.3  # of the largest brightness: brighter pixels of a digit belong to its mask
+INK = 0.3  # fraction of the largest brightness: brighter pixels of a digit belong to its mask
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class Thing:
     """A digit or the cue, and the place of its square.
 
     Attributes:
-      sample: the number of one of scikit-learn's digits; -1 for the cue.
-      tint: the number of the paint of a digit in `PAINTS`, or of the tint of the cue in `TINTS`.
-      side: the side of the square in pixels.
-      top, left: the place of the square in pixels.
+      sample: index of one of scikit-learn's digits; -1 for the cue.
+      tint: index of a digit's paint in `PAINTS`, or of the cue's tint in `TINTS`.
+      side: side of the square in pixels.
+      top, left: place of the square in pixels.
     """
 
     sample: int
@@ -71,17 +71,18 @@ class Thing:
 
 
 class Scenes(DetectionImages):
-    """The scenes of one split. Each is made on demand, and depends on seed, split, index and parameters alone.
+    """The scenes of one split, drawn on demand. The same seed, split, index and parameters give the same scene.
 
     Args:
-      split: train, validation or test; each has its own handwriting.
-      size: the number of scenes.
-      seed: another seed gives other scenes from the same handwriting.
-      width: the width of a scene in pixels, a multiple of 32; its height is 96.
-      gap: pixels between the part of the digits and the part of the cue. A small gap is the control with a near cue.
-      cues: the number of tints that the cue can have, 2 to 4; the tints are the classes.
+      split: train, validation or test. The splits use different samples of the handwritten digits.
+      size: number of scenes.
+      seed: seed of the random numbers. Other seeds give other scenes of the same handwritten samples.
+      width: width of a scene in pixels, a multiple of 32. The height is 96.
+      gap: pixels between the part of the digits and the part of the cue. A small gap gives the control task with a near
+        cue.
+      cues: number of tints that the cue can have, 2 to 4. The tints are the classes.
       digits: (lowest, highest) number of digits in a scene, from 1 to 6.
-      noise: the background is uniform noise of grey levels from 0 to `noise`, out of 255.
+      noise: maximum grey level (of 255) of the background, which is uniform noise from 0.
 
     Raises:
       InputError: a value is out of range.
@@ -152,7 +153,11 @@ class Scenes(DetectionImages):
         return image
 
     def compose(self, index: int) -> tuple[list[Thing], Thing]:
-        """Returns the digits of a scene and its cue."""
+        """Returns the digits of a scene, and its cue.
+
+        Raises:
+          InputError: `index` is out of range.
+        """
         if not 0 <= index < self.size:
             raise InputError(f"index={index} is out of range; choose 0 to {self.size - 1}")
         rng = self._rng(index, 0)
@@ -171,13 +176,17 @@ class Scenes(DetectionImages):
         return things, cue
 
     def list_hash(self) -> str:
-        """Returns 12 hex digits that name these scenes: they depend on split, size and parameters alone."""
+        """Returns a hash (12 hex digits) of all parameters. The same parameters give the same scenes."""
         names = ("split", "size", "seed", "width", "gap", "cues", "digits", "noise")
         parameters = {name: getattr(self, name) for name in names}
         return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
 
     def failure_reason(self, index: int) -> str:
-        """Always raises: a scene cannot fail to decode."""
+        """Always raises, because a scene is drawn and cannot fail to decode.
+
+        Raises:
+          InputError: always.
+        """
         raise InputError(f"index={index}: a scene that is drawn cannot fail to decode")
 
     def _turned(self, thing: Thing) -> Thing:

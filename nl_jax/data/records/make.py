@@ -1,4 +1,4 @@
-"""Makes the record of one video of a listing. Records are kept on disk until the builder has written all of them."""
+"""Makes the record of one video. A cache on disk keeps the records until the builder has written all of them."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ class Preparation:
     cache: Path | None = None
 
     def __call__(self, item: Item) -> Record:
-        """Returns the record of an item from the cache. Makes it and puts it into the cache if it is not there."""
+        """Returns the record of an item. It takes the record from the cache, or makes it and puts it into the cache."""
         if self.cache is None:
             return self._make(item)
         kept = self._kept(item)
@@ -101,9 +101,8 @@ class Preparation:
     def _keep(self, path: Path, record: Record) -> None:
         """Writes a record in one move, so a process that is killed leaves no partial record."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(
-            f"{path.name}.{uuid.uuid4().hex}"
-        )  # workers of Beam may make the same record at the same time
+        # Workers of Beam may make the same record at the same time.
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
         head = json.dumps({key: value for key, value in record.items() if key != "video"})
         partial.write_bytes(head.encode() + b"\n" + record["video"])
         partial.replace(path)

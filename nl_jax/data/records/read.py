@@ -26,12 +26,12 @@ class PreparedVideos(Videos):
 
     Attributes:
       actions: for every video the label, first frame and last frame of its n actions, (n, 3) int; None for a dataset
-        with one label a video.
+        with one label per video.
       labels: the label of every video; -1 for a dataset of actions.
 
     Raises:
-      InputError: there is no prepared dataset, several datasets or no split of this name, the classes differ from
-        `classes`, or a number is out of range.
+      InputError: there is no prepared dataset, there are several, the dataset has no split of this name, the classes
+        differ from `classes`, or a number is out of range.
     """
 
     def __init__(self, path: str | os.PathLike, split: str, *, classes: tuple[str, ...] | None = None, **options):
@@ -83,7 +83,7 @@ class PreparedVideos(Videos):
 
 
 def builder_at(directory):
-    """Returns TFDS's builder of the prepared dataset in a directory."""
+    """Returns the TFDS builder of the prepared dataset in a directory."""
     import tensorflow_datasets as tfds  # the import takes half a second, and only prepared datasets need it
 
     return tfds.builder_from_directory(directory)
@@ -92,7 +92,7 @@ def builder_at(directory):
 def find_prepared(path: str | os.PathLike) -> Path:
     """Returns the directory of the one prepared dataset at `path` or at most three levels below.
 
-    ArrayRecord reads files of this machine only. A dataset in a bucket is therefore copied, once on each machine.
+    ArrayRecord reads only local files. So each machine makes one copy of a dataset in a bucket.
 
     Raises:
       InputError: there is no dataset, there are several, or the disk has no room for a copy.
@@ -131,7 +131,7 @@ class Row:
 
 
 def write_index(directory: Path) -> dict[str, list[Row]]:
-    """Writes the index `videos_SPLIT.csv` of every split, with one line a record. Returns the rows of each split."""
+    """Writes `videos_SPLIT.csv` of every split, with one line for each record. Returns the rows by split."""
     builder = builder_at(directory)
     rows = {}
     for split in builder.info.splits:
@@ -148,7 +148,7 @@ def write_index(directory: Path) -> dict[str, list[Row]]:
 
 
 def read_index(directory: Path, split: str) -> list[Row]:
-    """Reads the rows of `videos_SPLIT.csv`. Writes the file first if it is missing."""
+    """Returns the rows of `videos_SPLIT.csv`. If the file is missing, it is written first."""
     file = directory / f"videos_{split}.csv"
     if not file.exists():
         return write_index(directory)[split]

@@ -4,7 +4,7 @@
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=SOURCE))
     records = builder.as_data_source("train")
 
-With `beam_runner` or `beam_options` in the DownloadConfig a worker of Apache Beam makes each shard.
+With `beam_runner` or `beam_options` in the DownloadConfig, workers of Apache Beam write the shards.
 """
 
 import os
@@ -66,7 +66,7 @@ def config_of(dataset: str, *, split: int = 1, short_side: int | None = None) ->
 
 
 class _Videos(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Builder with one record for each video file, in the order of the listing. Missing files have no record."""
+    """A builder with one record for each video file, in the order of the listing. Missing files have no record."""
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "manual_dir holds the videos and their annotation files: see docs/data.md."
@@ -122,7 +122,7 @@ class _Videos(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 
 def root_of(source: Path) -> Path:
-    """Returns the folder that the paths of a listing are relative to: the source, or the folder of a list."""
+    """Returns the folder to which the paths of a listing are relative: the source, or the folder of the CSV list."""
     return source if source.is_dir() else source.parent
 
 
@@ -193,7 +193,10 @@ class Hmdb51(_Videos, skip_registration=True):
 
 
 class SomethingSomethingV2(_Videos, skip_registration=True):
-    """174 things done with objects, which a mirrored video may not show (Goyal et al. 2017)."""
+    """Something-Something v2: 174 actions with objects (Goyal et al. 2017).
+
+    A mirrored video may show another class.
+    """
 
     list_source = staticmethod(lambda source, split: something_something_v2(source))
 

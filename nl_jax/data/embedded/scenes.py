@@ -20,8 +20,8 @@ The geometry, along the long side, of a scene that is 192 pixels wide:
 
 In half of the scenes the cue is on the left. A ResNet with one residual block a stage and a feature pyramid sees 76
 pixels beyond the region that its features are pooled from (`nl_jax.models.field_of_view.reach`). The region may be a
-proposal that overlaps the box of a digit by one half. This proposal ends at most the width of the box, 28 pixels, beyond
-the box. So the gap is 76 + 28 = 104.
+proposal that overlaps the box of a digit by one half. This proposal ends at most the width of the box, 28 pixels,
+beyond the box. So the gap is 76 + 28 = 104.
 
 The digits are the 1797 that scikit-learn ships. Training, validation and test use different samples.
 """

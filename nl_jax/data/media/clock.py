@@ -6,9 +6,9 @@ import av
 class Clock:
     """Computes the time of each frame in seconds from the first frame. Later frames have larger times.
 
-    The time is the frame's presentation time. If the container's times cannot be trusted (AVI with B-frames, joined
-    streams), or a frame's time is missing or not after the frame before, then the time is that of the frame before
-    plus the mean duration of a frame.
+    The time is the frame's presentation time if that time is usable. Otherwise the time is the previous frame's time
+    plus the mean duration of a frame. A presentation time is not usable if it is missing, if it is not after the
+    previous frame's time, or if the container's times cannot be trusted (AVI with B-frames, joined streams).
 
     Args:
       rate: mean frames per second; 0 means unknown and counts as 25.

@@ -13,8 +13,8 @@ from nl_jax.data.media.image_files import is_image
 
 # Codecs with which libav draws a text file as a video of a terminal.
 _TEXT_CODECS = frozenset({"ansi", "bintext", "idf", "xbin"})
-# Larger pictures are refused before libav allocates memory for them. A decoder keeps up to 17 frames of a video, and 8K
-# is 8192 x 4320. A decoder keeps one frame of a still picture, and the largest cameras have 200 million pixels.
+# Larger pictures are refused before libav allocates memory for them. A decoder keeps up to 17 frames of a video, and a
+# frame of 8K is 8192 x 4320. A decoder keeps one frame of a picture, and the largest cameras have 200 million pixels.
 MAX_PIXELS, MAX_PIXELS_OF_STILL = 36_000_000, 200_000_000
 CORRUPT = "a picture is damaged"  # in a list of damages: a frame that libav marks as corrupt
 # Without this option PyAV before version 19 raises an error for a title that is not UTF-8.
@@ -27,7 +27,7 @@ def open_video(path: Source, *, image: bool = False) -> Iterator[tuple[av.contai
 
     Args:
       path: a file or its bytes.
-      image: whether the caller expects an image. Then messages speak of one, also if the file does not look like one.
+      image: whether the caller expects an image. Messages then say "an image", also if the file does not look like one.
 
     Raises:
       DecodeError: the file is missing, empty or neither a video nor an image, or it has no video stream that can be
@@ -59,7 +59,15 @@ def open_container(file, **options) -> av.container.InputContainer:
 
 
 def first_video_stream(container: av.container.InputContainer, path: Source) -> av.VideoStream:
-    """Returns the first video stream of an open container. Raises DecodeError if it has none that can be decoded."""
+    """Returns the first video stream of an open container.
+
+    Args:
+      container: the container.
+      path: the file, for messages.
+
+    Raises:
+      DecodeError: the container has no video stream that can be decoded.
+    """
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         raise DecodeError(path, "the file has no video stream")
@@ -78,9 +86,8 @@ def first_video_stream(container: av.container.InputContainer, path: Source) -> 
     if codec.width * codec.height > most:
         raise DecodeError(path, f"its pictures are {codec.width} x {codec.height}, valid are at most {most} pixels")
     codec.options = {"max_pixels": str(most)}
-    stream.thread_type = (
-        "NONE"  # measured on 2 cores: threads gain nothing, and they compete with the loader's processes
-    )
+    # Measured on 2 cores: threads gain nothing, and they compete with the loader's processes.
+    stream.thread_type = "NONE"
     return stream
 
 
@@ -92,7 +99,14 @@ def is_picture_format(container: av.container.InputContainer) -> bool:
 def no_frame(
     container: av.container.InputContainer, stream: av.VideoStream, path: Source, damage: list[str]
 ) -> DecodeError:
-    """Returns the error for a file of which no frame can be decoded, with the first of `damage` as the cause."""
+    """Returns the error for a file of which no frame can be decoded.
+
+    Args:
+      container: the open container.
+      stream: its video stream.
+      path: the file.
+      damage: descriptions of all damages. The first one is given as the cause.
+    """
     codec, why = stream.codec_context.name, f" ({damage[0]})" if damage else ""
     if _holds_image(container):
         return DecodeError(path, f"its {codec} image cannot be decoded{why}")
@@ -100,7 +114,7 @@ def no_frame(
 
 
 def _holds_image(container: av.container.InputContainer) -> bool:
-    """Returns whether messages speak of an image: also for the formats of animated images."""
+    """Returns whether messages say "image" for this container, as they do for formats of animated images too."""
     return is_picture_format(container) or container.format.name in ("gif", "apng")
 
 
@@ -122,13 +136,14 @@ def decode_frames(
     """Yields the frames from the container's position to the end of the stream, without damaged frames.
 
     A damage is a packet that cannot be decoded, or a frame that libav marks as corrupt because it had to invent a part
-    of it. After a damage all frames up to the next key frame are left out.
+    of the frame. After a damage all frames up to the next key frame are left out.
 
     Args:
       container: an open container, as `open_video` yields it.
       stream: its video stream.
-      packets: packets of the stream, as from `packets_of`; by default all from the container's position.
-      before: a function that is called with every packet before it is decoded; it may change the packet.
+      packets: packets of the stream, as from `packets_of`. By default they are all packets from the container's
+        position.
+      before: a function that is called with every packet before it is decoded. It may change the packet.
       damage: a list to which a description of every damage is added.
     """
     damage = [] if damage is None else damage

@@ -1,11 +1,11 @@
-"""Frames of videos at given indices (PyAV), exact, and a plain reason if a video gives no frame.
+"""Decodes the frames of a video at given indices (PyAV), exactly, and gives a plain reason if it cannot.
 
 A video is a file or a folder of numbered pictures, given by its path, or the bytes of a file.
 
 Frame i of a video is the i-th frame that comes out when the file is decoded from its start (presentation order). If a
 stream is damaged, the frames from the damage to the next key frame are left out: libav predicts them from uninitialized
-memory, differently in every run. Frames that libav marks as corrupt are left out too. A clip whose key frame lies
-behind the damage is an exception: it is numbered as in an undamaged file, because the damage is not read.
+memory, differently in every run. Frames that libav marks as corrupt are left out too. But if the key frame before
+a clip lies behind the damage, the damage is not read, and the frames are numbered as in an undamaged file.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from nl_jax.data.media.picture_folder import frames_of_folder, is_folder
 from nl_jax.data.media.to_rgb import ToRgb
 from nl_jax.errors import InputError
 
-# (height, width) of scaled frames -> (top, left, side) of the square to cut out.
+# Maps (height, width) of scaled frames to (top, left, side) of the square to cut out.
 Crop = Callable[[int, int], tuple[int, int, int]]
 
 
@@ -49,7 +49,7 @@ class VideoInfo:
 def probe(path: Source) -> VideoInfo:
     """Returns the facts about a video from its header if it lists all frames (MP4, MOV), else from its packets.
 
-    Nothing is decoded. An image is a video of one frame.
+    The video is not decoded. An image is a video of one frame.
 
     Raises:
       DecodeError: the file is missing, empty, not a video or without a video stream that can be decoded.
@@ -74,7 +74,7 @@ def read_frames(
     short_side: int | None = None,
     crop: Crop | None = None,
 ) -> np.ndarray:
-    """Returns the frames at `indices`, in that order. It decodes only the part of the file that they need.
+    """Returns the frames at `indices`, in the order of `indices`. It decodes only the necessary part of the file.
 
     Args:
       path: a video, or an image (a video of one frame).
@@ -97,16 +97,18 @@ def read_frames(
 def read_crops(
     path: Source, indices: Sequence[int] | np.ndarray, crops: Sequence[tuple[int | None, Crop | None]]
 ) -> list[np.ndarray]:
-    """Returns the frames at `indices`, decoded once, scaled and cropped in several ways.
+    """Returns the frames at `indices`, decoded once, and scaled and cropped in several ways.
 
     Args:
+      path: as in `read_frames`.
+      indices: as in `read_frames`.
       crops: (short_side, crop) of each way, as in `read_frames`.
 
     Returns:
       the array of `read_frames`, for each of `crops`.
 
     Raises:
-      ShortVideoError, DecodeError, InputError: as `read_frames`.
+      ShortVideoError, DecodeError, InputError: as in `read_frames`.
     """
     order = np.asarray(indices)
     if order.ndim != 1 or not order.size or order.dtype.kind not in "iu" or order.min() < 0:
@@ -126,7 +128,7 @@ def read_crops(
 
 
 class _Clip:
-    """One array of the needed frames for each way to make images of them. The arrays fill as frames come."""
+    """Collects the needed frames of a clip: one array of images for each way to make images of the frames."""
 
     def __init__(self, places: dict[int, np.ndarray], to_rgb: Sequence[ToRgb]):
         self.wanted = sorted(places)
@@ -154,7 +156,7 @@ def to_rgb_of(path: Source, index: VideoIndex, short_side: int | None, **options
 
 
 def _first_size(path: Source, index: VideoIndex, frame: av.VideoFrame) -> tuple[int, int]:
-    """Returns (width, height) of the first frame. It is decoded only if `frame` differs from the stated size."""
+    """Returns (width, height) of the first frame, which is decoded only if `frame` differs from the stated size."""
     if index.first_size is None:
         if (frame.width, frame.height) == (index.width, index.height):
             return frame.width, frame.height
@@ -232,7 +234,7 @@ def _read_from_start(path: Source, index: VideoIndex, clip: _Clip) -> bool:
 
 
 def _read_from_key_frame(path: Source, index: VideoIndex, clip: _Clip) -> bool:
-    """Begins at the key frame before the first needed frame. Returns False if a fact differs from the index."""
+    """Begins at the key frame before the first needed frame. Returns False if the file differs from the index."""
     key = index.key_before(clip.wanted[0])
     if key is None or not 0 < clip.wanted[-1] < index.frames:
         return False

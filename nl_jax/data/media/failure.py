@@ -1,4 +1,4 @@
-"""Errors for videos and images that give no frames, or too few. A decoder's exceptions become these errors."""
+"""Errors for videos and images that give no frames, or too few. They replace the exceptions of decoders."""
 
 import os
 from collections.abc import Iterator
@@ -47,6 +47,9 @@ def failures_of(path: Source) -> Iterator[None]:
 
     Decoders, demuxers and their Python bindings raise many types of exceptions for damaged files, and no list of these
     types is complete. One damaged file must not end a run over many files.
+
+    Raises:
+      DecodeError: an exception was raised inside the context.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Files of still images: their formats, by the endings of their names and by their first bytes."""
+"""Recognizes files of still images, and their formats, by the endings of their names and by their first bytes."""
 
 import os
 
@@ -24,19 +24,19 @@ _BEGINNINGS = {
 
 
 def is_picture(name: str) -> bool:
-    """Returns whether a file has the ending of a picture and is not hidden."""
+    """Returns whether a name has the ending of a still image (GIF does not count) and is not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def is_image(file: str | os.PathLike | bytes) -> bool:
-    """Returns whether the path of a file ends like that of an image, or its bytes begin like those of an image."""
+    """Returns whether the path of a file has the ending of an image, or the bytes of a file begin like an image."""
     if isinstance(file, bytes):
         return format_of(file) is not None
     return os.path.splitext(file)[1].lower() in FORMATS
 
 
 def format_of(data: bytes) -> str | None:
-    """Returns the image format of a file, one of the values of `FORMATS`, by its first bytes; None for other files."""
+    """Returns the image format of a file by its first bytes: one of the values of `FORMATS`; None for other files."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
     return next((name for beginning, name in _BEGINNINGS.items() if data.startswith(beginning)), None)

@@ -1,12 +1,12 @@
-"""The index of a video: the number of its frames, and the packet from which each frame can be decoded.
+"""The index of a video: the number of its frames, and for each frame the packet at which its decoding can begin.
 
 Reading the index decodes no frame. The header of most containers only promises a number of frames, a duration, or
-nothing: a browser's recorder, a live stream or a camera writes the header before it knows these. The packets show the
+nothing: a browser's recorder, a live stream or a camera writes the header before the video ends. The packets show the
 frames that are really there. Each process reads the index of a file once and keeps it.
 
 The presentation times of the packets give the numbers of their frames, if these times can be trusted. They cannot be
-trusted in AVI with H.264 and B-frames, in files copied from AVI, in Windows Media and in joined streams. There the
-times are in decoding order, or in no order. These files are decoded from the start, and the index keeps the frame
+trusted in AVI with H.264 and B-frames, in files copied from AVI, in Windows Media and in joined streams. In these files
+the times are in decoding order, or in no order. These files are decoded from the start, and the index keeps the frame
 numbers that decoding finds.
 """
 
@@ -24,7 +24,7 @@ from nl_jax.data.media.failure import Source, failures_of
 from nl_jax.data.media.picture_folder import files_of, frames_of_folder, is_folder
 
 # Codecs in which every packet is one frame, so that the packets give the numbers of the frames. In other codecs some
-# packets hold no frame or two frames (packed MPEG-4, repeated Theora frames). Decoding gives the numbers there.
+# packets hold no frame or two frames (packed MPEG-4, repeated Theora frames), and only decoding gives the numbers.
 _ONE_FRAME_A_PACKET = frozenset("h264 hevc av1 libdav1d vp8 vp9 mjpeg mpeg1video mpeg2video mpeg4".split())
 _NOT_CODED = 16  # bytes; a smaller MPEG-4 packet may mean "no picture": XviD writes it after a packet of two frames
 _LEAST_PACKET = 8  # minimum bytes of a frame, in a container that counts its frames
@@ -42,10 +42,10 @@ class VideoIndex:
       pixel_aspect: width of a pixel over its height.
       rate: mean frames per second (0 if unknown).
       stated_rate: mean frames per second in the header (0 if the header has none).
-      stated_frames: number of frames in the header, without frames that an edit list hides (0 if the header has no
-        number, or a number too large for the size of the file).
-      stated_duration: duration in the header, in seconds (0 if the header has none). It is the duration of all streams
-        if the header has none of the video stream.
+      stated_frames: number of frames in the header, without frames that an edit list hides. It is 0 if the header has
+        no number, or a number too large for the size of the file.
+      stated_duration: duration in the header, in seconds (0 if the header has none). If the header has no duration of
+        the video stream, it is the duration of all streams.
       timed: whether the presentation times of the packets can be trusted.
       image: whether the video is a still picture.
       keys: (k,) indices of the key packets among all n packets.
@@ -53,7 +53,7 @@ class VideoIndex:
       learnt: {key packet: frame number} as decoding found it, used if `numbers` is None.
       facts: (n, 3) position in the file, size in bytes and presentation time of every packet, which identify it.
       seek_times: (n,) time to which the container seeks to find the packet, in units of the stream's time base.
-      first_size: stored width and height of the first frame; None until it is first needed.
+      first_size: stored width and height of the first frame; None until a caller needs it.
     """
 
     frames: int
@@ -106,7 +106,7 @@ def index_of(path: Source) -> VideoIndex:
 
 
 def stamp(path: Source) -> tuple:
-    """Returns a key that changes with the video: its path, file sizes and file times, or the hash of its bytes."""
+    """Returns a key that changes with the video: path, sizes and times of its files, or the hash of its bytes."""
     if isinstance(path, bytes):
         return "", 1, len(path), hash(path)
     stats = [os.stat(file) for file in files_of(path)]
@@ -114,7 +114,7 @@ def stamp(path: Source) -> tuple:
 
 
 class _Cache:
-    """The indices that were used most recently."""
+    """The most recently used indices."""
 
     def __init__(self):
         self._kept: OrderedDict[tuple, VideoIndex] = OrderedDict()
@@ -173,9 +173,8 @@ def _read_folder(path: Source) -> VideoIndex:
 def _read(path: Source) -> VideoIndex:
     with failures_of(path), open_video(path) as (container, stream):
         codec = stream.codec_context
-        stated_frames, stated_duration = _stated(
-            container, stream
-        )  # before reading, which changes these values in some containers
+        # Before reading, which changes these values in some containers.
+        stated_frames, stated_duration = _stated(container, stream)
         rows, broken = [], False
         packets = packets_of(container, stream)
         while True:

@@ -1,4 +1,7 @@
-"""A video as a folder of numbered pictures, `VIDEO/img_00001.jpg`. Frame i is the picture with the i-th number."""
+"""Reads a video that is a folder of numbered pictures, `VIDEO/img_00001.jpg`.
+
+Frame i is the picture with the i-th number.
+"""
 
 import os
 import re
@@ -12,8 +15,11 @@ _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
 def picture_files(names: list[str]) -> list[str]:
     """Returns the names of the pictures in a folder, sorted by number, if they are the frames of one video.
 
-    They are frames if there are two or more pictures and their names differ in one number only. Otherwise the result is
+    They are frames if there are two or more pictures and their names differ only in one number. Otherwise the result is
     empty. Hidden files do not count.
+
+    Args:
+      names: names of all files in the folder.
     """
     pictures = [name for name in names if is_picture(name)]
     matches = [_NUMBERED.fullmatch(name) for name in pictures]
@@ -29,8 +35,12 @@ def is_folder(path: Source) -> bool:
 
 
 def frames_of_folder(path: Source) -> list[str]:
-    """Returns the paths of a folder's pictures, in order. Raises DecodeError if they are not one video's frames."""
-    names = os.listdir(path)  # includes broken links: a missing frame must cause an error later
+    """Returns the paths of a folder's pictures, in order.
+
+    Raises:
+      DecodeError: the pictures are not the frames of one video.
+    """
+    names = os.listdir(path)  # with broken links: a missing frame must cause an error later
     files = picture_files([name for name in names if not os.path.isdir(os.path.join(path, name))])
     if not files:
         raise DecodeError(path, "the folder holds no pictures whose names differ in one number, such as img_00001.jpg")

@@ -19,26 +19,27 @@ _HALVED = {"20": (1, 1), "22": (0, 1), "44": (0, 0)}  # whether chroma has half 
 
 
 class PictureError(ValueError):
-    """Pictures have a size from which no clip is made. The message gives the reason."""
+    """The frames of a video have a size from which no clip is made. The message gives the reason."""
 
 
 class ToRgb:
     """Turns decoded frames of one video into upright uint8 (h, w, 3) images of one size.
 
-    The first frame of the video decides the size. A later frame of another size or aspect (a turned phone, joined
-    files) is fitted into this size, as a player does: it keeps its aspect, it is centred, and the rest is black.
+    The first frame of the video decides the size. A later frame can have another size or aspect (a turned phone, joined
+    files). It is then fitted into this size, as a player does: it keeps its aspect, it is centred, and the rest is
+    black.
 
     The frame is scaled first, then cropped, then converted to RGB, so that each step works on as few samples as
     possible.
 
     Args:
       short_side: pixels of the shorter side; None keeps the size.
-      first_size: a function from the first frame that is passed to the stored width and height of the first frame of
-        the video. None takes the size of the frame that is passed.
+      first_size: a function that receives the first frame passed to this object. It returns the stored width and height
+        of the first frame of the video. None takes the size of the frame that is passed.
       pixel_aspect: width of a pixel over its height. A frame without square pixels is enlarged along one side.
       enlarge: whether frames smaller than `short_side` are enlarged.
       multiple: height and width become multiples of this number.
-      upright: whether images are turned as the file asks; otherwise they stay as stored.
+      upright: whether images are turned as the file asks. Otherwise they stay as stored.
       crop: a function from the height and width of the scaled, upright images to (top, left, side) of the square to cut
         out. None cuts nothing.
     """
@@ -61,15 +62,15 @@ class ToRgb:
         self._size: tuple[int, int] | None = None  # width and height of all images, before they are turned upright
         self._crop: tuple[int, int, int] | None = None
         self._transposed, self._flips = False, (1, 1)
-        # A reformatter keeps its tables for one pair of sizes. libav's filters would too, but PyAV's filter graphs are
-        # in a reference cycle.
+        # A reformatter keeps its tables for one pair of sizes. libav's filters would keep them too, but PyAV's filter
+        # graphs are in a reference cycle, so their memory is freed late.
         self._scale, self._convert = VideoReformatter(), VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         """Returns the image of a decoded frame, uint8 (h, w, 3).
 
         Raises:
-          PictureError: the frames are to be scaled, and one side is more than MAX_ASPECT times the other.
+          PictureError: frames must be scaled, and one side is more than MAX_ASPECT times the other.
         """
         if self._size is None:
             self._decide(frame)
@@ -116,7 +117,7 @@ class ToRgb:
         return (width * aspect, float(height)) if aspect >= 1 else (float(width), height / aspect)
 
     def _fitted(self, frame: av.VideoFrame) -> tuple[int, int]:
-        """Returns the size to scale a frame to: that of all images, or a smaller one that keeps the frame's aspect."""
+        """Returns the size to scale a frame to: the size of all images, or a smaller size with the frame's aspect."""
         if (frame.width, frame.height) == self._first_size:
             return self._size
         shown = self._shown(frame.width, frame.height)
@@ -173,7 +174,8 @@ SideData._missing_ = classmethod(_unknown_side_data)
 def _display(frame: av.VideoFrame) -> tuple[bool, tuple[int, int]]:
     """Returns how to turn a frame upright: whether to transpose it, then the steps (1 or -1) through rows and columns.
 
-    The display matrix maps the stored pixel (x, y) to (a x + c y, b x + d y). Quarter turns and mirrorings are applied.
+    The display matrix maps the stored pixel (x, y) to (a x + c y, b x + d y). Only quarter turns and mirrorings are
+    applied.
     """
     # A frame and its side data form a reference cycle. With a small copy the cycle keeps little memory.
     copy = frame.reformat(2, 2, format="gray", interpolation="POINT", threads=1)

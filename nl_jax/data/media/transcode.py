@@ -1,4 +1,4 @@
-"""Decodes a whole video once: measures its real content, and writes its frames as a small H.264 file."""
+"""Decodes a whole video once. Measures its real content, and writes its frames as a small H.264 file."""
 
 import hashlib
 import io
@@ -17,15 +17,15 @@ from nl_jax.data.media.failure import DecodeError, failures_of, words_of
 from nl_jax.data.media.packets import index_of, mean_rate
 from nl_jax.data.media.picture_folder import files_of
 
-# A key frame at least every 32 frames, so that every clip is near one. Without the deblocking filter and arithmetic
-# coding, decoding takes 0.6 of the processor time, and the file has 5 to 8% more bytes. The same video must give the
-# same bytes: x264's bytes depend on the number of threads, and its macroblock tree makes them differ between calls.
+# A key frame comes at least every 32 frames, so that every clip is near one. Without the deblocking filter and the
+# arithmetic coding, decoding takes 0.6 of the processor time, and the file has 5 to 8% more bytes. The same video must
+# give the same bytes. But x264's bytes depend on the number of threads, and its macroblock tree makes them differ
+# between calls.
 X264 = {
     **{"crf": "20", "preset": "veryfast", "tune": "fastdecode", "g": "32", "threads": "1"},
     "x264-params": "mbtree=0",
 }
 _TIME_BASE = Fraction(1, 90_000)  # seconds; a frame of the usual frame rates lasts a whole number of these
-
 
 # Containers whose header states the duration. For other containers libav guesses it from the last packets.
 _STATING = ("matroska", "mov", "avi", "flv", "asf", "ogg")
@@ -36,7 +36,7 @@ class Scan:
     """The real content of a video, and the content that its header and packets promise.
 
     Attributes:
-      promised: number of frames that should be there: the number of packets, or more if the header states more.
+      promised: number of frames that should be there. It is the number of packets, or more if the header states more.
       times: presentation times of the frames in seconds, from 0, ascending.
       rate: mean frames per second (0 if unknown).
       duration: in seconds, with the last frame (0 if unknown).
@@ -66,7 +66,11 @@ class Scan:
 def scan(
     path: str | os.PathLike, on_frame: Callable[[av.VideoFrame, float], None] = lambda frame, seconds: None
 ) -> Scan:
-    """Decodes every frame of a video, and calls `on_frame` with the frame and its time in seconds.
+    """Decodes every frame of a video, and returns its content.
+
+    Args:
+      path: path of the video.
+      on_frame: a function that is called with every frame and its time in seconds.
 
     Raises:
       DecodeError: no frame can be decoded.
@@ -131,7 +135,7 @@ def _sha256(path: str | os.PathLike) -> str:
 
 
 def transcode(path: str | os.PathLike, short_side: int | None) -> tuple[Scan, bytes]:
-    """Writes the frames of a video, upright, with square pixels and without sound, as an MP4 with one H.264 stream.
+    """Converts a video to an MP4 with one H.264 stream: upright frames, square pixels and no sound.
 
     The result has 8 bits (4:2:0, BT.601). Frame i of the result is frame i of the video. Its presentation time is the
     same, rounded to 1/90000 of a second.

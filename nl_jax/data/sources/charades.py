@@ -9,7 +9,10 @@ from nl_jax.errors import InputError
 def charades(source: Path) -> Listing:
     """Returns the videos of the two lists, ID.mp4, with the actions of each video.
 
-    The test list is the validation set of the paper's table 4. It is the split `test` here.
+    The list Charades_v1_test.csv is the validation set of the paper's table 4. Here it is the split `test`.
+
+    Args:
+      source: folder of the dataset.
 
     Raises:
       InputError: a file is missing, or it does not have the distributed form.

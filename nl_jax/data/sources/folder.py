@@ -15,17 +15,19 @@ from nl_jax.errors import InputError
 _MAX_CLASSES = 1_000_000  # a larger integer label is a mistake, not a class
 
 _NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
-_HEADERS = frozenset(
-    "label labels class classes category target y".split()
-)  # headers of a second column in other lists
+# Headers that other lists have for the second column.
+_HEADERS = frozenset("label labels class classes category target y".split())
 _SPLITS = frozenset("train training val valid validate validation dev test testing".split())
 
 
 def own_videos(source: Path) -> Listing:
-    """Lists the videos of `source`.
+    """Returns the videos of a user's own dataset.
 
     If `source` holds a folder or CSV file named train, the splits are the folders or CSV files train, validation (or
     val) and test. Otherwise all of `source` is the training split.
+
+    Args:
+      source: a folder or a CSV file.
 
     Raises:
       InputError: `source` does not exist, or a split is neither a folder of classes nor a list.
@@ -61,7 +63,7 @@ def own_videos(source: Path) -> Listing:
     return Listing(tuple(items), classes, tuple(unlisted))
 
 
-# (name, label, its place for messages) of a video, as `list_folder` and `list_csv` return it.
+# A video as `list_folder` and `list_csv` return it: (name, label, place for messages).
 _Row = tuple[str, str, str]
 
 
@@ -83,11 +85,11 @@ class Folder:
 
 
 def list_folder(root: Path) -> Folder:
-    """Lists the videos of a folder with one sub-folder per class. Links are followed.
+    """Returns the videos of a folder with one sub-folder for each class. Links are followed.
 
     Raises:
-      InputError: the folder has no sub-folder or no video; its sub-folders are the splits of a dataset; or it has one
-        sub-folder, which holds the classes.
+      InputError: the folder has no sub-folder or no video; its sub-folders are the splits of a dataset; or its only
+        sub-folder holds the classes.
     """
     below = walk(root)
     folders = [folder.name for folder in below.folders if len(folder.parts) == 1 and not folder.name.startswith(".")]
@@ -129,6 +131,9 @@ def find_videos(root: Path) -> tuple[list[Path], list[Path]]:
 
     `choose_videos` decides which files are videos. Links are followed, and each folder is entered once. A broken link
     with the ending of a video is also a video, so that reading it raises an error.
+
+    Raises:
+      InputError: a folder cannot be read.
     """
     below = walk(root)
     videos, others = choose_videos(below.files)
@@ -170,7 +175,7 @@ def _is_video(name: str) -> bool:
 
 
 def list_csv(file: Path) -> tuple[list[_Row], list[str]]:
-    """Reads a CSV file of `path,label` lines. Returns (path, label, line) of every video, and the labels.
+    """Returns (path, label, line) of every video of a CSV file of `path,label` lines, and the labels.
 
     Raises:
       InputError: the file is not a CSV in UTF-8, a line is not `path,label`, or a video does not exist or is listed
@@ -202,7 +207,7 @@ def list_csv(file: Path) -> tuple[list[_Row], list[str]]:
 
 
 def _is_there(path: Path) -> bool:
-    """Returns whether the path is a file, or a folder of a video's frames."""
+    """Returns whether the path is a file, or a folder with the frames of a video."""
     return bool(picture_files(os.listdir(path))) if path.is_dir() else path.is_file()
 
 

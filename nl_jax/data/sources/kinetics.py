@@ -1,6 +1,6 @@
-"""Reads Kinetics-400, -600 and -700: `train.csv`, `validate.csv` or `val.csv`, and `test.csv` of DeepMind and CVDF.
+"""Reads Kinetics-400, -600 and -700: the CSV lists of DeepMind and CVDF for training, validation and test.
 
-If there is no `train.csv`, it reads the JSON lists that DeepMind also distributes.
+If there is no training list in CSV, it reads the JSON lists that DeepMind also distributes.
 """
 
 import json
@@ -24,6 +24,10 @@ def kinetics(source: Path, num_classes: int) -> Listing:
 
     The name of a file is `ID_START_END`, with six digits for each second, as in all usual downloads, or `ID`. Classes
     are in alphabetical order, as usual. The test lists of Kinetics-600 and -700 have no labels and are left out.
+
+    Args:
+      source: folder of the dataset.
+      num_classes: the number of classes that the training list must have.
 
     Raises:
       InputError: there is no training list, a list is not valid, the training list does not have `num_classes` classes,

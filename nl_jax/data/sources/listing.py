@@ -18,7 +18,13 @@ VIDEO_SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class Action:
-    """An action in a video from `start` to `end`, both included, in seconds. `label` is the index of its class."""
+    """An action in a video.
+
+    Attributes:
+      label: index of its class.
+      start: first moment of the action, in seconds.
+      end: last moment of the action, in seconds.
+    """
 
     label: int
     start: float
@@ -31,7 +37,7 @@ class Item:
 
     Attributes:
       name: its name in the annotations.
-      path: its file, relative to the source, with forward slashes; None if the file does not exist.
+      path: path of its file, relative to the source, with forward slashes; None if the file does not exist.
       split: train, validation or test.
       label: index of its class; -1 in a dataset of actions.
       actions: its actions, in a dataset of actions.
@@ -53,7 +59,7 @@ class Listing:
     Attributes:
       items: the videos, split by split, in an order that does not depend on the file system.
       classes: class names in label order.
-      unlisted: video files that no annotation names, relative to the source.
+      unlisted: paths of video files that no annotation names, relative to the source.
       multi_label: whether a video has actions instead of one label.
     """
 
@@ -64,7 +70,11 @@ class Listing:
 
 
 class Files:
-    """Finds the video files below a folder by name without ending, in any Unicode form. Links are followed."""
+    """The video files below a folder, found by their names without ending, in any Unicode form. Links are followed.
+
+    Args:
+      root: the folder.
+    """
 
     def __init__(self, root: Path):
         self._root = root
@@ -104,7 +114,11 @@ def annotation_file(source: Path, *names: str) -> Path | None:
 
 
 def required_file(source: Path, *names: str) -> Path:
-    """Returns the file of `annotation_file`. Raises InputError if there is none."""
+    """Returns the file of `annotation_file`.
+
+    Raises:
+      InputError: there is no file with one of the names.
+    """
     file = annotation_file(source, *names)
     if file is None:
         raise InputError(f"{source}: found no {' or '.join(names)} below it, and the dataset needs it")
@@ -112,7 +126,11 @@ def required_file(source: Path, *names: str) -> Path:
 
 
 def read_table(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields (place of the line for messages, its fields by name) of a CSV whose header line names `columns`.
+    """Yields (place of a line for messages, fields of the line by column) of a CSV file with a header line.
+
+    Args:
+      file: the CSV file.
+      columns: names of columns that the header line must have.
 
     Raises:
       InputError: the file is not a CSV in UTF-8, a column is missing, or a line has too few or too many fields.
@@ -137,7 +155,16 @@ def _one_form(name: str) -> str:
 
 
 def number(text: str, where: str, column: str) -> float:
-    """Returns the number in a field. Raises InputError if the field is not a number."""
+    """Returns the number in a field of a table.
+
+    Args:
+      text: the field.
+      where: the place of its line, for messages.
+      column: name of the column, for messages.
+
+    Raises:
+      InputError: the field is not a number.
+    """
     try:
         return float(text)
     except ValueError:

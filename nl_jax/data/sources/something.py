@@ -1,4 +1,4 @@
-"""Something-Something v2: its JSON lists, as 20BN and Qualcomm distribute them, with videos named by number."""
+"""Reads the JSON lists of Something-Something v2, as 20BN and Qualcomm distribute them."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from nl_jax.data.sources.listing import Files, Item, Listing, annotation_file, required_file
 from nl_jax.errors import InputError
 
-# The names that the two distributions give them.
+# The names of the files in the two distributions.
 _LABELS = ("something-something-v2-labels.json", "labels.json")
 _LISTS = {
     "train": ("something-something-v2-train.json", "train.json"),
@@ -15,13 +15,17 @@ _LISTS = {
 
 
 def something_something_v2(source: Path, num_classes: int = 174) -> Listing:
-    """The videos of the two lists with labels, `ID.webm`, which may lie in any folders below `source`.
+    """Returns the videos of the two lists with labels. A video is `ID.webm` in any folder below `source`.
 
-    The labels file has {class: "its number"}, a list [{"id": "78687", "template": "Holding [something]", ..}, ..]. A
-    template without its brackets is a class. The test list has no labels and is left out.
+    The file of labels holds {class: number}. A list holds [{"id": "78687", "template": "Holding [something]", ..}, ..].
+    The class of a video is its template without the brackets. The test list has no labels and is left out.
+
+    Args:
+      source: folder of the dataset.
+      num_classes: the number of classes that the file of labels must have.
 
     Raises:
-      InputError: a file is missing or not as distributed, or there is another number of classes.
+      InputError: a file is missing, it does not have the distributed form, or it has another number of classes.
     """
     file = required_file(source, *_LABELS)
     index = _read(file, dict)
@@ -54,7 +58,7 @@ def _read(file: Path, kind: type):
 
 
 def _video(file: Path, fields, index: dict[str, int]) -> tuple[str, int]:
-    """Its number and the number of its class."""
+    """Returns the number of a video and the number of its class."""
     try:
         number, template = str(fields["id"]), fields["template"].replace("[", "").replace("]", "")
     except (AttributeError, KeyError, TypeError):

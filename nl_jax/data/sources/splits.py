@@ -1,4 +1,4 @@
-"""Reads UCF101 and HMDB51. Each has three official splits into training and test videos."""
+"""Reads UCF101 and HMDB51. Each has three official splits, and each split has a training and a test list."""
 
 from pathlib import Path
 
@@ -8,7 +8,9 @@ from nl_jax.errors import InputError
 
 
 def ucf101(source: Path, split: int) -> Listing:
-    """Returns the videos of `classInd.txt`, `trainlist0N.txt` and `testlist0N.txt` of the action recognition task.
+    """Returns the videos of UCF101 in one official split.
+
+    It reads `classInd.txt`, `trainlist0N.txt` and `testlist0N.txt` of the action recognition task.
 
     Args:
       source: folder of the dataset.
@@ -39,9 +41,10 @@ def ucf101(source: Path, split: int) -> Listing:
 
 
 def hmdb51(source: Path, split: int) -> Listing:
-    """Returns the videos of `CLASS_test_splitN.txt` of all classes.
+    """Returns the videos of HMDB51 in one official split.
 
-    The number after a video's name is 1 for training, 2 for testing and 0 for neither.
+    It reads `CLASS_test_splitN.txt` of every class. The number after a video's name is 1 for training, 2 for testing
+    and 0 for neither.
 
     Args:
       source: folder of the dataset.

@@ -1,4 +1,7 @@
-"""Finds the files below a folder and follows links to folders. It enters each folder once, so a loop of links ends."""
+"""Finds the files below a folder and follows links to folders.
+
+It enters each folder once, so a loop of links ends.
+"""
 
 import os
 from dataclasses import dataclass, field

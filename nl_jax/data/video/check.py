@@ -1,4 +1,4 @@
-"""A check of a copy of a dataset: decodes every file and reports one line a file as a table, a CSV and a page."""
+"""Checks a copy of a dataset: decodes every file and reports one line for each file, as a CSV and as a page."""
 
 import csv
 import html
@@ -60,7 +60,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the report, with the SHA-256 of the file and a picture of it, uint8 (h, w, 3)."""
+    """The result of checking one file.
+
+    Attributes:
+      line: the line of the report.
+      sha256: SHA-256 of the file; "" if there is none.
+      thumbnail: a picture of the file, uint8 (h, w, 3); None if there is none.
+    """
 
     line: Line
     sha256: str = ""
@@ -69,7 +75,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A function that decodes the file of an item and returns its faults. It can be sent to other processes."""
+    """A function that decodes the file of an item and returns its faults. It can be sent to other processes.
+
+    Attributes:
+      source: folder that the paths of the items are relative to.
+      classes: class names in label order.
+    """
 
     source: Path
     classes: tuple[str, ...]
@@ -87,12 +98,15 @@ class Inspection:
         return Finding(line, found.sha256, picture.image if wrong else None)
 
     def unreadable(self, item: Item, reason: str) -> Finding:
-        """Returns the finding for an item whose file gives no frame, or whose file crashed the decoder."""
+        """Returns the finding for an item whose file gives no frame or crashed the decoder."""
         return Finding(Line(item.path, item.split, label_text(item, self.classes), "unreadable", reason=reason))
 
 
 class _Thumbnail:
-    """Keeps the frame with the highest contrast of frames 0, 1, 3, 7, 15 ..: many videos begin with black frames."""
+    """Keeps the frame with the highest contrast of frames 0, 1, 3, 7, 15 ..
+
+    Many videos begin with black frames.
+    """
 
     def __init__(self):
         self.image: np.ndarray | None = None
@@ -113,7 +127,7 @@ def check_copy(listing: Listing, source: Path, *, num_workers: int, timeout: flo
     Args:
       listing: the items to check.
       source: folder that the paths of the items are relative to.
-      num_workers: number of processes; 0 decodes in this one.
+      num_workers: number of processes; 0 decodes in this process.
       timeout: maximum time of one file, in seconds.
     """
     for item in listing.items:
@@ -128,7 +142,7 @@ def check_copy(listing: Listing, source: Path, *, num_workers: int, timeout: flo
 
 
 def finish(findings: Iterable[Finding]) -> list[Finding]:
-    """Sorts all findings by split and path, and marks files with the same bytes in two splits or classes."""
+    """Returns all findings, sorted by split and path. Files with the same bytes in two splits or classes are marked."""
     findings = sorted(findings, key=lambda found: (found.line.split, found.line.path))
     same = defaultdict(list)
     for found in findings:
@@ -148,13 +162,19 @@ def finish(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def label_text(item: Item, classes: tuple[str, ...]) -> str:
-    """Returns the name of an item's class, or the names of its actions' classes, separated by "; "."""
+    """Returns the name of an item's class, or the names of its actions' classes with "; " between them."""
     labels = {item.label} if item.label >= 0 else {action.label for action in item.actions}
     return "; ".join(classes[label] for label in sorted(labels))
 
 
 def write_report(directory: Place, title: str, findings: list[Finding]) -> None:
-    """Writes report.csv, index.html and the pictures of the page."""
+    """Writes report.csv, index.html and the pictures of the page.
+
+    Args:
+      directory: folder of the report.
+      title: title of index.html.
+      findings: the findings, as `finish` returns them.
+    """
     make_directory(directory)
     with written(directory) as folder:
         folder.mkdir(exist_ok=True)
@@ -167,7 +187,7 @@ def write_report(directory: Place, title: str, findings: list[Finding]) -> None:
 
 
 def count_statuses(findings: Iterable[Finding]) -> dict[str, Counter]:
-    """Counts the findings of each status, by split. Unlisted files have the split ""."""
+    """Returns the number of findings of each status, by split. Unlisted files have the split ""."""
     table: dict[str, Counter] = defaultdict(Counter)
     for found in findings:
         table[found.line.split][found.line.status] += 1

@@ -1,4 +1,4 @@
-"""The frames and the crops of a video that the network sees, in training and in testing (paper section 4).
+"""Chooses the frames and the crops of a video that the network sees, in training and in testing (paper section 4).
 
 A video is an array (t, h, w, c). A clip spans `frames * stride` consecutive frames and has every stride-th of them.
 """
@@ -13,6 +13,12 @@ STARTS = ("paper", "caffe2", "slowfast", "mmaction2")
 def train_indices(num_frames: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
     """Returns the frame numbers (t,) of a clip at a random place. A video that is shorter than the clip loops.
 
+    Args:
+      num_frames: number of frames of the video.
+      frames: t.
+      stride: distance in frames between neighbours in a clip.
+      rng: source of the random place.
+
     Raises:
       InputError: a number is below 1.
     """
@@ -26,17 +32,17 @@ def test_indices(
     """Returns the frame numbers (num_clips, t) of the test clips of a video.
 
     The video has N frames. A clip spans L = frames * stride frames. There are K = num_clips clips, j = 0 .. K-1.
-    Published accuracies use different conventions for the start of clip j, and for a video that is too short:
+    Published accuracies use different conventions for the start of clip j, and for a video that is shorter than a clip:
 
     - paper: the starts are spread evenly: floor((N - L) j / (K - 1) + 1/2). So the first clip starts with the video,
       and the last clip ends with it. A single clip lies at the centre. A short video loops.
-    - caffe2 (the paper's release): floor(N / K j) in single precision. A clip that passes the end goes on from the
+    - caffe2 (the paper's release): floor(N / K j) in single precision. A clip that passes the end continues from the
       start.
-    - slowfast: a clip has the duration of L frames at 30 frames per second, which is L' = L rate / 30 frames of the
-      video. It starts at (N - L') j / K. Its `frames` numbers are spread evenly over the frames that PyAV returns for
-      this span, and are rounded down. If PyAV returns too few, the last frame is repeated.
-    - mmaction2: round((N - L + stride - 1) j / (K - 1)), with halves to even. A single clip starts at half of
-      N - L + stride - 1, rounded down. A short video loops.
+    - slowfast: a clip has the duration of L frames at 30 frames per second. This is L' = L rate / 30 frames of the
+      video. The clip starts at (N - L') j / K. Its `frames` numbers are spread evenly over the frames that PyAV returns
+      for this span, and are rounded down. If PyAV returns too few frames, the last frame is repeated.
+    - mmaction2: round((N - L + stride - 1) j / (K - 1)), where halves round to even. A single clip starts at half of N
+      - L + stride - 1, rounded down. A short video loops.
 
     Args:
       num_frames: N.
@@ -76,7 +82,13 @@ def test_indices(
 
 
 def random_place(height: int, width: int, size: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Returns the top and the left of a size x size crop at a random place of an image.
+    """Returns the top and the left of a square crop at a random place of an image.
+
+    Args:
+      height: height of the image, in pixels.
+      width: width of the image, in pixels.
+      size: side of the crop, in pixels.
+      rng: source of the random place.
 
     Raises:
       InputError: the image is smaller than the crop.
@@ -102,6 +114,11 @@ def test_crops(video: np.ndarray, size: int, num_crops: int) -> np.ndarray:
     middle of the shorter side. They cover the whole frame if `size` is the shorter side and the longer side is at most
     three times as long.
 
+    Args:
+      video: the video.
+      size: side of a crop, in pixels.
+      num_crops: 1 or 3.
+
     Raises:
       InputError: `num_crops` is neither 1 nor 3, or the video is smaller than the crop.
     """
@@ -120,7 +137,7 @@ def test_crops(video: np.ndarray, size: int, num_crops: int) -> np.ndarray:
 def _spread(end: float, count: int) -> np.ndarray:
     """Returns whole numbers (count,) spread evenly from 0 to `end`, rounded down.
 
-    As PyTorch's linspace, it computes in single precision, and counts the second half back from `end`.
+    Like PyTorch's linspace, it computes in single precision and counts the second half back from `end`.
     """
     end, places = np.float32(end), np.arange(count, dtype=np.float32)
     step = end / np.float32(max(1, count - 1))

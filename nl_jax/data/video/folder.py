@@ -1,4 +1,4 @@
-"""A dataset of labelled videos on disk: a CSV list, or a folder with one sub-folder per class."""
+"""A dataset of labelled videos on disk: a CSV list, or a folder with one sub-folder for each class."""
 
 import os
 from pathlib import Path
@@ -14,10 +14,10 @@ class VideoFolder(Videos):
     """Labelled videos of a folder or a CSV list, with the clips and crops of the paper (section 4).
 
     Args:
-      path: a CSV file of `path,label` lines, or a folder with one sub-folder of videos per class. The CSV may begin
-        with the header line `path,label`. Its relative paths are relative to the folder of the CSV.
+      path: a CSV file of `path,label` lines, or a folder with one sub-folder of videos for each class. The CSV may
+        begin with the header line `path,label`. Relative paths in the CSV are relative to the folder of the CSV.
       classes: class names in label order. By default they are the sorted labels of the list. If all labels are integers
-        and one label is 0, they are "0" to the highest.
+        and one label is 0, they are "0" to the highest label.
       options: arguments of `Videos`.
 
     Attributes:

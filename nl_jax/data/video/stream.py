@@ -1,7 +1,7 @@
-"""The clips of one video in one pass, a clip at a time: memory does not grow with the length of the video.
+"""Yields the clips of one video in one pass. The memory does not grow with the length of the video.
 
-The clips of a file are the test clips of `Videos.test_example`, frame by frame. The length of a stream, from a camera
-or a pipe, is not known in advance, so its clips follow one another.
+The clips of a file have the same frames as the test clips of `Videos.test_example`. The length of a stream, from a
+camera or a pipe, is not known in advance, so its clips follow one another.
 """
 
 import io
@@ -30,12 +30,12 @@ DEVICES = ("v4l2", "avfoundation", "dshow", "lavfi")
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames of a video.
+    """A clip of a video.
 
     Attributes:
-      number: the clip's number among the clips of a video, in order of time.
-      seconds: from the start of the video to the middle of the clip.
-      video: uint8 (t, h, w, 3).
+      number: index of the clip among the clips of the video, in order of time.
+      seconds: time from the start of the video to the middle of the clip, in seconds.
+      video: frames of the clip, uint8 (t, h, w, 3).
     """
 
     number: int
@@ -53,18 +53,18 @@ def clips_of_file(
 
     Args:
       path: a video, or an image (a video of one frame).
-      sample: takes a number of frames and their rate, returns frame numbers (clips, t).
+      sample: takes the number of frames and the frames per second, returns frame numbers (clips, t).
       short_side: pixels of the shorter side, to which frames are scaled.
       promised: the number of frames, if the caller knows it better than the index of the file.
 
     Raises:
-      ShortVideoError: the file has fewer frames than promised. Clips within these frames come first. The error holds
-        the true number, which the caller can give as `promised`.
+      ShortVideoError: the file has fewer frames than promised. The clips within the existing frames come first. The
+        error holds the true number of frames, which the caller can give as `promised`.
       DecodeError: the file gives no frame at all.
     """
     index = index_of(path)
     indices = sample(promised or index.frames, index.rate)
-    # Clips that end first come first. A clip may run over the end of the video and start over.
+    # Clips that end first come first. A clip may pass the end of the video and continue from the start.
     waiting = sorted(range(len(indices)), key=lambda clip: indices[clip].max(), reverse=True)
     uses = dict(zip(*np.unique(indices, return_counts=True), strict=True))
     images: dict[int, np.ndarray] = {}
@@ -96,12 +96,15 @@ def is_stream(name: str) -> bool:
 def clips_of_stream(
     name: str, *, frames: int, stride: int, every: float, short_side: int, seconds: float = 0.0
 ) -> Iterator[Clip]:
-    """Yields clips of `frames` frames, every stride-th, of a camera or standard input, until the stream ends.
+    """Yields clips of a camera or of standard input until the stream ends.
 
     Args:
       name: "-" for standard input, /dev/videoN, or DEVICE:NAME with one of DEVICES.
-      every: seconds from one clip to the next; 0 lets clips follow one another.
-      seconds: the stream is read for this long; 0 reads it without a limit.
+      frames: t, frames in a clip.
+      stride: distance in frames between neighbours in a clip.
+      every: seconds from one clip to the next. With 0 the clips follow one another.
+      short_side: pixels of the shorter side, to which frames are scaled.
+      seconds: time for which the stream is read, in seconds. 0 reads it without a limit.
 
     Raises:
       DecodeError: the stream cannot be opened or gives no frame at all. Damage after the first frame ends the stream.
@@ -154,7 +157,7 @@ def _open_stream(name: str) -> Iterator[tuple[av.container.InputContainer, av.Vi
 
 
 class _Pipe:
-    """A file that can only be read. libav would seek in a file with a `seek`."""
+    """A file that can only be read. libav would seek in a file that has a method `seek`."""
 
     def __init__(self, file: io.BufferedIOBase):
         self.read = file.read1 if hasattr(file, "read1") else file.read
@@ -169,6 +172,9 @@ def _hint(name: str) -> str:
 
 
 def _middle(indices: np.ndarray, times: list[float]) -> float:
-    """Returns seconds. A clip that starts over at the end of the video has the time of its first frame."""
+    """Returns the time of the middle of a clip in seconds.
+
+    A clip that passes the end has the time of its first frame.
+    """
     first, last = times[indices[0]], times[indices[-1]]
     return (first + last) / 2 if last >= first else first

@@ -1,4 +1,4 @@
-"""The base of datasets of videos: random clips for training, all views for testing (paper section 4)."""
+"""The base of every dataset of videos: random clips for training, all views for testing (paper section 4)."""
 
 import hashlib
 import unicodedata
@@ -15,30 +15,30 @@ from nl_jax.errors import InputError
 
 
 class Videos:
-    """Labelled videos from any source: a subclass says in `_video` where a video is.
+    """Labelled videos from any source. A subclass implements `_video`, which finds a video.
 
     Args:
-      root: the place of the videos, for messages.
-      names: of the videos.
-      labels: of the videos.
-      classes: class names; a label is an index into them.
-      frames: t, frames per clip.
-      stride: a clip takes every stride-th frame.
-      crop: side in pixels of training crops.
-      short_side: (lowest, highest) shorter side in pixels to which training frames are scaled, drawn uniformly.
-      test_crop: side in pixels of test crops; 0 tests on whole frames, each video in its own size.
-      test_short_side: shorter side in pixels of frames at test time.
-      num_clips: test clips per video.
-      num_crops: test crops per clip, 1 or 3; 1 for whole frames.
+      root: place of the videos, for messages.
+      names: names of the videos.
+      labels: labels of the videos, as indices of `classes`.
+      classes: class names in label order.
+      frames: t, frames in a clip.
+      stride: distance in frames between neighbours in a clip.
+      crop: side of training crops, in pixels.
+      short_side: (lowest, highest) shorter side of training frames, in pixels. It is drawn uniformly, and frames are
+        scaled to it.
+      test_crop: side of test crops, in pixels. With 0 the network is tested on whole frames, each video in its own
+        size.
+      test_short_side: shorter side of test frames, in pixels.
+      num_clips: test clips of each video.
+      num_crops: test crops of each clip, 1 or 3; 1 for whole frames.
       flip: whether half of the training clips are mirrored.
-      starts: the convention for the starts of test clips: see `nl_jax.data.video.clips.test_indices`.
+      starts: convention for the starts of test clips: see `nl_jax.data.video.clips.test_indices`.
 
     Attributes:
-      names: the argument.
-      labels: the argument.
-      classes: the argument.
-      multi_label: whether a label is (k,) of 0 and 1, for any number of classes in a clip.
-      variable_size: whether test views differ in size from video to video.
+      names, labels, classes: the arguments.
+      multi_label: whether a clip can have several classes. If true, a label is (k,) of 0 and 1.
+      variable_size: whether the test views of different videos differ in height and width.
 
     Raises:
       InputError: a number is out of range, or all videos are still pictures and a clip has several frames.
@@ -92,22 +92,27 @@ class Videos:
         return len(self.names)
 
     def _video(self, index: int) -> tuple[Source, int, float]:
-        """Returns a video, its stated number of frames, and its frames per second; may raise DecodeError."""
+        """Returns a video, its stated number of frames, and its frames per second. It may raise DecodeError."""
         raise NotImplementedError
 
     def _label(self, index: int, indices: np.ndarray | None) -> np.int32 | np.ndarray:
-        """Returns the label of a clip of the frames `indices`, or of the whole video."""
+        """Returns the label of a clip with the frames `indices`. None stands for the whole video."""
         return np.int32(self.labels[index])
 
     def train_example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Returns a random clip, scale, crop and flip of one video, a function of `index` and the state of `rng` alone.
+        """Returns a clip of one video at a random place, with a random scale, crop and flip.
 
-        If a video cannot be decoded, another video, drawn from all, replaces it.
+        The result depends only on `index` and the state of `rng`. Another video, drawn from all videos, replaces a
+        video that cannot be decoded.
+
+        Args:
+          index: the number of the video.
+          rng: source of all random choices.
 
         Returns:
           video: uint8 (t, h, w, c), h = w = `crop`.
-          label: int32, the label of the shown video.
-          index: int32, the argument.
+          label: int32 (), or float32 (k,) for several classes, the label of the shown video.
+          index: int32 (), the requested index.
           failed: int32 (MAX_FAILED,), indices of videos that could not be decoded, padded with -1.
 
         Raises:
@@ -116,21 +121,26 @@ class Videos:
         return self.train_examples(index, rng, 1)[0]
 
     def train_examples(self, index: int, rng: np.random.Generator, count: int) -> list[dict[str, np.ndarray]]:
-        """Returns `count` random clips of one video that is decoded once (repeated augmentation, arXiv 1901.09335).
+        """Returns several random clips of one video that is decoded once (repeated augmentation, arXiv 1901.09335).
 
-        All clips show the same frames. Each clip has its own scale, crop and flip. The first is that of
+        All clips show the same frames. Each clip has its own scale, crop and flip. The first clip is the clip of
         `train_example`.
+
+        Args:
+          index: the number of the video.
+          rng: source of all random choices.
+          count: the number of clips.
 
         Returns:
           the dict of `train_example`, for each clip.
 
         Raises:
-          DecodeError: as `train_example`.
+          DecodeError: as in `train_example`.
         """
         seed = int(rng.integers(2**63))
         failed: list[int] = []
         for shown in self._candidates(index, seed):
-            # Every draw has its own generator, so no draw depends on an earlier one.
+            # Every clip has its own generator, so no clip depends on an earlier clip.
             rngs = [np.random.default_rng(seed), *(np.random.default_rng((seed, 2, k)) for k in range(1, count))]
             crops, mirrored, starts = zip(*map(self._random_crop, rngs), strict=True)
             try:
@@ -146,7 +156,7 @@ class Videos:
         raise DecodeError(self._root, f"{len(failed)} of {len(self)} videos tried, none can be decoded: {names}")
 
     def _random_crop(self, rng: np.random.Generator) -> tuple[tuple[int, Crop], bool, np.random.Generator]:
-        """Returns a scale with a place in the frames, whether the clip is mirrored, and a generator for its start."""
+        """Returns a scale and a crop, whether the clip is mirrored, and a generator for the start of the clip."""
         short_side = int(rng.integers(self._short_side[0], self._short_side[1] + 1))
         start, place = rng.spawn(2)
         mirror, seed_of_place = bool(place.integers(2)) and self._flip, int(place.integers(2**63))
@@ -159,11 +169,16 @@ class Videos:
     def test_example(self, index: int) -> dict[str, np.ndarray]:
         """Returns all test views of one video: `num_crops` crops of each of `num_clips` clips, clip by clip.
 
-        A video that cannot be decoded is not replaced: its views are zeros, and it is the first of `failed`.
+        No other video replaces a video that cannot be decoded. Its views are zeros, and its index is the first of
+        `failed`.
+
+        Args:
+          index: the number of the video.
 
         Returns:
-          video: uint8 (v, t, h, w, c), v = num_clips * num_crops, h = w = `test_crop`, or the video's own size.
-          label, index, failed: as `train_example`.
+          video: uint8 (v, t, h, w, c), v = num_clips * num_crops, h = w = `test_crop`. Whole frames keep the video's
+            own size.
+          label, index, failed: as in `train_example`.
         """
         clips, t, size = self._num_clips, self._frames, self._test_crop
         failed = []
@@ -180,7 +195,10 @@ class Videos:
         return self._example(views, self._label(index, None), index, failed)
 
     def failure_reason(self, index: int) -> str:
-        """Returns why a video in `failed` cannot be decoded, after one more try. If it now decodes, says so."""
+        """Returns the reason why a video of `failed` cannot be decoded.
+
+        It decodes the video again to find the reason.
+        """
         try:
             self._read(index, self._test_indices, [(self._test_short_side, None)])
         except DecodeError as error:
@@ -188,21 +206,24 @@ class Videos:
         return "it decodes now"
 
     def empty_classes(self) -> tuple[str, ...]:
-        """Returns the classes without a video, for a dataset with one label a video."""
+        """Returns the classes without a video. A dataset with several classes per clip has none."""
         used = set(range(len(self.classes)) if self.multi_label else self.labels)
         return tuple(name for label, name in enumerate(self.classes) if label not in used)
 
     def list_hash(self) -> str:
-        """Returns 12 hex digits that name this list of videos and labels, for any copy and in any order.
+        """Returns a hash (12 hex digits) of the videos and labels. It does not depend on their folder or order.
 
-        The two Unicode forms of one name (NFC and NFD) have the same hash.
+        The two Unicode forms of one name (NFC and NFD) give the same hash.
         """
         lines = [f"{name},{self._label_text(index)}" for index, name in enumerate(self.names)]
         lines = sorted(unicodedata.normalize("NFC", line) for line in lines)
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
     def _candidates(self, index: int, seed: int) -> Iterator[int]:
-        """Yields the given video, then others in a random order: broken files often lie side by side."""
+        """Yields the requested video, then other videos in random order.
+
+        The order is random because broken files often lie side by side.
+        """
         yield index
         others = np.random.default_rng((seed, 1)).choice(
             len(self) - 1, min(MAX_FAILED, len(self) - 1), replace=False, shuffle=True
@@ -224,10 +245,15 @@ class Videos:
         sample: Callable[[int, float], np.ndarray],
         crops: Sequence[tuple[int, Crop | None]],
     ) -> tuple[list[np.ndarray], np.ndarray]:
-        """Returns frames `sample(number of frames, rate)` of a video, for each of `crops`, and their numbers.
+        """Returns the frames of a video for each of `crops`, and the numbers of the frames.
 
-        If the video has fewer frames than stated, the frames are sampled again. The stated number always comes first:
-        samples must not depend on videos that were read before.
+        If the video has fewer frames than stated, the frames are sampled again. The stated number always comes first,
+        so that samples do not depend on videos that were read before.
+
+        Args:
+          index: the number of the video.
+          sample: takes the number of frames and the frames per second, returns the numbers of the frames.
+          crops: as in `read_crops`.
         """
         video, promised, rate = self._video(index)
         indices = sample(promised, rate)

@@ -1,4 +1,4 @@
-"""Reading of videos and images into batches. No module here imports JAX."""
+"""Reads videos and images into batches. No module here imports JAX."""
 
 from nl_jax.errors import require
 

@@ -18,9 +18,9 @@ from nl_jax.data.dataset import Batch
 from nl_jax.data.order import GroupedOrder, test_order
 from nl_jax.errors import InputError
 
-PATIENCE = 5.0  # seconds that worker processes have to end
+PATIENCE = 5.0  # seconds in which worker processes must end
 SHARED_MEMORY = "/dev/shm"
-ENOUGH_SHARED_MEMORY = 4 * 2**30  # no check above this; a container has 64 MB by default
+ENOUGH_SHARED_MEMORY = 4 * 2**30  # bytes; more needs no check; a container has 64 MB by default
 
 
 class TrainBatches(Iterator[Batch]):

@@ -198,7 +198,7 @@ def check_can_hold(workdir: Place) -> None:
     """Checks that Orbax can write checkpoints to a workdir.
 
     Raises:
-      InputError: the workdir is in a bucket that is not one of Google.
+      InputError: the workdir is in a bucket, but not in a bucket of Google.
     """
     if is_bucket(workdir) and not str(workdir).startswith("gs:"):
         raise InputError(

@@ -60,8 +60,9 @@ def precise_batch_stats(
         return batch_stats
     found = []
     for inputs in batches:  # each batch is made while the one before it is computed
-        # One batch at a time, for two reasons. Inputs would wait on the device. On CPUs of several processes, programs
-        # that run at once may exchange their sums in different orders, and then wait for one another for ever.
+        # One batch at a time, for two reasons. Waiting inputs would take memory on the device. With several processes
+        # on CPUs, programs that run at once may exchange their sums in different orders, and then wait for each other
+        # for ever.
         jax.block_until_ready(found[-1:])
         found.append(moments(params, batch_stats, inputs))
     stacked = {name: jnp.stack([batch[name] for batch in found]) for name in batch_stats}

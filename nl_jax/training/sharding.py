@@ -4,9 +4,9 @@ The mesh has three axes. `data` splits the batch. `fsdp` splits the batch and th
 every clip.
 
 An array of the state is split over `fsdp`, along its largest axis that `fsdp` divides. XLA gathers the array for a
-computation that uses it. Small arrays stay whole, because gathering a small array costs more than the memory saved.
-Each device of `time` has its own frames of a clip, and so its own part of every activation. `ops.devices` describes the
-exchanges between these devices.
+computation that uses it. Small arrays stay whole, because a gather takes time, and the split of a small array saves
+little memory. Each device of `time` has its own frames of a clip, and so its own part of every activation.
+`ops.devices` describes the exchanges between these devices.
 """
 
 import functools

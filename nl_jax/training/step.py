@@ -20,7 +20,7 @@ from nl_jax.models.norm import MOMENTUM, pooled
 from nl_jax.training import sharding
 from nl_jax.training.optimizer import tested_params
 
-# (model, batch, key) -> (loss, further metrics)
+# Maps (model, batch, key) to (loss, further metrics).
 Loss = Callable[[nnx.Module, dict[str, Array], Key[Array, ""]], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]
 
 

@@ -35,7 +35,7 @@ DESCRIPTION = ("recipe_batch_size", "expect", "paper")
 PATHS = ("data.train", "data.validation", "data.test", "images.train", "images.validation")
 # These fields may differ when a run is resumed. A dataset may move, because its list of examples is compared instead.
 FREE_FIELDS = CARRIED_OUT + DESCRIPTION + PATHS
-# Fields that configs did not always have, with the values of runs from before the field.
+# Fields that were added to configs later, with the values that older runs had without these fields.
 ADDED = {
     "loss.label_smoothing": 0.0,
     "loss.mixup": 0.0,

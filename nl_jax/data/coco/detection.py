@@ -72,8 +72,8 @@ class DetectionImages:
     def train_example(self, index: int, rng: np.random.Generator) -> Example:
         """Returns an image at a random scale, mirrored with probability 1/2.
 
-        The result depends only on `index` and the state of `rng`. Another image of its group replaces an image that
-        cannot be decoded. An image with more than g boxes keeps g random boxes.
+        The result depends only on `index` and the state of `rng`. If the image cannot be
+        decoded, another image of its group replaces it. An image with more than g boxes keeps g random boxes.
 
         Args:
           index: the number of the image.
@@ -102,8 +102,7 @@ class DetectionImages:
     def test_example(self, index: int) -> Example:
         """Returns an image at the test scale, without its ground truth, which `coco` returns.
 
-        No other image replaces an image that cannot be decoded. Its pixels are black, and its index is the first of
-        `failed`.
+        An image that cannot be decoded is black, and its index is the first of `failed`. It is not replaced.
 
         Returns:
           the arrays of `nl_jax.data.coco.example.padded`, and `index` and `failed` as in `train_example`.

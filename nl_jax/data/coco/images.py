@@ -8,7 +8,7 @@ from nl_jax.data.media.container import decode_frames, open_video
 from nl_jax.data.media.failure import DecodeError, Source
 from nl_jax.data.media.to_rgb import ToRgb
 
-MULTIPLE = 32  # sides of a padded batch are multiples of this, the stride of the backbone's last stage
+MULTIPLE = 32  # the stride of the backbone's last stage; sides of a padded batch are multiples of it
 
 
 class SizeError(DecodeError):

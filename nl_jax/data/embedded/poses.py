@@ -1,9 +1,9 @@
 """A keypoint task that fits a laptop: a place far away tells left from right.
 
 A picture shows one figure in the pose of a real person. All limbs are drawn alike. The figure is seen from the front or
-from behind, and only the shoes show which: shoes are light in front and dark behind. Take a figure that is seen from
-the front and turn it round. Its right wrist now lies where its left wrist lay. In most poses the arms are raised, so
-shoulders, elbows and wrists are far from the shoes.
+from behind. Only the shoes show the view: they are light from the front and dark from behind. Take a figure that is
+seen from the front and turn it round. Its right wrist now lies where its left wrist lay. In most poses the arms are
+raised, so shoulders, elbows and wrists are far from the shoes.
 
 Half of the poses are mirrored. So for any drawing of the limbs, both assignments of left and right are equally
 probable. A network whose field of view does not reach from a keypoint to the shoes can find the two wrists of a figure

@@ -16,7 +16,7 @@ _TEXT_CODECS = frozenset({"ansi", "bintext", "idf", "xbin"})
 # Larger pictures are refused before libav allocates memory for them. A decoder keeps up to 17 frames of a video, and a
 # frame of 8K is 8192 x 4320. A decoder keeps one frame of a picture, and the largest cameras have 200 million pixels.
 MAX_PIXELS, MAX_PIXELS_OF_STILL = 36_000_000, 200_000_000
-CORRUPT = "a picture is damaged"  # in a list of damages: a frame that libav marks as corrupt
+CORRUPT = "a picture is damaged"  # the damage of a frame that libav marks as corrupt
 # Without this option PyAV before version 19 raises an error for a title that is not UTF-8.
 _METADATA = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 

@@ -173,7 +173,7 @@ def _read_folder(path: Source) -> VideoIndex:
 def _read(path: Source) -> VideoIndex:
     with failures_of(path), open_video(path) as (container, stream):
         codec = stream.codec_context
-        # Before reading, which changes these values in some containers.
+        # These values are read before the packets, because reading packets changes them in some containers.
         stated_frames, stated_duration = _stated(container, stream)
         rows, broken = [], False
         packets = packets_of(container, stream)

@@ -25,7 +25,7 @@ X264 = {
     **{"crf": "20", "preset": "veryfast", "tune": "fastdecode", "g": "32", "threads": "1"},
     "x264-params": "mbtree=0",
 }
-_TIME_BASE = Fraction(1, 90_000)  # seconds; a frame of the usual frame rates lasts a whole number of these
+_TIME_BASE = Fraction(1, 90_000)  # seconds; at usual frame rates a frame lasts a whole number of units
 
 # Containers whose header states the duration. For other containers libav guesses it from the last packets.
 _STATING = ("matroska", "mov", "avi", "flv", "asf", "ogg")

@@ -144,7 +144,7 @@ class _Shard:
     multi_label: bool
 
     def __call__(self) -> Iterator[tuple[str, Record]]:
-        if self.prepare.cache is not None:  # other processes decode: a crash of the decoder must not end Beam's worker
+        if self.prepare.cache is not None:  # another process decodes, so a crash does not end Beam's worker
             left = [item for item in self.items if not self.prepare.done(item)]
             for _ in self.prepare.keep_all(left, num_workers=1, timeout=SECONDS_PER_VIDEO):
                 pass

@@ -22,8 +22,9 @@ _FOLDERS = {"train": ("train",), "validation": ("val", "validate", "validation")
 def kinetics(source: Path, num_classes: int) -> Listing:
     """Returns the videos of the lists below `source`. The video files can be in any folder below `source`.
 
-    The name of a file is `ID_START_END`, with six digits for each second, as in all usual downloads, or `ID`. Classes
-    are in alphabetical order, as usual. The test lists of Kinetics-600 and -700 have no labels and are left out.
+    The name of a file is `ID_START_END`, where START and END are seconds with six digits, as in all usual downloads, or
+    `ID`. Classes are in alphabetical order, as usual. The test lists of Kinetics-600 and -700 have no labels and are
+    left out.
 
     Args:
       source: folder of the dataset.

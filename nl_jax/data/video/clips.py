@@ -41,8 +41,8 @@ def test_indices(
     - slowfast: a clip has the duration of L frames at 30 frames per second. This is L' = L rate / 30 frames of the
       video. The clip starts at (N - L') j / K. Its `frames` numbers are spread evenly over the frames that PyAV returns
       for this span, and are rounded down. If PyAV returns too few frames, the last frame is repeated.
-    - mmaction2: round((N - L + stride - 1) j / (K - 1)), where halves round to even. A single clip starts at half of N
-      - L + stride - 1, rounded down. A short video loops.
+    - mmaction2: round((N - L + stride - 1) j / (K - 1)), where halves round to even. A single clip starts at
+      floor((N - L + stride - 1) / 2). A short video loops.
 
     Args:
       num_frames: N.

@@ -23,8 +23,8 @@ from nl_jax.data.media.to_rgb import ToRgb
 from nl_jax.data.video.clips import test_indices
 
 STDIN = "-"
-# libav's names of cameras on Linux, macOS and Windows. lavfi makes synthetic pictures, and replaces a missing camera
-# (lavfi:testsrc2).
+# libav's names of cameras on Linux, macOS and Windows. lavfi makes synthetic pictures, for a
+# machine without a camera (lavfi:testsrc2).
 DEVICES = ("v4l2", "avfoundation", "dshow", "lavfi")
 
 

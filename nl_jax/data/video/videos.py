@@ -102,8 +102,8 @@ class Videos:
     def train_example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Returns a clip of one video at a random place, with a random scale, crop and flip.
 
-        The result depends only on `index` and the state of `rng`. Another video, drawn from all videos, replaces a
-        video that cannot be decoded.
+        The result depends only on `index` and the state of `rng`. If the video cannot be
+        decoded, another video, drawn from all videos, replaces it.
 
         Args:
           index: the number of the video.
@@ -169,8 +169,8 @@ class Videos:
     def test_example(self, index: int) -> dict[str, np.ndarray]:
         """Returns all test views of one video: `num_crops` crops of each of `num_clips` clips, clip by clip.
 
-        No other video replaces a video that cannot be decoded. Its views are zeros, and its index is the first of
-        `failed`.
+        The views of a video that cannot be decoded are zeros, and its index is the first of `failed`. It is not
+        replaced.
 
         Args:
           index: the number of the video.
@@ -206,7 +206,7 @@ class Videos:
         return "it decodes now"
 
     def empty_classes(self) -> tuple[str, ...]:
-        """Returns the classes without a video. A dataset with several classes per clip has none."""
+        """Returns the classes without a video. With several classes per clip the result is empty."""
         used = set(range(len(self.classes)) if self.multi_label else self.labels)
         return tuple(name for label, name in enumerate(self.classes) if label not in used)
 

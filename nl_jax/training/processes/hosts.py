@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 
 from nl_jax.errors import InputError
 
-# A killed process is noticed after this time, and the others end. This is well within a minute.
+# After this time the other processes notice a killed process and end. This is well within a minute.
 LOST_SECONDS = 30
 CLUSTERS = ("auto", "none", "slurm", "ompi", "mpi4py", "k8s", "gcetpu", "gketpu")
 # Launchers of several processes set these variables to the number of processes or to their list.
@@ -98,8 +98,8 @@ def end(code: int, *, at_once: bool = False) -> None:
     """Ends this process while the others may be waiting for it.
 
     Python's normal exit would wait for the others. The others notice the end when their connections break, or after
-    LOST_SECONDS. They depend on the first process. So the first process waits two seconds, in which they can print the
-    same message.
+    LOST_SECONDS. They end soon after the first process ends. So the first process waits two seconds, in which the
+    others can print the same message.
 
     Args:
       code: the exit code.
@@ -143,7 +143,7 @@ def _launched_as_several() -> bool:
     Raises:
       InputError: the environment describes several processes, but not enough to join them.
     """
-    if "SLURM_PTY_PORT" in os.environ:  # an interactive shell, whose other tasks run nothing
+    if "SLURM_PTY_PORT" in os.environ:  # in an interactive shell the other tasks run nothing
         return False
     counts = {name: _count(os.environ.get(name, "")) for name in LAUNCHERS}
     for name, needed in NEEDED.items():
@@ -172,7 +172,7 @@ def _launched_as_several() -> bool:
 
 def _count(value: str) -> int:
     """Returns the number of processes that a launcher's variable describes."""
-    if not value or " " in value:  # without other hosts libtpu sets a sentence in place of their names
+    if not value or " " in value:  # with one host, libtpu sets a sentence in place of names
         return 0
     return int(value) if value.isdigit() else len(value.split(","))
 

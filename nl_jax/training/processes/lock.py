@@ -23,9 +23,10 @@ from nl_jax.places import Place, absolute, is_bucket
 
 NAME = ".lock"
 PATIENCE = 3.0  # seconds that a killed process may take to disappear
-# The file system's locks end with their process. Other machines may not see these locks, or the file system may have
-# none. So the holder shows that it is alive: it writes a new number this often, and another process watches for three
-# times as long. If two begin at once, both find no holder and both write. After half of this time the last writer wins.
+# Seconds. A lock of the file system ends with its process. But other machines may not see the lock, and some file
+# systems have no locks. So the holder shows that it is alive: it writes a new number once in BEAT, and a process that
+# wants the workdir watches for 3 BEAT. If two processes begin at once, both find no holder and both write. After half a
+# BEAT the last writer wins.
 BEAT = 5.0
 
 _held: set[Place] = set()  # locks of this process, which can ask for a lock twice
@@ -91,7 +92,7 @@ class _File:
 
 
 class _Object:
-    """The same in a bucket, which has no locks."""
+    """An object in a bucket that names the holder of the workdir. A bucket has no locks."""
 
     def __init__(self, path: Place):
         self._path = path

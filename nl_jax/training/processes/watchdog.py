@@ -154,7 +154,7 @@ class Watchdog:
                     flush=True,
                 )
                 return self._end_after_others(EXIT_CODE, late)
-            # Saving a checkpoint may take long, and it is the task of a run that was asked to stop.
+            # A run that was asked to stop must save its checkpoint, which may take long.
             if seconds >= self._warn_after and "checkpoint" not in what and self._is_asked():
                 late = self._late(count)
                 print(
@@ -170,9 +170,9 @@ class Watchdog:
                 next_line *= 2
 
     def _end_after_others(self, code: int, late: str) -> None:
-        """Ends this process. It waits for the processes that wait for this process to end first.
+        """Ends this process. If other processes wait for this process, they end first.
 
-        They cannot report this process once it is gone.
+        Once this process is gone, they can no longer report it.
         """
         if self._notes and not late:
             time.sleep(LAST)

@@ -40,7 +40,8 @@ class TrainBatches(Iterator[Batch]):
         `Videos.train_examples`. An epoch has this number of clips of every video.
 
     Raises:
-      InputError: `clips_per_decode` is below 1 or does not divide the batch.
+      InputError: `clips_per_decode` is below 1 or does not divide the batch. The first batch raises it if shared memory
+        is too small for the batches of the workers.
     """
 
     def __init__(
@@ -141,6 +142,9 @@ def test_batches(
       rows: as in `TrainBatches`.
       groups: (n,), the group of every example. With groups a batch holds examples of one group. The groups follow one
         another, and copies fill up the last batch of each group.
+
+    Raises:
+      InputError: shared memory is too small for the batches of the workers.
     """
     groups = np.zeros(len(dataset), int) if groups is None else groups
     numbers, valid = test_order(groups, batch_size)

@@ -24,6 +24,9 @@ def trace_run(task: Task, mesh: Mesh, num_classes: int, example: Example) -> jax
       mesh: the devices.
       num_classes: number of classes.
       example: shapes of the arrays of one training example.
+
+    Raises:
+      InputError: the learning rate schedule of the config is not valid.
     """
     config = task.config
     schedule = make_schedule(config.optimizer, config.steps)

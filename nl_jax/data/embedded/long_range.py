@@ -59,7 +59,7 @@ class LongRange:
     Args:
       split: train, validation or test. The splits use different samples of the handwritten digits.
       size: number of clips. More clips cost nothing. If the training split has more clips than a run draws, no clip is
-      repeated.
+        repeated.
       seed: seed of the random numbers. Other seeds give other clips of the same handwritten samples.
       images: makes images of one frame with one thing, labelled by kind and tint: the task to train on first.
       frames: frames of a clip; an image has one.

@@ -105,7 +105,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny, uninterrupt
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_asked_to_end_saves_and_goes_on_bit_for_bit(tiny, uninterrupted, tmp_path, monkeypatch, number):
+def test_a_run_asked_to_stop_saves_and_continues_bit_for_bit(tiny, uninterrupted, tmp_path, monkeypatch, number):
     def put(batch, mesh, *parts, put=sharding.put_batch, calls=iter(range(100))):  # noqa: B008
         if "label" in batch and next(calls) == 4:  # in the fifth step, after which no checkpoint is due
             signal.raise_signal(number)
@@ -114,7 +114,7 @@ def test_a_run_asked_to_end_saves_and_goes_on_bit_for_bit(tiny, uninterrupted, t
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     with monkeypatch.context() as patch:
         patch.setattr(sharding, "put_batch", put)
-        with pytest.raises(Preempted, match="saved at step 5; the same command goes on"):
+        with pytest.raises(Preempted, match="saved at step 5; the same command continues"):
             train(tiny(), tmp_path)
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
     assert train(tiny(), tmp_path) == json.loads((uninterrupted / "results.json").read_text())

@@ -149,7 +149,7 @@ class Watchdog:
                 why = late or f"{'the input pipeline' if 'batch' in what else 'it'} hangs"
                 print(
                     f"error: waited {seconds:.0f} s for {what}, and input_timeout={self._end_after:g}: {why}. "
-                    "The same command goes on from the saved state",
+                    "The same command continues from the saved state",
                     file=sys.stderr,
                     flush=True,
                 )

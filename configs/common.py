@@ -267,6 +267,9 @@ def poses_data() -> ConfigDict:
     )
 
 
+DATA = (video_data, long_range_data, coco_data, scenes_data, poses_data)
+
+
 def parse_row(argument: str, rows: dict[str, dict], flags: tuple[str, ...] = ()) -> tuple[dict, set[str]]:
     """Returns (changes of the row, flags) for the text after the colon in `FILE.py:row,flag,..`.
 

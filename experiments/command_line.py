@@ -1,6 +1,7 @@
 """Starts every program of this folder. Bad input gives one clear line and exit code 2, and no traceback."""
 
 import atexit
+import difflib
 import gc
 import itertools
 import os
@@ -9,7 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from logging import getLogger
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from configs import common
 from nl_jax.errors import PREEMPTED, InputError, Preempted, TrainingError
 from nl_jax.places import cache_directory, check_local, is_bucket
 from nl_jax.runs.config_files import load_config
@@ -172,10 +174,16 @@ def _check_fields(argv: list[str]) -> None:
     if not named:
         return
     config = load_config(named[-1])
+    check_known(named[-1], config)
     for argument in argv:
         if argument.startswith("--config."):
             check_field(config, argument.partition("=")[0])
     given = dict(argument.removeprefix("--config.").partition("=")[::2] for argument in argv if "--config." in argument)
+    stage = given.get("start.stage", config.get("start", {}).get("stage", ""))
+    while Path(stage.partition(":")[0]).is_file():
+        before = load_config(stage)
+        check_known(stage, before)
+        stage = before.start.stage
     model = config.get("model", {})
     blocks = given.get("model.blocks_per_stage", str(model.get("blocks_per_stage", "")))
     if "model.depth" in given and blocks not in ("", "()"):
@@ -183,6 +191,25 @@ def _check_fields(argv: list[str]) -> None:
             f"--config.model.depth={given['model.depth']} has no effect because blocks_per_stage={blocks} sets the "
             "number of blocks; give --config.model.blocks_per_stage=() too"
         )
+
+
+def check_known(name: str, config: ConfigDict) -> None:
+    """Raises InputError if a config has a field that no program reads, such as a misspelt field.
+
+    A locked config cannot get a new field, but a user can unlock it.
+    """
+    for field in flatten(config.to_dict()):
+        if field not in _known():
+            near = difflib.get_close_matches(field, _known(), n=1)
+            hint = f"did you mean {near[0]}?" if near else "configs/common.py lists the fields"
+            raise InputError(f"{name}: no program reads the field {field}; {hint}")
+
+
+@cache
+def _known() -> frozenset[str]:
+    fields = [flatten(config().to_dict()) for config in (common.base, common.detection)]
+    fields += [flatten(data().to_dict(), "data.") for data in common.DATA]
+    return frozenset().union(*fields)
 
 
 def check_field(config: ConfigDict, flag: str) -> None:

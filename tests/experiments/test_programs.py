@@ -1,5 +1,6 @@
 """The programs as a user types them, in their own processes: killed, resumed, and with bad input."""
 
+import importlib
 import json
 import os
 import random
@@ -17,6 +18,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from configs import quickstart
+from experiments import command_line
+from nl_jax.errors import InputError
+from nl_jax.runs.config_files import load_config
 from nl_jax.training.logs import timing
 
 ROOT = Path(__file__).parents[2]
@@ -299,6 +303,26 @@ def test_a_config_file_with_a_mistake_is_named_with_its_line(tmp_path, text, mes
     done = run("train", f"--config={tmp_path / 'mine.py'}", f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_field_that_no_program_reads_is_refused_in_a_config_and_in_its_stage(tmp_path):
+    for name, module in (("own", "quickstart"), ("stage", "kinetics")):
+        text = f"from configs import {module}\n\ndef get_config(_):\n    config = {module}.get_config().unlock()\n"
+        (tmp_path / f"{name}.py").write_text(f"{text}    config.optimizer.weight_decai = 0.1\n    return config\n")
+    own, stage = str(tmp_path / "own.py"), str(tmp_path / "stage.py")
+    message = r"no program reads the field optimizer\.weight_decai; did you mean optimizer\.weight_decay\?"
+    for arguments, name in (
+        ([f"--config={own}"], own),
+        (["--config", "configs/quickstart.py", f"--config.start.stage={stage}"], stage),
+    ):
+        with pytest.raises(InputError, match=f"{name}: {message}"):
+            command_line._check_fields(["train", *arguments])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_programs_know_every_field_of_the_configs(path):
+    for row in getattr(importlib.import_module(f"configs.{path.stem}"), "ROWS", ()):
+        command_line.check_known(f"{path}:{row}", load_config(f"{path}:{row}"))
 
 
 def test_worker_processes_end_with_a_run_that_is_killed(tmp_path):

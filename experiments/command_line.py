@@ -179,11 +179,13 @@ def _check_fields(argv: list[str]) -> None:
         if argument.startswith("--config."):
             check_field(config, argument.partition("=")[0])
     given = dict(argument.removeprefix("--config.").partition("=")[::2] for argument in argv if "--config." in argument)
-    stage = given.get("start.stage", config.get("start", {}).get("stage", ""))
-    while Path(stage.partition(":")[0]).is_file():
-        before = load_config(stage)
-        check_known(stage, before)
-        stage = before.start.stage
+    stages = [named[-1], given.get("start.stage", config.get("start", {}).get("stage", ""))]
+    while Path(stages[-1].partition(":")[0]).is_file():
+        if stages[-1] in stages[:-1]:
+            raise InputError(f"start.stage={stages[-1]} starts from itself; give a stage that ends without this config")
+        before = load_config(stages[-1])
+        check_known(stages[-1], before)
+        stages.append(before.start.stage)
     model = config.get("model", {})
     blocks = given.get("model.blocks_per_stage", str(model.get("blocks_per_stage", "")))
     if "model.depth" in given and blocks not in ("", "()"):

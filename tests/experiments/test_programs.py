@@ -319,6 +319,14 @@ def test_a_field_that_no_program_reads_is_refused_in_a_config_and_in_its_stage(t
             command_line._check_fields(["train", *arguments])
 
 
+def test_a_config_that_starts_from_itself_is_refused(tmp_path):
+    own = tmp_path / "own.py"
+    text = "from configs import quickstart\n\ndef get_config(_=''):\n    config = quickstart.get_config().unlock()\n"
+    own.write_text(f"{text}    config.start.stage = {str(own)!r}\n    return config\n")
+    with pytest.raises(InputError, match=f"start.stage={own} starts from itself; give a stage"):
+        command_line._check_fields(["train", f"--config={own}"])
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_programs_know_every_field_of_the_configs(path):
     for row in getattr(importlib.import_module(f"configs.{path.stem}"), "ROWS", ()):

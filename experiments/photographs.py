@@ -122,12 +122,12 @@ def tiles(
     for top in side * np.array(rows):
         for left in range(0, pixels.shape[1] - side + 1, side):
             tile = np.s_[top : top + side, left : left + side]
-            found = []
             if masks is None:
                 cut = np.clip(boxes - np.array([left, top, left, top]), 0, side)
-                for at in np.flatnonzero(_areas(cut)):
-                    found.append(_fields(cut[at], _areas(cut[at]), areas[at]))
+                shown = _areas(cut)
+                found = [_fields(cut[at], shown[at], areas[at]) for at in np.flatnonzero(shown)]
             else:
+                found = []
                 for at in np.flatnonzero(masks[tile].any((0, 1))):
                     mask = masks[*tile, at]
                     fields = _fields(_bounds(mask), mask.sum(), areas[at])

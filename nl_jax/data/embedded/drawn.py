@@ -1,7 +1,9 @@
-"""Parts that the embedded tasks share: names of examples that are drawn on demand, and checks of parameters."""
+"""Parts that the embedded tasks share: names of examples that are drawn on demand, checks of parameters, a hash."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import SupportsIndex
 
 from nl_jax.errors import InputError
@@ -22,6 +24,11 @@ class Numbers(Sequence):
 
     def __getitem__(self, index: SupportsIndex) -> str:
         return str(range(self.count)[index])
+
+
+def hash_of(parameters: Mapping[str, object]) -> str:
+    """Returns a hash (12 hex digits) of parameters. Their order does not change it."""
+    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def check_split(split: str, splits: Iterable[str]) -> None:

@@ -19,14 +19,12 @@ validation and test use different samples.
 
 import dataclasses
 import functools
-import hashlib
-import json
 from collections.abc import Sequence
 
 import numpy as np
 
 from nl_jax.data.embedded.digits import SPLITS, TINTS, enlarged, handwriting, samples
-from nl_jax.data.embedded.drawn import Numbers, check_ranges, check_split
+from nl_jax.data.embedded.drawn import Numbers, check_ranges, check_split, hash_of
 from nl_jax.errors import InputError
 
 GLYPH = 16  # pixels of a side: the 8 x 8 digits are enlarged to twice their size
@@ -146,7 +144,7 @@ class LongRange:
 
     def list_hash(self) -> str:
         """Returns a hash (12 hex digits) of all parameters. The same parameters give the same clips."""
-        return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()[:12]
+        return hash_of(vars(self))
 
     def compose(self, index: int) -> tuple[list[Shot], int]:
         """Returns the shots of a clip in the order in which it shows them, and its label.

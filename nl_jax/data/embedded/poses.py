@@ -14,8 +14,6 @@ poses.npz (see poses.txt). Training, validation and test use different poses.
 """
 
 import functools
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from nl_jax.data.coco.annotations import Image, Instance
 from nl_jax.data.coco.detection import DetectionImages
 from nl_jax.data.coco.example import Shape
 from nl_jax.data.coco.keypoints import COCO_NAMES, of_coco
-from nl_jax.data.embedded.drawn import Numbers, check_ranges, check_split
+from nl_jax.data.embedded.drawn import Numbers, check_ranges, check_split, hash_of
 from nl_jax.errors import InputError
 
 FILE = Path(__file__).with_name("poses.npz")
@@ -130,7 +128,7 @@ class Poses(DetectionImages):
     def list_hash(self) -> str:
         """Returns a hash (12 hex digits) of split, size, seed and noise. Equal parameters give equal pictures."""
         parameters = {name: getattr(self, name) for name in ("split", "size", "seed", "noise")}
-        return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
+        return hash_of(parameters)
 
     def failure_reason(self, index: int) -> str:
         """Always raises, because a picture is drawn and cannot fail to decode.

@@ -27,8 +27,6 @@ The digits are the 1797 that scikit-learn ships. Training, validation and test u
 """
 
 import functools
-import hashlib
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +36,7 @@ from nl_jax.data.coco.detection import DetectionImages
 from nl_jax.data.coco.example import Shape
 from nl_jax.data.coco.masks import compressed
 from nl_jax.data.embedded.digits import SPLITS, TINTS, enlarged, handwriting, samples
-from nl_jax.data.embedded.drawn import Numbers, check_ranges, check_split
+from nl_jax.data.embedded.drawn import Numbers, check_ranges, check_split, hash_of
 from nl_jax.errors import InputError
 
 CUE = 14  # pixels across
@@ -179,7 +177,7 @@ class Scenes(DetectionImages):
         """Returns a hash (12 hex digits) of all parameters. The same parameters give the same scenes."""
         names = ("split", "size", "seed", "width", "gap", "cues", "digits", "noise")
         parameters = {name: getattr(self, name) for name in names}
-        return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
+        return hash_of(parameters)
 
     def failure_reason(self, index: int) -> str:
         """Always raises, because a scene is drawn and cannot fail to decode.

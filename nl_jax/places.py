@@ -76,8 +76,10 @@ def place(name: str, path: str | os.PathLike) -> Place:
         fsspec.config.conf.setdefault(protocol, {})["use_listings_cache"] = False
     found = epath.Path(f"{scheme.lower()}://{below.rstrip('/')}")
     with _reached(f"{name}={found}"):
-        # The client must ask the server about a file. About the bucket alone it may answer by itself.
-        (found / "config.json").exists()
+        # The client must ask the server about a file. About the bucket alone it may answer by itself. It is a client of
+        # its own, because a kept one would fail again after the user gave the credentials that it did not find.
+        client, file = fsspec.core.url_to_fs(f"{found}/config.json", skip_instance_cache=True)
+        client.exists(file)
     return found
 
 

@@ -197,23 +197,37 @@ def test_a_second_run_in_a_bucket_is_told_and_a_dead_one_is_in_nobodys_way(googl
     assert (directory / lock.NAME).read_text() == ""
 
 
-@pytest.fixture
-def amazon(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def amazon(tmp_path_factory):
     """An empty s3://bucket."""
     s3fs = pytest.importorskip("s3fs")
     pytest.importorskip("moto")
-    port = free_port()
-    for name, value in {
+    port, directory = free_port(), tmp_path_factory.mktemp("amazon")
+    variables = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": "none",
         "AWS_SECRET_ACCESS_KEY": "none",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    with server([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port, tmp_path / "log"):
-        s3fs.S3FileSystem().mkdir("bucket")
+        "XDG_CACHE_HOME": str(directory / "cache"),
+    }
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with pytest.MonkeyPatch.context() as patch, server(command, port, directory / "log"):
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
         yield "s3://bucket"
+
+
+def test_credentials_given_after_a_failure_are_found(amazon, monkeypatch, tmp_path):
+    with monkeypatch.context() as without:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+            without.delenv(name, raising=False)
+        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+            without.setenv(name, str(tmp_path / "none"))
+        without.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        with pytest.raises(InputError, match="NoCred"):
+            place("workdir", amazon)
+    assert not (place("workdir", amazon) / "config.json").exists()
 
 
 def test_amazons_buckets_hold_data_and_reports(prepared, amazon):

@@ -164,7 +164,7 @@ class Run:
             self._state, metrics = self._train_step(self._state, batch, self._key)
             self._metrics.append(metrics)
             # Each queued step holds its batch on the device. So only one step waits there while another is computed.
-            with self._watchdog.waiting_for(f"step {self.step} of all processes"):
+            with self._watchdog.waiting_for(f"step {self.step}"):
                 jax.block_until_ready(self._metrics[-2:-1])
         self.step += 1
         self._profile.after(self.step, metrics)
@@ -179,7 +179,7 @@ class Run:
         config, count = self.config, len(self._metrics)
         with self._watchdog.waiting_for("the bad examples of all processes"):
             self._tell_bad(self._bad.exchange())
-        with self._times.of("compute"), self._watchdog.waiting_for(f"step {self.step} of all processes"):
+        with self._times.of("compute"), self._watchdog.waiting_for(f"step {self.step}"):
             fetched = jax.device_get(self._metrics)
         finite = self._nonfinite.finite(fetched, self._indices, self.step)
         names = {"loss": "train_loss"} | {name: f"train_{name}" for name in self.task.train_figures}

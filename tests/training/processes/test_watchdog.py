@@ -64,7 +64,7 @@ class Service:
 
 def test_the_process_that_has_not_come_is_named(capsys):
     service, said, ended = Service(), [], threading.Event()
-    for process, (count, what) in {1: (1, "batch 6"), 2: (2, "step 7 of all processes")}.items():
+    for process, (count, what) in {1: (1, "batch 6"), 2: (2, "step 7")}.items():
         Notes(service, process, 4).leave(count, what)
     watchdog = Watchdog(
         said.append, warn_after=0.02, end_after=0.3, end=lambda code: ended.set(), notes=Notes(service, 0, 4)
@@ -72,12 +72,12 @@ def test_the_process_that_has_not_come_is_named(capsys):
     with watchdog:
         with watchdog.waiting_for("batch 6"):
             pass
-        with watchdog.waiting_for("step 7 of all processes"):
+        with watchdog.waiting_for("step 7"):
             assert ended.wait(60)
     late = "process 1 of 4 has not come, it is at batch 6; process 3 of 4 has not come, it is at its start"
-    assert said and said[0].startswith("waiting for step 7 of all processes for ") and said[0].endswith(f"s: {late}")
+    assert said and said[0].startswith("waiting for step 7 for ") and said[0].endswith(f"s: {late}")
     assert f"and input_timeout=0.3: {late}. The same command" in capsys.readouterr().err
-    assert service.notes["nl_jax/at/0"] == "2 step 7 of all processes"
+    assert service.notes["nl_jax/at/0"] == "2 step 7"
 
 
 def test_a_process_that_waits_and_was_asked_to_end_does_so(capsys):
@@ -92,11 +92,11 @@ def test_a_process_that_waits_and_was_asked_to_end_does_so(capsys):
         with watchdog.waiting_for("the checkpoint of step 7"):
             service.notes["RECEIVED_PREEMPTION_NOTICE"] = "2026-01-01T00:00:00"
             assert not ended.wait(0.3)
-        with watchdog.waiting_for("step 8 of all processes"):
+        with watchdog.waiting_for("step 8"):
             assert ended.wait(60)
     assert codes == [75]
     error = capsys.readouterr().err
-    assert "asked to stop while it waited for step 8 of all processes, for 0 s: process 1 of 2" in error
+    assert "asked to stop while it waited for step 8, for 0 s: process 1 of 2" in error
 
 
 def test_a_wait_within_a_wait_does_not_end_it():

@@ -4,6 +4,7 @@
 
 Without `data.validation` and `data.test` the run measures its figures on the training videos, and the output says so.
 The rows are one network with and without non-local blocks (nl), and with and without kernels in time (i3d and c2d).
+The row images is the network nl_c2d for images: a folder with one sub-folder of images per class. A clip is one image.
 """
 
 from configs import common
@@ -14,6 +15,7 @@ ROWS = {
     "i3d": {"model.inflate": "3x1x1"},
     "nl_c2d": NL,
     "c2d": {},
+    "images": NL | {"data.frames": 1, "data.stride": 1, "data.num_clips": 1},
 }
 
 

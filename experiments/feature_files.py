@@ -38,7 +38,7 @@ def write(extractor: Extractor, arguments: list[str], out: Path, every: float = 
     """
     make_directory(out)
     _claim(out, extractor.settings() | {"every": every})
-    videos = _videos(arguments, out)
+    videos = _videos(arguments, out, stills=extractor.frames == 1)
     waiting = [video for video in videos if video[2] or not video[1].exists()]
     console = Console(highlight=False)
     console.print(
@@ -75,7 +75,7 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
     workdir.write_json(path, settings)
 
 
-def _videos(arguments: list[str], out: Path) -> list[tuple[str, Path, str]]:
+def _videos(arguments: list[str], out: Path, *, stills: bool) -> list[tuple[str, Path, str]]:
     """Returns (video, its file of features, the reason why it cannot be read or "") for every video.
 
     Raises:
@@ -83,7 +83,7 @@ def _videos(arguments: list[str], out: Path) -> list[tuple[str, Path, str]]:
     """
     found: dict[Path, str] = {}
     videos = []
-    for name, relative, problem in named_videos(arguments):
+    for name, relative, problem in named_videos(arguments, stills=stills):
         if is_stream(name):
             raise InputError(f"{name} is a camera or standard input, which has no features file; give files")
         path = out / f"{relative}.npz"

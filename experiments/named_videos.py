@@ -14,18 +14,23 @@ from nl_jax.errors import InputError
 from nl_jax.places import check_local
 
 
-def named_videos(arguments: list[str]) -> Iterator[tuple[str, str, str]]:
+def named_videos(arguments: list[str], *, stills: bool = False) -> Iterator[tuple[str, str, str]]:
     """Yields (path, name relative to the argument, "") for every video.
 
     For an argument without a video it yields (argument, argument, reason). It prints to stderr how many pictures of a
     folder are left out.
+
+    Args:
+      arguments: files, folders, patterns or cameras.
+      stills: whether every picture of a folder is a video of one frame, as for a network whose clips have one frame.
+        Otherwise numbered pictures are the frames of one video.
     """
     for argument in arguments:
         if is_stream(argument) or os.path.isfile(argument):
             yield argument, os.path.basename(argument) or argument, ""
             continue
         if os.path.isdir(argument):
-            found, others = _videos_in(Path(argument))
+            found, others = _videos_in(Path(argument), stills)
             names = [os.path.relpath(file, argument) for file in found]
             names = [os.path.basename(os.path.abspath(argument)) if name == "." else name for name in names]
             problem = "the folder has no videos"
@@ -51,10 +56,10 @@ def _why_missing(argument: str) -> str:
     return "no file matches the pattern" if glob.has_magic(argument) else "there is no such file or folder"
 
 
-def _videos_in(folder: Path) -> tuple[list[str], list[Path]]:
+def _videos_in(folder: Path, stills: bool) -> tuple[list[str], list[Path]]:
     """Returns the videos of a folder, and its other files. A folder of numbered pictures is itself one video."""
-    if frames := picture_files(os.listdir(folder)):
+    if not stills and (frames := picture_files(os.listdir(folder))):
         print(f"{folder}: its {len(frames)} numbered pictures are read as the frames of one video", file=sys.stderr)
         return [str(folder)], []
-    found, others = find_videos(folder)
+    found, others = find_videos(folder, stills=stills)
     return [str(folder / name) for name in found], others

@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> None:
     width = None if sys.stdout.isatty() else 10_000
     console = Console(highlight=False, soft_wrap=False, quiet=JSON.value, width=width)
     done, failed, stems = 0, 0, Counter()
-    for name, _, problem in named_videos(arguments):
+    for name, _, problem in named_videos(arguments, stills=predictor.frames == 1):
         if not problem:
             try:
                 found = _predict(predictor, name, console)

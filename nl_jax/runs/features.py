@@ -63,7 +63,7 @@ class Extractor:
         if not found:
             raise InputError(f"layer={layer}: the network has {', '.join(names)}")
         self.layer = found[0] if found[0] == layer else found[-1]
-        self._data, self.pooled = config.data, pooled
+        self._data, self.frames, self.pooled = config.data, config.data.frames, pooled
         normalize = make_normalize(config.input)
 
         def forward(model, inputs):

@@ -86,7 +86,7 @@ class Predictor:
             )
         model.eval()
         self.classes, self._data, self._multi_label = classes, config.data, multi_label
-        self._model, self.blocks = model, model.nonlocal_blocks()
+        self._model, self.blocks, self.frames = model, model.nonlocal_blocks(), config.data.frames
         self._normalize = make_normalize(config.input)
         mesh = sharding.make_mesh(data=-1, fsdp=1)
         graphdef, *arrays = flat.split(model)

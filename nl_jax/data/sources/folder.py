@@ -126,22 +126,26 @@ def _refuse_another_level(root: Path, folders: list[str], videos: list[Path]) ->
         raise InputError(f"{root}: {found}; if these are the classes, valid is {root / folders[0]}")
 
 
-def find_videos(root: Path) -> tuple[list[Path], list[Path]]:
+def find_videos(root: Path, *, stills: bool = False) -> tuple[list[Path], list[Path]]:
     """Returns (videos, files that belong to no video) below a folder, sorted, with paths relative to the folder.
 
     `choose_videos` decides which files are videos. Links are followed, and each folder is entered once. A broken link
     with the ending of a video is also a video, so that reading it raises an error.
 
+    Args:
+      root: the folder.
+      stills: as in `choose_videos`.
+
     Raises:
       InputError: a folder cannot be read.
     """
     below = walk(root)
-    videos, others = choose_videos(below.files)
+    videos, others = choose_videos(below.files, stills=stills)
     missing = {file for file in below.dangling if _is_video(file.name)}
     return sorted([*videos, *missing]), sorted({*others, *below.dangling, *below.again} - missing)
 
 
-def choose_videos(files: list[Path], *, least_depth: int = 1) -> tuple[list[Path], list[Path]]:
+def choose_videos(files: list[Path], *, least_depth: int = 1, stills: bool = False) -> tuple[list[Path], list[Path]]:
     """Returns (videos, files that belong to no video), sorted.
 
     A video is a file with the ending of a video, or a folder of numbered pictures. If all folders of pictures have the
@@ -151,6 +155,7 @@ def choose_videos(files: list[Path], *, least_depth: int = 1) -> tuple[list[Path
     Args:
       files: all files below a folder, with paths relative to it.
       least_depth: minimum number of parts of a video's path: 2 in a folder of classes.
+      stills: whether every picture is a video of one frame, and no folder is a video.
     """
     seen = [f for f in files if len(f.parts) >= least_depth and not any(part.startswith(".") for part in f.parts)]
     names: dict[Path, list[str]] = {}
@@ -159,14 +164,14 @@ def choose_videos(files: list[Path], *, least_depth: int = 1) -> tuple[list[Path
     of_frames = {
         folder
         for folder, inside in names.items()
-        if len(folder.parts) >= least_depth and picture_files(inside) and not any(map(_is_video, inside))
+        if not stills and len(folder.parts) >= least_depth and picture_files(inside) and not any(map(_is_video, inside))
     }
     if len(of_frames) > 1 and len({folder.name for folder in of_frames}) == 1:
         of_frames = set()
     video_of = {file: file for file in seen if _is_video(file.name)}
     video_of |= {file: file.parent for file in seen if file.parent in of_frames and is_picture(file.name)}
-    if not video_of:
-        video_of = {file: file for file in seen if is_picture(file.name)}
+    if stills or not video_of:
+        video_of |= {file: file for file in seen if is_picture(file.name)}
     return sorted(set(video_of.values())), [file for file in files if file not in video_of]
 
 

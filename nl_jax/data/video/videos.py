@@ -80,7 +80,7 @@ class Videos:
             raise InputError(f"starts: found {starts!r}, valid are {', '.join(STARTS)}")
         if frames > 1 and names and all(is_picture(name.rpartition("/")[2]) for name in names):
             raise InputError(
-                f"{root}: found still pictures alone, which are clips of one frame; frames: found {frames}"
+                f"{root}: found still pictures alone, which are clips of one frame; frames: found {frames}, valid is 1"
             )
         self._root, self.names, self.labels, self.classes = root, names, labels, classes
         self._frames, self._stride, self._crop, self._short_side, self._flip = frames, stride, crop, short_side, flip

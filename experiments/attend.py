@@ -87,6 +87,10 @@ def main() -> None:
     normalize = make_normalize(config.input)
     if FORMAT.value != "html" and (BESIDE.value or UNTRAINED.value):
         raise InputError("--beside and --untrained are for the page; give --format=html too")
+    if is_detection:
+        command_line.refuse_flags("video", "view", why="in a run of detection, where --image chooses the image")
+    else:
+        command_line.refuse_flags("image", "object", why="in a run of classification, where --video chooses the video")
     if is_detection and (MEASURE.value is not None or FORMAT.value in ("gif", "mp4")):
         flag = "measure" if MEASURE.value is not None else "format"
         raise InputError(f"--{flag} is for videos, and {directory} is a run of detection")
@@ -97,6 +101,7 @@ def main() -> None:
             )
         _attend_keypoints(directory, task, dataset)
         return
+    command_line.refuse_flags("object", why="without the picture of a keypoint")
     if KEYPOINT.value is not None:
         raise InputError(
             f"--keypoint: {directory} must be a run with keypoints, and --box and --position must not be given"
@@ -107,6 +112,8 @@ def main() -> None:
     if BOX.value is not None:
         raise InputError(f"--box is for images, and {directory} is a run of classification; give --position")
     if MEASURE.value is not None:
+        drawing = ("video", "view", "block", "position", "format", "beside", "untrained")
+        command_line.refuse_flags(*drawing, why="with --measure, which draws nothing")
         _measure(directory, dataset, normalize)
         return
     index = _index(dataset, "video", VIDEO.value)

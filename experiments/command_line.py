@@ -83,6 +83,18 @@ def mesh_axes(given: str) -> dict[str, int]:
     return axes
 
 
+def refuse_flags(*names: str, why: str) -> None:
+    """Raises InputError if the command line gives one of these flags, because the program would ignore its value.
+
+    Args:
+      names: names of the flags.
+      why: the reason, such as "with --model".
+    """
+    for name in names:
+        if flags.FLAGS[name].present:
+            raise InputError(f"--{name} has no effect {why}; leave it out")
+
+
 def fail(error: Exception | str, code: int) -> None:
     """Prints the error as one line to stderr and ends the program with the exit code `code`."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

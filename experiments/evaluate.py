@@ -108,6 +108,7 @@ def main() -> None:
 def _published() -> Pretrained:
     if DATA.value is None or OUT.value is None:
         command_line.fail("--model: a published network has no data and no workdir; give --data and --out", 2)
+    command_line.refuse_flags("split", "checkpoint", why="with --model, which has no run")
     found = pretrained(MODEL.value)
     if not found.classes:
         command_line.fail(

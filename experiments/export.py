@@ -37,6 +37,7 @@ def main() -> None:
         raise InputError("give either --workdir or --model, the network to export")
     check_local("--out", OUT.value)
     if MODEL.value is not None:
+        command_line.refuse_flags("best", why="with --model, which has one network")
         found = pretrained(MODEL.value)
         model, config, classes = found.model, found.config, found.classes
     else:

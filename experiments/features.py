@@ -37,6 +37,7 @@ def main(arguments: list[str]) -> None:
     check_local("--out", OUT.value)
     options = {"pooled": POOLED.value, "num_clips": NUM_CLIPS.value, "num_crops": NUM_CROPS.value}
     if MODEL.value is not None:
+        command_line.refuse_flags("best", why="with --model, which has one network")
         extractor = Extractor.from_pretrained(MODEL.value, LAYER.value, **options)
     else:
         extractor = Extractor.of_workdir(place("--workdir", WORKDIR.value), LAYER.value, best=BEST.value, **options)

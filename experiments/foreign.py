@@ -7,6 +7,7 @@ from absl import flags
 from flax import nnx
 from ml_collections import ConfigDict, config_flags
 
+from experiments import command_line
 from nl_jax.errors import InputError
 from nl_jax.models import MaskRCNN, VideoResNet
 from nl_jax.runs.config_files import load_config
@@ -43,6 +44,14 @@ MODEL = flags.DEFINE_string(
     "model", None, "published network: a name of nl_jax.zoo; it needs no --config and no --source"
 )
 
+# The flags that describe a network whose weights are in a file.
+OF_FILE = ("config", "source", "num_classes", "classes", "check_geometry", "inflate_2d")
+
+
+def check_published() -> None:
+    """Raises InputError if a flag describes the network, because --model describes it."""
+    command_line.refuse_flags(*OF_FILE, why="with --model, which describes the network, its source and its classes")
+
 
 def import_network(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict, tuple[str, ...], Report]:
     """Returns the network of --config with the weights of a file, or the network of --model.
@@ -73,8 +82,7 @@ def import_network(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict
 
 def _published(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict, tuple[str, ...], Report]:
     """Returns the network of --model, from `path` or from the cache, with the whole config of its row."""
-    if CONFIG.value is not None or SOURCE.value is not None:
-        raise InputError("--model describes the network and its source; leave out --config and --source")
+    check_published()
     found = pretrained(MODEL.value, path)
     return found.model, config_of_row(found.entry), found.classes, found.report
 

@@ -42,13 +42,14 @@ def named_videos(arguments: list[str], *, stills: bool = False) -> Iterator[tupl
         else:
             found = sorted(file for file in glob.glob(argument, recursive=True) if not os.path.isdir(file))
             names = [os.path.basename(file) for file in found]
-            problem = _why_missing(argument)
+            problem = why_missing(argument)
         yield from ((file, name, "") for file, name in zip(found, names, strict=True))
         if not found:
             yield argument, argument, problem
 
 
-def _why_missing(argument: str) -> str:
+def why_missing(argument: str) -> str:
+    """Returns the reason why an argument names no file."""
     try:
         check_local("VIDEO", argument, "videos are read from a file system")
     except InputError as error:

@@ -79,9 +79,13 @@ flags.adopt_module_key_flags(foreign)
 
 
 def main(arguments: list[str]) -> None:
+    _check_flags(arguments)
     if _finds_objects():
+        of_classifier = ("top", "multi_label", "seconds", "block", "position")
+        command_line.refuse_flags(*of_classifier, why="with a network of detection")
         _objects(arguments)
         return
+    command_line.refuse_flags("min_score", why="with a network of classification")
     position = pictures.parse_numbers("position", POSITION.value, "frame,row,column")
     predictor = _predictor()
     if OUT.value:
@@ -113,6 +117,20 @@ def main(arguments: list[str]) -> None:
         command_line.fail(f"{failed} of {done + failed} videos could not be read", 1 if done else 2)
 
 
+def _check_flags(arguments: list[str]) -> None:
+    others = CHECKPOINT.value is not None or foreign.MODEL.value is not None
+    if (WORKDIR.value is not None) == others:
+        raise InputError("give the network: either --workdir, or --model, or --checkpoint with --config or --model")
+    if WORKDIR.value is not None:
+        command_line.refuse_flags(*foreign.OF_FILE, why="with --workdir, which has its own config")
+    else:
+        command_line.refuse_flags("best", why="without --workdir, which has checkpoints")
+    if not OUT.value:
+        command_line.refuse_flags("block", "position", why="without --out, the directory for pictures")
+    if not any(map(is_stream, arguments)):
+        command_line.refuse_flags("seconds", why="without a camera or standard input")
+
+
 def _finds_objects() -> bool:
     if WORKDIR.value is not None:
         return workdir.read_config(place("--workdir", WORKDIR.value)).get("task") == "detection"
@@ -135,14 +153,10 @@ def _objects(arguments: list[str]) -> None:
 
 
 def _predictor() -> Predictor:
-    others = CHECKPOINT.value is not None or foreign.MODEL.value is not None
-    if (WORKDIR.value is not None) == others:
-        raise InputError("give the network: either --workdir, or --model, or --checkpoint with --config or --model")
     if WORKDIR.value is not None:
-        if foreign.CONFIG.value is not None or foreign.SOURCE.value is not None:
-            raise InputError("--config and --source need --checkpoint; --workdir has its own config")
         return Predictor.of_workdir(place("--workdir", WORKDIR.value), best=BEST.value, multi_label=MULTI_LABEL.value)
     if foreign.MODEL.value is not None and MULTI_LABEL.value is None:
+        foreign.check_published()
         return Predictor.from_pretrained(foreign.MODEL.value, CHECKPOINT.value)
     model, config, classes, report = foreign.import_network(CHECKPOINT.value)
     print(f"{CHECKPOINT.value or foreign.MODEL.value}: {report}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """`experiments.predict` for a network of detection: draws the objects into pictures, or prints JSON."""
 
+import glob
 import os
 import sys
 from collections import Counter
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiments import command_line
+from experiments.named_videos import why_missing
 from nl_jax.data.media.failure import DecodeError
 from nl_jax.data.media.image_files import is_picture
 from nl_jax.data.sources.folder import VIDEO_SUFFIXES
@@ -33,7 +35,7 @@ def predict(
 
     Args:
       directory: the workdir of a detection run; None for a published network.
-      arguments: images, videos and folders.
+      arguments: images, videos, folders and patterns.
       best: whether to take the best checkpoint on the validation split instead of the newest.
       min_score: minimum score of an object.
       every: minimum seconds from one frame of a video to the next; 0 takes every frame.
@@ -99,5 +101,7 @@ def _files(arguments: list[str]) -> Iterator[tuple[str, str]]:
             yield from ((file, "") for file in found)
             if not found:
                 yield argument, "the folder has no images and no videos"
+        elif found := sorted(file for file in glob.glob(argument, recursive=True) if os.path.isfile(file)):
+            yield from ((file, "") for file in found)
         else:
-            yield argument, "there is no such file"
+            yield argument, why_missing(argument)

@@ -60,9 +60,15 @@ def main() -> None:
         raise InputError(f"--source: there is no file or folder {source}")
     if CHECK.value and not REPORT.value:
         raise InputError("--report is not given; --check writes report.csv and index.html to this directory")
+    if not CHECK.value:
+        command_line.refuse_flags("report", why="without --check, which writes it")
+    if BEAM_RUNNER.value is None:
+        command_line.refuse_flags("beam_options", why="without --beam_runner")
     if DATASET.value == "coco":
+        command_line.refuse_flags("split", "short_side", why="with --dataset=coco, which keeps its splits and images")
         _coco(source)
         return
+    command_line.refuse_flags("annotations", why="without --dataset=coco")
     config = config_of(DATASET.value, split=SPLIT.value, short_side=SHORT_SIDE.value)
     builder_class = BUILDERS[DATASET.value]
     listing = builder_class.list_source(source, config.split)

@@ -12,7 +12,8 @@ import optax
 import pytest
 from flax import nnx
 
-from configs import folder
+from configs import common, folder
+from experiments.named_videos import named_videos
 from nl_jax import Predictor
 from nl_jax.data.video.folder import VideoFolder
 from nl_jax.errors import InputError
@@ -80,8 +81,8 @@ def test_a_network_of_another_kind_of_data_is_refused(run):
         Predictor.of_workdir(run)
 
 
-def program(*arguments, stdin=None) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "experiments.predict", *map(str, arguments)]
+def program(*arguments, stdin=None, name="predict") -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "COLUMNS": "40"}
     return subprocess.run(command, cwd=ROOT, env=environment, stdin=stdin, capture_output=True, text=True, timeout=600)
 
@@ -118,8 +119,41 @@ def test_a_stream_is_told_clip_by_clip_and_what_cannot_be_used_is_one_line(run, 
     assert done.stdout.count(" s  ") == 3 and f"{name}  3 clips x 3 crops\n" in done.stdout and "█" in done.stdout
     for arguments, code, message in (
         (["video.mp4"], 2, "either --workdir, or --model, or --checkpoint"),
+        ([f"--workdir={run}", "--min_score=0.2", name], 2, "--min_score has no effect with a network of class"),
         ([f"--workdir={run}", tmp_path / "none"], 2, "1 of 1 videos could not be read"),
     ):
         done = program(*arguments)
         assert done.returncode == code and message in done.stderr.splitlines()[-1], done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_numbered_images_are_frames_unless_a_clip_of_the_network_is_one_image(tmp_path):
+    for name in ("red/1.jpg", "red/2.jpg", "blue/1.jpg", "blue/2.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for given, of_frames in ((tmp_path / "red", ["red"]), (tmp_path, ["blue", "red"])):
+        assert [name for _, name, _ in named_videos([str(given)])] == of_frames
+        images = [path for path, _, _ in named_videos([str(given)], stills=True)]
+        assert images == sorted(map(str, given.rglob("*.jpg")))
+    (tmp_path / "red" / "a.mp4").touch()
+    found = [name for _, name, _ in named_videos([str(tmp_path / "red")], stills=True)]
+    assert found == ["1.jpg", "2.jpg", "a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("predict --block=res3_0_nonlocal VIDEO", "--block has no effect without --out"),
+        ("predict --config=configs/folder.py VIDEO", "--config has no effect with --workdir"),
+        ("attend --image=1", "--image has no effect in a run of classification, where --video chooses the video"),
+        ("attend --measure=1 --view=1", "--view has no effect with --measure"),
+    ],
+)
+def test_a_flag_that_the_program_would_ignore_is_refused(command, error, run):
+    config = workdir.read_config(run).unlock()
+    config.data = common.long_range_data()  # needs no file
+    workdir.write_workdir(run, config, tuple(map(str, range(5))))
+    name, *arguments = command.split()
+    done = program(f"--workdir={run}", *arguments, name=name)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {error}"), done.stderr
+    assert done.stderr.count("\n") == 1

@@ -59,7 +59,8 @@ def test_objects_of_images_of_any_size_are_told_in_their_pixels_and_drawn(run, t
         PIL.Image.fromarray(rng.integers(256, size=(height, width, 3), dtype=np.uint8)).save(folder / name)
     out = tmp_path / "out"
     out.mkdir()
-    wide, tall = predict(run, folder, out=out)
+    wide, tall = predict(run, f"{folder}/*.png", out=None)
+    assert predict(run, folder, out=out) == [wide, tall]
     assert [Path(line["image"]).name for line in (wide, tall)] == ["1.png", "2.png"] and "frame" not in wide
     assert wide["objects"] and tall["objects"]
     for line, (height, width) in ((wide, (96, 192)), (tall, (300, 140))):

@@ -7,9 +7,9 @@ import pytest
 
 from nl_jax.data.records.write import config_of
 from nl_jax.data.sources.charades import charades
-from nl_jax.data.sources.folder import own_videos
 from nl_jax.data.sources.kinetics import kinetics
 from nl_jax.data.sources.listing import Action, Item
+from nl_jax.data.sources.own import own_videos
 from nl_jax.data.sources.something import something_something_v2
 from nl_jax.data.sources.splits import hmdb51, ucf101
 from nl_jax.errors import InputError

@@ -67,8 +67,8 @@ class Extractor:
         normalize = make_normalize(config.input)
 
         def forward(model, inputs):
-            out = model.features(normalize(inputs["video"]))[self.layer]
-            return widen(out).mean(axis=(1, 2, 3)) if pooled else out
+            out = widen(model.features(normalize(inputs["video"]))[self.layer])  # a file of NumPy has no bfloat16
+            return out.mean(axis=(1, 2, 3)) if pooled else out
 
         mesh = sharding.make_mesh(data=-1, fsdp=1)
         graphdef, *arrays = flat.split(model)

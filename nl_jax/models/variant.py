@@ -29,6 +29,7 @@ class Variant(NonLocalBlock):
     """
 
     name = ""
+    without: frozenset[str] = frozenset()  # options of this class that have no effect on the block
 
     def __init__(
         self,

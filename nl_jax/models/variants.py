@@ -36,6 +36,7 @@ class GlobalContext(Variant):
     """
 
     name = "global_context"
+    without = frozenset({"norm", "scale"})
 
     def __init__(self, channels: int, inner_channels: int | None = None, *, fusion: str = "add", **options):
         if fusion not in ("add", "scale"):
@@ -71,6 +72,7 @@ class SimplifiedNonLocal(GlobalContext):
     """
 
     name = "simplified"
+    without = frozenset({"scale"})
 
     def __init__(self, channels: int, inner_channels: int | None = None, **options):
         self.fusion = "add"
@@ -122,6 +124,7 @@ class DoubleAttention(Variant):
     """
 
     name = "double_attention"
+    without = frozenset({"scale"})
 
     def _build(self, d, linear):
         self.a, self.b, self.v = (linear(self.channels, d) for _ in range(3))
@@ -153,6 +156,7 @@ class CompactGeneralized(Variant):
     """
 
     name = "compact_generalized"
+    without = frozenset({"scale"})
 
     def __init__(self, channels: int, inner_channels: int | None = None, *, groups: int = 1, **options):
         d = inner_channels or max(1, channels // 2)

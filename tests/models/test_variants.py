@@ -177,6 +177,8 @@ def test_a_network_has_them_in_the_place_of_its_blocks():
     for options, message in (
         ({"variant": "squeeze"}, "variant='squeeze' is unknown; choose one of global_context, simplified"),
         ({"variant": "simplified", "pairwise": "gaussian"}, "the variant simplified takes no pairwise"),
+        ({"variant": "global_context", "norm": "affine"}, "the variant global_context takes no norm"),
+        ({"variant": "double_attention", "scale": 0.5}, "the variant double_attention takes no scale"),
     ):
         wrong = ResNetConfig(**vars(config) | {"nonlocal_options": options})
         with pytest.raises(InputError, match=message):

@@ -30,6 +30,7 @@ class Variant(NonLocalBlock):
 
     name = ""
     without: frozenset[str] = frozenset()  # options of this class that have no effect on the block
+    has_map = True  # whether the block has one weight for each pair of positions
     grows = False  # whether y is a product of features, which float16 may not hold
 
     def __init__(

@@ -157,7 +157,7 @@ class CompactGeneralized(Variant):
 
     name = "compact_generalized"
     without = frozenset({"scale"})
-    grows = True
+    grows, has_map = True, False
 
     def __init__(self, channels: int, inner_channels: int | None = None, *, groups: int = 1, **options):
         d = inner_channels or max(1, channels // 2)
@@ -230,6 +230,7 @@ class PyramidKeys(Variant):
     """
 
     name = "pyramid_keys"
+    has_map = False  # a key is a cell
 
     def __init__(self, channels: int, inner_channels: int | None = None, *, sizes=(1, 3, 6, 8), **options):
         if not sizes or min(sizes) < 1:

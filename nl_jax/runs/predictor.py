@@ -19,6 +19,7 @@ from nl_jax.data.video.stream import Clip, clips_of_file, clips_of_stream
 from nl_jax.errors import InputError
 from nl_jax.evaluation.views import combine, scores_of_views
 from nl_jax.figures import attention
+from nl_jax.figures.rows import has_map
 from nl_jax.models import VideoResNet, flat
 from nl_jax.places import Place, place
 from nl_jax.tasks import restore_network
@@ -86,7 +87,8 @@ class Predictor:
             )
         model.eval()
         self.classes, self._data, self._multi_label = classes, config.data, multi_label
-        self._model, self.blocks = model, model.nonlocal_blocks()
+        self._model = model
+        self.blocks = {name: block for name, block in model.nonlocal_blocks().items() if has_map(block)}
         self._normalize = make_normalize(config.input)
         mesh = sharding.make_mesh(data=-1, fsdp=1)
         graphdef, *arrays = flat.split(model)
@@ -138,9 +140,9 @@ class Predictor:
         return self.file(str(path), every=10.0)
 
     def check_block(self, block: str | None) -> None:
-        """Raises InputError if the network does not have the block. None means the last block."""
+        """Raises InputError if the network does not have the block, or nothing to draw of it. None: the last block."""
         if block is not None and block not in self.blocks:
-            raise InputError(f"block={block}: the network has {', '.join(self.blocks) or 'no non-local block'}")
+            raise InputError(f"block={block}: the network has {', '.join(self.blocks) or 'no non-local block to draw'}")
 
     def file(self, path: str, *, every: float, on_clip: Callable = lambda seconds, scores: None) -> Prediction:
         """Returns the scores of a video file.

@@ -7,6 +7,7 @@ from absl import flags
 from flax import nnx
 from ml_collections import ConfigDict, config_flags
 
+from nl_jax.data.sources.listing import read_lines
 from nl_jax.errors import InputError
 from nl_jax.models import MaskRCNN, VideoResNet
 from nl_jax.runs.config_files import load_config
@@ -148,7 +149,7 @@ def _classes(in_config: int, path: str) -> tuple[str, ...]:
     path = Path(CLASSES.value)
     if not path.is_file():
         raise InputError(f"--classes: there is no file {path}")
-    names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+    names = tuple(line for _, line in read_lines(path))
     if not names or len(set(names)) < len(names):
         raise InputError(
             f"--classes: {path} has {len(names)} names, {len(set(names))} of them different; give different names"

@@ -28,6 +28,7 @@ from nl_jax.training import sharding, workdir
 from nl_jax.training.evaluator import Evaluator
 from nl_jax.training.preprocessing import make_normalize
 from nl_jax.zoo.pretrained import pretrained
+from nl_jax.zoo.table import find
 
 
 @dataclass(frozen=True)
@@ -122,13 +123,14 @@ class Predictor:
         Raises:
           InputError: as in `nl_jax.from_pretrained`, or the network is not a classifier of videos.
         """
-        found = pretrained(name, path)
-        if found.entry.is_detector:
+        entry = find(name)  # a network that this class cannot use is not downloaded
+        if entry.is_detector:
             raise InputError(
                 f"{name} detects objects in images: load it with nl_jax.runs.detector.Detector.from_pretrained"
             )
-        if not found.classes:
+        if not entry.classes:
             raise InputError(f"{name} has no classifier: it is only a start for training")
+        found = pretrained(name, path)
         return cls(found.model, found.config, found.classes, multi_label=False)
 
     def __call__(self, path: str | Path) -> Prediction:

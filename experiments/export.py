@@ -20,6 +20,7 @@ from nl_jax.runs.stablehlo import PLATFORMS, write_programs
 from nl_jax.tasks import restore_network
 from nl_jax.training import sharding, workdir
 from nl_jax.zoo.pretrained import pretrained
+from nl_jax.zoo.table import find
 
 WORKDIR = flags.DEFINE_string("workdir", None, "workdir of a trained or imported network")
 MODEL = flags.DEFINE_string("model", None, "published network instead of --workdir: a name of nl_jax.zoo")
@@ -38,6 +39,8 @@ def main() -> None:
     check_local("--out", OUT.value)
     if MODEL.value is not None:
         command_line.refuse_flags("best", why="with --model, which has one network")
+        if find(MODEL.value).is_detector:  # before a download
+            raise InputError(f"--model={MODEL.value}: only networks of videos are exported, and it detects objects")
         found = pretrained(MODEL.value)
         model, config, classes = found.model, found.config, found.classes
     else:

@@ -8,12 +8,14 @@ from flax import nnx
 from ml_collections import ConfigDict, config_flags
 
 from experiments import command_line
+from nl_jax.data.sources.listing import read_lines
 from nl_jax.errors import InputError
 from nl_jax.models import MaskRCNN, VideoResNet
 from nl_jax.runs.config_files import load_config
 from nl_jax.tasks import task_of
 from nl_jax.training.task import Task
 from nl_jax.weights import SOURCES, Report, detector, load
+from nl_jax.weights.own import classes_of
 from nl_jax.zoo import Entry, class_names
 from nl_jax.zoo.pretrained import pretrained
 
@@ -72,11 +74,12 @@ def import_network(path: str | None) -> tuple[VideoResNet | MaskRCNN, ConfigDict
             "give --model for a published network, or give a file of weights and --config, which describes its network"
         )
     config = CONFIG.value
-    classes = _classes(config.num_classes)
+    classes = _classes(config.num_classes, path)
     config.num_classes = len(classes)
     model, report = _load(path, task_of(config), len(classes))
-    source = EVERY_SOURCE[report.source]
-    config.input.mean, config.input.std = source.mean, source.std
+    if report.source:  # a file of nl_jax's own names has none: its network was trained with this config
+        source = EVERY_SOURCE[report.source]
+        config.input.mean, config.input.std = source.mean, source.std
     return model, config, classes, report
 
 
@@ -141,17 +144,20 @@ def _blocks(positions: str) -> str:
     return " ".join(f"--config.model.nonlocal_blocks.{stage}={at.replace(' ', '')}" for stage, at in found)
 
 
-def _classes(in_config: int) -> tuple[str, ...]:
-    """Returns the names of --classes, or else the numbers below --num_classes or config.num_classes."""
+def _classes(in_config: int, path: str) -> tuple[str, ...]:
+    """Returns the names of --classes or of the file, or else the numbers below --num_classes or config.num_classes."""
     count = NUM_CLASSES.value
     if CLASSES.value is None:
+        names = classes_of(path)
+        if names and (count or in_config) in (0, None, len(names)):
+            return names
         if not (count or in_config):
             raise InputError("num_classes=0 in the config; give --num_classes or --classes")
         return tuple(map(str, range(count or in_config)))
     path = Path(CLASSES.value)
     if not path.is_file():
         raise InputError(f"--classes: there is no file {path}")
-    names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+    names = tuple(line for _, line in read_lines(path))
     if not names or len(set(names)) < len(names):
         raise InputError(
             f"--classes: {path} has {len(names)} names, {len(set(names))} of them different; give different names"

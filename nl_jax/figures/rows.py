@@ -14,9 +14,20 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float, Int
 
+from nl_jax.errors import InputError
 from nl_jax.models import NonLocalBlock
 
 QUERIES = 64  # rows at a time
+
+
+def has_map(block: NonLocalBlock) -> bool:
+    """Returns whether the weights of a position lie on places of the clip. A variant's weights may not."""
+    return getattr(block, "has_map", True)
+
+
+def _check_map(block: NonLocalBlock) -> None:
+    if not has_map(block):
+        raise InputError(f"{block.pairwise} has no weight for a pair of positions, so there is nothing to draw")
 
 
 def rows_of(
@@ -32,7 +43,11 @@ def rows_of(
       x: the input of the block.
       positions: (frame, row, column) of each position in x.
       valid: whether each position is a key. By default all positions are keys.
+
+    Raises:
+      InputError: for a variant without a weight for each pair of positions.
     """
+    _check_map(block)
     t, h, w = x.shape[1:4]
     group, keys = block.time_group or t, block.key_shape(x.shape)
     frame, row, column = positions.T
@@ -61,6 +76,7 @@ def mean_row(
     block: NonLocalBlock, x: Float[jax.Array, "1 t h w c"], valid: Bool[jax.Array, "1 t h w"] | None = None
 ) -> Float[np.ndarray, "T H W"]:
     """Returns the average of the rows of all positions. The function takes the same arguments as `rows_of`."""
+    _check_map(block)
     count = int(np.prod([x.shape[a] for a in {"spacetime": (1, 2, 3), "space": (2, 3), "time": (1,)}[block.axes]]))
     count //= x.shape[1] // block.time_group if block.time_group else 1
     asked = np.arange(-(-count // QUERIES) * QUERIES).reshape(-1, QUERIES)  # chunks of one shape, so XLA compiles once

@@ -177,12 +177,7 @@ class NonLocalBlock(nnx.Module):
             positions are not known, and the row of a position that does not exist is NaN.
         """
         self._check(x.shape, valid)
-        if not isinstance(positions, jax.core.Tracer):
-            count = self._positions(x.shape)
-            if wrong := [int(i) for i in np.asarray(positions) if not 0 <= i < count]:
-                raise InputError(
-                    f"positions: found {wrong[0]} in an input of shape {x.shape}, valid are 0 to {count - 1}"
-                )
+        self._check_positions(x.shape, positions)
         theta, phi, _, valid = self._embed(x, valid)
         theta = theta.at[:, positions].get(mode="fill", fill_value=jnp.nan)
         if self.widens:
@@ -288,6 +283,13 @@ class NonLocalBlock(nnx.Module):
             raise InputError(f"valid has shape {valid.shape}: give one truth value a position, shape {shape[:-1]}")
         if self.time_group and (len(shape) != 5 or shape[1] % self.time_group):
             raise InputError(f"time_group={self.time_group} does not divide the frames of an input of shape {shape}")
+
+    def _check_positions(self, shape: Shape, positions: Array) -> None:
+        if isinstance(positions, jax.core.Tracer):
+            return
+        count = self._positions(shape)
+        if wrong := [int(i) for i in np.asarray(positions) if not 0 <= i < count]:
+            raise InputError(f"positions: found {wrong[0]} in an input of shape {shape}, valid are 0 to {count - 1}")
 
 
 def _summed(across, operation, queries, keys, values, valid):

@@ -41,7 +41,8 @@ class ResNetConfig:
       nonlocal_blocks: for each stage, the residual blocks (counted from 0) that a non-local block follows.
       nonlocal_options: keywords of NonLocalBlock, which override the options of the geometry. The name of a stage maps
         to a dict of keywords for the blocks of this stage alone. `variant` names a block of another paper (see
-        `nl_jax.models.variants`). A variant takes only the options norm, init, scale, inner_channels and group_size.
+        `nl_jax.models.variants`). A variant takes only the options norm, init, scale, inner_channels and group_size,
+        and of these not the options in its `without`.
       norm: kind of every norm, see `Norm`.
       norm_epsilon: number that is added to the variances of the backbone; 0 for the COCO weights of torchvision.
       group_size: clips per group of batch norm.
@@ -172,7 +173,8 @@ class ResNetConfig:
                 continue
             if variant not in VARIANTS:
                 raise InputError(f"variant={variant!r} is unknown; choose one of {', '.join(VARIANTS)}")
-            if other := set(options) - {"variant", "norm", "init", "scale", "inner_channels", "group_size", *stages}:
+            taken = {"norm", "init", "scale", "inner_channels", "group_size"} - VARIANTS[variant].without
+            if other := set(options) - {"variant", *taken, *stages}:
                 raise InputError(f"the variant {variant} takes no {', '.join(sorted(other))}")
         if unknown := set().union(*self._all_options()) - {*NONLOCAL_OPTIONS, *stages}:
             raise InputError(

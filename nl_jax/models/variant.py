@@ -29,6 +29,9 @@ class Variant(NonLocalBlock):
     """
 
     name = ""
+    without: frozenset[str] = frozenset()  # options of this class that have no effect on the block
+    has_map = True  # whether the block has one weight for each pair of positions
+    grows = False  # whether y is a product of features, which float16 may not hold
 
     def __init__(
         self,
@@ -51,14 +54,16 @@ class Variant(NonLocalBlock):
         d = inner_channels or max(1, channels // 2)
         # The attributes by which a `NonLocalBlock` describes itself.
         self.channels, self.pairwise, self.axes = channels, self.name, "spacetime"
+        self.widens = self.grows and jnp.dtype(dtype) == jnp.float16
         self.subsample = self.time_group = None
         self.scale = 1.0 if scale is None else 1 / math.sqrt(self._width(d)) if scale == "rsqrt_d" else float(scale)
 
-        def linear(features_in, features_out, kernel_init=inits[init], bias=True):
+        def linear(features_in, features_out, kernel_init=inits[init], bias=True, dtype=dtype):
             return nnx.Linear(features_in, features_out, use_bias=bias, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
         self._build(d, linear)
-        self.w_z = linear(self._width_of_sum(d), channels, nnx.initializers.zeros if norm == "none" else inits[init])
+        init_z = nnx.initializers.zeros if norm == "none" else inits[init]
+        self.w_z = linear(self._width_of_sum(d), channels, init_z, dtype=jnp.float32 if self.widens else dtype)
         self.norm = None if norm == "none" else Norm(channels, kind=norm, scale_init=0.0, group_size=group_size)
 
     def _width(self, d: int) -> int:
@@ -88,10 +93,14 @@ class Variant(NonLocalBlock):
         x is as in a call. `valid` has no effect: no variant takes it.
 
         Raises:
-          InputError: for a block whose weights do not belong to pairs of positions.
+          InputError: for a block whose weights do not belong to pairs of positions, or a position that does not exist.
+            Inside `jax.jit` the row of such a position is NaN.
         """
         self._check(x.shape, None)
-        return self._rows(x.reshape(x.shape[0], -1, x.shape[-1]), positions, x.shape[1:-1])
+        self._check_positions(x.shape, positions)
+        rows = self._rows(x.reshape(x.shape[0], -1, x.shape[-1]), positions, x.shape[1:-1])
+        exists = (positions >= 0) & (positions < self._positions(x.shape))
+        return jnp.where(exists[:, None], rows, jnp.nan)
 
     def _rows(self, x, positions, axes):
         raise InputError(f"{self.name} has no weight for a pair of positions")

@@ -36,6 +36,7 @@ class GlobalContext(Variant):
     """
 
     name = "global_context"
+    without = frozenset({"norm", "scale"})
 
     def __init__(self, channels: int, inner_channels: int | None = None, *, fusion: str = "add", **options):
         if fusion not in ("add", "scale"):
@@ -53,7 +54,7 @@ class GlobalContext(Variant):
 
     def _sum(self, x, axes):
         context = jnp.einsum("bn,bnc->bc", self._weights(x).astype(x.dtype), x)[:, None]
-        return jax.nn.relu(self.layer_norm(self.w_1(context)))
+        return jax.nn.relu(self.layer_norm(widen(self.w_1(context)))).astype(x.dtype)
 
     def __call__(self, x: Float[Array, "b *s c"], valid: Bool[Array, "b *s"] | None = None) -> Float[Array, "b *s c"]:
         """Returns z, as in `Variant`."""
@@ -71,6 +72,7 @@ class SimplifiedNonLocal(GlobalContext):
     """
 
     name = "simplified"
+    without = frozenset({"scale"})
 
     def __init__(self, channels: int, inner_channels: int | None = None, **options):
         self.fusion = "add"
@@ -122,6 +124,7 @@ class DoubleAttention(Variant):
     """
 
     name = "double_attention"
+    without = frozenset({"scale"})
 
     def _build(self, d, linear):
         self.a, self.b, self.v = (linear(self.channels, d) for _ in range(3))
@@ -153,6 +156,8 @@ class CompactGeneralized(Variant):
     """
 
     name = "compact_generalized"
+    without = frozenset({"scale"})
+    grows, has_map = True, False
 
     def __init__(self, channels: int, inner_channels: int | None = None, *, groups: int = 1, **options):
         d = inner_channels or max(1, channels // 2)
@@ -167,7 +172,8 @@ class CompactGeneralized(Variant):
     def _sum(self, x, axes):
         theta, phi, g = (a.reshape(*a.shape[:2], self.groups, -1) for a in (self.theta(x), self.phi(x), self.g(x)))
         summed = (widen(phi) * widen(g)).mean(axis=(1, 3))
-        return (theta * summed[:, None, :, None].astype(theta.dtype)).reshape(*x.shape[:2], -1)
+        y = (widen(theta) * summed[:, None, :, None]).reshape(*x.shape[:2], -1)
+        return y if self.widens else y.astype(theta.dtype)
 
 
 class SeveralHeads(Variant):
@@ -224,6 +230,7 @@ class PyramidKeys(Variant):
     """
 
     name = "pyramid_keys"
+    has_map = False  # a key is a cell
 
     def __init__(self, channels: int, inner_channels: int | None = None, *, sizes=(1, 3, 6, 8), **options):
         if not sizes or min(sizes) < 1:

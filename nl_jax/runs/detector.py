@@ -29,6 +29,7 @@ from nl_jax.tasks.detection import Detection
 from nl_jax.training import sharding, workdir
 from nl_jax.training.evaluator import Evaluator
 from nl_jax.zoo.pretrained import pretrained
+from nl_jax.zoo.table import find
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,9 @@ class Detector:
         Raises:
           InputError: as in `nl_jax.from_pretrained`, or the network is not a detector.
         """
-        found = pretrained(name, path)
-        if not found.entry.is_detector:
+        if not find(name).is_detector:  # before a download
             raise InputError(f"{name} classifies videos: load it with nl_jax.Predictor.from_pretrained")
+        found = pretrained(name, path)
         detector = cls.__new__(cls)
         keypoints = of_coco(len(found.classes)) if found.config.detector.get("keypoints") else None
         detector._prepare(task_of(found.config), found.classes, keypoints, *flat.split(found.model))

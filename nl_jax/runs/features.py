@@ -21,6 +21,7 @@ from nl_jax.training import sharding, workdir
 from nl_jax.training.evaluator import Evaluator
 from nl_jax.training.preprocessing import make_normalize
 from nl_jax.zoo.pretrained import pretrained
+from nl_jax.zoo.table import find
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Extractor:
         normalize = make_normalize(config.input)
 
         def forward(model, inputs):
-            out = model.features(normalize(inputs["video"]))[self.layer]
-            return widen(out).mean(axis=(1, 2, 3)) if pooled else out
+            out = widen(model.features(normalize(inputs["video"]))[self.layer])  # a file of NumPy has no bfloat16
+            return out.mean(axis=(1, 2, 3)) if pooled else out
 
         mesh = sharding.make_mesh(data=-1, fsdp=1)
         graphdef, *arrays = flat.split(model)
@@ -109,6 +110,8 @@ class Extractor:
         Raises:
           InputError: as in `nl_jax.from_pretrained` and `Extractor`.
         """
+        if find(name).is_detector:  # before a download
+            raise InputError(f"{name} detects objects in images; features need a network of videos")
         found = pretrained(name, path)
         return cls._with(found.model, found.config, layer, **options)
 

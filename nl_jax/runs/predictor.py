@@ -19,6 +19,7 @@ from nl_jax.data.video.stream import Clip, clips_of_file, clips_of_stream
 from nl_jax.errors import InputError
 from nl_jax.evaluation.views import combine, scores_of_views
 from nl_jax.figures import attention
+from nl_jax.figures.rows import has_map
 from nl_jax.models import VideoResNet, flat
 from nl_jax.places import Place, place
 from nl_jax.tasks import restore_network
@@ -27,6 +28,7 @@ from nl_jax.training import sharding, workdir
 from nl_jax.training.evaluator import Evaluator
 from nl_jax.training.preprocessing import make_normalize
 from nl_jax.zoo.pretrained import pretrained
+from nl_jax.zoo.table import find
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Predictor:
             )
         model.eval()
         self.classes, self._data, self._multi_label = classes, config.data, multi_label
-        self._model, self.blocks, self.frames = model, model.nonlocal_blocks(), config.data.frames
+        self._model, self.frames = model, config.data.frames
+        self.blocks = {name: block for name, block in model.nonlocal_blocks().items() if has_map(block)}
         self._normalize = make_normalize(config.input)
         mesh = sharding.make_mesh(data=-1, fsdp=1)
         graphdef, *arrays = flat.split(model)
@@ -120,13 +123,14 @@ class Predictor:
         Raises:
           InputError: as in `nl_jax.from_pretrained`, or the network is not a classifier of videos.
         """
-        found = pretrained(name, path)
-        if found.entry.is_detector:
+        entry = find(name)  # a network that this class cannot use is not downloaded
+        if entry.is_detector:
             raise InputError(
                 f"{name} detects objects in images: load it with nl_jax.runs.detector.Detector.from_pretrained"
             )
-        if not found.classes:
+        if not entry.classes:
             raise InputError(f"{name} has no classifier: it is only a start for training")
+        found = pretrained(name, path)
         return cls(found.model, found.config, found.classes, multi_label=False)
 
     def __call__(self, path: str | Path) -> Prediction:
@@ -138,9 +142,9 @@ class Predictor:
         return self.file(str(path), every=10.0)
 
     def check_block(self, block: str | None) -> None:
-        """Raises InputError if the network does not have the block. None means the last block."""
+        """Raises InputError if the network does not have the block, or nothing to draw of it. None: the last block."""
         if block is not None and block not in self.blocks:
-            raise InputError(f"block={block}: the network has {', '.join(self.blocks) or 'no non-local block'}")
+            raise InputError(f"block={block}: the network has {', '.join(self.blocks) or 'no non-local block to draw'}")
 
     def file(self, path: str, *, every: float, on_clip: Callable = lambda seconds, scores: None) -> Prediction:
         """Returns the scores of a video file.

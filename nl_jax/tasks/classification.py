@@ -101,9 +101,15 @@ class Classification(Task):
             self.curves = [_renamed(drawing, config, self.validated_on) for drawing in self.curves]
 
     def check(self) -> None:
-        """Raises InputError if a number that only a classifier has is out of range."""
+        """Raises InputError if a number that only a classifier has is out of range, or if mixup has nothing to mix."""
         check_ranges(self.config, NUMBERS)
-        check_clips_per_decode(self.config.batch_size // self.config.accumulate_steps, self._clips_per_decode)
+        clips = self.config.batch_size // self.config.accumulate_steps
+        check_clips_per_decode(clips, self._clips_per_decode)
+        if self._alpha and clips == self._clips_per_decode:
+            raise InputError(
+                f"loss.mixup={self._alpha} mixes clips of different videos, and a step, or each part of one "
+                f"(accumulate_steps), has {clips} clips of one video; give a larger batch_size, or loss.mixup=0"
+            )
 
     def check_mesh(self, mesh: Mesh, num_classes: int, example: Example) -> None:
         """Raises InputError unless each part of a step has whole groups of batch norm and `time` divides the frames."""

@@ -45,9 +45,13 @@ def _check(model: VideoResNet) -> None:
         reasons.append("inflate='3x3x3'")
     if resolve(config.geometry).conv1_kernel != 7:
         reasons.append(f"geometry={config.geometry!r} has another conv1")
-    for name, block in model.nonlocal_blocks().items():
+    blocks = model.nonlocal_blocks()
+    if len(functions := {block.pairwise for block in blocks.values()}) > 1:
+        reasons.append(f"its blocks have several functions, {', '.join(sorted(functions))}")
+    for name, block in blocks.items():
         if block.pairwise not in INSTANTIATION:
             reasons.append(f"{name} is {block.pairwise}")
+            continue
         if block.axes != "spacetime":
             reasons.append(f"{name} sums over {block.axes}")
         channels, inner = block.g.kernel.shape
@@ -104,6 +108,8 @@ def _config(model: VideoResNet) -> str:
         scaled = block.pairwise == "dot_product" or np.isclose(block.scale, block.g.kernel.shape[-1] ** -0.5)
         if block.subsample != "before" or not scaled:
             text += f"\n{name}: PySlowFast cannot compute subsample={block.subsample!r}, scale={block.scale:.3g}"
+        if block.time_group:
+            text += f"\n{name}: set NONLOCAL.GROUP of its stage to its number of frames / {block.time_group}"
     return text
 
 

@@ -12,7 +12,7 @@ from nl_jax.errors import InputError
 from nl_jax.models import MaskRCNN, VideoResNet, flat
 from nl_jax.models.flat import FlatParams
 from nl_jax.models.geometry import GEOMETRIES, resolve
-from nl_jax.weights import caffe2, detector, mmaction2, norms, pytorchvideo, slowfast, torchvision
+from nl_jax.weights import caffe2, detector, mmaction2, norms, own, pytorchvideo, slowfast, torchvision
 from nl_jax.weights.differences import differences, nonlocal_positions
 from nl_jax.weights.inflate import Report, inflate
 from nl_jax.weights.read import arrays_of, torch_file
@@ -47,7 +47,7 @@ def load(
       path: path of the file. It is read as data, and nothing in it is executed.
       source: the program that wrote the file: caffe2, slowfast, mmaction2, pytorchvideo or torchvision (also for timm),
         and for a detector also detectron2 and mmdetection. By default it is the source that knows the names in the
-        file.
+        file. A file of `save_own` needs no source.
       check_geometry: whether the model must have the geometry that these weights were trained with.
       inflate_2d: whether kernels of one plane are inflated in time, with planes="mean" (see `inflate`). Kernels of
         torchvision are always inflated.
@@ -56,14 +56,21 @@ def load(
       A report: the arrays that were loaded, inflated and left, and the entries of the file that are not weights.
 
     Raises:
-      InputError: for a file that cannot be read or is refused as unsafe; a name that the table of the source does not
-        have; an array of the model that the file does not have; shapes that differ; another geometry.
+      InputError: for a file that cannot be read or is refused as unsafe; a value that is not finite; a name that the
+        table of the source does not have; an array of the model that the file does not have; shapes that differ;
+        another geometry.
     """
     path = Path(path)
     tables = {**detector.SOURCES, **SOURCES} if isinstance(model, MaskRCNN) else SOURCES
     if source not in (None, *tables):
         raise InputError(f"source={source!r} is unknown; choose one of {', '.join(tables)}")
     arrays = arrays_of(path, tables[source].read if source else torch_file)
+    if bad := [name for name, array in arrays.items() if array.dtype.kind not in "iub" and not _is_finite(array)]:
+        raise InputError(f"{path}: {first(bad)} in the file hold values that are not finite (NaN or infinity)")
+    if source is None and own.is_own(arrays):
+        if check_geometry:
+            own.check_config(path, model)
+        return _take_over(model, path, arrays)
     if isinstance(model, MaskRCNN):
         return _load_detector(model, path, arrays, source)
     source = source or source_of(path, arrays, SOURCES)
@@ -87,12 +94,25 @@ def _load_classifier(
         _check_geometry(path, source, model, is_2d)
 
     _, params, batch_stats = flat.split(model)
+    found, norm_report = _convert_norms(found, {*params, *batch_stats}, table)
+    report = _take_over(model, path, found, may_inflate, "its kernels are 2-D: " if is_2d and not may_inflate else "")
+    report.unused, report.norms, report.source = unused, norm_report, source
+    return report
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    return bool(np.isfinite(array.astype(np.result_type(array.dtype, np.float32))).all())
+
+
+def _take_over(
+    model: VideoResNet | MaskRCNN, path: Path, found: FlatParams, may_inflate: bool = False, note: str = ""
+) -> Report:
+    """Fills the model with arrays that have our names and layout. `note` begins the message about a difference."""
+    _, params, batch_stats = flat.split(model)
     wanted = params | batch_stats
-    found, norm_report = _convert_norms(found, set(wanted), table)
     problems = differences(shapes(found), shapes(wanted), may_inflate)
     if problem := next(problems, None):
-        two_d = "its kernels are 2-D: " if is_2d and not may_inflate else ""
-        raise InputError(f"{path}: {two_d}{problem}")
+        raise InputError(f"{path}: {note}{problem}")
     theirs = [name for name in found if name.startswith("classifier/")]
     if any(name not in wanted or found[name].shape != wanted[name].shape for name in theirs):
         found = {name: value for name, value in found.items() if not name.startswith("classifier/")}
@@ -102,7 +122,6 @@ def _load_classifier(
     new_stats, statistics = inflate(batch_stats, {name: value for name, value in found.items() if name in batch_stats})
     report.loaded += statistics.loaded
     report.left_at_init += statistics.left_at_init
-    report.unused, report.norms, report.source = unused, norm_report, source
     fill(model, new_params | new_stats)
     return report
 

@@ -30,9 +30,14 @@ SAFETENSORS_TYPES = {
     "F32": np.float32,
     "F16": np.float16,
     "BF16": ml_dtypes.bfloat16,
-    "I64": np.int64,
-    "I32": np.int32,
-}
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+    "BOOL": np.bool_,
+} | {f"{letter}{8 * size}": np.dtype(f"{letter.lower()}{size}") for letter in "IU" for size in (1, 2, 4, 8)}
+# Names of the entry of a checkpoint that holds the arrays, in order of preference.
+WRAPPERS = ("model_state", "state_dict", "model")
+# torch's DataParallel, torch.compile and Lightning modules put such a part before every name.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
 
 # The remedy for a file that holds a whole network of a class of its own.
@@ -77,7 +82,8 @@ def caffe2_pickle(path: Path) -> dict[str, np.ndarray]:
         except InputError as error:
             raise InputError(f"{path} {error}") from None
         except Exception as error:  # a broken pickle can raise anything
-            raise InputError(f"{path} is cut off or is no pickle: {describe(path) or _reason(error)}") from error
+            why = _reason(error) if kind(path) == "pickle" else describe(path) or _reason(error)
+            raise InputError(f"{path} is cut off or is no pickle: {why}") from error
     return _arrays(path, content, ("blobs", "model"))
 
 
@@ -110,34 +116,58 @@ def torch_file(path: Path) -> dict[str, np.ndarray]:
             raise InputError(f"{path} is cut off or is no torch file: {describe(path) or _reason(error)}") from error
     if isinstance(content, inert.Inert):
         raise InputError(f"{path} holds an object of {content.asked}, not arrays by name; {STRIP}")
-    return _arrays(path, content, ("model_state", "state_dict", "model"))
+    return _arrays(path, content, WRAPPERS)
 
 
 def _arrays(path: Path, content, wrappers: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Returns the dict of arrays in `content`, which may be one entry of a larger dict."""
-    for wrapper in wrappers:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-        elif isinstance(content, Mapping) and isinstance(content.get(wrapper), inert.Inert):
-            raise InputError(f"{path}: {wrapper} {REFUSED.format(content[wrapper].asked)}")
+    while isinstance(content, Mapping) and (wrapper := _wrapper(path, content, wrappers)) is not None:
+        content = content[wrapper]
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"{path} holds a {type(content).__name__}, not arrays by name")
     arrays = {str(name): _array(path, name, value) for name, value in content.items()}
-    # torch's DataParallel puts this prefix before every name.
-    if all(name.startswith("module.") for name in arrays):
-        arrays = {name.removeprefix("module."): value for name, value in arrays.items()}
+    while prefix := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in arrays)), None):
+        arrays = {name.removeprefix(prefix): value for name, value in arrays.items()}
     return arrays
+
+
+def _wrapper(path: Path, content: Mapping, wrappers: tuple[str, ...]) -> object | None:
+    """Returns the name of the entry that holds the arrays, or None if `content` itself holds them."""
+    for wrapper in wrappers:
+        if isinstance(content.get(wrapper), Mapping):
+            return wrapper
+        if isinstance(content.get(wrapper), inert.Inert):
+            raise InputError(f"{path}: {wrapper} {REFUSED.format(content[wrapper].asked)}")
+    if any(map(_is_array, content.values())):
+        return None
+    found = [
+        name for name, entry in content.items() if isinstance(entry, Mapping) and any(map(_is_array, entry.values()))
+    ]
+    if len(found) > 1:
+        raise InputError(
+            f"{path} holds arrays under several names, {', '.join(map(str, found))}: save one of them alone, "
+            f"content = torch.load(FILE, weights_only=False); torch.save(content[{found[0]!r}], NEW_FILE)"
+        )
+    return found[0] if found else None
+
+
+def _is_array(value) -> bool:
+    return hasattr(value, "detach") or isinstance(value, np.ndarray)
 
 
 def _array(path: Path, name, value) -> np.ndarray:
     if isinstance(value, inert.Inert):
         raise InputError(f"{path}: {name} {REFUSED.format(value.asked)}")
     if hasattr(value, "detach"):  # a tensor; NumPy has no bfloat16
-        value = value.detach()
-        value = (value.float() if value.is_floating_point() else value).numpy()
+        try:
+            value = value.detach()
+            value = (value.float() if value.is_floating_point() else value).numpy()
+        except (TypeError, RuntimeError) as error:  # a tensor without values, or a quantized or sparse one
+            raise InputError(f"{path}: {name} cannot be read as an array: {_reason(error)}") from error
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
-        raise InputError(f"{path}: {name} is a {type(value).__name__}, not numbers")
+        found = f"has the type {array.dtype}" if _is_array(value) else f"is a {type(value).__name__}"
+        raise InputError(f"{path}: {name} {found}, valid are real numbers")
     return array
 
 

@@ -1,11 +1,15 @@
 """The zoo's files on this machine. Each is fetched once, checked, and kept."""
 
+import fcntl
 import hashlib
 import http.client
 import os
 import shutil
 import tarfile
 import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -42,14 +46,35 @@ def fetch(entry: Entry) -> Path:
     """
     path = path_of(entry)
     if not path.is_file():
-        archive = path.with_name(entry.address.rsplit("/", 1)[-1])
-        if not archive.is_file():
-            _make(path.parent)
-            _download(entry, archive)
-        if entry.member:
-            _take_out(entry, archive, path)
+        _make(path.parent)
+        with _only_one(path.parent):
+            archive = path.with_name(entry.address.rsplit("/", 1)[-1])
+            if not path.is_file() and not archive.is_file():
+                _download(entry, archive)
+            if not path.is_file():
+                _take_out(entry, archive, path)
     _check(entry, path)
     return path
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Lets one process at a time fetch the file. On a file system without locks several may fetch it."""
+    with (folder / ".lock").open("w") as lock:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """Yields a path of this process alone. After the block its file is at `path`, or removed if the block failed."""
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _make(folder: Path) -> None:
@@ -64,10 +89,10 @@ def _make(folder: Path) -> None:
 
 
 def _download(entry: Entry, path: Path) -> None:
-    part = path.with_name(path.name + ".part")
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     try:
         with (
+            _part(path) as part,
             urllib.request.urlopen(entry.address, timeout=60) as answer,
             part.open("wb") as file,
             Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
@@ -80,9 +105,7 @@ def _download(entry: Entry, path: Path) -> None:
             if size and file.tell() != size:
                 raise OSError(f"the answer ended after {file.tell()} of {size} bytes")
     except (OSError, http.client.HTTPException) as error:
-        part.unlink(missing_ok=True)
         raise InputError(_advice(entry, error)) from error
-    part.replace(path)
 
 
 def _advice(entry: Entry, error: Exception) -> str:
@@ -102,12 +125,10 @@ def _take_out(entry: Entry, archive: Path, path: Path) -> None:
             found = [name for name in names if name.rsplit("/", 1)[-1] == entry.member]
             if not found:
                 raise InputError(f"{archive} holds no {entry.member}; it holds {', '.join(names[:10])}")
-            part = path.with_name(path.name + ".part")
-            with content.extractfile(found[0]) as source, part.open("wb") as target:
+            with _part(path) as part, content.extractfile(found[0]) as source, part.open("wb") as target:
                 shutil.copyfileobj(source, target)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise InputError(f"{archive} cannot be unpacked ({error}): delete it and fetch it again") from error
-    part.replace(path)
 
 
 def _check(entry: Entry, path: Path) -> None:

@@ -19,8 +19,8 @@ from nl_jax.data.media.failure import DecodeError
 from nl_jax.data.media.packets import index_of
 from nl_jax.data.media.transcode import transcode
 from nl_jax.data.records.make import Preparation
-from nl_jax.data.sources.folder import own_videos
 from nl_jax.data.sources.listing import Item
+from nl_jax.data.sources.own import own_videos
 from nl_jax.data.video import videos
 from nl_jax.data.video.check import Inspection, check_copy
 from nl_jax.data.video.clips import test_indices as clip_indices

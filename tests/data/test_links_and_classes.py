@@ -12,8 +12,9 @@ from nl_jax.data.open import open_videos
 from nl_jax.data.records.make import Preparation
 from nl_jax.data.records.write import found_by_split
 from nl_jax.data.sources.charades import charades
-from nl_jax.data.sources.folder import find_videos, own_videos
+from nl_jax.data.sources.folder import find_videos
 from nl_jax.data.sources.kinetics import kinetics
+from nl_jax.data.sources.own import own_videos
 from nl_jax.data.sources.splits import hmdb51
 from nl_jax.data.sources.walk import walk
 from nl_jax.errors import InputError
@@ -168,6 +169,11 @@ def test_labels_without_zero_are_names(tree):
             "found the splits train, val in place of classes.*set/train",
         ),
         (("training/A/1.mp4", "testing/A/1.mp4"), "found the splits testing, training in place of classes"),
+        (("Train/A/1.mp4", "Val/A/1.mp4"), "found the splits Train, Val in place of classes.*set/Train"),
+        (("train/A/1.mp4", "eval/A/1.mp4", "lists/a.csv"), "found the splits eval, train in place of classes"),
+        (("train/A/1.mp4", "train/2.mp4", "val/A/1.mp4"), "found the splits train, val in place of classes"),
+        (("train/A/1.mp4", "val/A/1.mp4", "spare/1.mp4"), "found the splits train, val in place of classes"),
+        (("train/1.mp4", "val/1.mp4"), "found the splits train, val in place of classes; valid is one sub-folder"),
         (("K400/A/1.mp4", "K400/B/1.mp4"), "found one sub-folder, K400, and 2 folders in it.*set/K400"),
     ],
 )
@@ -185,10 +191,36 @@ def test_the_folder_above_the_splits_is_prepared_by_split(tree):
 
 
 @pytest.mark.parametrize(
-    "files", [("train/1.mp4", "bus/1.mp4"), ("train/1.mp4", "test/1.mp4"), ("one/1.mp4", "one/a/2.mp4")]
+    "files", [("train/1.mp4", "bus/1.mp4"), ("train/1.mp4", "test/1.mp4", "bus/1.mp4"), ("one/1.mp4", "one/a/2.mp4")]
 )
 def test_classes_with_the_names_of_splits_are_classes(files, tree):
     assert make(tree(*files)).classes == tuple(sorted({name.split("/")[0] for name in files}))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("valid", "found valid, valid names of splits are train, validation or val, and test"),
+        ("Test", "found Test, valid names of splits"),
+        ("dev.csv", "found dev.csv, valid names of splits"),
+        ("validation", "found validation and val, valid is one of them"),
+    ],
+)
+def test_a_split_that_would_be_left_out_is_refused(name, message, tree):
+    root = tree("train/A/1.mp4", "val/A/1.mp4", name if name.endswith(".csv") else f"{name}/A/1.mp4")
+    with pytest.raises(InputError, match=message):
+        own_videos(root)
+
+
+def test_lists_come_before_the_folders_of_their_videos(tree):
+    root = tree("train/1.mp4", "train/2.mp4", "dev/3.mp4")
+    (root / "train.csv").write_text("train/1.mp4,A\ndev/3.mp4,B\n")
+    assert [item.path for item in own_videos(root).items] == ["train/1.mp4", "dev/3.mp4"]
+
+
+def test_videos_beside_the_splits_are_unlisted(tree):
+    root = tree("train/A/1.mp4", "val/A/1.mp4", "spare/2.mp4", "3.mp4", "notes.txt", ".cache/4.mp4")
+    assert own_videos(root).unlisted == ("3.mp4", "spare/2.mp4")
 
 
 def test_classes_without_videos_are_named(tree):

@@ -17,7 +17,7 @@ from nl_jax.data.media.container import open_video
 from nl_jax.data.media.decode import read_frames
 from nl_jax.data.media.failure import ShortVideoError
 from nl_jax.data.records.write import BUILDERS, config_of, found_by_split
-from nl_jax.data.sources.folder import own_videos
+from nl_jax.data.sources.own import own_videos
 from nl_jax.data.video.check import check_copy, finish
 
 COMPARED = 40  # frames of each video

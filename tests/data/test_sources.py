@@ -7,9 +7,9 @@ import pytest
 
 from nl_jax.data.records.write import config_of
 from nl_jax.data.sources.charades import charades
-from nl_jax.data.sources.folder import own_videos
 from nl_jax.data.sources.kinetics import kinetics
 from nl_jax.data.sources.listing import Action, Item
+from nl_jax.data.sources.own import own_videos
 from nl_jax.data.sources.something import something_something_v2
 from nl_jax.data.sources.splits import hmdb51, ucf101
 from nl_jax.errors import InputError
@@ -276,3 +276,19 @@ def test_configurations():
             config_of("hmdb51", **wrong)
     with pytest.raises(InputError, match="split: found 2"):
         config_of("charades", split=2)
+
+
+@pytest.mark.parametrize(
+    ("read", "file"), [(lambda source: ucf101(source, 1), "classInd.txt"), (charades, "Charades_v1_classes.txt")]
+)
+def test_lists_of_another_encoding(read, file, tmp_path):
+    (tmp_path / file).write_bytes("1 Caf\u00e9\n".encode("latin1"))
+    with pytest.raises(InputError, match=f"{file}: not a text in UTF-8"):
+        read(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "classInd.txt").write_text("1 A\n", encoding="utf-8-sig")
+    (tmp_path / "trainlist01.txt").write_text("A/v_A_1.avi 1\n", encoding="utf-8-sig")
+    (tmp_path / "testlist01.txt").touch()
+    assert [item.name for item in ucf101(tmp_path, 1).items] == ["A/v_A_1.avi"]

@@ -60,6 +60,17 @@ def test_features_are_those_of_the_network_for_the_views_of_testing(config, mode
         Extractor(model, config)
 
 
+def test_features_of_a_network_in_bfloat16_are_float32_in_their_file(config, randomise, video_folder, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.model.dtype, config.data.num_clips, config.data.num_crops = "bfloat16", 1, 1
+    network = randomise(lambda: VideoResNet(make_resnet_config(config.model, 2), rngs=nnx.Rngs(0)))
+    for layer, pooled in (("conv1", False), ("res3", True)):
+        out = tmp_path / layer
+        feature_files.write(Extractor(network, config, layer, pooled=pooled), [str(video_folder / "flower")], out)
+        with np.load(out / "clip.mp4.npz") as found:
+            assert found["features"].dtype == np.float32 and np.isfinite(found["features"]).all()
+
+
 def test_a_command_goes_on_where_it_stopped_and_lists_bad_videos(config, model, video_folder, tmp_path):
     videos, out = tmp_path / "videos", tmp_path / "out"
     shutil.copytree(video_folder, videos)

@@ -17,6 +17,7 @@ from nl_jax.errors import InputError
 from nl_jax.figures import attention, rows
 from nl_jax.models import DetectorConfig, MaskRCNN, NonLocalBlock, ResNetConfig, VideoResNet
 from nl_jax.models.nonlocal_block import PAIRWISE, SUBSAMPLE
+from nl_jax.models.variants import VARIANTS
 
 BLOCK = "res3_0_nonlocal"
 T, H, W, C = 4, 5, 3, 6  # positions of the block; an odd height and width leave some without a partner to pool with
@@ -261,3 +262,18 @@ def test_the_average_is_taken_a_few_rows_at_a_time(network, video, monkeypatch):
     monkeypatch.setattr(rows, "QUERIES", 7)
     np.testing.assert_allclose(attention.attend(model, video, BLOCK, None).weights, whole, rtol=1e-5)
     assert jnp.isclose(whole.sum(), 1)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_later_block_is_drawn_or_says_that_it_has_nothing_to_draw(name, randomise):
+    block = randomise(lambda: VARIANTS[name](8, 4, rngs=nnx.Rngs(0)))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 3, 2, 8)), jnp.float32)
+    positions = np.array([(0, 1, 1), (1, 2, 0)])
+    if not rows.has_map(block):
+        for draw in (lambda: rows.rows_of(block, x, positions), lambda: rows.mean_row(block, x)):
+            with pytest.raises(InputError, match=f"{name} has no weight for a pair of positions"):
+                draw()
+        return
+    expected = np.asarray(block.attention_rows(x, jnp.arange(12)))[0].reshape(12, 2, 3, 2)
+    np.testing.assert_allclose(rows.rows_of(block, x, positions), expected[[3, 10]], atol=1e-6)
+    np.testing.assert_allclose(rows.mean_row(block, x), expected.mean(axis=0), atol=1e-6)

@@ -177,6 +177,8 @@ def test_a_network_has_them_in_the_place_of_its_blocks():
     for options, message in (
         ({"variant": "squeeze"}, "variant='squeeze' is unknown; choose one of global_context, simplified"),
         ({"variant": "simplified", "pairwise": "gaussian"}, "the variant simplified takes no pairwise"),
+        ({"variant": "global_context", "norm": "affine"}, "the variant global_context takes no norm"),
+        ({"variant": "double_attention", "scale": 0.5}, "the variant double_attention takes no scale"),
     ):
         wrong = ResNetConfig(**vars(config) | {"nonlocal_options": options})
         with pytest.raises(InputError, match=message):
@@ -201,3 +203,25 @@ def test_what_cannot_be_is_said():
             VARIANTS[name](8, rngs=nnx.Rngs(0), **options)
     with pytest.raises(InputError, match="valid is for the paper's block alone"):
         VARIANTS["simplified"](8, rngs=nnx.Rngs(0))(x, jnp.ones(SHAPE[:-1], bool))
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "compact_generalized"])
+def test_a_position_that_does_not_exist_is_named(name):
+    block, x = VARIANTS[name](8, 4, rngs=nnx.Rngs(0)), jnp.ones(SHAPE)
+    for position in (-1, 30):
+        with pytest.raises(InputError, match=rf"positions: found {position} in an input .*, valid are 0 to 29"):
+            block.attention_rows(x, jnp.asarray([0, position]))
+    rows = jax.jit(lambda x, positions: block.attention_rows(x, positions))(x, jnp.asarray([0, 30]))
+    assert jnp.isfinite(rows[:, 0]).all() and jnp.isnan(rows[:, 1]).all()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_float16_holds_large_activations(name, randomise):
+    half, single = (
+        randomise(lambda dtype=dtype: VARIANTS[name](8, 4, dtype=dtype, rngs=nnx.Rngs(0)))
+        for dtype in (jnp.float16, jnp.float32)
+    )
+    x = 100 * jnp.asarray(np.random.default_rng(0).normal(size=SHAPE), jnp.float32)
+    found, expected = half(x.astype(jnp.float16)), single(x)
+    assert found.dtype == jnp.float16
+    assert (jnp.isfinite(found) | (jnp.abs(expected) > 60_000)).all()

@@ -108,6 +108,15 @@ def test_what_is_out_of_range_is_named(tiny, field, value):
         task_with(tiny, **{field: value}).check()
 
 
+def test_mixup_needs_clips_of_two_videos(tiny):
+    task = task_with(tiny, mixup=0.2)
+    task.check()
+    with task.config.unlocked():
+        task.config.batch_size = task.config.accumulate_steps = 4
+    with pytest.raises(InputError, match=r"loss\.mixup=0\.2 mixes clips of different videos, .* has 1 clips of one"):
+        task.check()
+
+
 def test_curves_say_that_clips_are_mixed(tiny):
     labels = task_with(tiny, mixup=0.2).curves[1].lines
     assert labels["train_top1"] == "training clips, top-1, by statistics of the batch, mixed"

@@ -10,7 +10,7 @@ from flax import nnx
 from nl_jax import weights
 from nl_jax.errors import InputError
 from nl_jax.models import ResNetConfig, VideoResNet, flat
-from nl_jax.weights import read
+from nl_jax.weights import own, read
 
 FIVE = {"res3": (1, 3), "res4": (1, 3, 5)}
 CONFIG = ResNetConfig(
@@ -94,3 +94,38 @@ def test_any_network_is_written_by_its_own_names(changes, tmp_path, randomise):
     metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
     assert json.loads(metadata["classes"]) == ["a", "Übung"] and json.loads(metadata["config"])["width"] == config.width
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_a_network_of_our_own_names_is_read_again(tmp_path, randomise):
+    fields = {"blocks_per_stage": (1, 1), "nonlocal_blocks": {"res3": (0,)}, "geometry": "small"}
+    config = dataclasses.replace(CONFIG, **fields)
+    model, other = (randomise(lambda: VideoResNet(config, rngs=nnx.Rngs(0)), seed=seed) for seed in (1, 2))
+    path = tmp_path / "model.safetensors"
+    weights.save_own(model, path, ("a", "b"))
+    assert own.classes_of(path) == ("a", "b") and not weights.load(other, path).left_at_init
+    for found, wanted in zip(flat.split(other)[1:], flat.split(model)[1:], strict=True):
+        for name in wanted:
+            np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
+    for changes, message in (
+        ({"geometry": "paper"}, "has geometry='small', and the model geometry='paper'; set geometry='small'"),
+        ({"nonlocal_options": {"pairwise": "dot_product"}}, "set nonlocal_options="),
+        ({"width": 8}, "set width=4"),
+        ({"nonlocal_blocks": {}}, "the file has non-local blocks where the model has none"),
+    ):
+        wrong = nnx.eval_shape(
+            lambda changes=changes: VideoResNet(dataclasses.replace(config, **changes), rngs=nnx.Rngs(0))
+        )
+        with pytest.raises(InputError, match=message):
+            weights.load(wrong, path)
+
+
+def test_a_network_with_blocks_of_other_kinds_is_no_network_of_pyslowfast(tmp_path):
+    for options, message in (
+        ({"variant": "global_context"}, "res3_1_nonlocal is global_context"),
+        ({"res3": {"pairwise": "dot_product"}}, "its blocks have several functions, dot_product, embedded_gaussian"),
+    ):
+        blocks = {"res3": (1,), "res4": (0,)}
+        config = dataclasses.replace(CONFIG, nonlocal_blocks=blocks, nonlocal_options=options)
+        model = nnx.eval_shape(lambda config=config: VideoResNet(config, rngs=nnx.Rngs(0)))
+        with pytest.raises(InputError, match=message):
+            weights.save(model, tmp_path / "model.pyth")

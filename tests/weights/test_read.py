@@ -79,7 +79,7 @@ def test_a_pickle_of_something_else(tmp_path):
     with pytest.raises(InputError, match="holds a list, not arrays by name"):
         read.caffe2_pickle(path)
     path.write_bytes(pickle.dumps({"cfg": "text"}))
-    with pytest.raises(InputError, match="cfg is a str, not numbers"):
+    with pytest.raises(InputError, match="cfg is a str, valid are real numbers"):
         read.caffe2_pickle(path)
 
 
@@ -99,6 +99,8 @@ def test_safetensors_are_read_without_torch(tmp_path, monkeypatch):
         "fc.weight": ("F32", np.arange(6, dtype=np.float32).reshape(2, 3)),
         "fc.bias": ("BF16", np.arange(2).astype(ml_dtypes.bfloat16)),
         "bn1.num_batches_tracked": ("I64", np.array(7)),
+        "mask": ("BOOL", np.array([True, False])),
+        "bytes": ("U8", np.arange(3, dtype=np.uint8)),
     }
     path = tmp_path / "model.safetensors"
     write_safetensors(path, arrays)
@@ -117,3 +119,48 @@ def test_torch_is_asked_for_where_it_is_needed(tmp_path, monkeypatch):
     (tmp_path / "weights.pth").write_bytes(b"")
     with pytest.raises(InputError, match="pip install torch"):
         read.torch_file(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model.", "module._orig_mod.model."])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda arrays: arrays,
+        lambda arrays: {"state_dict": arrays, "epoch": 3},  # Lightning
+        lambda arrays: {"net": arrays, "optimizer": {"state": {0: {"step": 1}}, "param_groups": []}},
+        lambda arrays: {"model": {"state_dict": arrays}, "model_ema": arrays},
+    ],
+)
+def test_arrays_are_found_in_what_training_programs_write(prefix, wrap, torch, tmp_path):
+    path = tmp_path / "trained.ckpt"
+    torch.save(wrap({f"{prefix}conv1.weight": torch.ones(2, 3), f"{prefix}fc.bias": torch.zeros(2)}), path)
+    assert {name: array.shape for name, array in read.torch_file(path).items()} == {
+        "conv1.weight": (2, 3),
+        "fc.bias": (2,),
+    }
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (
+            lambda torch: {"net": {"a": torch.ones(1)}, "ema": {"a": torch.ones(1)}},
+            r"several names, net, ema: save one",
+        ),
+        (lambda torch: {"a": torch.ones(1, device="meta")}, "a cannot be read as an array"),
+        (lambda torch: {"a": torch.ones(2, 2).to_sparse()}, "a cannot be read as an array"),
+        (lambda torch: {"a": torch.ones(1, dtype=torch.complex64)}, "a has the type complex64, valid are real numbers"),
+    ],
+)
+def test_entries_that_are_no_plain_arrays_are_named(content, message, torch, tmp_path):
+    path = tmp_path / "trained.pth"
+    torch.save(content(torch), path)
+    with pytest.raises(InputError, match=message):
+        read.torch_file(path)
+
+
+def test_a_pickle_that_is_cut_off_is_not_called_a_pickle(tmp_path):
+    path = tmp_path / "cut.pkl"
+    path.write_bytes(pickle.dumps({"blobs": {"a": np.zeros(50)}})[:200])
+    with pytest.raises(InputError, match=r"cut\.pkl is cut off or is no pickle: pickle data was truncated"):
+        read.caffe2_pickle(path)

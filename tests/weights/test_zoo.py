@@ -7,7 +7,6 @@ compares the logits of all: ALL_LOGITS=1 pytest tests/weights/test_zoo.py
 import dataclasses
 import os
 import pickle
-import types
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ from nl_jax.models import flat
 from nl_jax.models.geometry import GEOMETRIES
 from nl_jax.runs import stages
 from nl_jax.runs.detector import Detector
+from nl_jax.runs.features import Extractor
 from nl_jax.tasks import task_of
 from nl_jax.training import sharding
 from nl_jax.training.workdir import flatten
@@ -219,9 +219,7 @@ def test_a_file_of_a_detector_loads_by_the_name_alone(name, randomise, stand_in,
         weights.save(model, path)
         assert Detector.from_pretrained(name, path).classes == classes
         with pytest.raises(InputError, match=r"load it with nl_jax\.Predictor\.from_pretrained"):
-            monkeypatch.setattr(
-                "nl_jax.runs.detector.pretrained", lambda *_: types.SimpleNamespace(entry=zoo.find("i3d_r50_8x8"))
-            )
+            monkeypatch.setattr("nl_jax.runs.detector.pretrained", lambda *_: pytest.fail("nothing needs its file"))
             Detector.from_pretrained("i3d_r50_8x8")
     else:
         path.write_bytes(pickle.dumps({"model": detectron2_state(model), "__author__": "Detectron2 Model Zoo"}))
@@ -274,10 +272,12 @@ def test_what_cannot_be_is_said(monkeypatch):
         ("detectron2_mask_rcnn_r50_fpn_3x", "load it with nl_jax.runs.detector.Detector.from_pretrained"),
         ("release_imagenet_r50", "has no classifier: it is only a start for training"),
     ):
-        found = types.SimpleNamespace(entry=zoo.find(name), classes=class_names(zoo.find(name).classes))
-        monkeypatch.setattr("nl_jax.runs.predictor.pretrained", lambda *_, found=found: found)
+        monkeypatch.setattr("nl_jax.runs.predictor.pretrained", lambda *_: pytest.fail("nothing needs its file"))
         with pytest.raises(InputError, match=message):
             nl_jax.Predictor.from_pretrained(name)
+    monkeypatch.setattr("nl_jax.runs.features.pretrained", lambda *_: pytest.fail("nothing needs its file"))
+    with pytest.raises(InputError, match="detects objects in images; features need a network of videos"):
+        Extractor.from_pretrained("detectron2_mask_rcnn_r50_fpn_3x")
 
 
 def test_a_run_starts_from_a_published_network(home, peers, write, stand_in):

@@ -4,12 +4,15 @@ import dataclasses
 import hashlib
 import io
 import tarfile
+import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from nl_jax import zoo
 from nl_jax.errors import InputError
+from nl_jax.zoo.cache import path_of
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def test_a_file_is_fetched_once_and_checked(home, served):
     entry = entry_of("torchvision_resnet50_v1", served / "weights.pth", ("sha256", digest))
     path = zoo.fetch(entry)
     assert path == home / "zoo" / "torchvision_resnet50_v1" / "weights.pth" and path.read_bytes() == b"numbers"
-    assert [file.name for file in path.parent.iterdir()] == ["weights.pth"]
+    assert {file.name for file in path.parent.iterdir()} == {"weights.pth", ".lock"}
     (served / "weights.pth").unlink()
     assert zoo.fetch(entry) == path  # that of the cache
     path.write_bytes(b"other numbers")
@@ -52,7 +55,7 @@ def test_a_file_is_taken_out_of_its_archive(home, served):
     entry = entry_of("release_imagenet_r50", served / "models.tar.gz")
     path = zoo.fetch(entry)
     assert path.name == entry.member and path.read_text() == f"models/{entry.member}"
-    assert sorted(file.name for file in path.parent.iterdir()) == ["models.tar.gz", entry.member]
+    assert sorted(file.name for file in path.parent.iterdir()) == [".lock", "models.tar.gz", entry.member]
     with pytest.raises(InputError, match="holds no r101_pretrain"):
         zoo.fetch(entry_of("release_imagenet_r101", served / "models.tar.gz"))
 
@@ -71,7 +74,7 @@ def test_without_a_network_one_line_says_what_to_fetch(file, home, served, monke
     assert f"{entry.address} cannot be downloaded here" in message and "\n" not in message
     assert message.endswith(f"download that file elsewhere and put it at {place}")
     assert ("ended after 9 of 1000 bytes" in message) == (file == "short.pth")
-    assert not list(place.parent.iterdir())
+    assert [file.name for file in place.parent.iterdir()] == [".lock"]
 
 
 def test_a_cache_that_cannot_be_made_is_named(tmp_path, monkeypatch):
@@ -82,3 +85,31 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("NL_JAX_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert zoo.home() == tmp_path / "cache" / "nl_jax"
+
+
+def test_processes_that_start_together_fetch_a_file_once(home, served, monkeypatch):
+    """The file is whole for each of them, and none of them writes into the file of another."""
+    (served / "weights.pth").write_bytes(b"numbers" * 1000)
+    entry, asked, fetch = entry_of("i3d_r50_8x8", served / "weights.pth"), [], urllib.request.urlopen
+
+    def slow(*args, **options):
+        asked.append(args)
+        time.sleep(0.3)
+        return fetch(*args, **options)
+
+    monkeypatch.setattr(urllib.request, "urlopen", slow)
+    with ThreadPoolExecutor(3) as threads:
+        paths = list(threads.map(lambda _: zoo.fetch(entry), range(3)))
+    assert len(asked) == 1 and {path.read_bytes() for path in paths} == {b"numbers" * 1000}
+
+
+def test_a_download_that_is_interrupted_leaves_nothing(home, served, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    (served / "weights.pth").write_bytes(b"numbers")
+    entry = entry_of("i3d_r50_8x8", served / "weights.pth")
+    monkeypatch.setattr(urllib.request, "urlopen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        zoo.fetch(entry)
+    assert [file.name for file in path_of(entry).parent.iterdir()] == [".lock"]

@@ -17,9 +17,9 @@ import tensorflow_datasets as tfds
 
 from nl_jax.data.records.make import Preparation, Record
 from nl_jax.data.sources.charades import charades
-from nl_jax.data.sources.folder import own_videos
 from nl_jax.data.sources.kinetics import kinetics
 from nl_jax.data.sources.listing import Item, Listing
+from nl_jax.data.sources.own import own_videos
 from nl_jax.data.sources.something import something_something_v2
 from nl_jax.data.sources.splits import hmdb51, ucf101
 from nl_jax.errors import InputError
@@ -202,7 +202,7 @@ class SomethingSomethingV2(_Videos, skip_registration=True):
 
 
 class OwnVideos(_Videos, skip_registration=True):
-    """A user's own videos: see `nl_jax.data.sources.folder`."""
+    """A user's own videos: see `nl_jax.data.sources.own`."""
 
     name = "video_folder"
     list_source = staticmethod(lambda source, split: own_videos(source))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nl_jax.data.sources.listing import Action, Files, Item, Listing, number, read_table, required_file
+from nl_jax.data.sources.listing import Action, Files, Item, Listing, number, read_lines, read_table, required_file
 from nl_jax.errors import InputError
 
 
@@ -19,10 +19,9 @@ def charades(source: Path) -> Listing:
     """
     classes_file = required_file(source, "Charades_v1_classes.txt")
     classes: dict[str, str] = {}
-    for line in classes_file.read_text(encoding="utf-8").splitlines():
-        code, _, name = line.strip().partition(" ")
-        if code:
-            classes[code] = name
+    for _, line in read_lines(classes_file):
+        code, _, name = line.partition(" ")
+        classes[code] = name
     index = {code: i for i, code in enumerate(classes)}
     if list(classes) != [f"c{i:03d}" for i in range(len(classes))]:
         raise InputError(f"{classes_file}: found other codes than c000, c001 and so on")

@@ -1,4 +1,4 @@
-"""Lists a user's own videos: folders of classes or CSV files of `path,label`, for one split or several."""
+"""Lists the videos of one split of a user: a folder of classes or a CSV file of `path,label` lines."""
 
 import csv
 import os
@@ -8,59 +8,16 @@ from pathlib import Path
 
 from nl_jax.data.media.image_files import IMAGE_SUFFIXES, is_picture
 from nl_jax.data.media.picture_folder import picture_files
-from nl_jax.data.sources.listing import VIDEO_SUFFIXES, Item, Listing
+from nl_jax.data.sources.listing import VIDEO_SUFFIXES
 from nl_jax.data.sources.walk import walk
 from nl_jax.errors import InputError
 
 _MAX_CLASSES = 1_000_000  # a larger integer label is a mistake, not a class
 
-_NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 # Headers that other lists have for the second column.
 _HEADERS = frozenset("label labels class classes category target y".split())
-_SPLITS = frozenset("train training val valid validate validation dev test testing".split())
-
-
-def own_videos(source: Path) -> Listing:
-    """Returns the videos of a user's own dataset.
-
-    If `source` holds a folder or CSV file named train, the splits are the folders or CSV files train, validation (or
-    val) and test. Otherwise all of `source` is the training split.
-
-    Args:
-      source: a folder or a CSV file.
-
-    Raises:
-      InputError: `source` does not exist, or a split is neither a folder of classes nor a list.
-    """
-    if not source.exists():
-        raise InputError(f"{source}: there is no such file or folder")
-    parts = {
-        split: path
-        for split, names in _NAMES.items()
-        for path in (source / f"{name}{ending}" for name in names for ending in ("", ".csv"))
-        if path.exists()
-    }
-    parts = parts if "train" in parts else {"train": source}
-    root = source if source.is_dir() else source.parent
-    unlisted, listed, found = [], [], []
-    for split, path in parts.items():
-        if path.is_dir():
-            folder = list_folder(path)
-            rows, labels = folder.rows, folder.labels
-            unlisted += [(path / name).relative_to(root).as_posix() for name in folder.others]
-            listed += [(split, (path / name).as_posix(), label, False) for name, label in folder.missing]
-        else:
-            rows, labels = list_csv(path)
-            path = path.parent
-        listed += [(split, (path / name).as_posix(), label, True) for name, label, _ in rows]
-        found += labels
-    classes = class_names(found, source)
-    index = {name: i for i, name in enumerate(classes)}
-    items = []
-    for split, path, label, there in listed:
-        name = Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
-        items.append(Item(name, name if there else None, split, index[label]))
-    return Listing(tuple(items), classes, tuple(unlisted))
+# Names that people give to the folders and lists of splits.
+SPLIT_NAMES = frozenset("train training val valid validate validation dev eval evaluation test testing".split())
 
 
 # A video as `list_folder` and `list_csv` return it: (name, label, place for messages).
@@ -96,7 +53,7 @@ def list_folder(root: Path) -> Folder:
     if not folders:
         raise InputError(f"{root}: found no sub-folder, valid is one sub-folder of videos per class")
     videos, others = choose_videos(below.files, least_depth=2)
-    missing = [file for file in below.dangling if _is_video(file.name) and len(file.parts) > 1]
+    missing = [file for file in below.dangling if is_video(file.name) and len(file.parts) > 1]
     rows = [(name.as_posix(), class_name(name.parts[0]), str(root / name.parts[0])) for name in videos]
     if not rows:
         endings = " ".join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))
@@ -113,15 +70,19 @@ def list_folder(root: Path) -> Folder:
 
 
 def _refuse_another_level(root: Path, folders: list[str], videos: list[Path]) -> None:
-    """Raises InputError if the classes seem to be one level below the sub-folders of `root`."""
-    if any(len(video.parts) < 3 for video in videos):
-        return
-    if set(folders) <= _SPLITS:
-        first = "train" if "train" in folders else folders[0]
-        found = f"found the splits {', '.join(folders)} in place of classes"
+    """Raises InputError if the sub-folders of `root` seem to be splits, or a level above the classes."""
+    deep = [len(video.parts) > 2 for video in videos]
+    filled = sorted({video.parts[0] for video in videos})
+    splits = [name for name in filled if name.casefold() in SPLIT_NAMES]
+    inside_splits = any(is_deep for video, is_deep in zip(videos, deep, strict=True) if video.parts[0] in splits)
+    if (splits == filled and (len(splits) > 1 or all(deep))) or (len(splits) > 1 and inside_splits):
+        found = f"found the splits {', '.join(splits)} in place of classes"
+        if not inside_splits:
+            raise InputError(f"{root}: {found}; valid is one sub-folder of videos per class, or a list of path,label")
+        first = next((name for name in splits if name.casefold() == "train"), splits[0])
         raise InputError(f"{root}: {found}, valid is the folder of one of them, such as {root / first}")
     inside = {video.parts[1] for video in videos}
-    if len(folders) == 1 and len(inside) > 1:
+    if all(deep) and len(folders) == 1 and len(inside) > 1:
         found = f"found one sub-folder, {folders[0]}, and {len(inside)} folders in it"
         raise InputError(f"{root}: {found}; if these are the classes, valid is {root / folders[0]}")
 
@@ -141,7 +102,7 @@ def find_videos(root: Path, *, stills: bool = False) -> tuple[list[Path], list[P
     """
     below = walk(root)
     videos, others = choose_videos(below.files, stills=stills)
-    missing = {file for file in below.dangling if _is_video(file.name)}
+    missing = {file for file in below.dangling if is_video(file.name)}
     return sorted([*videos, *missing]), sorted({*others, *below.dangling, *below.again} - missing)
 
 
@@ -164,18 +125,18 @@ def choose_videos(files: list[Path], *, least_depth: int = 1, stills: bool = Fal
     of_frames = {
         folder
         for folder, inside in names.items()
-        if not stills and len(folder.parts) >= least_depth and picture_files(inside) and not any(map(_is_video, inside))
+        if not stills and len(folder.parts) >= least_depth and picture_files(inside) and not any(map(is_video, inside))
     }
     if len(of_frames) > 1 and len({folder.name for folder in of_frames}) == 1:
         of_frames = set()
-    video_of = {file: file for file in seen if _is_video(file.name)}
+    video_of = {file: file for file in seen if is_video(file.name)}
     video_of |= {file: file.parent for file in seen if file.parent in of_frames and is_picture(file.name)}
     if stills or not video_of:
         video_of |= {file: file for file in seen if is_picture(file.name)}
     return sorted(set(video_of.values())), [file for file in files if file not in video_of]
 
 
-def _is_video(name: str) -> bool:
+def is_video(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 

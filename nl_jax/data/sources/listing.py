@@ -150,6 +150,21 @@ def read_table(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
         raise InputError(f"{file}: not a CSV text in UTF-8 ({error})") from error
 
 
+def read_lines(file: Path) -> Iterator[tuple[str, str]]:
+    """Yields (place of a line for messages, the line without white space at its ends) of every line with text.
+
+    Raises:
+      InputError: the file is not a text in UTF-8.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not a text in UTF-8 ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield f"{file}, line {number}", line.strip()
+
+
 def _one_form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 

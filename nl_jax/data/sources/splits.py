@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nl_jax.data.sources.listing import Files, Item, Listing, required_file
+from nl_jax.data.sources.listing import Files, Item, Listing, read_lines, required_file
 from nl_jax.data.sources.walk import walk
 from nl_jax.errors import InputError
 
@@ -20,7 +20,7 @@ def ucf101(source: Path, split: int) -> Listing:
       InputError: a file is missing, or it does not have the distributed form.
     """
     index = {}
-    for where, line in _lines(required_file(source, "classInd.txt")):
+    for where, line in read_lines(required_file(source, "classInd.txt")):
         number, _, name = line.partition(" ")
         if not number.isdecimal():
             raise InputError(f"{where}: found {line!r}, valid is a number from 1 and a class")
@@ -30,7 +30,7 @@ def ucf101(source: Path, split: int) -> Listing:
     files = Files(source)
     items = []
     for name in ("train", "test"):
-        for where, line in _lines(required_file(source, f"{name}list0{split}.txt")):
+        for where, line in read_lines(required_file(source, f"{name}list0{split}.txt")):
             video = line.split()[0]
             label, _, file = video.partition("/")
             if label not in index or not file:
@@ -60,7 +60,7 @@ def hmdb51(source: Path, split: int) -> Listing:
     files = Files(source)
     items: dict[str, list[Item]] = {"train": [], "test": []}
     for label, (name, file) in enumerate(lists.items()):
-        for where, line in _lines(file):
+        for where, line in read_lines(file):
             video, _, use = line.rpartition(" ")
             if use not in ("0", "1", "2"):
                 raise InputError(f"{where}: found {line!r}, valid is VIDEO and 0, 1 or 2")
@@ -71,9 +71,3 @@ def hmdb51(source: Path, split: int) -> Listing:
 
 
 _SPLITS = {"1": "train", "2": "test"}
-
-
-def _lines(file: Path):
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            yield f"{file}, line {number}", line.strip()

@@ -52,8 +52,11 @@ def is_turned(source: Source, width: int, height: int) -> bool:
 def _read(source: Source, width: int, height: int) -> tuple[np.ndarray, bool]:
     damage: list[str] = []
     with open_video(source, image=True) as (container, stream):
-        # Without this option, half a JPEG decodes to an image with a grey half.
-        stream.codec_context.options = {"err_detect": "explode"}
+        codec = stream.codec_context
+        if codec.name == "mjpeg":
+            # Without this option, half a JPEG decodes to an image with a grey half. Other decoders refuse half a file
+            # without it. With it the decoder of TIFF also refuses every tag that it does not know.
+            codec.options = {**codec.options, "err_detect": "explode"}
         frame = next(decode_frames(container, stream, damage=damage), None)
         if frame is None:
             raise DecodeError(source, f"no whole image can be decoded ({damage[0] if damage else 'it has no frame'})")

@@ -116,7 +116,7 @@ class Detection(Task):
         if dataset.problems:
             from nl_jax.data.coco.annotations import told
 
-            found.append(f"annotations that cannot be used: {told(dataset.problems)}")
+            found.append(f"faults of the annotation file: {told(dataset.problems)}")
         if dataset.unused:
             found.append(f"{dataset.unused} images without an object to learn from are left out")
         if self._keypoints and (unknown := dataset.keypoints.without_sigma()):

@@ -18,7 +18,7 @@ def entry(value: object) -> dict:
 
 
 def integer(record: dict, key: str, lowest: int | None = None) -> int:
-    """Returns the integer of a key. A text, a fraction, true and false are not valid.
+    """Returns the integer of a key. 3.0 counts as 3. A text, a fraction, true and false are not valid.
 
     Args:
       record: the entry.
@@ -27,6 +27,8 @@ def integer(record: dict, key: str, lowest: int | None = None) -> int:
     """
     valid = "an integer" if lowest is None else f"an integer from {lowest}"
     value = present(record, key, valid)
+    if type(value) is float and value.is_integer():  # some programs write every number with a point
+        value = int(value)
     if type(value) is not int or (lowest is not None and value < lowest):
         raise Bad("entry", f"{key} {shown(value)}", valid)
     return value
@@ -69,10 +71,10 @@ def is_number(value: object) -> bool:
 
 def bbox(record: dict) -> tuple[float, float, float, float]:
     """Returns x, y, width and height of the field `bbox`."""
-    valid = "bbox: 4 finite numbers x, y, width, height, the last two above 0"
+    valid = "4 finite numbers x, y, width, height, the last two above 0"
     value = present(record, "bbox", valid, "box")
     if not isinstance(value, list) or len(value) != 4 or not all(map(is_number, value)) or min(value[2:]) <= 0:
-        raise Bad("box", f"bbox {shown(value)}", valid)
+        raise Bad("box", f"bbox {shown(value)}", f"bbox: {valid}")
     x, y, width, height = map(float, value)
     return x, y, width, height
 

@@ -61,16 +61,15 @@ class CocoImages(DetectionImages):
         found = read_annotations(annotations, masks=masks, keypoints=keypoints)
         if classes is not None and tuple(classes) != found.names:
             raise InputError(
-                f"{annotations}: its categories are not the requested ones; found {', '.join(found.names[:20])}"
+                f"{annotations}: its categories are not the requested ones; found {_listed(found.names)}, valid is "
+                f"{_listed(classes)}"
             )
         self.problems: list[Problem] = found.problems
         self.listed = [image.id for image in found.images]
         self._annotated = _used(found, keypoints) if training else found.images
         self.unused = len(found.images) - len(self._annotated)
         if not self._annotated:
-            raise InputError(
-                f"{annotations}: none of its {self.unused} images can be trained on; {told(found.problems)}"
-            )
+            raise InputError(f"{annotations}: none of its {self.unused} images {_reason(found, masks)}")
         counts = {image.file_name: len(image.instances) for image in self._annotated}
         self.crowded = {name: count for name, count in counts.items() if count > max_boxes}
         super().__init__(
@@ -129,6 +128,28 @@ def _used(annotations: Annotations, keypoints: bool) -> list[Image]:
         return not instance.crowd and (not keypoints or bool((instance.keypoints[:, 2] > 0).any()))
 
     return [image for image in annotations.images if any(map(teaches, image.instances))]
+
+
+def _reason(annotations: Annotations, masks: bool) -> str:
+    """Returns the end of a message: why training uses none of the images."""
+    instances = [instance for image in annotations.images for instance in image.instances]
+    if instances and all(instance.crowd for instance in instances):
+        why = (
+            f"has an object to learn from: all {len(instances)} annotations have iscrowd 1; set it to 0 for one object"
+        )
+    elif instances:
+        why = "has an object with a labelled keypoint"
+    else:
+        why = "has an annotation that can be used"
+    if annotations.problems:
+        why += f"; {told(annotations.problems)}"
+    if masks and not instances and any(problem.kind == "mask" for problem in annotations.problems):
+        why += "; to train on boxes alone, set detector.masks=False"
+    return why
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def _check_sizes(short_sides: tuple[int, ...], long_side: int, test_short_side: int, max_boxes: int) -> None:

@@ -128,6 +128,16 @@ def test_an_image_that_is_dropped_takes_its_annotations_with_it_and_each_is_told
     assert "image 3: found width '96', valid is an integer from 1; dropped" in str(found.problems[0])
 
 
+def test_a_whole_number_with_a_point_is_an_integer(coco_set):
+    def change(content, folder):
+        for entry in [*content["images"], *content["annotations"], *content["categories"]]:
+            entry.update({key: float(value) for key, value in entry.items() if type(value) is int})
+
+    found = read(coco_set, change)
+    assert found.problems == [] and found.category_ids == (2, 7) and found.images[0].width == 96
+    assert json.dumps(truth_of(found.images, found.names, found.category_ids)["images"][0]["id"]) == "3"
+
+
 def test_categories_of_one_name_can_be_told_apart(coco_set):
     assert read(coco_set, add("categories", {"id": 9})).names == ("roof", "leaf", "leaf (9)")
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from nl_jax.data.coco.problems import Bad, shown
 
+_LARGEST = np.iinfo(np.int64).max
+
 
 def entry(value: object) -> dict:
     """Returns the value if it is an object."""
@@ -29,16 +31,18 @@ def integer(record: dict, key: str, lowest: int | None = None) -> int:
     value = present(record, key, valid)
     if type(value) is float and value.is_integer():  # some programs write every number with a point
         value = int(value)
-    if type(value) is not int or (lowest is not None and value < lowest):
+    if type(value) is not int or abs(value) > _LARGEST or (lowest is not None and value < lowest):
         raise Bad("entry", f"{key} {shown(value)}", valid)
     return value
 
 
 def text(record: dict, key: str) -> str:
-    """Returns the text of a key. It must not be empty."""
+    """Returns the text of a key. It must not be empty, and it must be Unicode without the character 0."""
     value = present(record, key, "a text")
     if not isinstance(value, str) or not value:
         raise Bad("entry", f"{key} {shown(value)}", "a text that is not empty")
+    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise Bad("entry", f"{key} {shown(value)}", "a text of characters that a file can have")
     return value
 
 

@@ -93,7 +93,7 @@ class _Shard:
     def __call__(self) -> Iterator[tuple[int, dict]]:
         for number, name in self.files:
             path = self.folder / name
-            data = path.read_bytes() if path.is_file() else b""
+            data = path.read_bytes() if os.path.isfile(path) else b""
             yield number, {"image": data, "image_id": number, "path": os.fsencode(name)}
 
 

@@ -83,6 +83,10 @@ IMAGES = {
     "truncated": (lambda train, val: cut(train / "wide.jpg"), {("train2017", "unreadable", "image 3")}),
     "empty": (lambda train, val: (train / "tall.png").write_bytes(b""), {("train2017", "unreadable", "image 11")}),
     "png": (lambda train, val: rewrite(train / "wide.jpg", format="PNG"), {("train2017", "suffix", "image 3")}),
+    "long name": (
+        lambda train, val: edit(train, lambda content: content["images"][3].update(file_name="a" * 300)),
+        {("train2017", "missing", "image 40"), ("train2017", "unlisted", "empty.jpg")},
+    ),
     "size": (
         lambda train, val: PIL.Image.new("RGB", (50, 60)).save(train / "wide.jpg"),
         {("train2017", "image size", "image 3")},
@@ -101,6 +105,14 @@ IMAGES = {
         {("val2017", "unknown category", "annotation 100")},
     ),
 }
+
+
+def test_another_spelling_of_a_path_is_the_same_file(source):
+    assert checked(source(lambda train, val: edit(train, rename_first))) == []
+
+
+def rename_first(content):
+    content["images"][0]["file_name"] = "./wide.jpg"
 
 
 @pytest.mark.parametrize("what", IMAGES)

@@ -1,6 +1,7 @@
 """A detector that finds the objects of an image, in pixels of that image. The module needs `pycocotools`."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +15,12 @@ from jaxtyping import Bool, Float, UInt8
 
 from nl_jax.data.coco.annotations import Image
 from nl_jax.data.coco.example import padded
+from nl_jax.data.coco.images import read_upright
 from nl_jax.data.coco.keypoints import Keypoints, category, of_coco
 from nl_jax.data.coco.masks import compressed
 from nl_jax.data.coco.problems import Bad
 from nl_jax.data.media.decode import all_frames, to_rgb_of
+from nl_jax.data.media.image_files import is_picture
 from nl_jax.data.media.packets import index_of
 from nl_jax.errors import InputError
 from nl_jax.evaluation.paste import paste
@@ -184,8 +187,11 @@ def frames(path: str, every: float = 0.0) -> Iterator[tuple[int, float, np.ndarr
       every: smallest number of seconds from one yielded frame to the next. 0 yields every frame.
 
     Raises:
-      DecodeError: no frame can be decoded.
+      DecodeError: no frame can be decoded, or an image cannot be decoded whole.
     """
+    if is_picture(os.path.basename(path)):
+        yield 0, 0.0, read_upright(path)
+        return
     index = index_of(path)
     to_rgb, due = to_rgb_of(path, index, None), 0.0
     for number, frame in enumerate(all_frames(path)):

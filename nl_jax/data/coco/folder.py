@@ -1,5 +1,7 @@
 """Detection datasets from an annotation file in COCO's format and a folder of images."""
 
+import dataclasses
+import itertools
 import os
 from pathlib import Path
 
@@ -29,7 +31,8 @@ class CocoImages(DetectionImages):
       masks: whether examples have masks. Then every annotation must have one.
       keypoints: whether examples have keypoints. Then every annotation must have its category's keypoints.
       flip: whether half of the training images are mirrored.
-      classes: the expected category names; None accepts any.
+      classes: category names by label; None takes the names of the file. The file may lack some of them, because a
+        small split may have no object of a category. With keypoints it may lack none.
 
     Attributes:
       problems: all faults of the annotation file.
@@ -38,7 +41,7 @@ class CocoImages(DetectionImages):
       crowded: {file name: number of boxes} of images with more than g boxes.
 
     Raises:
-      InputError: the annotation file cannot be used, no image is left, its categories differ from `classes`, or a
+      InputError: the annotation file cannot be used, no image is left, a category is not one of `classes`, or a
         number is out of range.
     """
 
@@ -59,11 +62,8 @@ class CocoImages(DetectionImages):
     ):
         _check_sizes(short_sides, long_side, test_short_side, max_boxes)
         found = read_annotations(annotations, masks=masks, keypoints=keypoints)
-        if classes is not None and tuple(classes) != found.names:
-            raise InputError(
-                f"{annotations}: its categories are not the requested ones; found {_listed(found.names)}, valid is "
-                f"{_listed(classes)}"
-            )
+        if classes is not None:
+            found = _labelled(found, tuple(classes), annotations)
         self.problems: list[Problem] = found.problems
         self.listed = [image.id for image in found.images]
         self._annotated = _used(found, keypoints) if training else found.images
@@ -121,6 +121,35 @@ class CocoFolder(CocoImages):
     def source(self, image: Image) -> Source:
         """Returns the path of an image's file."""
         return self._folder / image.file_name
+
+
+def _labelled(found: Annotations, classes: tuple[str, ...], path: str | os.PathLike) -> Annotations:
+    """Returns annotations with the labels of `classes`. Classes without a category get ids that the file does not use.
+
+    Raises:
+      InputError: a category is not one of the classes.
+    """
+    if found.names == classes:
+        return found
+    if found.keypoints is not None or not set(found.names) <= set(classes):
+        others = tuple(name for name in found.names if name not in classes) or found.names
+        raise InputError(
+            f"{path}: its categories are not the requested ones; found {_listed(others)}, valid is {_listed(classes)}"
+        )
+    ids = dict(zip(found.names, found.category_ids, strict=True))
+    unused = itertools.count(max(found.category_ids) + 1)
+    labels = [classes.index(name) for name in found.names]
+
+    def labelled(image: Image) -> Image:
+        instances = [dataclasses.replace(one, label=labels[one.label]) for one in image.instances]
+        return dataclasses.replace(image, instances=instances)
+
+    return dataclasses.replace(
+        found,
+        images=[labelled(image) for image in found.images],
+        names=classes,
+        category_ids=tuple(ids[name] if name in ids else next(unused) for name in classes),
+    )
 
 
 def _used(annotations: Annotations, keypoints: bool) -> list[Image]:

@@ -262,12 +262,25 @@ def test_the_list_has_a_name_that_changes_with_its_boxes(coco_set):
         ({"test_short_side": 0}, "test_short_side: found 0"),
         ({"long_side": 50}, "long_side: found 50, valid is at least every short side"),
         ({"max_boxes": 0}, "max_boxes: found 0"),
-        ({"classes": ("a",)}, "not the requested ones; found roof, leaf, valid is a"),
+        ({"classes": ("a",)}, "not the requested ones; found roof, leaf, valid is a$"),
     ],
 )
 def test_bad_options_are_named(coco_set, options, words):
     with pytest.raises(InputError, match=words):
         folder_of(coco_set(), **options)
+
+
+def test_a_split_may_lack_categories_of_the_network(coco_set):
+    files = coco_set()
+    plain = folder_of(files, training=False)
+    data = folder_of(files, training=False, classes=("leaf", "stone", "roof"))
+    assert data.classes == ("leaf", "stone", "roof") and data.category_ids == (7, 8, 2)
+    truth, other = plain.coco(), data.coco()
+    assert other["annotations"] == truth["annotations"] and other["images"] == truth["images"]
+    assert {(one["id"], one["name"]) for one in other["categories"]} == {(7, "leaf"), (8, "stone"), (2, "roof")}
+    assert data.list_hash() == plain.list_hash()
+    with pytest.raises(InputError, match="not the requested ones; found roof, valid is leaf, stone"):
+        folder_of(files, classes=("leaf", "stone"))
 
 
 def test_a_set_without_anything_to_learn_is_refused(coco_set):

@@ -34,6 +34,7 @@ DATASET = flags.DEFINE_enum("dataset", None, [*BUILDERS, "coco"], "name of the d
 ANNOTATIONS = flags.DEFINE_enum(
     "annotations", "instances", ("instances", "person_keypoints"), "kind of annotation files, for coco"
 )
+MASKS = flags.DEFINE_bool("masks", True, "whether every annotation of coco instances must have a mask")
 SOURCE = flags.DEFINE_string("source", None, "folder of the videos or images and their lists (required)", required=True)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "directory for the prepared dataset; required without --check")
 SPLIT = flags.DEFINE_integer("split", 1, "number of the official split, 1, 2 or 3, for ucf101 and hmdb51")
@@ -117,7 +118,7 @@ def _coco(source: Path) -> None:
             console.print(f"{directory} is already prepared; remove it to prepare it again")
         else:
             _write(builder, unfinished)
-        for split, found in records.write_annotations(directory, splits, kind).items():
+        for split, found in records.write_annotations(directory, splits, kind, masks=MASKS.value).items():
             instances = sum(len(image.instances) for image in found.images)
             console.print(f"{split}: {len(found.images)} images, {instances} annotations, {len(found.problems)} faults")
             for problem in found.problems[:10]:
@@ -176,7 +177,7 @@ def _check_coco(check, splits, keypoints: bool) -> None:
         task = progress.add_task("images", total=count, failed=0)
         failed = 0
         options = {"num_workers": NUM_WORKERS.value, "timeout": TIMEOUT.value}
-        for found in check.check(splits, masks=not keypoints, keypoints=keypoints, **options):
+        for found in check.check(splits, masks=MASKS.value and not keypoints, keypoints=keypoints, **options):
             lines += found
             failed += sum(line.problem.kind == "unreadable" for line in found)
             progress.update(task, completed=min(progress.tasks[task].completed + 1, count), failed=failed)

@@ -56,13 +56,13 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:
-    source = Path(SOURCE.value)
-    if not source.exists():
+    source, of_file = Path(SOURCE.value), DATASET.value == "coco" and SOURCE.value.endswith(".json")
+    if not (of_file or source.exists()):
         raise InputError(f"--source: there is no file or folder {source}")
     if CHECK.value and not REPORT.value:
         raise InputError("--report is not given; --check writes report.csv and index.html to this directory")
     if DATASET.value == "coco":
-        _coco(source)
+        _coco()
         return
     config = config_of(DATASET.value, split=SPLIT.value, short_side=SHORT_SIDE.value)
     builder_class = BUILDERS[DATASET.value]
@@ -97,12 +97,12 @@ def main() -> None:
         shutil.rmtree(unfinished)
 
 
-def _coco(source: Path) -> None:
+def _coco() -> None:
     from nl_jax.data.coco import check, records  # imports pycocotools, which videos do not need
     from nl_jax.data.coco.source import find_splits
 
     kind = ANNOTATIONS.value
-    splits = find_splits(source, kind)
+    splits = find_splits(SOURCE.value, kind)
     if CHECK.value:
         _check_coco(check, splits, kind == "person_keypoints")
         return

@@ -62,10 +62,8 @@ def open_coco(path: str, **options) -> DetectionImages:
         raise InputError(f"{path} is no annotation file and no DIR:SPLIT; valid are {GIVEN}")
     directory = Path(first)
     if not is_bucket(first) and ((directory / "annotations").is_dir() or (directory / last / EXPORTED).exists()):
-        found = find_splits(directory, "person_keypoints" if options.get("keypoints") else "instances")
-        if last not in found:
-            raise InputError(f"{directory}: has no split {last!r}, valid are {', '.join(found)}")
-        return CocoFolder(*found[last], **options)
+        kind = "person_keypoints" if options.get("keypoints") else "instances"
+        return CocoFolder(*find_splits(directory, kind, last)[last], **options)
     from nl_jax.data.coco.records import PreparedCoco  # imports TFDS, which a folder does not need
 
     return PreparedCoco(first, last, **options)

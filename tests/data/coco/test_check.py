@@ -151,3 +151,16 @@ def test_exported_folders_are_found(coco_set, tmp_path):
     shutil.copy(file, root / "annotations" / "instances_val.json")
     with pytest.raises(InputError, match=r"instances_val.json: found no folder of its images"):
         find_splits(root)
+    assert list(find_splits(root, split="train")) == ["train"]  # one may have the images of one split only
+    with pytest.raises(InputError, match=r"has no split 'test', valid are val, train"):
+        find_splits(root, split="test")
+
+
+def test_one_file_with_a_folder_of_images_is_a_split(coco_set, tmp_path):
+    folder, file, _ = coco_set()
+    source = f"{folder}:{file}"
+    assert find_splits(source) == {"instances": (folder, file)} and checked(source) == []
+    assert find_splits(str(file)) == {"instances": (file.parent, file)}
+    for missing in (f"{folder}:{folder}/no.json", f"{folder}/no:{file}"):
+        with pytest.raises(InputError, match=r"there is no .*/no(.json)?, valid is FILE.json or IMAGES:FILE.json"):
+            find_splits(missing)

@@ -60,12 +60,18 @@ def open_coco(path: str, **options) -> DetectionImages:
         return CocoFolder(first if colon else str(Path(path).parent), last if colon else path, **options)
     if not colon:
         raise InputError(f"{path} is no annotation file and no DIR:SPLIT; valid are {GIVEN}")
-    directory = Path(first)
+    directory, kind = Path(first), "person_keypoints" if options.get("keypoints") else "instances"
     if not is_bucket(first) and ((directory / "annotations").is_dir() or (directory / last / EXPORTED).exists()):
-        kind = "person_keypoints" if options.get("keypoints") else "instances"
         return CocoFolder(*find_splits(directory, kind, last)[last], **options)
     from nl_jax.data.coco.records import PreparedCoco  # imports TFDS, which a folder does not need
+    from nl_jax.data.records.read import find_prepared
 
+    if not is_bucket(first):
+        try:
+            find_prepared(first)
+        except InputError as error:
+            layouts = f"annotations/{kind}_{last}.json or {last}/{EXPORTED}"
+            raise InputError(f"{error}, or a folder with {layouts}") from error
     return PreparedCoco(first, last, **options)
 
 

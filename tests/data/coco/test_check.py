@@ -9,6 +9,7 @@ import pytest
 from nl_jax.data.coco.check import check, count_images, finish, summary, write_report
 from nl_jax.data.coco.source import find_splits
 from nl_jax.errors import InputError
+from nl_jax.tasks.image_splits import open_coco
 
 
 @pytest.fixture
@@ -154,6 +155,13 @@ def test_exported_folders_are_found(coco_set, tmp_path):
     assert list(find_splits(root, split="train")) == ["train"]  # one may have the images of one split only
     with pytest.raises(InputError, match=r"has no split 'test', valid are val, train"):
         find_splits(root, split="test")
+
+
+def test_a_folder_of_no_layout_is_told_with_the_layouts(tmp_path):
+    words = "or a folder with annotations/instances_train.json or train/_annotations.coco.json"
+    for folder in (tmp_path, tmp_path / "no"):
+        with pytest.raises(InputError, match=f"{folder}: found none, valid is the directory of one dataset.*, {words}"):
+            open_coco(f"{folder}:train", training=True)
 
 
 def test_one_file_with_a_folder_of_images_is_a_split(coco_set, tmp_path):

@@ -91,10 +91,11 @@ def _poses(fields, split, classes, masks, keypoints):
 
 def _coco(fields, split, classes, masks, keypoints):
     paths = {name: fields.pop(name) for name in SPLITS}
-    if not paths["train"]:
-        raise InputError(f"data.train is empty: give {GIVEN}")
+    path = paths[used := splits.stand_in(paths, split)]
+    if not path:  # an imported network has no data of its own, but one can test it
+        raise InputError(f"data.{used} is empty: give {GIVEN}")
     options = {"training": split == "train", "classes": classes, "masks": masks, "keypoints": keypoints}
-    return open_coco(paths[splits.stand_in(paths, split)], **options, **fields)
+    return open_coco(path, **options, **fields)
 
 
 SOURCES = {"scenes": _scenes, "poses": _poses, "coco": _coco}

@@ -6,9 +6,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from configs import coco
 from nl_jax.data.coco.check import check, count_images, finish, summary, write_report
 from nl_jax.data.coco.source import find_splits
 from nl_jax.errors import InputError
+from nl_jax.tasks import task_of
 from nl_jax.tasks.image_splits import open_coco
 
 
@@ -162,6 +164,21 @@ def test_a_folder_of_no_layout_is_told_with_the_layouts(tmp_path):
     for folder in (tmp_path, tmp_path / "no"):
         with pytest.raises(InputError, match=f"{folder}: found none, valid is the directory of one dataset.*, {words}"):
             open_coco(f"{folder}:train", training=True)
+
+
+def test_a_network_without_data_of_its_own_can_be_tested(coco_set):
+    folder, file, _ = coco_set()
+    config = coco.get_config("baseline").unlock()
+    config.data.test = f"{folder}:{file}"
+    assert task_of(config).open_split("test", ("leaf", "roof")).names == [
+        "wide.jpg",
+        "tall.png",
+        "square.jpg",
+        "empty.jpg",
+    ]
+    for split in ("train", "validation"):
+        with pytest.raises(InputError, match=f"data.{split} is empty: give FILE.json"):
+            task_of(config).open_split(split)
 
 
 def test_one_file_with_a_folder_of_images_is_a_split(coco_set, tmp_path):

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, UInt8
 from nl_jax.data.coco.annotations import Image
 from nl_jax.data.coco.example import padded
 from nl_jax.data.coco.images import read_upright
-from nl_jax.data.coco.keypoints import Keypoints, category, of_coco
+from nl_jax.data.coco.keypoints import COCO_NAMES, Keypoints, category, of_coco
 from nl_jax.data.coco.masks import compressed
 from nl_jax.data.coco.problems import Bad
 from nl_jax.data.media.decode import all_frames, to_rgb_of
@@ -108,7 +108,8 @@ class Detector:
             )
         arrays = workdir.restore_arrays(directory, task, _mesh(), best=best)
         classes = workdir.read_classes(directory)
-        keypoints = read_keypoints(directory, len(classes)) if config.detector.get("keypoints") else None
+        count = config.detector.get("keypoints")
+        keypoints = read_keypoints(directory, len(classes), count) if count else None
         self._prepare(task, classes, keypoints, *arrays)
 
     @classmethod
@@ -154,21 +155,24 @@ class Detector:
         return Objects(self.classes, labels, scores, boxes, masks, keypoints, self._keypoints)
 
 
-def read_keypoints(directory: Place, classes: int) -> Keypoints:
+def read_keypoints(directory: Place, classes: int, count: int) -> Keypoints:
     """Returns the keypoints of the categories on which a run was trained.
 
-    A workdir of imported weights has no file of keypoints. Its keypoints are COCO's.
+    A workdir of imported weights has no file of keypoints. Its keypoints are COCO's, or have the names 1, 2, .. if the
+    network has another number of keypoints.
 
     Args:
       directory: the workdir of the run.
       classes: number of classes.
+      count: number of keypoints of the network.
 
     Raises:
       InputError: keypoints.json cannot be read.
     """
     path = directory / "keypoints.json"
     if not path.exists():
-        return of_coco(classes)
+        numbered = Keypoints([category({"keypoints": [str(place + 1) for place in range(count)]})] * classes)
+        return of_coco(classes) if count == len(COCO_NAMES) else numbered
     try:
         return Keypoints([category(entry) for entry in json.loads(path.read_text(encoding="utf-8"))])
     except (ValueError, Bad) as error:

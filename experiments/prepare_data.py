@@ -34,6 +34,7 @@ DATASET = flags.DEFINE_enum("dataset", None, [*BUILDERS, "coco"], "name of the d
 ANNOTATIONS = flags.DEFINE_enum(
     "annotations", "instances", ("instances", "person_keypoints"), "kind of annotation files, for coco"
 )
+MASKS = flags.DEFINE_bool("masks", True, "whether every annotation of coco instances must have a mask")
 SOURCE = flags.DEFINE_string("source", None, "folder of the videos or images and their lists (required)", required=True)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "directory for the prepared dataset; required without --check")
 SPLIT = flags.DEFINE_integer("split", 1, "number of the official split, 1, 2 or 3, for ucf101 and hmdb51")
@@ -55,8 +56,8 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:
-    source = Path(SOURCE.value)
-    if not source.exists():
+    source, of_file = Path(SOURCE.value), DATASET.value == "coco" and SOURCE.value.endswith(".json")
+    if not (of_file or source.exists()):
         raise InputError(f"--source: there is no file or folder {source}")
     if CHECK.value and not REPORT.value:
         raise InputError("--report is not given; --check writes report.csv and index.html to this directory")
@@ -66,7 +67,7 @@ def main() -> None:
         command_line.refuse_flags("beam_options", why="without --beam_runner")
     if DATASET.value == "coco":
         command_line.refuse_flags("split", "short_side", why="with --dataset=coco, which keeps its splits and images")
-        _coco(source)
+        _coco()
         return
     command_line.refuse_flags("annotations", why="without --dataset=coco")
     config = config_of(DATASET.value, split=SPLIT.value, short_side=SHORT_SIDE.value)
@@ -102,12 +103,12 @@ def main() -> None:
         shutil.rmtree(unfinished)
 
 
-def _coco(source: Path) -> None:
+def _coco() -> None:
     from nl_jax.data.coco import check, records  # imports pycocotools, which videos do not need
     from nl_jax.data.coco.source import find_splits
 
     kind = ANNOTATIONS.value
-    splits = find_splits(source, kind)
+    splits = find_splits(SOURCE.value, kind)
     if CHECK.value:
         _check_coco(check, splits, kind == "person_keypoints")
         return
@@ -123,7 +124,7 @@ def _coco(source: Path) -> None:
             console.print(f"{directory} is already prepared; remove it to prepare it again")
         else:
             _write(builder, unfinished)
-        for split, found in records.write_annotations(directory, splits, kind).items():
+        for split, found in records.write_annotations(directory, splits, kind, masks=MASKS.value).items():
             instances = sum(len(image.instances) for image in found.images)
             console.print(f"{split}: {len(found.images)} images, {instances} annotations, {len(found.problems)} faults")
             for problem in found.problems[:10]:
@@ -182,7 +183,7 @@ def _check_coco(check, splits, keypoints: bool) -> None:
         task = progress.add_task("images", total=count, failed=0)
         failed = 0
         options = {"num_workers": NUM_WORKERS.value, "timeout": TIMEOUT.value}
-        for found in check.check(splits, masks=not keypoints, keypoints=keypoints, **options):
+        for found in check.check(splits, masks=MASKS.value and not keypoints, keypoints=keypoints, **options):
             lines += found
             failed += sum(line.problem.kind == "unreadable" for line in found)
             progress.update(task, completed=min(progress.tasks[task].completed + 1, count), failed=failed)

@@ -198,11 +198,6 @@ def results(
     y, x = np.asarray(scale, np.float64)
     original = boxes.astype(np.float64) / (x, y, x, y)
     places = np.arange(len(boxes)) if valid is None else np.flatnonzero(valid)
-    pasted = {}
-    if masks is not None:
-        # With whole pixels, true masks that are pasted from their boxes reach AP_small 0.8. Without, they reach 1.00.
-        whole = paste(masks[places], original[places], (image.height, image.width), whole_pixels=False)
-        pasted = dict(zip(places.tolist(), whole, strict=True))
     found = []
     for place in places.tolist():
         x0, y0, x1, y1 = original[place]
@@ -213,7 +208,10 @@ def results(
             "score": float(scores[place]),
         }
         if masks is not None:
-            result["segmentation"] = compressed(pasted[place])
+            # One at a time, because 100 masks of a photograph of 24 million pixels have 2.4 GB. With whole pixels, true
+            # masks that are pasted from their boxes reach AP_small 0.8. Without, they reach 1.00.
+            one, shape = slice(place, place + 1), (image.height, image.width)
+            result["segmentation"] = compressed(paste(masks[one], original[one], shape, whole_pixels=False)[0])
         if keypoints is not None:
             points = keypoints[place].astype(np.float64) / (x, y, 1) - np.array([0.5, 0.5, 0])
             if keypoints_of is not None:

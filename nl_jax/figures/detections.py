@@ -67,6 +67,7 @@ def draw_objects(
             va="bottom" if above else "top",
             bbox={"facecolor": colour, "edgecolor": "black", "linewidth": 0.8, "pad": 1.5},
             clip_on=True,
+            parse_math=False,  # the name of a class may have two dollar signs
         )
     return figure
 

@@ -162,6 +162,7 @@ def caption(figure: Figure, title: str, text: str) -> None:
         va="top",
         ha="left",
         fontsize=8,
+        parse_math=False,  # the name of a file or of a class may have two dollar signs
     )
 
 

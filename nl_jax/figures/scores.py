@@ -39,5 +39,7 @@ def draw_scores(
     axes.title.set_fontsize(9)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    legend = figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    for text in (axes.title, *legend.get_texts()):
+        text.set_parse_math(False)  # the name of a file or of a class may have two dollar signs
     return figure

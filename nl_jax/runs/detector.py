@@ -1,6 +1,7 @@
 """A detector that finds the objects of an image, in pixels of that image. The module needs `pycocotools`."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +15,12 @@ from jaxtyping import Bool, Float, UInt8
 
 from nl_jax.data.coco.annotations import Image
 from nl_jax.data.coco.example import padded
-from nl_jax.data.coco.keypoints import Keypoints, category, of_coco
+from nl_jax.data.coco.images import read_upright
+from nl_jax.data.coco.keypoints import COCO_NAMES, Keypoints, category, of_coco
 from nl_jax.data.coco.masks import compressed
 from nl_jax.data.coco.problems import Bad
 from nl_jax.data.media.decode import all_frames, to_rgb_of
+from nl_jax.data.media.image_files import is_picture
 from nl_jax.data.media.packets import index_of
 from nl_jax.errors import InputError
 from nl_jax.evaluation.paste import paste
@@ -106,7 +109,8 @@ class Detector:
             )
         arrays = workdir.restore_arrays(directory, task, _mesh(), best=best)
         classes = workdir.read_classes(directory)
-        keypoints = read_keypoints(directory, len(classes)) if config.detector.get("keypoints") else None
+        count = config.detector.get("keypoints")
+        keypoints = read_keypoints(directory, len(classes), count) if count else None
         self._prepare(task, classes, keypoints, *arrays)
 
     @classmethod
@@ -152,21 +156,24 @@ class Detector:
         return Objects(self.classes, labels, scores, boxes, masks, keypoints, self._keypoints)
 
 
-def read_keypoints(directory: Place, classes: int) -> Keypoints:
+def read_keypoints(directory: Place, classes: int, count: int) -> Keypoints:
     """Returns the keypoints of the categories on which a run was trained.
 
-    A workdir of imported weights has no file of keypoints. Its keypoints are COCO's.
+    A workdir of imported weights has no file of keypoints. Its keypoints are COCO's, or have the names 1, 2, .. if the
+    network has another number of keypoints.
 
     Args:
       directory: the workdir of the run.
       classes: number of classes.
+      count: number of keypoints of the network.
 
     Raises:
       InputError: keypoints.json cannot be read.
     """
     path = directory / "keypoints.json"
     if not path.exists():
-        return of_coco(classes)
+        numbered = Keypoints([category({"keypoints": [str(place + 1) for place in range(count)]})] * classes)
+        return of_coco(classes) if count == len(COCO_NAMES) else numbered
     try:
         return Keypoints([category(entry) for entry in json.loads(path.read_text(encoding="utf-8"))])
     except (ValueError, Bad) as error:
@@ -185,8 +192,11 @@ def frames(path: str, every: float = 0.0) -> Iterator[tuple[int, float, np.ndarr
       every: smallest number of seconds from one yielded frame to the next. 0 yields every frame.
 
     Raises:
-      DecodeError: no frame can be decoded.
+      DecodeError: no frame can be decoded, or an image cannot be decoded whole.
     """
+    if is_picture(os.path.basename(path)):
+        yield 0, 0.0, read_upright(path)
+        return
     index = index_of(path)
     to_rgb, due = to_rgb_of(path, index, None), 0.0
     for number, frame in enumerate(all_frames(path)):

@@ -46,13 +46,14 @@ def _long_range(fields, split, classes):
 def _video_folder(fields, split, classes):
     paths = {name: fields.pop(name) for name in SPLITS}
     fields.pop("clips_per_decode", None)  # a field of batches, not of a dataset
-    if not paths["train"]:
-        raise InputError("data.train is empty: give a folder with one sub-folder per class, or a CSV of path,label")
+    path = paths[used := splits.stand_in(paths, split)]
+    if not path:  # an imported network has no data of its own, but one can test it
+        raise InputError(f"data.{used} is empty: give a folder with one sub-folder per class, or a CSV of path,label")
     for name in ("clips", "crops"):
         validation = fields.pop(f"validation_{name}")
         if split == "validation":
             fields[f"num_{name}"] = validation
-    return open_videos(paths[splits.stand_in(paths, split)], classes=classes, **fields)
+    return open_videos(path, classes=classes, **fields)
 
 
 SOURCES = {"long_range": _long_range, "video_folder": _video_folder}

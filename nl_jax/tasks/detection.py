@@ -24,7 +24,7 @@ from nl_jax.models.summary import Summary, detector_summary
 from nl_jax.ops import devices
 from nl_jax.tasks import splits
 from nl_jax.tasks.classification import Classification
-from nl_jax.tasks.detection_figures import CURVES, RESULT_FIGURES, TRAIN_FIGURES, VALIDATION_FIGURES, words
+from nl_jax.tasks.detection_figures import CURVES, RESULT_FIGURES, TRAIN_FIGURES, VALIDATION_FIGURES, sentences
 from nl_jax.tasks.resnet_fields import make_resnet_config, nonlocal_options
 from nl_jax.training.optimizer import make_optimizer
 from nl_jax.training.preprocessing import make_normalize
@@ -116,7 +116,7 @@ class Detection(Task):
         if dataset.problems:
             from nl_jax.data.coco.annotations import told
 
-            found.append(f"annotations that cannot be used: {told(dataset.problems)}")
+            found.append(f"faults of the annotation file: {told(dataset.problems)}")
         if dataset.unused:
             found.append(f"{dataset.unused} images without an object to learn from are left out")
         if self._keypoints and (unknown := dataset.keypoints.without_sigma()):
@@ -253,19 +253,17 @@ class Detection(Task):
         return detect(dataset, batches, forward, gather, hosts.gather_json, **heads)
 
     def results(self, evaluation: Found, dataset: DetectionImages, measured_on: str) -> Results:
-        """Returns the figures, and the name of the examples on which they were measured."""
-        return evaluation.metrics() | {"measured_on": measured_on}
+        """Returns the figures, the name of the examples on which they were measured, and their faults by kind."""
+        faults = {}
+        if dataset.problems:
+            from nl_jax.data.coco.problems import counted
+
+            faults["annotation_faults"] = counted(dataset.problems)
+        return evaluation.metrics() | {"measured_on": measured_on} | faults
 
     def describe(self, results: Results) -> str:
         """Returns the figures as sentences that name the examples on which they were measured."""
-        lines = [f"{words(results)} ({results['images']} images of {results['measured_on']}, list {results['list']})"]
-        if results["undecodable"]:
-            lines.append(
-                f"{results['undecodable']} of these images could not be decoded and count as images without detections"
-            )
-        if results.get("bad_training_images"):
-            lines.append(f"{results['bad_training_images']} training images could not be decoded: see bad_images.csv")
-        return "\n".join(lines)
+        return sentences(results)
 
     def normalized(self, batch: dict[str, Array]) -> Float[Array, "b h w 3"]:
         """Returns the normalized images of a batch. The padding is 0."""

@@ -74,7 +74,22 @@ CURVES = (
 )
 
 
-def words(results: Results) -> str:
+def sentences(results: Results) -> str:
+    """Returns the figures as sentences that name the examples on which they were measured, and all faults."""
+    lines = [f"{_words(results)} ({results['images']} images of {results['measured_on']}, list {results['list']})"]
+    if results["undecodable"]:
+        lines.append(
+            f"{results['undecodable']} of these images could not be decoded and count as images without detections"
+        )
+    if faults := results.get("annotation_faults"):
+        counts = ", ".join(f"{count} of kind {kind!r}" for kind, count in faults.items())
+        lines.append(f"the annotation file of these images has faults, which can change the figures: {counts}")
+    if results.get("bad_training_images"):
+        lines.append(f"{results['bad_training_images']} training images could not be decoded: see bad_images.csv")
+    return "\n".join(lines)
+
+
+def _words(results: Results) -> str:
     """Returns a text with the box AP of the results, and with the mask AP or the keypoint AP."""
     kinds = [
         f"{kind} AP {results[f'{kind}_ap']:.1%}, AP50 {results[f'{kind}_ap50']:.1%}, "

@@ -60,14 +60,18 @@ def open_coco(path: str, **options) -> DetectionImages:
         return CocoFolder(first if colon else str(Path(path).parent), last if colon else path, **options)
     if not colon:
         raise InputError(f"{path} is no annotation file and no DIR:SPLIT; valid are {GIVEN}")
-    directory = Path(first)
+    directory, kind = Path(first), "person_keypoints" if options.get("keypoints") else "instances"
     if not is_bucket(first) and ((directory / "annotations").is_dir() or (directory / last / EXPORTED).exists()):
-        found = find_splits(directory, "person_keypoints" if options.get("keypoints") else "instances")
-        if last not in found:
-            raise InputError(f"{directory}: has no split {last!r}, valid are {', '.join(found)}")
-        return CocoFolder(*found[last], **options)
+        return CocoFolder(*find_splits(directory, kind, last)[last], **options)
     from nl_jax.data.coco.records import PreparedCoco  # imports TFDS, which a folder does not need
+    from nl_jax.data.records.read import find_prepared
 
+    if not is_bucket(first):
+        try:
+            find_prepared(first)
+        except InputError as error:
+            layouts = f"annotations/{kind}_{last}.json or {last}/{EXPORTED}"
+            raise InputError(f"{error}, or a folder with {layouts}") from error
     return PreparedCoco(first, last, **options)
 
 
@@ -87,10 +91,11 @@ def _poses(fields, split, classes, masks, keypoints):
 
 def _coco(fields, split, classes, masks, keypoints):
     paths = {name: fields.pop(name) for name in SPLITS}
-    if not paths["train"]:
-        raise InputError(f"data.train is empty: give {GIVEN}")
+    path = paths[used := splits.stand_in(paths, split)]
+    if not path:  # an imported network has no data of its own, but one can test it
+        raise InputError(f"data.{used} is empty: give {GIVEN}")
     options = {"training": split == "train", "classes": classes, "masks": masks, "keypoints": keypoints}
-    return open_coco(paths[splits.stand_in(paths, split)], **options, **fields)
+    return open_coco(path, **options, **fields)
 
 
 SOURCES = {"scenes": _scenes, "poses": _poses, "coco": _coco}

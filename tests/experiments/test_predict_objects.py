@@ -17,8 +17,10 @@ from flax import nnx
 from configs import scenes
 from experiments import pictures, predict_objects
 from nl_jax.data.coco.masks import drawn
+from nl_jax.data.media.failure import DecodeError
 from nl_jax.errors import InputError
 from nl_jax.models import flat
+from nl_jax.runs.detector import frames
 from nl_jax.tasks import task_of
 from nl_jax.training import workdir
 from nl_jax.training.checkpoint import Checkpoints
@@ -85,6 +87,24 @@ def test_a_file_that_is_no_picture_is_passed_over(run, tmp_path, capsys):
         predict(run, tmp_path / "good.png", tmp_path / "bad.png", tmp_path / "none.png", out=None)
     assert end.value.code == 1
     assert "2 of 3 files could not be read" in capsys.readouterr().err
+
+
+def test_a_still_image_is_read_whole_and_upright_and_once(tmp_path):
+    first, second = (PIL.Image.new("RGB", (96, 60), name) for name in ("red", "blue"))
+    first.save(tmp_path / "moving.png", save_all=True, append_images=[second])
+    exif = PIL.Image.Exif()
+    exif[0x112] = 6
+    first.save(tmp_path / "turned.jpg", exif=exif)
+    for name, shape in (("moving.png", (60, 96, 3)), ("turned.jpg", (96, 60, 3))):
+        ((number, seconds, image),) = frames(str(tmp_path / name))
+        assert (number, seconds, image.shape) == (0, 0.0, shape) and image[..., 0].min() > 250 > 10 > image[
+            ..., 2
+        ].max()
+    photo = np.random.default_rng(0).integers(0, 256, (60, 96, 3), np.uint8)
+    PIL.Image.fromarray(photo).save(tmp_path / "half.jpg")
+    (tmp_path / "half.jpg").write_bytes((tmp_path / "half.jpg").read_bytes()[:3000])
+    with pytest.raises(DecodeError, match=r"half\.jpg: no whole image can be decoded"):
+        next(frames(str(tmp_path / "half.jpg")))
 
 
 def test_two_processes_find_what_one_finds(run, tmp_path):

@@ -284,8 +284,9 @@ def test_a_damaged_folder_of_ones_own_is_named_whole_and_compiles_for_each_shape
     assert results["images"] == 16 and results["undecodable"] == 5 and results["mask_ap"] >= 0
     assert results["measured_on"] == "the training images (data.test is not given)"
     printed = capsys.readouterr().out
-    assert "annotations that cannot be used: 4 of kind 'entry'" in printed
-    assert "5 of these images could not be decoded" in printed
+    assert "faults of the annotation file: 4 of kind 'entry'" in printed
+    assert "5 of these images could not be decoded" in printed and results["annotation_faults"]["entry"] == 4
+    assert "the annotation file of these images has faults, which can change the figures: 4 of kind 'entry'" in printed
     named = (tmp_path / "run" / "bad_images.csv").read_text()
     assert all(f"{number}.png" in named for number in (1, 2, 3, 9, 10)) and "4.jpg" not in named
     assert all(np.isfinite(float(row["train_loss"])) for row in read_metrics(tmp_path / "run" / "metrics.csv"))

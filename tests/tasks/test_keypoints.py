@@ -23,6 +23,7 @@ from nl_jax.errors import InputError
 from nl_jax.evaluation.coco import evaluate
 from nl_jax.models import flat
 from nl_jax.runs import stages
+from nl_jax.runs.detector import read_keypoints
 from nl_jax.tasks import restore_network, task_of
 from nl_jax.training import sharding, workdir
 from nl_jax.training.checkpoint import Checkpoints
@@ -154,6 +155,12 @@ def test_skeletons_are_told_and_drawn(run, tmp_path):
     assert (points[:, 0] >= x0 - 0.1).all() and (points[:, 0] <= x1 + 0.1).all()
     assert (points[:, 1] >= y0 - 0.1).all() and (points[:, 1] <= y1 + 0.1).all()
     assert (out / "a.png").exists()
+
+
+def test_keypoints_of_an_imported_network_have_names(tmp_path):
+    assert read_keypoints(tmp_path, 2, 17).names == COCO_NAMES
+    found = read_keypoints(tmp_path, 2, 4)
+    assert found.names == ("1", "2", "3", "4") and [len(of) for of in found.of_category] == [4, 4]
 
 
 def test_attend_draws_what_the_place_of_a_keypoint_looks_at(run, tmp_path):

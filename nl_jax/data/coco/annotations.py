@@ -16,8 +16,9 @@ import numpy as np
 from nl_jax.data.coco import fields
 from nl_jax.data.coco import keypoints as of_keypoints
 from nl_jax.data.coco.keypoints import Category, Keypoints
-from nl_jax.data.coco.masks import Segmentation, parse
+from nl_jax.data.coco.masks import Segmentation, extent, parse
 from nl_jax.data.coco.problems import Bad, Problem, counted, shown
+from nl_jax.data.media.container import MAX_PIXELS_OF_STILL
 from nl_jax.errors import InputError
 
 LISTS = ("images", "annotations", "categories")
@@ -185,6 +186,9 @@ class _Reader:
             number = self._new_id("image", record)
             name = fields.text(record, "file_name")
             image = Image(number, name, fields.integer(record, "width", 1), fields.integer(record, "height", 1))
+            if image.width * image.height > MAX_PIXELS_OF_STILL:
+                found = f"a size of {image.width} x {image.height} pixels"
+                raise Bad("entry", found, f"at most {MAX_PIXELS_OF_STILL} pixels")
             if (first := of_file.setdefault(name, number)) != number:
                 self._tell(
                     f"image {number}", "repeated file", f"{name}, also of image {first}", "each file once", "kept"
@@ -228,6 +232,11 @@ class _Reader:
         valid, found = f"a box inside the {image.width} x {image.height} image", f"bbox {shown(list(instance.bbox))}"
         if x1 <= x0 or y1 <= y0:
             raise Bad("box", found, valid)
+        if instance.segmentation is not None:
+            mask = extent(instance.segmentation, image.height, image.width)
+            if min(mask[2] - x0, mask[3] - y0, x1 - mask[0], y1 - mask[1]) < -1:  # a box may be rounded
+                around = shown([round(float(side), 1) for side in mask])
+                raise Bad("mask", f"a mask in the box {around} (x0, y0, x1, y1)", f"a mask that overlaps its {found}")
         if max(x0 - x, y0 - y, x + width - x1, y + height - y1) > 1:
             self._tell(where, "box outside", found, valid, "clipped to the image for training")
 

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import html
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from nl_jax.data.coco.images import SizeError, is_turned
 from nl_jax.data.coco.masks import drawn
 from nl_jax.data.coco.problems import KINDS, Problem, counted
 from nl_jax.data.media.failure import DecodeError
-from nl_jax.data.media.image_files import FORMATS, IMAGE_SUFFIXES, format_of
+from nl_jax.data.media.image_files import FORMATS, format_of, is_picture
 from nl_jax.data.workers import Crash, map_unordered
 from nl_jax.places import Place, make_directory, written
 
@@ -49,7 +50,7 @@ class Inspection:
     def __call__(self, image: Image) -> tuple[list[Problem], str]:
         """Returns all faults of an image, and the SHA-256 of its file ("" if there is no file)."""
         path = self.folder / image.file_name
-        if not path.is_file():
+        if not os.path.isfile(path):  # false for a name that is too long, too
             return [self.problem(image, "missing", "no such file", "an image")], ""
         data = path.read_bytes()
         problems = []
@@ -179,10 +180,9 @@ def summary(lines: Iterable[Line]) -> dict[str, dict[str, int]]:
 
 
 def _unlisted(folder: Path, annotations: Annotations) -> Iterator[Problem]:
-    listed = {image.file_name for image in annotations.images}
+    listed = {os.path.normpath(folder / image.file_name) for image in annotations.images}
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.suffix.lower() in IMAGE_SUFFIXES and name not in listed and not path.name.startswith("."):
+        if is_picture(path.name) and os.path.normpath(path) not in listed:
             yield Problem(str(path), "", "unlisted", "an image", "a listed image", "not used")
 
 

@@ -89,15 +89,20 @@ class DetectionImages:
         """
         seed = int(rng.integers(2**63))
         failed: list[int] = []
+        reasons: list[str] = []
         for shown in self._candidates(index, seed):
             try:
                 pixels = self.pixels(shown)
-            except DecodeError:
+            except DecodeError as error:
                 failed.append(shown)
+                reasons.append(error.reason)
                 continue
             return self._random_example(shown, pixels, seed) | _facts(index, failed)
         names = ", ".join(self.names[i] for i in failed)
-        raise DecodeError(self._root, f"{len(failed)} of {len(self)} images tried, none can be decoded: {names}")
+        raise DecodeError(
+            self._root,
+            f"{len(failed)} of {len(self)} images tried, none can be decoded: {names}; the first: {reasons[0]}",
+        )
 
     def test_example(self, index: int) -> Example:
         """Returns an image at the test scale, without its ground truth, which `coco` returns.

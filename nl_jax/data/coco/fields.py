@@ -9,6 +9,8 @@ import numpy as np
 
 from nl_jax.data.coco.problems import Bad, shown
 
+_LARGEST = np.iinfo(np.int64).max
+
 
 def entry(value: object) -> dict:
     """Returns the value if it is an object."""
@@ -18,7 +20,7 @@ def entry(value: object) -> dict:
 
 
 def integer(record: dict, key: str, lowest: int | None = None) -> int:
-    """Returns the integer of a key. A text, a fraction, true and false are not valid.
+    """Returns the integer of a key. 3.0 counts as 3. A text, a fraction, true and false are not valid.
 
     Args:
       record: the entry.
@@ -27,16 +29,20 @@ def integer(record: dict, key: str, lowest: int | None = None) -> int:
     """
     valid = "an integer" if lowest is None else f"an integer from {lowest}"
     value = present(record, key, valid)
-    if type(value) is not int or (lowest is not None and value < lowest):
+    if type(value) is float and value.is_integer():  # some programs write every number with a point
+        value = int(value)
+    if type(value) is not int or abs(value) > _LARGEST or (lowest is not None and value < lowest):
         raise Bad("entry", f"{key} {shown(value)}", valid)
     return value
 
 
 def text(record: dict, key: str) -> str:
-    """Returns the text of a key. It must not be empty."""
+    """Returns the text of a key. It must not be empty, and it must be Unicode without the character 0."""
     value = present(record, key, "a text")
     if not isinstance(value, str) or not value:
         raise Bad("entry", f"{key} {shown(value)}", "a text that is not empty")
+    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise Bad("entry", f"{key} {shown(value)}", "a text of characters that a file can have")
     return value
 
 
@@ -69,10 +75,10 @@ def is_number(value: object) -> bool:
 
 def bbox(record: dict) -> tuple[float, float, float, float]:
     """Returns x, y, width and height of the field `bbox`."""
-    valid = "bbox: 4 finite numbers x, y, width, height, the last two above 0"
+    valid = "4 finite numbers x, y, width, height, the last two above 0"
     value = present(record, "bbox", valid, "box")
     if not isinstance(value, list) or len(value) != 4 or not all(map(is_number, value)) or min(value[2:]) <= 0:
-        raise Bad("box", f"bbox {shown(value)}", valid)
+        raise Bad("box", f"bbox {shown(value)}", f"bbox: {valid}")
     x, y, width, height = map(float, value)
     return x, y, width, height
 

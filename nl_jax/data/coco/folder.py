@@ -1,5 +1,7 @@
 """Detection datasets from an annotation file in COCO's format and a folder of images."""
 
+import dataclasses
+import itertools
 import os
 from pathlib import Path
 
@@ -29,7 +31,8 @@ class CocoImages(DetectionImages):
       masks: whether examples have masks. Then every annotation must have one.
       keypoints: whether examples have keypoints. Then every annotation must have its category's keypoints.
       flip: whether half of the training images are mirrored.
-      classes: the expected category names; None accepts any.
+      classes: category names by label; None takes the names of the file. The file may lack some of them, because a
+        small split may have no object of a category. With keypoints it may lack none.
 
     Attributes:
       problems: all faults of the annotation file.
@@ -38,7 +41,7 @@ class CocoImages(DetectionImages):
       crowded: {file name: number of boxes} of images with more than g boxes.
 
     Raises:
-      InputError: the annotation file cannot be used, no image is left, its categories differ from `classes`, or a
+      InputError: the annotation file cannot be used, no image is left, a category is not one of `classes`, or a
         number is out of range.
     """
 
@@ -59,18 +62,14 @@ class CocoImages(DetectionImages):
     ):
         _check_sizes(short_sides, long_side, test_short_side, max_boxes)
         found = read_annotations(annotations, masks=masks, keypoints=keypoints)
-        if classes is not None and tuple(classes) != found.names:
-            raise InputError(
-                f"{annotations}: its categories are not the requested ones; found {', '.join(found.names[:20])}"
-            )
+        if classes is not None:
+            found = _labelled(found, tuple(classes), annotations)
         self.problems: list[Problem] = found.problems
         self.listed = [image.id for image in found.images]
         self._annotated = _used(found, keypoints) if training else found.images
         self.unused = len(found.images) - len(self._annotated)
         if not self._annotated:
-            raise InputError(
-                f"{annotations}: none of its {self.unused} images can be trained on; {told(found.problems)}"
-            )
+            raise InputError(f"{annotations}: none of its {self.unused} images {_reason(found, masks)}")
         counts = {image.file_name: len(image.instances) for image in self._annotated}
         self.crowded = {name: count for name, count in counts.items() if count > max_boxes}
         super().__init__(
@@ -124,11 +123,62 @@ class CocoFolder(CocoImages):
         return self._folder / image.file_name
 
 
+def _labelled(found: Annotations, classes: tuple[str, ...], path: str | os.PathLike) -> Annotations:
+    """Returns annotations with the labels of `classes`. Classes without a category get ids that the file does not use.
+
+    Raises:
+      InputError: a category is not one of the classes.
+    """
+    if found.names == classes:
+        return found
+    if found.keypoints is not None or not set(found.names) <= set(classes):
+        others = tuple(name for name in found.names if name not in classes) or found.names
+        raise InputError(
+            f"{path}: its categories are not the requested ones; found {_listed(others)}, valid is {_listed(classes)}"
+        )
+    ids = dict(zip(found.names, found.category_ids, strict=True))
+    unused = itertools.count(max(found.category_ids) + 1)
+    labels = [classes.index(name) for name in found.names]
+
+    def labelled(image: Image) -> Image:
+        instances = [dataclasses.replace(one, label=labels[one.label]) for one in image.instances]
+        return dataclasses.replace(image, instances=instances)
+
+    return dataclasses.replace(
+        found,
+        images=[labelled(image) for image in found.images],
+        names=classes,
+        category_ids=tuple(ids[name] if name in ids else next(unused) for name in classes),
+    )
+
+
 def _used(annotations: Annotations, keypoints: bool) -> list[Image]:
     def teaches(instance) -> bool:
         return not instance.crowd and (not keypoints or bool((instance.keypoints[:, 2] > 0).any()))
 
     return [image for image in annotations.images if any(map(teaches, image.instances))]
+
+
+def _reason(annotations: Annotations, masks: bool) -> str:
+    """Returns the end of a message: why training uses none of the images."""
+    instances = [instance for image in annotations.images for instance in image.instances]
+    if instances and all(instance.crowd for instance in instances):
+        why = (
+            f"has an object to learn from: all {len(instances)} annotations have iscrowd 1; set it to 0 for one object"
+        )
+    elif instances:
+        why = "has an object with a labelled keypoint"
+    else:
+        why = "has an annotation that can be used"
+    if annotations.problems:
+        why += f"; {told(annotations.problems)}"
+    if masks and not instances and any(problem.kind == "mask" for problem in annotations.problems):
+        why += "; to train on boxes alone, set detector.masks=False"
+    return why
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def _check_sizes(short_sides: tuple[int, ...], long_side: int, test_short_side: int, max_boxes: int) -> None:

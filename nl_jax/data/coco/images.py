@@ -34,6 +34,18 @@ def read_image(source: Source, width: int, height: int) -> UInt8[np.ndarray, "h 
     return _read(source, width, height)[0]
 
 
+def read_upright(source: Source) -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes an image in full-range RGB, turned as its orientation tag asks. Of an animation it takes the first image.
+
+    Args:
+      source: as in `read_image`.
+
+    Raises:
+      DecodeError: as in `read_image`.
+    """
+    return ToRgb(None)(_first_frame(source))
+
+
 def is_turned(source: Source, width: int, height: int) -> bool:
     """Returns whether the annotations use the stored pixels although the orientation tag asks for a quarter turn.
 
@@ -50,19 +62,27 @@ def is_turned(source: Source, width: int, height: int) -> bool:
 
 
 def _read(source: Source, width: int, height: int) -> tuple[np.ndarray, bool]:
+    frame = _first_frame(source)
+    image = ToRgb(None)(frame)
+    if image.shape[:2] == (height, width):
+        return image, False
+    if (frame.height, frame.width) == (height, width):
+        return ToRgb(None, upright=False)(frame), True
+    raise SizeError(source, f"found {image.shape[1]} x {image.shape[0]} pixels, the annotations say {width} x {height}")
+
+
+def _first_frame(source: Source) -> av.VideoFrame:
     damage: list[str] = []
     with open_video(source, image=True) as (container, stream):
-        # Without this option, half a JPEG decodes to an image with a grey half.
-        stream.codec_context.options = {"err_detect": "explode"}
+        codec = stream.codec_context
+        if codec.name == "mjpeg":
+            # Without this option, half a JPEG decodes to an image with a grey half. Other decoders refuse half a file
+            # without it. With it the decoder of TIFF also refuses every tag that it does not know.
+            codec.options = {**codec.options, "err_detect": "explode"}
         frame = next(decode_frames(container, stream, damage=damage), None)
         if frame is None:
             raise DecodeError(source, f"no whole image can be decoded ({damage[0] if damage else 'it has no frame'})")
-        image = ToRgb(None)(frame)
-        if image.shape[:2] == (height, width):
-            return image, False
-        if (frame.height, frame.width) == (height, width):
-            return ToRgb(None, upright=False)(frame), True
-    raise SizeError(source, f"found {image.shape[1]} x {image.shape[0]} pixels, the annotations say {width} x {height}")
+        return frame
 
 
 def scaled_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:

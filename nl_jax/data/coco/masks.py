@@ -44,6 +44,21 @@ def parse(value: object, height: int, width: int) -> tuple[Segmentation, list[Ba
     return kept, bad
 
 
+def extent(segmentation: Segmentation, height: int, width: int) -> tuple[float, float, float, float]:
+    """Returns x0, y0, x1, y1 of the smallest box around a mask, in pixels.
+
+    Args:
+      segmentation: the mask, as `parse` returns it.
+      height: height of the image, in pixels.
+      width: width of the image, in pixels.
+    """
+    if isinstance(segmentation, list):
+        x, y = ([value for part in segmentation for value in part[axis::2]] for axis in (0, 1))
+        return float(min(x)), float(min(y)), float(max(x)), float(max(y))
+    x0, y0, across, down = rasters.toBbox(run_lengths(segmentation, height, width)).tolist()
+    return x0, y0, x0 + across, y0 + down
+
+
 def run_lengths(segmentation: Segmentation, height: int, width: int) -> dict:
     """Returns a mask as compressed run-lengths {"size": [h, w], "counts": bytes}.
 
@@ -69,7 +84,8 @@ def drawn(segmentation: Segmentation, height: int, width: int) -> UInt8[np.ndarr
     """
     counts = run_lengths(segmentation, height, width)["counts"].decode()
     runs = _decompress(counts, "")  # the decoder of pycocotools causes a NumPy warning
-    return np.repeat(np.arange(len(runs)) % 2, runs).astype(np.uint8).reshape(width, height).T
+    values = (np.arange(len(runs)) % 2).astype(np.uint8)
+    return np.repeat(values, runs).reshape(width, height).T
 
 
 def compressed(mask: np.ndarray) -> dict:
@@ -123,9 +139,17 @@ def _polygon(part: object, height: int, width: int) -> list:
     inside = min(x.max(), width) > max(x.min(), 0) and min(y.max(), height) > max(y.min(), 0)
     # Rasterising points far outside takes very long.
     near = min(x.min(), width - x.max()) >= -width and min(y.min(), height - y.max()) >= -height
-    if not inside or not near:
+    if not inside or not near or _on_a_line(x, y):
         raise Bad("mask", f"a polygon without area in the {width} x {height} image {shown(part)}", valid)
     return part
+
+
+def _on_a_line(x: np.ndarray, y: np.ndarray) -> bool:
+    """Returns whether all points lie on one line."""
+    x, y = x - x[0], y - y[0]
+    farthest = np.argmax(np.abs(x) + np.abs(y))
+    longest = x[farthest] ** 2 + y[farthest] ** 2
+    return bool(np.abs(x * y[farthest] - y * x[farthest]).max() <= 1e-9 * longest)
 
 
 def _run_lengths(value: dict, height: int, width: int) -> dict:

@@ -93,27 +93,35 @@ class _Shard:
     def __call__(self) -> Iterator[tuple[int, dict]]:
         for number, name in self.files:
             path = self.folder / name
-            data = path.read_bytes() if path.is_file() else b""
+            data = path.read_bytes() if os.path.isfile(path) else b""
             yield number, {"image": data, "image_id": number, "path": os.fsencode(name)}
 
 
-def read_kind(file: Path, kind: str) -> Annotations:
+def read_kind(file: Path, kind: str, masks: bool = True) -> Annotations:
     """Returns the usable entries of an annotation file of this kind.
+
+    Args:
+      file: the annotation file.
+      kind: instances or person_keypoints.
+      masks: whether every annotation of instances must have a mask.
 
     Raises:
       InputError: as in `read_annotations`.
     """
     keypoints = kind == "person_keypoints"
-    return read_annotations(file, masks=not keypoints, keypoints=keypoints)
+    return read_annotations(file, masks=masks and not keypoints, keypoints=keypoints)
 
 
-def write_annotations(directory: Path, splits: dict[str, tuple[Path, Path]], kind: str) -> dict[str, Annotations]:
+def write_annotations(
+    directory: Path, splits: dict[str, tuple[Path, Path]], kind: str, *, masks: bool = True
+) -> dict[str, Annotations]:
     """Writes the usable entries of each annotation file to `annotations_SPLIT.json`, next to the records.
 
     Args:
       directory: folder of the records.
       splits: {split: (folder of images, annotation file)}, as `find_splits` returns it.
       kind: instances or person_keypoints.
+      masks: as in `read_kind`.
 
     Returns:
       the usable entries, by split.
@@ -123,7 +131,7 @@ def write_annotations(directory: Path, splits: dict[str, tuple[Path, Path]], kin
     """
     written = {}
     for split, (_, file) in splits.items():
-        written[split] = found = read_kind(file, kind)
+        written[split] = found = read_kind(file, kind, masks)
         content = truth_of(found.images, found.names, found.category_ids, found.keypoints)
         partial = directory / f"annotations_{split}.json.partial"
         partial.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")

@@ -9,7 +9,7 @@ import av
 from av.stream import Disposition
 
 from nl_jax.data.media.failure import DecodeError, Source, words_of
-from nl_jax.data.media.image_files import is_image
+from nl_jax.data.media.image_files import is_image, is_jpeg_in_tiff
 
 # Codecs with which libav draws a text file as a video of a terminal.
 _TEXT_CODECS = frozenset({"ansi", "bintext", "idf", "xbin"})
@@ -49,7 +49,10 @@ def open_video(path: Source, *, image: bool = False) -> Iterator[tuple[av.contai
         kind = "an image" if image or is_image(path) else "a video"
         raise DecodeError(path, f"not {kind} that can be opened ({words_of(error)})") from error
     with container:
-        yield container, first_video_stream(container, path)
+        stream = first_video_stream(container, path)
+        if stream.codec_context.name == "tiff" and is_jpeg_in_tiff(path):  # libav would decode it to black
+            raise DecodeError(path, "its tiff image is compressed as JPEG, valid are other compressions, such as LZW")
+        yield container, stream
 
 
 def open_container(file, **options) -> av.container.InputContainer:
@@ -80,7 +83,10 @@ def first_video_stream(container: av.container.InputContainer, path: Source) -> 
     if not codec.width or not codec.height:
         more = f"more than {MAX_PIXELS_OF_STILL} pixels"
         if _holds_image(container):
-            raise DecodeError(path, f"the size of the image cannot be read: the file is damaged, or it has {more}")
+            unknown = "of a kind without a decoder, such as an animated WebP"
+            raise DecodeError(
+                path, f"the size of the image cannot be read: the file is damaged, or {unknown}, or it has {more}"
+            )
         raise DecodeError(path, f"its video stream states no frame size, or one of {more}")
     most = MAX_PIXELS_OF_STILL if is_picture_format(container) else MAX_PIXELS
     if codec.width * codec.height > most:

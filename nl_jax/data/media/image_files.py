@@ -1,6 +1,9 @@
 """Recognizes files of still images, and their formats, by the endings of their names and by their first bytes."""
 
+import io
 import os
+
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 FORMATS = {
     ".bmp": "BMP",
@@ -21,6 +24,7 @@ _BEGINNINGS = {
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
 }
+_TIFF_COMPRESSION, _JPEG = 259, (6, 7)  # the number of the tag, and its values for JPEG
 
 
 def is_picture(name: str) -> bool:
@@ -40,3 +44,19 @@ def format_of(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
     return next((name for beginning, name in _BEGINNINGS.items() if data.startswith(beginning)), None)
+
+
+def is_jpeg_in_tiff(file: str | os.PathLike | bytes) -> bool:
+    """Returns whether the first image in a TIFF file is compressed as JPEG.
+
+    Args:
+      file: path or bytes of the file. If its header cannot be read, the result is False.
+    """
+    with io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as opened:
+        try:
+            tags = ImageFileDirectory_v2(opened.read(8))
+            opened.seek(tags.next)
+            tags.load(opened)
+            return tags.get(_TIFF_COMPRESSION) in _JPEG
+        except Exception:  # a damaged header has no list of errors
+            return False

@@ -139,21 +139,26 @@ class Videos:
         """
         seed = int(rng.integers(2**63))
         failed: list[int] = []
+        reasons: list[str] = []
         for shown in self._candidates(index, seed):
             # Every clip has its own generator, so no clip depends on an earlier clip.
             rngs = [np.random.default_rng(seed), *(np.random.default_rng((seed, 2, k)) for k in range(1, count))]
             crops, mirrored, starts = zip(*map(self._random_crop, rngs), strict=True)
             try:
                 clips, indices = self._read(shown, lambda n, _, rng=starts[0]: self._train_indices(n, rng), crops)
-            except DecodeError:
+            except DecodeError as error:
                 failed.append(shown)
+                reasons.append(error.reason)
                 continue
             flipped = np.arange(self._crop)[::-1]  # faster than a copy of a reversed view
             clips = [clip.take(flipped, axis=2) if flip else clip for clip, flip in zip(clips, mirrored, strict=True)]
             label = self._label(shown, indices)
             return [self._example(clip, label, index, failed) for clip in clips]
         names = ", ".join(self.names[i] for i in failed)
-        raise DecodeError(self._root, f"{len(failed)} of {len(self)} videos tried, none can be decoded: {names}")
+        raise DecodeError(
+            self._root,
+            f"{len(failed)} of {len(self)} videos tried, none can be decoded: {names}; the first: {reasons[0]}",
+        )
 
     def _random_crop(self, rng: np.random.Generator) -> tuple[tuple[int, Crop], bool, np.random.Generator]:
         """Returns a scale and a crop, whether the clip is mirrored, and a generator for the start of the clip."""

@@ -66,6 +66,12 @@ DAMAGE = {  # name: (the change, kind of fault, a part of the message, annotatio
     "a polygon outside": (annotation(segmentation=[[-9, -9, -2, -9, -9, -2]]), "mask", "without area in the 96 x 60 image", 3),
     "a polygon very far": (annotation(segmentation=[[1, 1, 1e9, 1, 1, 1e9]]), "mask", "[1, 1, 1000000000.0", 3),
     "a polygon on a line": (annotation(segmentation=[[1, 1, 9, 1, 5, 1]]), "mask", "without area", 3),
+    "a polygon on a slope": (annotation(segmentation=[[10, 10, 20, 20.1, 30, 30.2]]), "mask", "without area", 3),
+    "a polygon outside its box": (
+        annotation(segmentation=[[70, 10, 90, 10, 90, 40]]), "mask",
+        "a mask in the box [70.0, 10.0, 90.0, 40.0] (x0, y0, x1, y1), valid is a mask that overlaps its bbox [10.0", 3),
+    "run-lengths outside their box": (
+        annotation(segmentation={"size": [60, 96], "counts": [5700, 60]}), "mask", "a mask in the box [95.0, 0.0, 96.0, 60.0]", 3),
     "a flat polygon": (annotation(segmentation=TRIANGLE), "mask", "a polygon 10", 3),
     "one part of two broken": (annotation(segmentation=[TRIANGLE, [1, 2]]), "mask", "this part is dropped", 4),
     "no mask": (annotation(segmentation=...), "mask", "no segmentation", 3),
@@ -90,7 +96,7 @@ DAMAGE = {  # name: (the change, kind of fault, a part of the message, annotatio
     "a box as text": (annotation(bbox="10 10 5 5"), "box", "bbox '10 10 5 5'", 3),
     "no box": (annotation(bbox=...), "box", "no bbox", 3),
     "a box outside": (annotation(bbox=[200, 10, 5, 5]), "box", "valid is a box inside the 96 x 60 image", 3),
-    "a box that reaches out": (annotation(bbox=[80, 10, 50, 5]), "box outside", "clipped to the image", 4),
+    "a box that reaches out": (annotation(bbox=[50, 10, 80, 5]), "box outside", "clipped to the image", 4),
     "an annotation with a text as id": (annotation(id="100"), "entry", "id '100', valid is an integer", 3),
     "an annotation without id": (annotation(id=...), "entry", "annotation at place 0: found no id", 3),
     "an annotation that is none": (add("annotations", "none"), "entry", "annotation at place 4: found 'none'", 4),
@@ -103,6 +109,11 @@ DAMAGE = {  # name: (the change, kind of fault, a part of the message, annotatio
     "an image without height": (add("images", {"id": 5, "height": None}), "entry", "height None, valid is an integer from 1", 4),
     "an image of no width": (add("images", {"id": 5, "width": 0}), "entry", "width 0, valid is an integer from 1", 4),
     "an image without a name": (add("images", {"id": 5, "file_name": ""}), "entry", "file_name ''", 4),
+    "an image of too many pixels": (
+        add("images", {"id": 5, "width": 10**6, "height": 10**6}), "entry", "a size of 1000000 x 1000000 pixels, valid is at most", 4),
+    "an image of a number that is too large": (add("images", {"id": 2**64}), "entry", "id 18446744073709551616", 4),
+    "an image whose name no file has": (add("images", {"id": 5, "file_name": "a\0.jpg"}), "entry", "file_name 'a\\x00.jpg'", 4),
+    "a category of half a letter": (add("categories", {"id": 9, "name": "\ud800"}), "entry", "name '\\ud800'", 4),
     "a repeated image": (add("images", {"file_name": "x.jpg"}), "repeated id", "image 3: found the repeated id 3", 4),
     "an image listed twice": (add("images", {"id": 5}), "repeated file", "wide.jpg, also of image 3", 4),
     "a repeated category": (add("categories", {"name": "x"}), "repeated id", "category 7: found the repeated id 7", 4),
@@ -126,6 +137,16 @@ def test_an_image_that_is_dropped_takes_its_annotations_with_it_and_each_is_told
     found = read(coco_set, first("images", width="96"))
     assert counted(found.problems) == {"entry": 1, "unknown image": 2}
     assert "image 3: found width '96', valid is an integer from 1; dropped" in str(found.problems[0])
+
+
+def test_a_whole_number_with_a_point_is_an_integer(coco_set):
+    def change(content, folder):
+        for entry in [*content["images"], *content["annotations"], *content["categories"]]:
+            entry.update({key: float(value) for key, value in entry.items() if type(value) is int})
+
+    found = read(coco_set, change)
+    assert found.problems == [] and found.category_ids == (2, 7) and found.images[0].width == 96
+    assert json.dumps(truth_of(found.images, found.names, found.category_ids)["images"][0]["id"]) == "3"
 
 
 def test_categories_of_one_name_can_be_told_apart(coco_set):

@@ -6,9 +6,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from configs import coco
 from nl_jax.data.coco.check import check, count_images, finish, summary, write_report
 from nl_jax.data.coco.source import find_splits
 from nl_jax.errors import InputError
+from nl_jax.tasks import task_of
+from nl_jax.tasks.image_splits import open_coco
 
 
 @pytest.fixture
@@ -83,6 +86,10 @@ IMAGES = {
     "truncated": (lambda train, val: cut(train / "wide.jpg"), {("train2017", "unreadable", "image 3")}),
     "empty": (lambda train, val: (train / "tall.png").write_bytes(b""), {("train2017", "unreadable", "image 11")}),
     "png": (lambda train, val: rewrite(train / "wide.jpg", format="PNG"), {("train2017", "suffix", "image 3")}),
+    "long name": (
+        lambda train, val: edit(train, lambda content: content["images"][3].update(file_name="a" * 300)),
+        {("train2017", "missing", "image 40"), ("train2017", "unlisted", "empty.jpg")},
+    ),
     "size": (
         lambda train, val: PIL.Image.new("RGB", (50, 60)).save(train / "wide.jpg"),
         {("train2017", "image size", "image 3")},
@@ -101,6 +108,14 @@ IMAGES = {
         {("val2017", "unknown category", "annotation 100")},
     ),
 }
+
+
+def test_another_spelling_of_a_path_is_the_same_file(source):
+    assert checked(source(lambda train, val: edit(train, rename_first))) == []
+
+
+def rename_first(content):
+    content["images"][0]["file_name"] = "./wide.jpg"
 
 
 @pytest.mark.parametrize("what", IMAGES)
@@ -139,3 +154,38 @@ def test_exported_folders_are_found(coco_set, tmp_path):
     shutil.copy(file, root / "annotations" / "instances_val.json")
     with pytest.raises(InputError, match=r"instances_val.json: found no folder of its images"):
         find_splits(root)
+    assert list(find_splits(root, split="train")) == ["train"]  # one may have the images of one split only
+    with pytest.raises(InputError, match=r"has no split 'test', valid are val, train"):
+        find_splits(root, split="test")
+
+
+def test_a_folder_of_no_layout_is_told_with_the_layouts(tmp_path):
+    words = "or a folder with annotations/instances_train.json or train/_annotations.coco.json"
+    for folder in (tmp_path, tmp_path / "no"):
+        with pytest.raises(InputError, match=f"{folder}: found none, valid is the directory of one dataset.*, {words}"):
+            open_coco(f"{folder}:train", training=True)
+
+
+def test_a_network_without_data_of_its_own_can_be_tested(coco_set):
+    folder, file, _ = coco_set()
+    config = coco.get_config("baseline").unlock()
+    config.data.test = f"{folder}:{file}"
+    assert task_of(config).open_split("test", ("leaf", "roof")).names == [
+        "wide.jpg",
+        "tall.png",
+        "square.jpg",
+        "empty.jpg",
+    ]
+    for split in ("train", "validation"):
+        with pytest.raises(InputError, match=f"data.{split} is empty: give FILE.json"):
+            task_of(config).open_split(split)
+
+
+def test_one_file_with_a_folder_of_images_is_a_split(coco_set, tmp_path):
+    folder, file, _ = coco_set()
+    source = f"{folder}:{file}"
+    assert find_splits(source) == {"instances": (folder, file)} and checked(source) == []
+    assert find_splits(str(file)) == {"instances": (file.parent, file)}
+    for missing in (f"{folder}:{folder}/no.json", f"{folder}/no:{file}"):
+        with pytest.raises(InputError, match=r"there is no .*/no(.json)?, valid is FILE.json or IMAGES:FILE.json"):
+            find_splits(missing)

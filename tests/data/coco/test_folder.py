@@ -148,7 +148,10 @@ def test_an_image_that_does_not_decode_is_replaced_in_training_and_counted_in_te
 
 def test_when_no_image_of_a_group_decodes_the_run_ends(coco_set):
     data = folder_of(coco_set(broken("tall.png")))
-    with pytest.raises(DecodeError, match=r"images: 1 of 3 images tried, none can be decoded: tall.png"):
+    with pytest.raises(
+        DecodeError,
+        match=r"images: 1 of 3 images tried, none can be decoded: tall.png; the first: the size of the image",
+    ):
         draws(data, 1, 1)
 
 
@@ -259,12 +262,25 @@ def test_the_list_has_a_name_that_changes_with_its_boxes(coco_set):
         ({"test_short_side": 0}, "test_short_side: found 0"),
         ({"long_side": 50}, "long_side: found 50, valid is at least every short side"),
         ({"max_boxes": 0}, "max_boxes: found 0"),
-        ({"classes": ("a",)}, "not the requested ones; found roof, leaf"),
+        ({"classes": ("a",)}, "not the requested ones; found roof, leaf, valid is a$"),
     ],
 )
 def test_bad_options_are_named(coco_set, options, words):
     with pytest.raises(InputError, match=words):
         folder_of(coco_set(), **options)
+
+
+def test_a_split_may_lack_categories_of_the_network(coco_set):
+    files = coco_set()
+    plain = folder_of(files, training=False)
+    data = folder_of(files, training=False, classes=("leaf", "stone", "roof"))
+    assert data.classes == ("leaf", "stone", "roof") and data.category_ids == (7, 8, 2)
+    truth, other = plain.coco(), data.coco()
+    assert other["annotations"] == truth["annotations"] and other["images"] == truth["images"]
+    assert {(one["id"], one["name"]) for one in other["categories"]} == {(7, "leaf"), (8, "stone"), (2, "roof")}
+    assert data.list_hash() == plain.list_hash()
+    with pytest.raises(InputError, match="not the requested ones; found roof, valid is leaf, stone"):
+        folder_of(files, classes=("leaf", "stone"))
 
 
 def test_a_set_without_anything_to_learn_is_refused(coco_set):
@@ -273,10 +289,30 @@ def test_a_set_without_anything_to_learn_is_refused(coco_set):
             entry["iscrowd"] = 1
 
     files = coco_set(crowds)
-    with pytest.raises(InputError, match="none of its 4 images can be trained on; nothing is wrong"):
+    with pytest.raises(
+        InputError, match="none of its 4 images has an object to learn from: all 4 annotations have iscrowd 1"
+    ):
         folder_of(files)
     with pytest.raises(InputError, match="the folder does not exist"):
         folder_of((files[0] / "no", *files[1:]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "words"),
+    [
+        (None, {}, "none of its 4 images has an annotation that can be used$"),
+        ({"bbox": []}, {}, "has an annotation that can be used; 4 of kind 'box'"),
+        ({"segmentation": []}, {}, "4 of kind 'mask'.*; to train on boxes alone, set detector.masks=False"),
+        ({"keypoints": [0] * 6}, {"masks": False, "keypoints": True}, "has an object with a labelled keypoint$"),
+    ],
+)
+def test_the_reason_is_told_when_no_image_can_be_trained_on(coco_set, fields, options, words):
+    def change(content, folder):
+        content["categories"] = [one | {"keypoints": ["head", "tail"]} for one in content["categories"]]
+        content["annotations"] = [one | fields for one in content["annotations"] if fields]
+
+    with pytest.raises(InputError, match=words):
+        folder_of(coco_set(change), **options)
 
 
 def test_batches_hold_images_of_one_bucket_and_resume_bit_for_bit(coco_set):

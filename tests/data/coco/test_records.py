@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def test_records_are_read_in_worker_processes(prepared):
     ]
     for name in batches[0]:
         np.testing.assert_array_equal(batches[0][name], batches[1][name])
+
+
+def test_boxes_without_masks_are_prepared_where_none_are_asked_for(coco_set, tmp_path):
+    def change(content, folder):
+        for entry in content["annotations"]:
+            entry["segmentation"] = []
+
+    folder, file, _ = coco_set(change)
+    for masks, count in ((True, 0), (False, 4)):
+        found = write_annotations(tmp_path, {"train": (folder, file)}, "instances", masks=masks)["train"]
+        assert sum(len(image.instances) for image in found.images) == count
+        assert len(found.problems) == 4 - count
+    assert "segmentation" not in json.loads((tmp_path / "annotations_train.json").read_text())["annotations"][0]
 
 
 def test_what_is_not_prepared_is_named(prepared, tmp_path):

@@ -84,6 +84,30 @@ def test_bytes_that_are_no_image_are_told_as_one_where_an_image_is_asked_for():
         read_frames(b"hello" * 50, [0])
 
 
+@pytest.mark.parametrize("tag", [{274: 1}, {296: 2}, {339: (1, 1, 1)}, {42113: "0"}, {65000: "a camera"}])
+def test_a_tiff_may_have_tags_that_its_decoder_does_not_know(tag):
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    file = io.BytesIO()
+    PIL.Image.fromarray(image).save(file, "TIFF", tiffinfo=tag)
+    np.testing.assert_array_equal(read_image(file.getvalue(), WIDTH, HEIGHT), image)
+
+
+@pytest.mark.parametrize("reader", ["probe", "read_frames", "read_image"])
+def test_a_tiff_that_is_compressed_as_jpeg_is_refused_and_not_black(reader, tmp_path):
+    path = tmp_path / "aerial.tif"
+    PIL.Image.new("RGB", (WIDTH, HEIGHT), "white").save(path, compression="jpeg")
+    with pytest.raises(DecodeError, match="its tiff image is compressed as JPEG, valid are other compressions"):
+        READERS[reader](path)
+
+
+def test_an_animated_webp_is_told_as_a_kind_without_a_decoder():
+    first, second = (PIL.Image.new("RGB", (WIDTH, HEIGHT), name) for name in ("red", "blue"))
+    file = io.BytesIO()
+    first.save(file, "WEBP", save_all=True, append_images=[second])
+    with pytest.raises(DecodeError, match="or of a kind without a decoder, such as an animated WebP"):
+        read_image(file.getvalue(), WIDTH, HEIGHT)
+
+
 def test_a_frame_of_a_folder_that_cannot_be_decoded_is_named(files, tmp_path):
     for number in (1, 2):
         (tmp_path / f"img_{number}.png").write_bytes(files["PNG"])

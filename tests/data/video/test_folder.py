@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from configs import kinetics
 from nl_jax.data.dataset import MAX_FAILED
 from nl_jax.data.media.decode import read_crops, read_frames
 from nl_jax.data.media.failure import DecodeError
@@ -12,6 +13,7 @@ from nl_jax.data.video import videos as videos_module
 from nl_jax.data.video.clips import test_indices as clip_indices  # renamed: pytest would collect it
 from nl_jax.data.video.folder import VideoFolder
 from nl_jax.errors import InputError
+from nl_jax.tasks import task_of
 
 make = partial(
     VideoFolder,
@@ -246,11 +248,21 @@ def test_the_one_good_video_among_broken_neighbours_is_found(write_csv, folder, 
         assert (example["label"], example["index"], example["failed"][0]) == (1, index, index)
 
 
+def test_a_network_without_data_of_its_own_can_be_tested(folder):
+    config = kinetics.get_config("c2d_r50").unlock()
+    config.data.test = str(folder)
+    assert set(task_of(config).open_split("test").classes) == {"bend", "jump", "walk"}
+    with pytest.raises(InputError, match=r"data\.validation is empty: give a folder"):
+        task_of(config).open_split("validation")
+
+
 @pytest.mark.parametrize(("count", "tried"), [(1, 1), (3, 3), (MAX_FAILED + 5, MAX_FAILED + 1)])
 def test_too_many_failures_are_an_error(count, tried, write_csv):
     names = [f"{i}.mp4" for i in range(count)]
     videos = make(write_csv("".join(f"{name},walk\n" for name in names), files=names))
-    with pytest.raises(DecodeError, match=f"{tried} of {count} videos tried, none can be decoded: 0.mp4"):
+    with pytest.raises(
+        DecodeError, match=f"{tried} of {count} videos tried, none can be decoded: 0.mp4.*; the first: "
+    ):
         videos.train_example(0, np.random.default_rng(0))
 
 

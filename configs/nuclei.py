@@ -3,9 +3,9 @@
     python -m experiments.photographs nuclei stardist-0.9.2-*.whl
     python -m experiments.train --config=configs/nuclei.py --workdir=runs/nuclei
 
-`experiments.photographs` writes the dataset to data/nuclei, and its help says where the wheel comes from. It is a
-single picture, cut into 12 tiles for training and 4 for testing. The networks and the recipe are those of
-configs/crowns.py, with a mask head.
+`experiments.photographs` writes the dataset to data/nuclei, and its help says where the wheel comes from. The
+dataset is a single picture, cut into 12 tiles for training and 4 for testing. The networks and the recipe come from
+configs/crowns.py. The networks also have a mask head.
 """
 
 from configs import crowns

@@ -44,7 +44,7 @@ class Start:
 def take_over(
     train_state: TrainState, start: Start, task: Task, classes: tuple[str, ...], mesh: Mesh
 ) -> tuple[TrainState, Report]:
-    """Replaces the parameters and statistics of a state by those of another network, where both networks have them.
+    """Puts the parameters and statistics of another network into a state, where both networks have them.
 
     Kernels are inflated in time. Batch norm is folded where this network has affine layers. The classifier is taken
     over if both networks have the same classes.
@@ -144,5 +144,5 @@ def _check_blocks(model: nnx.Module, is_trained: Callable[[str], bool]) -> None:
             if not is_trained(name):
                 raise InputError(
                     f"{name} is zero and frozen, so the block would stay the identity: start from a network that has "
-                    "it, or set model.nonlocal_options.norm=batch, whose statistics are those of the batch"
+                    "it, or set model.nonlocal_options.norm=batch, which takes its statistics from the batch"
                 )

@@ -130,7 +130,7 @@ def _list_of(task: Task, train_set: Dataset) -> dict[str, int | str]:
 
 
 def write_json(path: Place, content) -> None:
-    """Writes a JSON file whole or not at all. If the run is killed meanwhile, the old file stays."""
+    """Writes a JSON file whole or not at all. If the run is killed while it writes, the old file stays."""
     # Without ASCII escapes, file names with bytes that are not UTF-8 stay as they are.
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 

@@ -53,7 +53,7 @@ def check(record: Record, small: bool, only: str = "") -> None:
             what = f"{case.name}, {case.dtype}{', float32 products' if case.precision else ''}"
             with record.attempt(what):
                 found = future.result()(dy, *arrays)
-                # The reference gets the rounded inputs. So the errors are only those of the arithmetic.
+                # The reference gets the rounded inputs. So the errors come only from the arithmetic.
                 expected = case.reference(*(np.asarray(x, np.float64) for x in arrays), np.asarray(dy, np.float64))
                 names = ("y", *(f"gradient {i}" for i in range(len(arrays))))
                 errors = {n: _error(f, e) for n, f, e in zip(names, found, expected, strict=True)}

@@ -36,6 +36,7 @@ def test_it_needs_no_package_of_the_other_benchmarks():
     code = (
         "import sys; absent = 'ml_collections grain av matplotlib absl.app mmcv decord torchcodec'.split();"
         "sys.modules |= dict.fromkeys(absent);"
+        "sys.orig_argv = ['python', '-m', 'experiments.benchmark', 'gpu'];"
         "import experiments.benchmark.gpu.sections; from experiments.benchmark.__main__ import main;"
         "main(['gpu', '-h'])"
     )

@@ -98,6 +98,13 @@ def test_time_is_kept_to(tmp_path):
     assert json.loads((tmp_path / "gpu.jsonl").read_text())["section"] == "third"
 
 
+def test_a_second_run_adds_its_results(tmp_path):
+    for name in ("forms", "memory"):
+        Record(tmp_path, 60).section(name, lambda: 1 / 0, 60, 1)
+    rows = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    assert [row["section"] for row in rows] == ["forms", "memory"]
+
+
 def test_programs_take_turns():
     order = []
     found = alternate({name: lambda count, name=name: order.append((name, count)) for name in "ab"}, 2, seconds=0)

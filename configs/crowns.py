@@ -15,6 +15,7 @@ OTHER_FIGURES = {"box_ap50": "box AP50"}
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     changes, _ = common.parse_row(argument, ROWS, ("laptop",))  # the flag changes nothing: the row is small already
     config = scenes.get_config("baseline").unlock()
     config.data = common.coco_data()

@@ -67,4 +67,5 @@ def row_of(rows: dict[str, dict], argument: str):
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     return row_of(ROWS, argument)

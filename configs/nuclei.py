@@ -15,6 +15,7 @@ OTHER_FIGURES = {"mask_ap": "mask AP"} | crowns.OTHER_FIGURES
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     config = crowns.get_config(argument).unlock()
     for split in ("train", "test"):
         config.data[split] = f"data/nuclei/{split}:data/nuclei/{split}.json"

@@ -50,6 +50,7 @@ ROWS = {
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     if "laptop" in argument.split(","):
         raise ValueError("configs/something.py has no flag 'laptop'; leave it out")
     return kinetics.row_of(ROWS, argument)

@@ -37,6 +37,7 @@ ROWS["nl_i3d_r101"].pop("paper")  # the figures for Kinetics
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     if "laptop" in argument.split(","):
         raise ValueError("table 4 has no flag 'laptop', because the embedded task has one label a clip; leave it out")
     return kinetics.row_of(ROWS, argument)

@@ -33,11 +33,19 @@ class Start:
     task: Task
 
     def classes(self) -> tuple[str, ...]:
-        """Returns the classes of the run, in label order."""
+        """Returns the classes of the run, in label order.
+
+        Raises:
+          InputError: the classes of the workdir cannot be read.
+        """
         return workdir.read_classes(self.directory)
 
     def arrays(self, mesh: Mesh) -> list[FlatParams]:
-        """Returns the parameters and the statistics of its network, laid out over the mesh."""
+        """Returns the parameters and the statistics of its network, laid out over the mesh.
+
+        Raises:
+          InputError: the workdir has no checkpoint, or a file cannot be read.
+        """
         return list(workdir.restore_arrays(self.directory, self.task, mesh)[1:])
 
 

@@ -45,9 +45,8 @@ def check(record: Record, small: bool, only: str = "") -> None:
         arrays = [jnp.asarray(x, case.dtype) for x in case.arrays]
         dy = jnp.asarray(rng.normal(size=jax.eval_shape(case.function, *arrays).shape), case.dtype)
         programs.append((case, arrays, dy))
-    with ThreadPoolExecutor(
-        2 if small else 4
-    ) as pool:  # nothing is timed here, so several programs may compile at the same time
+    # Nothing is timed here, so several programs may compile at the same time.
+    with ThreadPoolExecutor(2 if small else 4) as pool:
         compiled = [pool.submit(_compile, *program) for program in programs]
         for (case, arrays, dy), future in zip(programs, compiled, strict=True):
             what = f"{case.name}, {case.dtype}{', float32 products' if case.precision else ''}"

@@ -66,6 +66,7 @@ SHORT = {
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     changes, _ = common.parse_row(argument, ROWS)
     config = common.detection()
     config.data = common.coco_data()

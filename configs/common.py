@@ -60,7 +60,7 @@ def base() -> ConfigDict:
     config.optimizer.learning_rate = 0.01  # after the warm-up
     config.optimizer.momentum = 0.9  # of sgd
     config.optimizer.nesterov = True  # of sgd
-    config.optimizer.weight_decay = 1e-4  # of all parameters except those of norms
+    config.optimizer.weight_decay = 1e-4  # of all parameters except the parameters of norms
     config.optimizer.clip_norm = 0.0  # maximum norm of the whole gradient; 0: no maximum
     config.optimizer.classifier_rate = 1.0  # factor of the learning rate of the classifier, for a new classifier
     config.optimizer.schedule = "step"  # step, steps, cosine, constant
@@ -127,7 +127,7 @@ def video_data() -> ConfigDict:
             test_short_side=256,  # in pixels
             test_crop=256,  # side of a test crop in pixels; 0 tests on whole frames, with num_crops=1
             validation_clips=1,  # clips of a video in a validation during training
-            validation_crops=1,  # crops of such a clip
+            validation_crops=1,  # crops of a clip in a validation
         )
     )
 
@@ -178,7 +178,7 @@ def detection() -> ConfigDict:
     config.detector.masks = True  # whether the network has a mask head; a keypoint head replaces it
     config.detector.keypoints = 0  # number of keypoints in the data, for a keypoint head; 0: no keypoint head
     config.detector.keypoint_blocks = ()  # convolutions of this head that a block follows; table 6: (2, 4, 6, 8)
-    config.detector.keypoint_options = ConfigDict()  # of these blocks; the fields are those of model.nonlocal_options
+    config.detector.keypoint_options = ConfigDict()  # options of these blocks, as in model.nonlocal_options
     for option in ("pairwise", "axes", "subsample", "scale", "norm", "init", "norm_scale"):
         config.detector.keypoint_options[option] = "default"
     config.detector.keypoint_channels = 512

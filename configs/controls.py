@@ -33,6 +33,7 @@ LAPTOP = {"same_parameters": (1, 4, 9, 1), "same_flops": (1, 5, 10, 1)}
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     rows = ROWS
     if "laptop" in argument.split(","):
         rows = ROWS | {name: R50 | {"model.blocks_per_stage": blocks} for name, blocks in LAPTOP.items()}

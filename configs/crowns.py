@@ -4,7 +4,7 @@
     python -m experiments.train --config=configs/crowns.py --workdir=runs/crowns
 
 `experiments.photographs` writes the dataset to data/crowns, and its help says where the wheel comes from. The
-networks are those of configs/scenes.py without a mask head, because crowns have only boxes.
+networks come from configs/scenes.py. They have no mask head, because crowns have only boxes.
 """
 
 from configs import common, scenes
@@ -15,6 +15,7 @@ OTHER_FIGURES = {"box_ap50": "box AP50"}
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     changes, _ = common.parse_row(argument, ROWS, ("laptop",))  # the flag changes nothing: the row is small already
     config = scenes.get_config("baseline").unlock()
     config.data = common.coco_data()

@@ -20,6 +20,7 @@ ROWS = {
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     changes, _ = common.parse_row(argument, ROWS)
     config = common.base()
     config.data = common.video_data()

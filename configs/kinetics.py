@@ -31,7 +31,7 @@ IMAGENET = {
     "optimizer.decay_every": 150_000,
     "model.dropout": 0.0,
 }
-# Clips of 128 consecutive frames. The run starts from the network of 32 frames with frozen batch norm (section 4.1).
+# Clips of 128 consecutive frames. The run starts from the network of 32 frames with frozen batch norm (section 5.1).
 LONG = {
     "data.frames": 128,
     "data.stride": 1,
@@ -67,4 +67,5 @@ def row_of(rows: dict[str, dict], argument: str):
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     return row_of(ROWS, argument)

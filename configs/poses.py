@@ -30,6 +30,7 @@ ROWS = {
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     changes, _ = common.parse_row(argument, ROWS)
     config = scenes.get_config("baseline").unlock()
     config.data = common.poses_data()

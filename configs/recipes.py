@@ -71,6 +71,7 @@ ROWS = {
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     if "laptop" in argument.split(","):
         raise ValueError(
             "configs/recipes.py has no flag 'laptop', because its schedules are for Kinetics; leave it out"

@@ -41,6 +41,7 @@ OTHER_FIGURES = {"mask_ap": "mask AP", "box_ap_agnostic": "box AP whatever the c
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     changes, _ = common.parse_row(argument, ROWS, ("laptop",))  # the flag changes nothing: the row is small already
     config = common.detection()
     config.data = common.scenes_data()

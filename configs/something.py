@@ -9,10 +9,10 @@ starts from its network on Kinetics. By default a row of configs/recipes.py trai
 `start.model` takes the published network instead.
 
 No clip is mirrored, because some classes name left and right: "Pushing something from left to right". Videos last 2 to
-6 seconds at 12 frames a second, so a clip of 8 frames, every fourth, spans most of a video. The schedule and the
-learning rate are those that PySlowFast publishes for this dataset and a network without blocks (30 epochs of 2639 steps
-each). In PySlowFast a clip spans the whole video. Here it spans 32 consecutive frames. So no published figure is
-expected.
+6 seconds at 12 frames a second, so a clip of 8 frames, every fourth, spans most of a video. PySlowFast
+publishes this schedule and this learning rate for the dataset and a network without blocks (30 epochs of 2639 steps
+each). In PySlowFast a clip spans the whole video. Here it spans 32 consecutive frames. So the results need not equal
+the published figures.
 
 Cost of a row: 2.1 to 3.9 device-hours, after the hours of its network on Kinetics. `python -m experiments.reproduce
 something --plan` computes it from the operations, for a TPU v5e at an assumed 40% of its published peak.
@@ -50,6 +50,7 @@ ROWS = {
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     if "laptop" in argument.split(","):
         raise ValueError("configs/something.py has no flag 'laptop'; leave it out")
     return kinetics.row_of(ROWS, argument)

@@ -28,4 +28,5 @@ ROWS = {
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     return kinetics.row_of(ROWS, argument)

@@ -26,6 +26,7 @@ PAPER_RATIOS = {"c2d": (1.0, 1.0), "i3d_3x3x3": (1.5, 1.8), "i3d_3x1x1": (1.2, 1
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     rows = ROWS
     if "laptop" in argument.split(","):  # the flag replaces ResNet-101 by the smaller network
         rows = {name: row | R50 | {"model.depth": 50} for name, row in ROWS.items()}

@@ -5,7 +5,7 @@
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
 Result of the paper: longer clips improve all networks, and the non-local networks remain better. Batch norm is frozen,
-the batch has 16 clips and the learning rate is 0.0025 (section 4.1). The network of 32 frames is trained first, unless
+the batch has 16 clips and the learning rate is 0.0025 (section 5.1). The network of 32 frames is trained first, unless
 --config.start.workdir gives it.
 
 Cost of a row: 11.1 to 29.0 device-hours with ResNet-50 and 19.1 to 39.0 with ResNet-101, after the hours of table 2f.
@@ -33,4 +33,5 @@ ROWS = {
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     return kinetics.row_of(ROWS, argument)

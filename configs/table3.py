@@ -16,4 +16,5 @@ ROWS = {"nl_i3d_r50": table2g.ROWS["nl5_i3d_r50"], "nl_i3d_r101": table2g.ROWS["
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     return kinetics.row_of(ROWS, argument)

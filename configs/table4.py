@@ -15,7 +15,7 @@ because the embedded task has one label a clip.
 
 from configs import kinetics
 
-# One clip on each of 8 devices. Section 5 resizes crops of 224 to 288, so short sides are U[256, 320] x 288 / 224.
+# One clip on each of 8 devices. Section 5.2 resizes crops of 224 to 288, so short sides are U[256, 320] x 288 / 224.
 CHARADES = {
     "start.stage": "",
     "num_classes": 157,
@@ -37,6 +37,7 @@ ROWS["nl_i3d_r101"].pop("paper")  # the figures for Kinetics
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     if "laptop" in argument.split(","):
         raise ValueError("table 4 has no flag 'laptop', because the embedded task has one label a clip; leave it out")
     return kinetics.row_of(ROWS, argument)

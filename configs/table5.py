@@ -57,6 +57,7 @@ ROWS = {
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     changes, flags = common.parse_row(argument, ROWS, (*FLAGS, "laptop"))
     if "laptop" in flags:
         config = scenes.get_config("block" if "model.nonlocal_blocks.res4" in changes else "baseline").unlock()

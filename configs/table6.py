@@ -41,6 +41,7 @@ LAPTOP = {
 
 
 def get_config(argument: str = ""):
+    """Returns the config of a row, or of ROW,FLAG. Raises ValueError for an unknown row or flag."""
     changes, flags = common.parse_row(argument, ROWS, (*FLAGS, "laptop"))
     if "laptop" in flags:
         row = next(name for name, of_row in ROWS.items() if of_row is changes)

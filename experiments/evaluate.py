@@ -42,6 +42,7 @@ CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "newest", ("newest", "best"), "checkpoint of the run: the newest, or the best on the validation split"
 )
 OUT = flags.DEFINE_string("out", None, "directory for the results; by default WORKDIR/evaluate")
+flags.adopt_module_key_flags(processes)  # --help lists its flags
 
 
 def _define_options() -> dict[str, flags.FlagHolder]:

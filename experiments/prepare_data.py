@@ -225,7 +225,7 @@ def _write(builder, unfinished: Path) -> None:
         try:
             from apache_beam.options.pipeline_options import PipelineOptions
         except ImportError as error:
-            raise InputError("--beam_runner: Apache Beam is not installed; pip install -e .[beam]") from error
+            raise InputError('--beam_runner: Apache Beam is not installed; pip install -e ".[beam]"') from error
         download_config.beam_runner = BEAM_RUNNER.value
         download_config.beam_options = PipelineOptions(BEAM_OPTIONS.value)
     with console.status("writing the shards"), contextlib.redirect_stdout(io.StringIO()):

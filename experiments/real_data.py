@@ -3,7 +3,7 @@
 python -m experiments.real_data watch --seeds=3
 python -m experiments.real_data fashion --seeds=5 --steps=1000
 
-`watch` is the dataset of shoulder exercises in seglearn (`pip install -e .[real_data]`): ten people, seven exercises,
+`watch` is the dataset of shoulder exercises in seglearn (`pip install -e ".[real_data]"`): ten people, seven exercises,
 accelerometer and gyroscope of a smart watch at 50 Hz. Each fold tests on two people and trains on the others. `fashion`
 is Fashion-MNIST as Debian distributes it (`apt install dataset-fashion-mnist`): ten kinds of clothes, 60000 training
 images of 28 x 28 pixels and 10000 test images.
@@ -87,7 +87,7 @@ def watch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns windows (n,t,c) of the recordings, the labels (n,) of the exercises, and the folds (n,) of the people."""
     package = importlib.util.find_spec("seglearn")
     if package is None:
-        raise InputError("watch needs the recordings in the package seglearn: pip install -e .[real_data]")
+        raise InputError('watch needs the recordings in the package seglearn: pip install -e ".[real_data]"')
     path = Path(package.submodule_search_locations[0]) / "data" / "watch_dataset.npy"
     recordings = np.load(path, allow_pickle=True).item()  # read without seglearn, whose import needs more packages
     windows, labels, folds = [], [], []

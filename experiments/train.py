@@ -34,6 +34,7 @@ DEBUG_NANS = flags.DEFINE_bool(
     "debug_nans", False, "stop at the first operation that returns a NaN; training is slower"
 )
 flags.mark_flags_as_required(["config", "workdir"])
+flags.adopt_module_key_flags(processes)  # --help lists its flags
 
 
 def main() -> None:

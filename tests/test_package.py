@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import nl_jax
+from experiments.benchmark import __main__ as benchmark
 from nl_jax.errors import InputError, MissingExtra
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +37,19 @@ def test_the_block_needs_no_extra():
 def test_a_missing_extra_is_named_with_its_command(package):
     done = python(f"import nl_jax.{package}", *OPTIONAL)
     assert re.search(r'not installed: [\w, ]+; install with pip install "nl_jax\[train\]"', done.stderr), done.stderr
+
+
+def test_a_program_names_the_extra_that_it_needs():
+    done = python("import runpy; runpy.run_module('experiments.train', run_name='__main__')", *OPTIONAL)
+    assert re.search(r'not installed: [\w, ]+ml_collections.* pip install -e "\.\[train\]"', done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("subject, extra", [("detection", "detection_benchmark"), ("op", "benchmark")])
+def test_the_benchmark_names_the_extra_of_its_subject(subject, extra, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, f"experiments.benchmark.{subject}", None)
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main([subject])
+    assert f'pip install -e ".[{extra}]"' in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_bad_input_and_an_import_error():

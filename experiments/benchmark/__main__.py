@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> None:
         module = importlib.import_module(f"experiments.benchmark.{SUBJECTS[subject]}")
         measurements = _run(subject, module, argv[1:])
     except ModuleNotFoundError as error:
-        _fail(f"{error}; the benchmark needs: pip install -e .[benchmark]")
+        extra = "detection_benchmark" if subject == "detection" else "benchmark"
+        _fail(f'{error}; the benchmark needs: pip install -e ".[{extra}]"')
     except InputError as error:
         _fail(error)
     if measurements is not None:

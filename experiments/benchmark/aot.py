@@ -32,7 +32,7 @@ def compile_and_show(programs, topology: str) -> list[dict[str, object]]:
     try:
         description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     except Exception as error:  # libtpu, or its absence, may raise any type
-        raise InputError(f"--topology={topology}: {error}; --aot needs libtpu, pip install -e .[tpu]") from error
+        raise InputError(f'--topology={topology}: {error}; --aot needs libtpu, pip install -e ".[tpu]"') from error
     # One chip is enough: the memory for one chip's part of the batch does not depend on the number of chips.
     mesh = make_mesh(data=1, fsdp=1, devices=description.devices[:1])
 

@@ -1,4 +1,4 @@
-"""Compares Mask R-CNN R50 with torchvision's: forward, training step; NMS, RoIAlign and mask pasting alone."""
+"""Compares Mask R-CNN R50 with torchvision: forward pass and training step; NMS, RoIAlign and mask pasting alone."""
 
 import argparse
 from unittest import mock

@@ -1,6 +1,6 @@
 """Measures the throughput of training clips, of nl_jax and of other decoders, on the same file in the same run.
 
-pip install -e .[benchmark]
+pip install -e ".[benchmark]"
 python -m experiments.benchmark input
 python -m experiments.benchmark input --video=VIDEO.mp4 --num_workers=2
 

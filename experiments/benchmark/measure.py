@@ -28,7 +28,7 @@ class Measurement:
       ratio: seconds of the program over the seconds of ours; ours is faster if it is above 1.
       peak_bytes: memory besides the arguments; None if it is not known.
       gflops: 2 x multiply-adds that the program needs, over seconds x 1e9.
-      of_peak: gflops over those of a matrix product on this machine.
+      of_peak: gflops over the gflops of a matrix product on this machine.
     """
 
     case: str

@@ -1,7 +1,7 @@
 """Defines I3D 3x1x1 ResNet with embedded Gaussian blocks in plain PyTorch, as in the published ports.
 
-The benchmark compares our network with this network, which uses only the layers of PyTorch and nothing of nl_jax. Its
-geometry is that of PySlowFast: conv1 5x7x7 with stride (1,2,2), pool1 1x3x3, pool2 2x1x1, and keys pooled before phi
+The benchmark compares our network with this network, which uses only the layers of PyTorch and nothing of nl_jax. It
+has the geometry of PySlowFast: conv1 5x7x7 with stride (1,2,2), pool1 1x3x3, pool2 2x1x1, and keys pooled before phi
 and g.
 """
 

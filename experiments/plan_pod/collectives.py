@@ -86,7 +86,7 @@ def _runs(computations: dict[str, list[str]], entry: str) -> collections.Counter
 
 
 def _bytes(shapes: str, of_pair: bool) -> int:
-    """Returns the bytes of an array or of a tuple of arrays; with `of_pair` only those of the second array."""
+    """Returns the bytes of an array or of a tuple of arrays; with `of_pair` only the bytes of the second array."""
     sizes = [
         math.prod(int(n) for n in dims.split(",") if n) * max(1, int(bits or 8) // 8)
         for _, bits, dims in _ARRAY.findall(shapes)

@@ -126,7 +126,7 @@ def find_pod(topology: str) -> Pod:
         description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     except Exception as error:  # libtpu, or its absence, may raise any type
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"--topology={topology}: {reason}; TPUs need libtpu, pip install -e .[tpu]") from error
+        raise InputError(f'--topology={topology}: {reason}; TPUs need libtpu, pip install -e ".[tpu]"') from error
     return Pod(topology, "tpu", tuple(description.devices), CHIPS[name])
 
 

@@ -23,7 +23,7 @@ class Row:
       name: name in ROWS of the table's config.
       baseline: name of the row to compare with.
       paper: the paper's figure, in percent.
-      paper_ratios: parameters and FLOPs in the paper, each over those of the baseline.
+      paper_ratios: parameters and FLOPs in the paper, each over the number of the baseline.
       results: results of the finished runs.
       wanted: number of runs that the user asked for.
       parameters: number of parameters of the network.

@@ -117,8 +117,8 @@ def check_clips_per_decode(batch_size: int, clips_per_decode: int) -> None:
     """
     if clips_per_decode < 1 or batch_size % clips_per_decode:
         raise InputError(
-            f"data.clips_per_decode={clips_per_decode}: valid is a number from 1 that divides the clips of a step, or "
-            f"of each part of one (accumulate_steps), which are {batch_size}"
+            f"data.clips_per_decode={clips_per_decode}: valid is a number from 1 that divides {batch_size}, the number "
+            "of clips in a step or in one part of a step (accumulate_steps)"
         )
 
 

@@ -23,7 +23,7 @@ def open_videos(path: str | os.PathLike, **options) -> Videos:
     directory, colon, split = os.fspath(path).rpartition(":")
     in_bucket = is_bucket(directory)
     if not in_bucket:
-        why = "videos are read from a file system; a bucket can hold what prepare_data wrote, as DIR:SPLIT"
+        why = "videos are read from a file system; a bucket can hold a dataset that prepare_data wrote, DIR:SPLIT"
         check_local("data", path, why)
     if in_bucket or (colon and not os.path.exists(path)):
         return PreparedVideos(directory, split, **options)

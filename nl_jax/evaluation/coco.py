@@ -93,7 +93,7 @@ def evaluate(
     listed = {image["id"] for image in truth["images"]}
     if others := {found["image_id"] for found in detections} - listed:
         raise InputError(
-            f"detections: found image_id {min(others)}, valid are those of the {len(listed)} images scored"
+            f"detections: found image_id {min(others)}, valid are the ids of the {len(listed)} scored images"
         )
     groups = _groups(truth, sigmas) if iou_type == "keypoints" else [(None, None)]
     parts = [_evaluate(truth, detections, iou_type, use_categories, *group) for group in groups]

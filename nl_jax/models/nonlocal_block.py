@@ -35,7 +35,7 @@ class NonLocalBlock(nnx.Module):
       inner_channels: channels of theta, phi and g, d. The default is c // 2, the paper's bottleneck.
       pairwise: f. One of gaussian, embedded_gaussian, dot_product, concatenation (section 3.2).
       axes: the positions that the sum over j runs over: every position (spacetime), the positions of the same frame
-        (space) or of the same place (time); section 4.1, table 2d.
+        (space) or of the same place (time); section 5.1, table 2d.
       subsample: 2x2 max pooling of the keys, over space or, for a sequence, over time. None, "before" phi and g (the
         released code) or "after" them (the paper). An axis of one position is not pooled.
       time_group: the sum over j runs over the positions of a group of this many frames. By default it runs over all

@@ -24,7 +24,7 @@ class Norm(nnx.Module):
     - batch: training uses the statistics of groups of `group_size` clips, for any number of devices. The paper has 8
       clips on each GPU (section 4.1). Testing uses the running statistics.
     - global: as batch, with the whole batch as one group.
-    - frozen: training and testing use the running statistics. Scale and bias get no gradient (section 4.1, long clips).
+    - frozen: training and testing use the running statistics. Scale and bias get no gradient (section 5.1, long clips).
     - affine: there are no statistics, and the mean is 0 and the variance 1. A frozen norm that is folded into its scale
       and bias has this form.
 

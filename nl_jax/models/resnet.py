@@ -17,7 +17,7 @@ from nl_jax.ops.devices import Shape
 
 
 def nonlocal_preset(depth: int, count: int) -> dict[str, tuple[int, ...]]:
-    """Returns the positions of 0, 1, 5 or 10 blocks in ResNet-50 or -101 for `nonlocal_blocks` (section 4.1, table 2c).
+    """Returns the positions of 0, 1, 5 or 10 blocks in ResNet-50 or -101 for `nonlocal_blocks` (section 5.1, table 2c).
 
     - 1: before the last residual block of res4.
     - 5: two in res3 and three in res4. In ResNet-50 they follow every other residual block.

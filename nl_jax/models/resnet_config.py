@@ -110,6 +110,9 @@ class ResNetConfig:
         """Returns the number of frames after each layer that changes it, and the number of time groups of each stage.
 
         `frames` is the number of frames of a clip. Keys are names such as "clip", "pool1" and "groups of 8 in res3".
+
+        Raises:
+          InputError: `geometry` is unknown.
         """
         counts = {"clip": frames} | resolve(self.geometry).frames(frames)
         for stage, positions in self.nonlocal_blocks.items():

@@ -101,7 +101,7 @@ def summarize(config: ResNetConfig, video_shape: tuple[int, int, int]) -> Summar
 def detector_summary(config: DetectorConfig, image_shape: tuple[int, int], rois: int | None = None) -> Summary:
     """Returns the summary of the detector that `config` gives, for images of (h, w).
 
-    The multiply-adds are those of the backbone, the pyramid and the heads. The mask and keypoint heads see
+    The summary counts the multiply-adds of the backbone, the pyramid and the heads. The mask and keypoint heads see
     `config.detections` boxes.
 
     Args:

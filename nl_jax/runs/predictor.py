@@ -248,6 +248,7 @@ def over_clips(path: str, data: ConfigDict, every: float, use: Callable[[Iterato
 
     Raises:
       DecodeError: no frame can be decoded.
+      InputError: a field of `data` is out of range.
     """
     asked = []
 
@@ -268,7 +269,11 @@ def over_clips(path: str, data: ConfigDict, every: float, use: Callable[[Iterato
 
 
 def views_of(video: np.ndarray, data: ConfigDict) -> np.ndarray:
-    """Returns the crops (v,t,h,w,3) of a clip for a test. `data` is `config.data` of videos."""
+    """Returns the crops (v,t,h,w,3) of a clip for a test. `data` is `config.data` of videos.
+
+    Raises:
+      InputError: `data.num_crops` is neither 1 nor 3, or the clip is smaller than the crop.
+    """
     return test_crops(video, data.test_crop, data.num_crops) if data.test_crop else video[None]
 
 

@@ -34,6 +34,8 @@ def train_chain(config: ConfigDict, directory: Place | str, profile_steps: tuple
 
     Raises:
       InputError: the config of a stage cannot be run. The error is raised before the first stage is trained.
+      TrainingError: the loss is not finite, or a checkpoint cannot be saved.
+      Preempted: the run was asked to stop by SIGTERM or Ctrl-C, and its state is saved.
     """
     directory = place("workdir", directory)
     if _has_stage_to_train(config, directory):
@@ -136,6 +138,8 @@ def train(
 
     Raises:
       InputError: the config cannot be run.
+      TrainingError: the loss is not finite, or a checkpoint cannot be saved.
+      Preempted: the run was asked to stop by SIGTERM or Ctrl-C, and its state is saved.
     """
     scaled = recipe.at_batch_size(config)
     if note := recipe.describe(config, scaled):

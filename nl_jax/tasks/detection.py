@@ -192,8 +192,8 @@ class Detection(Task):
     def optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         """Returns the optimizer of `config.optimizer`.
 
-        Weight decay applies to kernels and not to biases. The learning rate of biases is `bias_rate` times that of
-        kernels. The parameters of frozen stages and norms do not change.
+        Weight decay applies to kernels and not to biases. The learning rate of biases is `bias_rate` times the
+        learning rate of kernels. The parameters of frozen stages and norms do not change.
         """
         frozen = self._frozen()
 

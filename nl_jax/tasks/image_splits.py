@@ -17,7 +17,7 @@ from nl_jax.places import check_local, is_bucket
 from nl_jax.tasks import splits
 from nl_jax.training.task import SPLITS
 
-GIVEN = "FILE.json beside its images, IMAGES:FILE.json, or DIR:SPLIT of COCO's layout or of what prepare_data wrote"
+GIVEN = "FILE.json beside its images, IMAGES:FILE.json, or DIR:SPLIT in COCO's layout or as prepare_data wrote it"
 
 
 def open_images(
@@ -54,7 +54,7 @@ def open_coco(path: str, **options) -> DetectionImages:
     """
     first, colon, last = path.rpartition(":")
     if not is_bucket(first):
-        why = "images are read from a file system; a bucket can hold what prepare_data wrote, as DIR:SPLIT"
+        why = "images are read from a file system; a bucket can hold a dataset that prepare_data wrote, DIR:SPLIT"
         check_local("data", path, why)
     if last.endswith(".json"):
         return CocoFolder(first if colon else str(Path(path).parent), last if colon else path, **options)

@@ -228,6 +228,9 @@ def newest_of(directory: Place, checkpoints: Checkpoints) -> Checkpoints | None:
     Args:
       directory: the workdir.
       checkpoints: the checkpoints of the workdir. A state in UNVALIDATED can be newer.
+
+    Raises:
+      InputError: the state in UNVALIDATED cannot be read.
     """
     found = [checkpoints]
     if (directory / UNVALIDATED).is_dir():

@@ -64,7 +64,7 @@ class MetricsLog:
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Writes a row of metrics.csv, and the same values to TensorBoard. The names are those of `columns`."""
+        """Writes a row of metrics.csv, and the same values to TensorBoard. `columns` lists the names."""
         if self._enabled:
             self._file.write(csv_lines(self._columns, [{"step": step, **values}]))
             for name, value in values.items():

@@ -201,7 +201,7 @@ class Run:
         """Returns the figures of the validation set. The state first gets the statistics of precise batch norm.
 
         Raises:
-          Preempted: the run is asked to stop meanwhile. The state before the validation is saved, with `row`.
+          Preempted: the run is asked to stop in the meantime. The state before the validation is saved, with `row`.
         """
         before = self._state
         try:

@@ -33,18 +33,26 @@ class Start:
     task: Task
 
     def classes(self) -> tuple[str, ...]:
-        """Returns the classes of the run, in label order."""
+        """Returns the classes of the run, in label order.
+
+        Raises:
+          InputError: the classes of the workdir cannot be read.
+        """
         return workdir.read_classes(self.directory)
 
     def arrays(self, mesh: Mesh) -> list[FlatParams]:
-        """Returns the parameters and the statistics of its network, laid out over the mesh."""
+        """Returns the parameters and the statistics of its network, laid out over the mesh.
+
+        Raises:
+          InputError: the workdir has no checkpoint, or a file cannot be read.
+        """
         return list(workdir.restore_arrays(self.directory, self.task, mesh)[1:])
 
 
 def take_over(
     train_state: TrainState, start: Start, task: Task, classes: tuple[str, ...], mesh: Mesh
 ) -> tuple[TrainState, Report]:
-    """Replaces the parameters and statistics of a state by those of another network, where both networks have them.
+    """Puts the parameters and statistics of another network into a state, where both networks have them.
 
     Kernels are inflated in time. Batch norm is folded where this network has affine layers. The classifier is taken
     over if both networks have the same classes.
@@ -144,5 +152,5 @@ def _check_blocks(model: nnx.Module, is_trained: Callable[[str], bool]) -> None:
             if not is_trained(name):
                 raise InputError(
                     f"{name} is zero and frozen, so the block would stay the identity: start from a network that has "
-                    "it, or set model.nonlocal_options.norm=batch, whose statistics are those of the batch"
+                    "it, or set model.nonlocal_options.norm=batch, which takes its statistics from the batch"
                 )

@@ -132,6 +132,9 @@ class Task(Protocol):
         Args:
           split: one of SPLITS.
           classes: class names in label order; None takes the order of the data.
+
+        Raises:
+          InputError: the split cannot be opened.
         """
         ...
 
@@ -196,6 +199,9 @@ class Task(Protocol):
         """Returns the optimizer.
 
         Its weight decay, learning rate and frozen parameters can differ between parameters.
+
+        Raises:
+          InputError: a field of `config.optimizer` is not valid.
         """
         ...
 
@@ -221,7 +227,11 @@ class Task(Protocol):
         ...
 
     def start_arrays(self, source: "Task", arrays: FlatParams) -> FlatParams:
-        """Returns the arrays of another run's network under the names of this run's network."""
+        """Returns the arrays of another run's network under the names of this run's network.
+
+        Raises:
+          InputError: this run cannot start from the other network.
+        """
         ...
 
     # ------------------------------------------------------------------------------------------------------ the figures

@@ -100,6 +100,9 @@ def claim_workdir(workdir: Place, task: Task, train_set: Dataset) -> None:
       workdir: a workdir that has passed `check_workdir`.
       task: the task, with its config.
       train_set: the training examples.
+
+    Raises:
+      InputError: the workdir cannot be written.
     """
     make_directory(workdir)
     for name, content in task.describes(train_set).items():
@@ -117,6 +120,9 @@ def write_workdir(
       config: the resolved config.
       classes: class names in label order.
       train_list: the number of training examples and the hash of their list; None for imported weights.
+
+    Raises:
+      InputError: the workdir cannot be written.
     """
     make_directory(workdir)
     write_json(workdir / "classes.json", classes)
@@ -130,7 +136,7 @@ def _list_of(task: Task, train_set: Dataset) -> dict[str, int | str]:
 
 
 def write_json(path: Place, content) -> None:
-    """Writes a JSON file whole or not at all. If the run is killed meanwhile, the old file stays."""
+    """Writes a JSON file whole or not at all. If the run is killed while it writes, the old file stays."""
     # Without ASCII escapes, file names with bytes that are not UTF-8 stay as they are.
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 

@@ -40,7 +40,7 @@ def save(model: VideoResNet | MaskRCNN, path: str | Path) -> str:
 def _check(model: VideoResNet) -> None:
     config, reasons = model.config, []
     if _depth(model) is None:
-        reasons.append(f"it has the residual blocks {config.stages()}, and PySlowFast those of R50 and R101")
+        reasons.append(f"it has the residual blocks {config.stages()}, and PySlowFast has the blocks of R50 and R101")
     if config.inflate == "3x3x3":
         reasons.append("inflate='3x3x3'")
     if resolve(config.geometry).conv1_kernel != 7:

@@ -1,4 +1,4 @@
-"""Inflation of a 2-D network to a 3-D one. Every video network of the paper starts like this (section 4.1).
+"""Inflation of a 2-D network to a 3-D one. Every video network of the paper starts like this (section 4).
 
 A k x k kernel becomes t x k x k. Each of its t planes is the k x k kernel divided by t. So a video of one repeated
 image gives the same result as the image.

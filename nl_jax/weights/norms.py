@@ -1,7 +1,7 @@
 """Conversion of batch norms to affine layers and back, for a file that has one of them and a network with the other.
 
 The batch norm y = scale (x - mean) / sqrt(var + eps) + bias is y = s x + b with s = scale / sqrt(var + eps) and b =
-bias - mean s. Long clips are trained with this affine form (section 4.1). An affine layer is the batch norm of mean 0
+bias - mean s. Long clips are trained with this affine form (section 5.1). An affine layer is the batch norm of mean 0
 and variance 1 - eps, which divides by exactly 1.
 """
 

@@ -314,5 +314,5 @@ def test_detections_are_told_in_pixels_of_the_original():
 def test_bad_arguments_are_named(truth):
     with pytest.raises(InputError, match="iou_type: found 'boxes', valid are bbox, segm, keypoints"):
         evaluate(truth, [], "boxes")
-    with pytest.raises(InputError, match="found image_id 77, valid are those of the 6 images"):
+    with pytest.raises(InputError, match="found image_id 77, valid are the ids of the 6 scored images"):
         evaluate(truth, [perfect(truth)[0] | {"image_id": 77}])

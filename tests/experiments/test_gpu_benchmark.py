@@ -36,6 +36,7 @@ def test_it_needs_no_package_of_the_other_benchmarks():
     code = (
         "import sys; absent = 'ml_collections grain av matplotlib absl.app mmcv decord torchcodec'.split();"
         "sys.modules |= dict.fromkeys(absent);"
+        "sys.orig_argv = ['python', '-m', 'experiments.benchmark', 'gpu'];"
         "import experiments.benchmark.gpu.sections; from experiments.benchmark.__main__ import main;"
         "main(['gpu', '-h'])"
     )
@@ -95,6 +96,13 @@ def test_time_is_kept_to(tmp_path):
     text = (tmp_path / "gpu.txt").read_text()
     assert "second: skipped, 0 s are left and it needs 0" in text and "ZeroDivisionError" in text
     assert json.loads((tmp_path / "gpu.jsonl").read_text())["section"] == "third"
+
+
+def test_a_second_run_adds_its_results(tmp_path):
+    for name in ("forms", "memory"):
+        Record(tmp_path, 60).section(name, lambda: 1 / 0, 60, 1)
+    rows = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    assert [row["section"] for row in rows] == ["forms", "memory"]
 
 
 def test_programs_take_turns():

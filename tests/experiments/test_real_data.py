@@ -67,7 +67,7 @@ def test_no_person_is_in_two_folds_of_the_watch():
 def test_data_that_is_not_there_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for arguments, message in (
-        (["watch"], "pip install -e .[real_data]"),
+        (["watch"], 'pip install -e ".[real_data]"'),
         (["fashion", f"--data_dir={tmp_path}"], "apt install dataset-fashion-mnist, or give"),
     ):
         with pytest.raises(SystemExit) as ended:

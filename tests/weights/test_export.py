@@ -62,7 +62,7 @@ def test_what_pyslowfast_has_and_ours_has_not_is_neutral(tmp_path, peers, random
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"blocks_per_stage": (1, 2)}, "PySlowFast those of R50 and R101"),
+        ({"blocks_per_stage": (1, 2)}, "PySlowFast has the blocks of R50 and R101"),
         ({"inflate": "3x3x3"}, "3x3x3"),
         ({"geometry": "small"}, "another conv1"),
         ({"nonlocal_options": {"pairwise": "gaussian"}}, "res3_1_nonlocal is gaussian"),

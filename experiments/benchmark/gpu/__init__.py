@@ -1,7 +1,7 @@
 """Checks all forms and some training steps on one NVIDIA GPU, and compares their speed with PyTorch, within minutes.
 
 The program needs only JAX, Flax, Optax, jaxtyping and PyTorch. It writes each result at once to `gpu.jsonl` and
-`gpu.txt`.
+`gpu.txt`. If a run ends early, run it again with the same `--out` and with `--sections` for the missing sections.
 """
 
 import argparse

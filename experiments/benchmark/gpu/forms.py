@@ -45,15 +45,14 @@ def check(record: Record, small: bool, only: str = "") -> None:
         arrays = [jnp.asarray(x, case.dtype) for x in case.arrays]
         dy = jnp.asarray(rng.normal(size=jax.eval_shape(case.function, *arrays).shape), case.dtype)
         programs.append((case, arrays, dy))
-    with ThreadPoolExecutor(
-        2 if small else 4
-    ) as pool:  # nothing is timed here, so several programs may compile at the same time
+    # Nothing is timed here, so several programs may compile at the same time.
+    with ThreadPoolExecutor(2 if small else 4) as pool:
         compiled = [pool.submit(_compile, *program) for program in programs]
         for (case, arrays, dy), future in zip(programs, compiled, strict=True):
             what = f"{case.name}, {case.dtype}{', float32 products' if case.precision else ''}"
             with record.attempt(what):
                 found = future.result()(dy, *arrays)
-                # The reference gets the rounded inputs. So the errors are only those of the arithmetic.
+                # The reference gets the rounded inputs. So the errors come only from the arithmetic.
                 expected = case.reference(*(np.asarray(x, np.float64) for x in arrays), np.asarray(dy, np.float64))
                 names = ("y", *(f"gradient {i}" for i in range(len(arrays))))
                 errors = {n: _error(f, e) for n, f, e in zip(names, found, expected, strict=True)}

@@ -69,7 +69,7 @@ def _measure(record, small, only, cases):
 def memory(record: Record, small: bool) -> None:
     """Records the bytes of forward and backward without the arguments.
 
-    The bytes of ours are those of the compiled program. The bytes of PyTorch are those of its allocator.
+    The compiled program states the bytes of ours. PyTorch's allocator counts the bytes of PyTorch.
     """
     theirs.prepare(small)
     for size, (b, n, m, d) in (SMALL if small else LONG).items():

@@ -12,6 +12,9 @@ from pathlib import Path
 class Record:
     """Writes gpu.jsonl, with one result a line, and gpu.txt, with the same results in words.
 
+    If the files exist, the new results follow the old ones. So a second run can measure the sections that the first run
+    had no time for.
+
     Args:
       out: folder for the files. It is made if it does not exist.
       seconds: maximum time of the whole run.
@@ -22,8 +25,6 @@ class Record:
         self.out, self._end, self._start = out, time.monotonic() + seconds, time.monotonic()
         self._section, self._section_end = "", self._end
         self.failures = 0
-        for name in ("gpu.jsonl", "gpu.txt"):
-            (out / name).write_text("")
 
     def left(self) -> float:
         """Returns the seconds that are left for the section."""

@@ -156,6 +156,9 @@ def write_report(directory: Place, title: str, lines: list[Line]) -> None:
       directory: folder of the report.
       title: title of index.html.
       lines: the faults.
+
+    Raises:
+      InputError: the folder cannot be written.
     """
     make_directory(directory)
     with written(directory) as folder:

@@ -70,7 +70,7 @@ def present(record: dict, key: str, valid: str, kind: str = "entry") -> object:
 
 def is_number(value: object) -> bool:
     """Returns whether the value is a number that is finite as a float."""
-    return type(value) in (int, float) and abs(value) < sys.float_info.max
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def bbox(record: dict) -> tuple[float, float, float, float]:

@@ -105,7 +105,7 @@ def is_picture_format(container: av.container.InputContainer) -> bool:
 def no_frame(
     container: av.container.InputContainer, stream: av.VideoStream, path: Source, damage: list[str]
 ) -> DecodeError:
-    """Returns the error for a file of which no frame can be decoded.
+    """Returns the error for a file without a frame that can be decoded.
 
     Args:
       container: the open container.

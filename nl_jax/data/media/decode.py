@@ -249,7 +249,7 @@ def _read_from_key_frame(path: Source, index: VideoIndex, clip: _Clip) -> bool:
         def label(packet: av.Packet) -> None:
             here = next(sent)
             if here >= len(facts) or packet.size != facts[here, 1]:
-                raise LookupError("packets after a seek are not those of the index")
+                raise LookupError("packets after a seek are not the packets of the index")
             unneeded = numbers is not None and numbers[here] >= 0 and int(numbers[here]) not in clip
             stream.codec_context.skip_frame = "NONREF" if unneeded else "DEFAULT"
             packet.pts = here

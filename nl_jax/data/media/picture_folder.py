@@ -48,5 +48,5 @@ def frames_of_folder(path: Source) -> list[str]:
 
 
 def files_of(path: Source) -> list[str]:
-    """Returns the paths of the files of a video."""
+    """Returns the paths of the files of a video. Raises DecodeError as `frames_of_folder` does."""
     return frames_of_folder(path) if is_folder(path) else [os.fspath(path)]

@@ -74,6 +74,9 @@ class Files:
 
     Args:
       root: the folder.
+
+    Raises:
+      InputError: a folder cannot be read.
     """
 
     def __init__(self, root: Path):
@@ -107,7 +110,10 @@ class Files:
 def annotation_file(source: Path, *names: str) -> Path | None:
     """Returns the file below `source` with the first of these names that exists, or None.
 
-    Of several files with this name it returns the one with the fewest folders in its path.
+    If several files have this name, it returns the file with the fewest folders in its path.
+
+    Raises:
+      InputError: a folder cannot be read.
     """
     files = sorted(walk(source).files, key=lambda file: (len(file.parts), file))
     return next((source / file for name in names for file in files if file.match(name)), None)

@@ -86,6 +86,7 @@ class Inspection:
     classes: tuple[str, ...]
 
     def __call__(self, item: Item) -> Finding:
+        """Decodes the video of an item and returns the finding."""
         picture = _Thumbnail()
         try:
             found = scan(self.source / item.path, picture)
@@ -174,6 +175,9 @@ def write_report(directory: Place, title: str, findings: list[Finding]) -> None:
       directory: folder of the report.
       title: title of index.html.
       findings: the findings, as `finish` returns them.
+
+    Raises:
+      InputError: the folder cannot be written.
     """
     make_directory(directory)
     with written(directory) as folder:

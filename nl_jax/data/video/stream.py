@@ -108,6 +108,7 @@ def clips_of_stream(
 
     Raises:
       DecodeError: the stream cannot be opened or gives no frame at all. Damage after the first frame ends the stream.
+      InputError: `frames` or `stride` is out of range.
     """
     with failures_of(_shown(name)), _open_stream(name) as (container, stream):
         rate = stated_rate(stream) or 25.0

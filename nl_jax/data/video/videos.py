@@ -102,8 +102,8 @@ class Videos:
     def train_example(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Returns a clip of one video at a random place, with a random scale, crop and flip.
 
-        The result depends only on `index` and the state of `rng`. If the video cannot be
-        decoded, another video, drawn from all videos, replaces it.
+        The result depends only on `index` and the state of `rng`. If the video cannot be decoded, another video, drawn
+        from all videos, replaces it.
 
         Args:
           index: the number of the video.

@@ -44,6 +44,9 @@ class KeypointHead(nnx.Module):
 
     `config.keypoint_blocks` holds numbers of convolutions, counted from 1. A non-local block follows the ReLU of each
     of these convolutions. `features` is the number of input channels, c.
+
+    Raises:
+      InputError: for a value of `config.keypoint_options` that `NonLocalBlock` does not take.
     """
 
     def __init__(self, features: int, config: DetectorConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):

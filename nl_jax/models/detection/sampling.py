@@ -27,7 +27,7 @@ class Truth(NamedTuple):
 
 
 class Match(NamedTuple):
-    """The comparison of n boxes with the true boxes of their image.
+    """The comparison of the n boxes of one image with its true boxes, or of b images with a first axis b.
 
     Attributes:
       positive: (n,), whether the box is positive.
@@ -35,13 +35,13 @@ class Match(NamedTuple):
       box: (n,), the index of the true box that the box overlaps most.
     """
 
-    positive: Bool[Array, "n"]
-    negative: Bool[Array, "n"]
-    box: Int[Array, "n"]
+    positive: Bool[Array, "*b n"]
+    negative: Bool[Array, "*b n"]
+    box: Int[Array, "*b n"]
 
 
 class Sample(NamedTuple):
-    """A sample of k of n boxes, positive boxes first.
+    """A sample of k of the n boxes of one image, positive boxes first, or of b images with a first axis b.
 
     Attributes:
       index: (k,), the index of the box, in [0, n).

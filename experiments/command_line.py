@@ -123,7 +123,7 @@ def _parse(arguments: str, argv: list[str]) -> list[str]:
             rest = flags.FLAGS(argv)
         except SystemExit:  # after --help absl exits with a failure code
             sys.exit(0)
-        if isinstance(config := flags.FLAGS.get_flag_value("config", None), ConfigDict):
+        if "config" in flags.FLAGS and isinstance(config := flags.FLAGS["config"].value, ConfigDict):
             check_effect(config, list(_given(argv)))
         if arguments and not rest[1:]:
             raise InputError(f"no arguments are given; give {arguments}; valid flags: {_valid_flags()}")

@@ -19,6 +19,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from configs import common
+from experiments.idle_fields import check_effect
 from nl_jax.errors import PREEMPTED, InputError, Preempted, TrainingError
 from nl_jax.places import cache_directory, check_local, is_bucket
 from nl_jax.runs.config_files import load_config
@@ -134,6 +135,8 @@ def _parse(arguments: str, argv: list[str]) -> list[str]:
             rest = flags.FLAGS(argv)
         except SystemExit:  # after --help absl exits with a failure code
             sys.exit(0)
+        if "config" in flags.FLAGS and isinstance(config := flags.FLAGS["config"].value, ConfigDict):
+            check_effect(config, list(_given(argv)))
         if arguments and not rest[1:]:
             raise InputError(f"no arguments are given; give {arguments}; valid flags: {_valid_flags()}")
         if rest[1:] and not arguments:
@@ -190,7 +193,7 @@ def _check_fields(argv: list[str]) -> None:
     for argument in argv:
         if argument.startswith("--config."):
             check_field(config, argument.partition("=")[0])
-    given = dict(argument.removeprefix("--config.").partition("=")[::2] for argument in argv if "--config." in argument)
+    given = _given(argv)
     stages = [named[-1], given.get("start.stage", config.get("start", {}).get("stage", ""))]
     while Path(stages[-1].partition(":")[0]).is_file():
         if stages[-1] in stages[:-1]:
@@ -205,6 +208,12 @@ def _check_fields(argv: list[str]) -> None:
             f"--config.model.depth={given['model.depth']} has no effect because blocks_per_stage={blocks} sets the "
             "number of blocks; give --config.model.blocks_per_stage=() too"
         )
+
+
+def _given(argv: list[str]) -> dict[str, str]:
+    """Returns {field: text} for the flags --config.FIELD=TEXT."""
+    prefix = "--config."
+    return dict(word.removeprefix(prefix).partition("=")[::2] for word in argv if word.startswith(prefix))
 
 
 def check_known(name: str, config: ConfigDict) -> None:

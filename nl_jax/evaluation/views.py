@@ -22,7 +22,7 @@ from nl_jax.places import Place, written
 class Predictions:
     """The scores of n videos with v views for k classes (see `combine`).
 
-    A video that could not be decoded counts as wrong in every figure.
+    A video that could not be decoded, or has a score that is not finite, counts as wrong in every figure.
 
     Attributes:
       scores: (n,k), softmax or sigmoid of every video.
@@ -43,12 +43,13 @@ class Predictions:
 
         The accuracies are video_top1 and clip_top1, and for more than five classes video_top5 and clip_top5. A clip is
         one view here. For videos with several labels the figure is video_map. The facts are the numbers of videos, of
-        views and of undecodable videos, and the hash of their list.
+        views, of undecodable videos and of videos with a score that is not finite, and the hash of their list.
         """
         facts = {
             "videos": len(self.labels),
             "views": self.view_scores.shape[1],
             "undecodable": int(self.failed.sum()),
+            "nonfinite": int((~np.isfinite(self.scores).all(axis=1) & ~self.failed).sum()),
             "list": self.list_hash,
         }
         good = ~self.failed

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from nl_jax.errors import InputError
 from nl_jax.ops.precision import widen
 
 
@@ -41,7 +42,16 @@ class Classifier(nnx.Module):
         self.fc = nnx.Linear(channels, num_classes, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
 
     def __call__(self, x: Float[Array, "b t h w c"], dropout_key: Key[Array, ""] | None = None) -> Float[Array, "b k"]:
-        """Returns the logits for x. Training draws its dropout from `dropout_key`."""
+        """Returns the logits for x. Training draws its dropout from `dropout_key`.
+
+        Raises:
+          InputError: training has a dropout and no `dropout_key`.
+        """
+        if self.dropout.rate and not self.dropout.deterministic and dropout_key is None:
+            raise InputError(
+                f"dropout={self.dropout.rate} needs dropout_key, a jax.random.key, in training; call model.eval() to "
+                "use the network without dropout"
+            )
         x = widen(x)
         if self.window is None or self.window >= max(x.shape[2:4]):
             return self._fc(x.mean(axis=(1, 2, 3)), dropout_key)

@@ -3,14 +3,14 @@
 import math
 from functools import partial
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from nl_jax.errors import InputError
+from nl_jax.models import arguments
+from nl_jax.models.arguments import check_choice, check_count
 from nl_jax.models.norm import KINDS, Norm
 from nl_jax.ops import nonlocal_op
 from nl_jax.ops.conv import conv1x1
@@ -79,25 +79,23 @@ class NonLocalBlock(nnx.Module):
         rngs: nnx.Rngs,
     ):
         inits = {"he": nnx.initializers.he_normal(), "normal": nnx.initializers.normal(0.01)}
-        for name, value, valid in (
-            ("pairwise", pairwise, PAIRWISE),
-            ("axes", axes, AXES),
-            ("subsample", subsample, SUBSAMPLE),
-            ("norm", norm, (*KINDS, "none")),
-            ("init", init, tuple(inits)),
-        ):
-            if value not in valid:
-                raise InputError(f"{name}={value!r} is unknown; choose one of {', '.join(map(str, valid))}")
+        check_count("channels", channels)
+        check_count("inner_channels", inner_channels, or_none=True)
+        check_count("time_group", time_group, or_none=True)
+        check_choice("pairwise", pairwise, PAIRWISE)
+        check_choice("axes", axes, AXES)
+        check_choice("subsample", subsample, SUBSAMPLE)
+        check_choice("norm", norm, (*KINDS, "none"))
+        check_choice("init", init, tuple(inits))
+        arguments.check_scale(scale)
+        arguments.check_number("norm_scale", norm_scale)
+        arguments.check_dtype(dtype)
         if subsample and axes == "time":
             raise InputError(f"subsample={subsample!r} pools over space, where axes='time' has no neighbours to pool")
-        if isinstance(scale, str) and scale != "rsqrt_d":
-            raise InputError(f"scale={scale!r} is unknown; choose a number, None or 'rsqrt_d'")
         if norm == "none" and norm_scale:
             raise InputError(f"norm_scale={norm_scale} is the scale of a norm, and norm='none' has none; set it to 0")
-        if time_group is not None and (time_group < 1 or axes != "spacetime"):
-            raise InputError(
-                f"time_group={time_group} with axes={axes!r}: choose 1 or more frames, and axes='spacetime'"
-            )
+        if time_group is not None and axes != "spacetime":
+            raise InputError(f"time_group={time_group} with axes={axes!r}: choose axes='spacetime', or no time_group")
 
         d = inner_channels or max(1, channels // 2)
         width = channels if pairwise == "gaussian" else d
@@ -113,7 +111,7 @@ class NonLocalBlock(nnx.Module):
                 use_bias=use_bias,
                 kernel_init=kernel_init,
                 dtype=dtype,
-                dot_general=lambda x, kernel, *_, **__: conv1x1(x, kernel),  # conv1x1 has a faster gradient on a CPU
+                dot_general=_product,
                 rngs=rngs,
             )
 
@@ -177,7 +175,7 @@ class NonLocalBlock(nnx.Module):
             positions are not known, and the row of a position that does not exist is NaN.
         """
         self._check(x.shape, valid)
-        self._check_positions(x.shape, positions)
+        positions = arguments.checked_positions(positions, self._positions(x.shape), x.shape)
         theta, phi, _, valid = self._embed(x, valid)
         theta = theta.at[:, positions].get(mode="fill", fill_value=jnp.nan)
         if self.widens:
@@ -281,15 +279,18 @@ class NonLocalBlock(nnx.Module):
             raise InputError(f"axes={self.axes!r} cannot be summed over in {found} of shape {shape}")
         if valid is not None and valid.shape != shape[:-1]:
             raise InputError(f"valid has shape {valid.shape}: give one truth value a position, shape {shape[:-1]}")
+        if valid is not None and valid.dtype != bool:
+            raise InputError(f"valid has dtype {valid.dtype}: give truth values (bool), such as mask > 0")
         if self.time_group and (len(shape) != 5 or shape[1] % self.time_group):
             raise InputError(f"time_group={self.time_group} does not divide the frames of an input of shape {shape}")
 
-    def _check_positions(self, shape: Shape, positions: Array) -> None:
-        if isinstance(positions, jax.core.Tracer):
-            return
-        count = self._positions(shape)
-        if wrong := [int(i) for i in np.asarray(positions) if not 0 <= i < count]:
-            raise InputError(f"positions: found {wrong[0]} in an input of shape {shape}, valid are 0 to {count - 1}")
+
+def _product(x, kernel, *_, **__):
+    """Is the `dot_general` of a linear layer. Its gradient is faster on a CPU.
+
+    It is a function of the module, because only modules with the same function have the same structure in JAX.
+    """
+    return conv1x1(x, kernel)
 
 
 def _summed(across, operation, queries, keys, values, valid):

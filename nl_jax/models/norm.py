@@ -6,6 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from nl_jax.errors import InputError
+from nl_jax.models.arguments import check_choice, check_count
 from nl_jax.ops import devices
 from nl_jax.ops.batch_norm import batch_norm
 from nl_jax.ops.devices import merge_frames, split_frames
@@ -40,7 +41,7 @@ class Norm(nnx.Module):
       epsilon: number that is added to the variance.
 
     Raises:
-      InputError: for an unknown kind.
+      InputError: for an unknown kind, or a group of less than one clip.
     """
 
     def __init__(
@@ -53,8 +54,8 @@ class Norm(nnx.Module):
         momentum: float = MOMENTUM,
         epsilon: float = 1e-5,
     ):
-        if kind not in KINDS:
-            raise InputError(f"norm={kind!r} is unknown; choose one of {', '.join(KINDS)}")
+        check_choice("norm", kind, KINDS)
+        check_count("group_size", group_size)
         self.kind = kind
         self.group_size = group_size
         self.momentum = momentum
@@ -117,8 +118,18 @@ class Norm(nnx.Module):
     def _update(self, mean: Float[Array, "g c"], var: Float[Array, "g c"]) -> None:
         batch_mean = mean.mean(0)
         batch_var = (var + jnp.square(mean)).mean(0) - jnp.square(batch_mean)
-        self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * batch_mean
-        self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * batch_var
+        for running, batch in ((self.mean, batch_mean), (self.var, batch_var)):
+            # A user may have converted the whole module to another type.
+            running[...] = (self.momentum * running[...] + (1 - self.momentum) * batch).astype(running.dtype)
+
+    def set_view(self, use_running_average: bool | None = None) -> None:
+        """Sets the source of the statistics. `nnx.view` calls it, as for `nnx.BatchNorm`.
+
+        Args:
+          use_running_average: whether the norm uses the running statistics. None changes nothing.
+        """
+        if use_running_average is not None:
+            self.use_running_average = use_running_average
 
 
 def pooled(stacked: dict[str, Array], weight: float = 1.0) -> dict[str, Array]:

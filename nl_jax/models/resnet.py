@@ -103,7 +103,7 @@ class VideoResNet(nnx.Module):
         """Returns the logits and the dict of intermediates. Training draws its dropout from `dropout_key`.
 
         Raises:
-          InputError: the network has no classifier.
+          InputError: the network has no classifier, the video has another shape, or training needs a `dropout_key`.
         """
         if self.classifier is None:
             raise InputError("num_classes=None: a network without classifier gives features and no logits")
@@ -121,7 +121,12 @@ class VideoResNet(nnx.Module):
           video: normalized video.
           valid: whether each pixel is valid. A place of a map stands for the pixel at its index times the stride. If
             this pixel is not valid, the place is not a key of a non-local block. By default all pixels are valid.
+
+        Raises:
+          InputError: the video has another shape, or no pixel.
         """
+        if video.ndim != 5 or video.shape[-1] != 3 or 0 in video.shape:
+            raise InputError(f"the network takes videos (b,t,h,w,3) with channels last, not shape {video.shape}")
         out = {}
 
         def apply(name, layer, *arguments):

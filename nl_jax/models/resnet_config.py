@@ -2,11 +2,13 @@
 
 import dataclasses
 import inspect
+import numbers
 from collections.abc import Mapping
 
 import jax
 
 from nl_jax.errors import InputError
+from nl_jax.models.arguments import check_count, check_number
 from nl_jax.models.geometry import Geometry, resolve
 from nl_jax.models.nonlocal_block import NonLocalBlock
 from nl_jax.models.norm import KINDS
@@ -129,19 +131,21 @@ class ResNetConfig:
 
     def check(self) -> None:
         """Raises InputError for a choice that does not exist, or for a non-local block that would not be inserted."""
-        for name in ("width", "groups", "width_per_group", "group_size", "num_classes"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} is out of range; choose 1 or more")
-        if not self.norm_epsilon >= 0:
+        for name in ("width", "groups", "width_per_group", "group_size"):
+            check_count(name, getattr(self, name))
+        for name in ("num_classes", "head_window"):
+            check_count(name, getattr(self, name), or_none=True)
+        check_number("norm_epsilon", self.norm_epsilon)
+        check_number("dropout", self.dropout)
+        if self.norm_epsilon < 0:
             raise InputError(f"norm_epsilon={self.norm_epsilon} is out of range; choose 0 or more")
-        if self.head_window is not None and self.head_window < 1:
-            raise InputError(f"head_window={self.head_window} is out of range; choose 1 or more, or none")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout={self.dropout} is out of range; choose 0 up to, not including, 1")
         if self.norm not in KINDS:
             raise InputError(f"norm={self.norm!r} is unknown; choose one of {', '.join(KINDS)}")
-        if self.blocks_per_stage is not None and (not self.blocks_per_stage or min(self.blocks_per_stage) < 1):
-            raise InputError(f"blocks_per_stage={self.blocks_per_stage} is out of range; choose 1 or more a stage")
+        blocks = self.blocks_per_stage
+        if blocks is not None and not (blocks and all(isinstance(n, numbers.Integral) and n >= 1 for n in blocks)):
+            raise InputError(f"blocks_per_stage={blocks} is out of range; choose 1 or more a stage")
         if self.inflate not in INFLATE:
             raise InputError(f"inflate={self.inflate!r} is unknown; choose one of {', '.join(map(str, INFLATE))}")
         if self.dtype not in ("float32", "bfloat16", "float64"):
@@ -161,6 +165,8 @@ class ResNetConfig:
         for stage, positions in self.nonlocal_blocks.items():
             if stage not in stages:
                 raise InputError(f"nonlocal_blocks names {stage!r}, but the stages are {', '.join(stages)}")
+            if len(set(positions)) < len(positions):
+                raise InputError(f"nonlocal_blocks.{stage}={positions} names a residual block twice; name it once")
             for position in positions:
                 if not isinstance(position, int) or not 0 <= position < stages[stage]:
                     raise InputError(

@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from nl_jax.errors import InputError
+from nl_jax.models.arguments import check_choice, check_count, check_dtype, check_scale, checked_positions
 from nl_jax.models.nonlocal_block import NonLocalBlock
 from nl_jax.models.norm import KINDS, Norm
 
@@ -46,11 +47,12 @@ class Variant(NonLocalBlock):
         rngs: nnx.Rngs,
     ):
         inits = {"he": nnx.initializers.he_normal(), "normal": nnx.initializers.normal(0.01)}
-        for argument, value, valid in (("norm", norm, (*KINDS, "none")), ("init", init, tuple(inits))):
-            if value not in valid:
-                raise InputError(f"{argument}={value!r} is unknown; choose one of {', '.join(valid)}")
-        if isinstance(scale, str) and scale != "rsqrt_d":
-            raise InputError(f"scale={scale!r} is unknown; choose a number, None or 'rsqrt_d'")
+        check_count("channels", channels)
+        check_count("inner_channels", inner_channels, or_none=True)
+        check_choice("norm", norm, (*KINDS, "none"))
+        check_choice("init", init, tuple(inits))
+        check_scale(scale)
+        check_dtype(dtype)
         d = inner_channels or max(1, channels // 2)
         # The attributes by which a `NonLocalBlock` describes itself.
         self.channels, self.pairwise, self.axes = channels, self.name, "spacetime"
@@ -78,9 +80,7 @@ class Variant(NonLocalBlock):
         Raises:
           InputError: for an input that does not fit the block, or for `valid`, which no variant takes.
         """
-        self._check(x.shape, None)
-        if valid is not None:
-            raise InputError(f"{self.name} sums over all positions: valid is for the paper's block alone")
+        self._check_input(x, valid)
         y = self.w_z(self._sum(x.reshape(x.shape[0], -1, x.shape[-1]), x.shape[1:-1]))
         y = jnp.broadcast_to(y, (x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])).reshape(x.shape)
         return x + (y if self.norm is None else self.norm(y)).astype(x.dtype)
@@ -90,17 +90,23 @@ class Variant(NonLocalBlock):
     ) -> Float[Array, "b q m"]:
         """Returns the weights of the m keys for every position of `positions`, counted in row-major order.
 
-        x is as in a call. `valid` has no effect: no variant takes it.
+        x is as in a call.
 
         Raises:
-          InputError: for a block whose weights do not belong to pairs of positions, or a position that does not exist.
-            Inside `jax.jit` the row of such a position is NaN.
+          InputError: for an input that does not fit the block, for a position that does not exist, for `valid`, which
+            no variant takes, or for a block whose weights do not belong to pairs of positions. Inside `jax.jit` the row
+            of a position that does not exist is NaN.
         """
-        self._check(x.shape, None)
-        self._check_positions(x.shape, positions)
+        self._check_input(x, valid)
+        positions = checked_positions(positions, self._positions(x.shape), x.shape)
         rows = self._rows(x.reshape(x.shape[0], -1, x.shape[-1]), positions, x.shape[1:-1])
         exists = (positions >= 0) & (positions < self._positions(x.shape))
         return jnp.where(exists[:, None], rows, jnp.nan)
+
+    def _check_input(self, x, valid) -> None:
+        self._check(x.shape, None)
+        if valid is not None:
+            raise InputError(f"{self.name} sums over all positions: valid is for the paper's block alone")
 
     def _rows(self, x, positions, axes):
         raise InputError(f"{self.name} has no weight for a pair of positions")

@@ -37,6 +37,7 @@ def gaussian_rows(
     valid: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b n m"]:
     """Returns softmax_j(scale theta_i . phi_j) in float32: equation 2 or 3 divided by its C(x). Invalid keys give 0."""
+    _check_valid(valid, phi.shape)
     scores = jnp.einsum("bnd,bmd->bnm", theta, _zeroed(phi, valid), preferred_element_type=wide(theta)) * scale
     if valid is None:
         return jax.nn.softmax(scores, axis=-1)
@@ -49,6 +50,7 @@ def dot_product_rows(
     theta: Float[Array, "b n d"], phi: Float[Array, "b m d"], valid: Bool[Array, "b m"] | None = None
 ) -> Float[Array, "b n m"]:
     """Returns theta_i . phi_j / m in float32: equation 4 divided by its C(x). Invalid keys give 0."""
+    _check_valid(valid, phi.shape)
     scores = jnp.einsum("bnd,bmd->bnm", theta, _zeroed(phi, valid), preferred_element_type=wide(theta))
     return scores / _count(phi, valid)
 
@@ -57,6 +59,7 @@ def concatenation_rows(
     a: Float[Array, "b n"], p: Float[Array, "b m"], valid: Bool[Array, "b m"] | None = None
 ) -> Float[Array, "b n m"]:
     """Returns relu(a_i + p_j) / m in float32: equation 5 divided by its C(x). Invalid keys give 0."""
+    _check_valid(valid, p.shape)
     a, p = widen(a), widen(p)
     rows = jax.nn.relu(a[:, :, None] + p[:, None, :]) / _count(p, valid)
     return rows if valid is None else jnp.where(valid[:, None], rows, 0)
@@ -85,7 +88,7 @@ def gaussian(
       valid: whether each key is summed over. By default all keys are.
 
     Raises:
-      ValueError: shapes do not fit together, or m is 0.
+      ValueError: shapes do not fit together, m is 0, or `valid` is not of type bool.
     """
     _check_shapes(theta.shape, phi.shape, g.shape, valid)
     return attention(theta, phi, g, scale, form, valid)
@@ -110,7 +113,7 @@ def dot_product(
       valid: whether each key is summed over. By default all keys are, and m is their number.
 
     Raises:
-      ValueError: shapes do not fit together, or m is 0.
+      ValueError: shapes do not fit together, m is 0, or `valid` is not of type bool.
     """
     _check_shapes(theta.shape, phi.shape, g.shape, valid)
     n, d = theta.shape[1:]
@@ -147,7 +150,7 @@ def concatenation(
       valid: whether each key is summed over. By default all keys are, and m is their number.
 
     Raises:
-      ValueError: shapes do not fit together, or m is 0.
+      ValueError: shapes do not fit together, m is 0, or `valid` is not of type bool.
     """
     _check_shapes((*a.shape, 1), (*p.shape, 1), g.shape, valid)
     return hinge(a, p, g, form, valid)
@@ -176,5 +179,13 @@ def _weighted_sum(rows: Float[Array, "b n m"], g: Float[Array, "b m c"]) -> Floa
 def _check_shapes(theta: Shape, phi: Shape, g: Shape, valid: Array | None) -> None:
     if theta[0] != phi[0] or theta[2] != phi[2] or phi[:2] != g[:2] or not phi[1]:
         raise ValueError(f"theta {theta}, phi {phi} and g {g} must be (b,n,d), (b,m,d) and (b,m,c) with m > 0")
-    if valid is not None and valid.shape != phi[:2]:
-        raise ValueError(f"valid {valid.shape} must be (b,m), here {phi[:2]}: one truth value a key")
+    _check_valid(valid, phi)
+
+
+def _check_valid(valid: Array | None, keys: Shape) -> None:
+    if valid is None:
+        return
+    if valid.shape != keys[:2]:
+        raise ValueError(f"valid {valid.shape} must be (b,m), here {keys[:2]}: one truth value a key")
+    if valid.dtype != bool:  # a mask of 255 would count as 255 keys
+        raise ValueError(f"valid is {valid.dtype} and must be bool, such as mask > 0")

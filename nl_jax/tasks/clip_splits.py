@@ -51,6 +51,8 @@ def _video_folder(fields, split, classes):
         raise InputError(f"data.{used} is empty: give a folder with one sub-folder per class, or a CSV of path,label")
     for name in ("clips", "crops"):
         validation = fields.pop(f"validation_{name}")
+        if validation < 1:
+            raise InputError(f"data.validation_{name}={validation} is out of range; choose 1 or more")
         if split == "validation":
             fields[f"num_{name}"] = validation
     return open_videos(path, classes=classes, **fields)

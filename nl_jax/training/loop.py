@@ -7,6 +7,7 @@ import jax
 from nl_jax.places import Place, make_directory, write_text
 from nl_jax.training import workdir
 from nl_jax.training.logs import make_console
+from nl_jax.training.optimizer import missed_decays
 from nl_jax.training.processes.lock import only_run
 from nl_jax.training.run import Run
 from nl_jax.training.setup import Setup, check_run
@@ -56,6 +57,8 @@ def _tell(task: Task, directory: Place, setup: Setup, say: Callable[[str], None]
         say(f"{len(ignored)} files under {config.data.train} are not {task.example}s: {', '.join(ignored[:10])}")
     for note in task.notes(setup.train_set):
         say(note)
+    if missed := missed_decays(config.optimizer, config.steps):
+        say(missed)
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     devices = f"{setup.mesh.size} device(s){processes}"
     say(f"{directory}: {config.steps} steps of {config.batch_size} {task.unit}s on {devices}")

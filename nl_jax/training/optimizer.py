@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from nl_jax.errors import InputError
 from nl_jax.models.flat import FlatParams
+from nl_jax.training.fields import LARGEST
 
 SCHEDULES = ("step", "steps", "cosine", "constant")
 
@@ -35,9 +36,11 @@ def make_schedule(config, steps: int) -> optax.Schedule:
     """
     if config.schedule not in SCHEDULES:
         raise InputError(f"optimizer.schedule={config.schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
-    decay_at = np.asarray(getattr(config, "decay_at", ()), np.int32)
+    decay_at = np.minimum(getattr(config, "decay_at", ()), LARGEST).astype(np.int32)
     if config.schedule == "steps" and not decay_at.size:
         raise InputError("optimizer.schedule='steps' needs optimizer.decay_at, the steps at which the rate decays")
+    if (decay_at < 1).any():
+        raise InputError(f"optimizer.decay_at={tuple(config.decay_at)} is out of range; choose steps of 1 or more")
     if config.warmup_steps >= steps:
         raise InputError(f"optimizer.warmup_steps={config.warmup_steps} must be fewer than steps={steps}")
     from_start = getattr(config, "cosine_from_start", False)
@@ -63,6 +66,20 @@ def make_schedule(config, steps: int) -> optax.Schedule:
         return jnp.where(step < config.warmup_steps, rate * fraction, main(step))
 
     return schedule
+
+
+def missed_decays(config, steps: int) -> str:
+    """Returns a sentence about decays of the learning rate after the end of the run, or "".
+
+    Args:
+      config: the fields of `make_schedule`.
+      steps: number of steps of the whole run.
+    """
+    if config.schedule == "step" and config.decay_every >= steps:
+        return f"the learning rate never decays: optimizer.decay_every={config.decay_every} and steps={steps}"
+    if config.schedule == "steps" and (late := [step for step in config.decay_at if step >= steps]):
+        return f"the learning rate does not decay at {', '.join(map(str, late))}: the run ends at step {steps}"
+    return ""
 
 
 Mask = Callable[[FlatParams], dict[str, bool]]

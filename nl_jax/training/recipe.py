@@ -12,6 +12,7 @@ from operator import attrgetter
 from ml_collections import ConfigDict
 
 from nl_jax.errors import InputError
+from nl_jax.training.fields import check_lists
 
 RATES = ("optimizer.learning_rate",)
 EMA = "optimizer.ema"
@@ -24,8 +25,9 @@ def at_batch_size(config: ConfigDict) -> ConfigDict:
     In the result the two sizes are equal. With recipe_batch_size=0 the result is `config` itself.
 
     Raises:
-      InputError: `recipe_batch_size` is negative.
+      InputError: a field has values of another type, `recipe_batch_size` is negative, or no step is left.
     """
+    check_lists(config)
     if config.recipe_batch_size < 0:
         raise InputError(f"recipe_batch_size={config.recipe_batch_size} is out of range; choose 0 or more")
     if config.batch_size < 1 or config.recipe_batch_size in (0, config.batch_size):
@@ -34,6 +36,13 @@ def at_batch_size(config: ConfigDict) -> ConfigDict:
     scaled = ConfigDict(config.to_dict())  # a copy
     changes = {name: attrgetter(name)(config) * factor for name in RATES}
     changes |= {name: round(attrgetter(name)(config) / factor) for name in STEPS}
+    for name in ("steps", "optimizer.decay_every"):
+        if not changes[name] and attrgetter(name)(config):
+            raise InputError(
+                f"batch_size={config.batch_size}: {name}={attrgetter(name)(config)} is for batches of "
+                f"{config.recipe_batch_size}, and less than one step of this size; choose a smaller batch_size, or "
+                "recipe_batch_size=0"
+            )
     changes[EMA] = attrgetter(EMA)(config) ** factor
     if decay_at := config.optimizer.get("decay_at"):
         changes["optimizer.decay_at"] = tuple(round(step / factor) for step in decay_at)

@@ -1,10 +1,8 @@
 """Checks that a run can be carried out, before anything is written or trained."""
 
 import dataclasses
-from operator import attrgetter
 
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from nl_jax.data.dataset import Dataset
 from nl_jax.errors import InputError
@@ -12,21 +10,15 @@ from nl_jax.models import ResNetConfig
 from nl_jax.models.summary import Summary
 from nl_jax.places import Place
 from nl_jax.training import sharding
+from nl_jax.training.fields import LARGEST, check_lists, check_ranges
 from nl_jax.training.optimizer import make_schedule
 from nl_jax.training.start import check_planes
 from nl_jax.training.task import SPLITS, Example, Task
 from nl_jax.training.workdir import check_workdir
 
-RANGES = {
-    "1 or more": lambda value: value >= 1,
-    "0 or more": lambda value: value >= 0,
-    "more than 0": lambda value: value > 0,
-    "0 to 1": lambda value: 0 <= value <= 1,
-    "0 up to, not including, 1": lambda value: 0 <= value < 1,
-}
 # The valid range of each number in a config.
 NUMBERS = {
-    "steps": "1 or more",
+    "steps": f"1 to {LARGEST}",
     "batch_size": "1 or more",
     "eval_batch_size": "1 or more",
     "precise_bn_batches": "1 or more",
@@ -34,8 +26,8 @@ NUMBERS = {
     "checkpoint_every": "1 or more",
     "keep_checkpoints": "1 or more",
     "accumulate_steps": "1 or more",
-    "optimizer.decay_every": "1 or more",
-    "seed": "0 or more",
+    "optimizer.decay_every": f"1 to {LARGEST}",
+    "seed": f"0 to {2**32 - 1}",
     "num_classes": "0 or more",
     "eval_every": "0 or more",
     "num_workers": "0 or more",
@@ -89,6 +81,9 @@ def check_run(task: Task, directory: Place) -> Setup:
     """
     config = task.config
     check_ranges(config, NUMBERS)
+    check_lists(config)
+    if config.paper and len(config.paper) != (count := task.paper.count("{}")):
+        raise InputError(f"paper={config.paper} must be {count} numbers, for {task.paper.format(*'.' * count)}")
     if config.keep_every % config.checkpoint_every:
         raise InputError(f"keep_every={config.keep_every} is no multiple of checkpoint_every={config.checkpoint_every}")
     task.check()
@@ -106,21 +101,6 @@ def check_run(task: Task, directory: Place) -> Setup:
     task.check_mesh(mesh, len(classes), example)
     check_workdir(directory, task, train_set)
     return Setup(mesh, train_set, *(task.open_split(split, classes) for split in SPLITS[1:]), example, summary)
-
-
-def check_ranges(config: ConfigDict, numbers: dict[str, str]) -> None:
-    """Checks that the numbers of a config are in their ranges.
-
-    Args:
-      config: the config.
-      numbers: {"optimizer.momentum": one of RANGES, ..}.
-
-    Raises:
-      InputError: a number is out of its range.
-    """
-    for name, valid in numbers.items():
-        if not RANGES[valid](value := attrgetter(name)(config)):
-            raise InputError(f"{name}={value} is out of range; choose {valid}")
 
 
 def check_parts(batch_size: int, parts: int, resnet: ResNetConfig) -> None:

@@ -1,12 +1,14 @@
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from sklearn.metrics import average_precision_score
 
 from nl_jax.data.dataset import ClipDataset
 from nl_jax.data.loader import test_batches
 from nl_jax.evaluation.metrics import in_top_k
 from nl_jax.evaluation.views import Predictions, predict
+from nl_jax.tasks.classification import Classification
 
 
 class Videos(ClipDataset):
@@ -60,6 +62,16 @@ def test_scores_are_the_mean_over_views_and_failures_are_wrong():
         assert metrics[f"clip_top{k}"] == pytest.approx(sum(rank < k for rank in ranks) / 15)
     assert (metrics["videos"], metrics["views"], metrics["undecodable"]) == (5, 3, 1)
     assert metrics["list"] == "0123456789ab"
+
+
+def test_videos_with_scores_that_are_not_finite_are_counted():
+    found = predictions_of(Videos(), 2)
+    found.scores[1, 0] = np.nan
+    found.scores[4] = np.inf  # this video cannot be decoded
+    assert found.metrics()["nonfinite"] == 1
+    config = ConfigDict({"input": {"mean": (0.5,) * 3, "std": (0.5,) * 3}})
+    told = Classification(config).describe(found.metrics() | {"measured_on": "the test split", "chance": 0.1})
+    assert "the scores of 1 of these videos are not finite and count as wrong" in told
 
 
 def test_saved_predictions_name_videos_and_classes(tmp_path):

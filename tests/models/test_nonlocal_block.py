@@ -1,6 +1,7 @@
 """The non-local block against the formula in NumPy and against mmcv, the one peer with all four pairwise functions."""
 
 import inspect
+import pickle
 import re
 import warnings
 from functools import partial
@@ -445,11 +446,54 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters(pairwise, ra
         ({"norm": "layer"}, "norm='layer' is unknown; choose one of batch, global, affine, frozen, none"),
         ({"init": "zero"}, "init='zero' is unknown; choose one of he, normal"),
         ({"axes": "time", "subsample": "after"}, "subsample='after' pools over space, where axes='time'"),
+        ({"inner_channels": 0}, "inner_channels=0 is out of range; choose 1 or more"),
+        ({"group_size": 0}, "group_size=0 is out of range; choose 1 or more"),
+        ({"scale": float("nan")}, "scale=nan is out of range; choose a finite number"),
+        ({"dtype": "int32"}, "dtype='int32' is unknown; choose float32"),
+        ({"dtype": "float31"}, "dtype='float31' is unknown; choose float32"),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(InputError, match=re.escape(message)):
         NonLocalBlock(CHANNELS, **options, rngs=nnx.Rngs(0))
+
+
+def test_a_mask_that_is_not_bool():
+    block = nnx.eval_shape(lambda: NonLocalBlock(CHANNELS, rngs=nnx.Rngs(0)))
+    mask = jnp.full(SHAPE[:-1], 255, jnp.uint8)
+    with pytest.raises(InputError, match="valid has dtype uint8: give truth values"):
+        inspect.unwrap(NonLocalBlock.__call__)(block, video(), mask)
+    with pytest.raises(InputError, match="valid has dtype uint8: give truth values"):
+        inspect.unwrap(NonLocalBlock.attention_rows)(block, video(), jnp.array([0]), mask)
+
+
+@pytest.mark.parametrize("positions, found", [(0, "()"), ([[0, 1]], "(1, 2)"), ([0.5], "(1,)"), ([True], "(1,)")])
+def test_rows_of_positions_that_are_no_positions(positions, found):
+    block = nnx.eval_shape(lambda: NonLocalBlock(CHANNELS, rngs=nnx.Rngs(0)))
+    with pytest.raises(InputError, match=re.escape(f"of shape {found}, valid are integers of shape (q,)")):
+        inspect.unwrap(NonLocalBlock.attention_rows)(block, video(), jnp.asarray(positions))
+
+
+def test_two_blocks_have_one_structure_and_can_be_pickled(randomise):
+    one, two = (randomise(lambda: NonLocalBlock(CHANNELS, rngs=nnx.Rngs(0))) for _ in range(2))
+    assert nnx.graphdef(one) == nnx.graphdef(two)  # else `nnx.jit` compiles once for each block
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, one, pickle.loads(pickle.dumps(two)))
+    one.eval(), mean.eval()
+    np.testing.assert_allclose(run(mean, video()), run(one, video()), atol=1e-6)
+
+
+def test_a_view_for_tests_uses_the_running_statistics(randomise):
+    block = randomise(lambda: NonLocalBlock(CHANNELS, rngs=nnx.Rngs(0)))
+    tested = nnx.view(block, use_running_average=True)
+    block.eval()
+    np.testing.assert_array_equal(run(tested, video()), run(block, video()))
+
+
+def test_a_block_in_bfloat16_keeps_its_types():
+    block = jax.tree.map(lambda a: a.astype(jnp.bfloat16), NonLocalBlock(CHANNELS, rngs=nnx.Rngs(0)))
+    with jax.numpy_dtype_promotion("standard"):  # as users have it
+        nnx.jit(lambda block, x: block(x))(block, video())
+    assert block.norm.mean.dtype == block.norm.var.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """C2D and I3D ResNets against the paper's counts and shapes and against a forward pass in PyTorch."""
 
+import inspect
 import re
 
 import jax
@@ -397,6 +398,7 @@ def test_remat_keeps_less_and_changes_nothing(dtype, randomise):
         ({"nonlocal_blocks": {"res6": (0,)}}, "names 'res6', but the stages are res2, res3, res4, res5"),
         ({"nonlocal_blocks": {"res3": (2,)}}, "after residual block 2 of res3, which has blocks 0 to 1"),
         ({"nonlocal_blocks": {"res3": (-1,)}}, "after residual block -1 of res3, which has blocks 0 to 1"),
+        ({"nonlocal_blocks": {"res3": (0, 0)}}, "nonlocal_blocks.res3=(0, 0) names a residual block twice"),
         ({"nonlocal_blocks": {}, "nonlocal_options": {"axes": "time"}}, "nonlocal_blocks names no residual block"),
         ({"nonlocal_options": {"pairwise": "dot"}}, "pairwise='dot' is unknown; choose one of gaussian, embedded_ga"),
     ],
@@ -439,3 +441,18 @@ def test_options_of_one_stage():
     assert (blocks["res3_0_nonlocal"].time_group, blocks["res4_0_nonlocal"].time_group) == (4, None)
     with pytest.raises(InputError, match="nonlocal_options names time_grup; valid are"):
         abstract(laptop(nonlocal_options={"res3": {"time_grup": 4}}))
+
+
+@pytest.mark.parametrize("shape", [(4, 32, 32, 3), (1, 3, 4, 32, 32), (0, 4, 32, 32, 3)])
+def test_an_input_that_is_no_video(shape):
+    config = ResNetConfig(blocks_per_stage=(1,), width=4, num_classes=2, dropout=0.5)
+    model = nnx.eval_shape(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
+    with pytest.raises(InputError, match=r"takes videos \(b,t,h,w,3\) with channels last, not shape"):
+        inspect.unwrap(VideoResNet.features)(model, jnp.zeros(shape))
+
+
+def test_training_with_dropout_needs_its_key():
+    config = ResNetConfig(blocks_per_stage=(1,), width=4, num_classes=2, dropout=0.5, geometry="small")
+    model = nnx.eval_shape(lambda: VideoResNet(config, rngs=nnx.Rngs(0)))
+    with pytest.raises(InputError, match=r"dropout=0\.5 needs dropout_key, a jax\.random\.key, in training"):
+        jax.eval_shape(lambda x: model.classifier(x), jnp.zeros((1, 1, 4, 4, 16)))

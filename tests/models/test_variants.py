@@ -203,6 +203,11 @@ def test_what_cannot_be_is_said():
             VARIANTS[name](8, rngs=nnx.Rngs(0), **options)
     with pytest.raises(InputError, match="valid is for the paper's block alone"):
         VARIANTS["simplified"](8, rngs=nnx.Rngs(0))(x, jnp.ones(SHAPE[:-1], bool))
+    block = VARIANTS["disentangled"](8, rngs=nnx.Rngs(0))
+    with pytest.raises(InputError, match="valid is for the paper's block alone"):
+        block.attention_rows(x, jnp.array([0]), jnp.ones(SHAPE[:-1], bool))
+    with pytest.raises(InputError, match="positions: found 100000 in an input of shape"):
+        block.attention_rows(x, jnp.array([100_000]))
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name != "compact_generalized"])

@@ -147,6 +147,19 @@ def test_a_mask_of_another_shape(function):
         operation(*map(jnp.asarray, arguments(operation)), valid=jnp.ones((3, 5), bool))
 
 
+@pytest.mark.parametrize("name", ["gaussian", "dot_product", "concatenation"])
+def test_a_mask_that_is_not_bool(name):
+    for operation in (getattr(nonlocal_op, name), getattr(nonlocal_op, f"{name}_rows")):
+        operation = inspect.unwrap(operation)
+        arrays = [jnp.zeros((3, 9, 4)) for _ in range(2)]
+        if name == "concatenation":
+            arrays = [array[..., 0] for array in arrays]
+        if not operation.__name__.endswith("_rows"):
+            arrays.append(jnp.zeros((3, 9, 4)))
+        with pytest.raises(ValueError, match="valid is uint8 and must be bool"):
+            operation(*arrays, valid=jnp.full((3, 9), 255, jnp.uint8))
+
+
 @pytest.mark.parametrize("name", ["gaussian", "sorted", "blockwise"])
 def test_memory_stays_linear(name, monkeypatch):
     operation, form = FORMS[name]

@@ -234,12 +234,14 @@ def test_statistics_of_blocks_alone_are_made_precise(tiny, tmp_path, monkeypatch
         ("optimizer.momentum", 1.0, "0 up to"),
         ("optimizer.learning_rate", -1.0, "0 or more"),
         ("optimizer.warmup_steps", -1, "0 or more"),
-        ("optimizer.decay_every", 0, "1 or more"),
+        ("optimizer.decay_every", 0, "1 to 2147483647"),
         ("num_workers", -1, "0 or more"),
-        ("seed", -1, "0 or more"),
-        ("steps", 0, "1 or more"),
+        ("seed", -1, "0 to 4294967295"),
+        ("steps", 0, "1 to 2147483647"),
         ("skip_nonfinite", -1, "0 or more"),
         ("input_warning", 0.0, "more than 0"),
+        ("seed", 2**32, "0 to 4294967295"),  # JAX would give the weights of seed 0
+        ("optimizer.learning_rate", float("inf"), "0 or more"),
     ],
 )
 def test_numbers_out_of_range_are_named(tiny, tmp_path, field, value, valid):

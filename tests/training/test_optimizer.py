@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from nl_jax.errors import InputError
-from nl_jax.training.optimizer import decayed, make_optimizer, make_schedule
+from nl_jax.training.optimizer import decayed, make_optimizer, make_schedule, missed_decays
 
 
 def optimizer_config(**changes) -> ConfigDict:
@@ -71,6 +71,7 @@ def test_only_norms_are_not_decayed():
         ({"schedule": "poly"}, r"optimizer\.schedule='poly' is unknown; choose one of step, steps, cosine, constant"),
         ({"schedule": "steps"}, r"optimizer\.schedule='steps' needs optimizer\.decay_at"),
         ({"name": "lars"}, r"optimizer\.name='lars' is unknown; choose sgd or adamw"),
+        ({"schedule": "steps", "decay_at": (0, 5)}, r"decay_at=\(0, 5\) is out of range; choose steps of 1 or more"),
         ({"warmup_steps": 20}, r"optimizer\.warmup_steps=20 must be fewer than steps=20"),
     ],
 )
@@ -78,3 +79,17 @@ def test_unknown_choices(changes, message):
     config = optimizer_config(**changes)
     with pytest.raises(InputError, match=message):
         make_optimizer(config, make_schedule(config, 20))
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"schedule": "step", "decay_every": 20}, "never decays: optimizer.decay_every=20 and steps=20"),
+        ({"schedule": "steps", "decay_at": (5, 20, 30)}, "does not decay at 20, 30: the run ends at step 20"),
+        ({"schedule": "steps", "decay_at": (5, 19)}, ""),
+        ({"schedule": "cosine"}, ""),
+    ],
+)
+def test_decays_after_the_end_are_named(changes, said):
+    found = missed_decays(optimizer_config(**changes), 20)
+    assert said in found if said else not found

@@ -54,3 +54,10 @@ def test_a_recipe_for_fewer_than_no_clips():
     given.recipe_batch_size = -1
     with pytest.raises(InputError, match="recipe_batch_size=-1 is out of range; choose 0 or more"):
         recipe.at_batch_size(given)
+
+
+def test_a_batch_that_is_too_large_for_the_steps_of_the_recipe():
+    given = quickstart.get_config()
+    given.batch_size = given.recipe_batch_size * 10_000
+    with pytest.raises(InputError, match=r"batch_size=320000: steps=2400 is for batches of 32, and less than one step"):
+        recipe.at_batch_size(given)

@@ -10,9 +10,10 @@ the video. Otherwise they are the paper's recipe with the release's geometry. Th
 the batch for 4 devices. release_i3d_r50_300k_4gpu_8x8 is the release's sanity check, without dropout and with one size
 of frames.
 
-The rows of PySlowFast need no images: they train from scratch for 196 epochs. Their cosine begins at step 0, and a
-warm-up of 34 epochs ends on its curve. An epoch has 3750 steps, for 240,000 videos. If your dataset has fewer videos,
-change `--config.steps` and `--config.optimizer.warmup_steps`.
+The rows of PySlowFast need no images: they train from scratch for 196 epochs, from PySlowFast's initial values, which
+their geometry has. Their cosine begins at step 0, and a warm-up of 34 epochs ends on its curve. An epoch has 3750
+steps, for 240,000 videos. If your dataset has fewer videos, change `--config.steps` and
+`--config.optimizer.warmup_steps`.
 
 Cost of a row: 5.7 to 19.6 device-hours for the release, after 10.0 for the images, and 28.3 to 36.4 for PySlowFast.
 `python -m experiments.reproduce recipes --plan` computes it from the operations, for a TPU v5e at an assumed 40% of its

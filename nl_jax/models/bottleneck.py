@@ -12,7 +12,8 @@ from nl_jax.ops.relu import relu
 class Conv(nnx.Module):
     """A spacetime convolution without bias, padded by half a kernel.
 
-    The kernel (kt,kh,kw,i/groups,o) has the initial values of He et al. (2015).
+    The kernel (kt,kh,kw,i/groups,o) has the initial values of He et al. (2015): normal, with the variance 2 / fan. The
+    fan is kt kh kw i / groups ("fan_in") or kt kh kw o ("fan_out").
 
     Args:
       features_in: input channels, i.
@@ -20,14 +21,24 @@ class Conv(nnx.Module):
       kernel: kt, kh, kw.
       strides: strides over (t, h, w).
       groups: groups of channels (see `conv3d`).
+      fan: the fan of the initial values.
       dtype: type of the computation.
     """
 
     def __init__(
-        self, features_in, features_out, kernel, strides=(1, 1, 1), *, groups=1, dtype=jnp.float32, rngs: nnx.Rngs
+        self,
+        features_in,
+        features_out,
+        kernel,
+        strides=(1, 1, 1),
+        *,
+        groups=1,
+        fan="fan_in",
+        dtype=jnp.float32,
+        rngs: nnx.Rngs,
     ):
         shape = (*kernel, features_in // groups, features_out)
-        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), shape))
+        self.kernel = nnx.Param(nnx.initializers.variance_scaling(2.0, fan, "truncated_normal")(rngs.params(), shape))
         self.strides = strides
         self.groups = groups
         self.dtype = dtype
@@ -52,6 +63,9 @@ class Bottleneck(nnx.Module):
         convolution), or None.
       nonlocal_block: a non-local block, or None. The residual block only holds it: `VideoResNet` applies it and names
         its output.
+      fan: `fan` of the convolutions.
+      zero_init_residual: whether the scale of the last norm is 0 at first. Then the result is relu(x), with x projected
+        where the shape changes.
       norm: arguments of `Norm`.
       dtype: type of the computation.
     """
@@ -67,6 +81,8 @@ class Bottleneck(nnx.Module):
         groups=1,
         inflate=None,
         nonlocal_block=None,
+        fan="fan_in",
+        zero_init_residual=False,
         norm,
         dtype,
         rngs,
@@ -74,14 +90,15 @@ class Bottleneck(nnx.Module):
         t1, t2 = {None: (1, 1), "3x1x1": (3, 1), "3x3x3": (1, 3)}[inflate]
         strides = (1, stride, stride)
         first, second = (strides, (1, 1, 1)) if stride_on_1x1 else ((1, 1, 1), strides)
-        self.conv1 = Conv(features_in, inner, (t1, 1, 1), first, dtype=dtype, rngs=rngs)
+        options = {"fan": fan, "dtype": dtype, "rngs": rngs}
+        self.conv1 = Conv(features_in, inner, (t1, 1, 1), first, **options)
         self.norm1 = Norm(inner, **norm)
-        self.conv2 = Conv(inner, inner, (t2, 3, 3), second, groups=groups, dtype=dtype, rngs=rngs)
+        self.conv2 = Conv(inner, inner, (t2, 3, 3), second, groups=groups, **options)
         self.norm2 = Norm(inner, **norm)
-        self.conv3 = Conv(inner, features, (1, 1, 1), dtype=dtype, rngs=rngs)
-        self.norm3 = Norm(features, **norm)
+        self.conv3 = Conv(inner, features, (1, 1, 1), **options)
+        self.norm3 = Norm(features, scale_init=0.0 if zero_init_residual else 1.0, **norm)
         if stride != 1 or features_in != features:
-            self.shortcut = Conv(features_in, features, (1, 1, 1), strides, dtype=dtype, rngs=rngs)
+            self.shortcut = Conv(features_in, features, (1, 1, 1), strides, **options)
             self.shortcut_norm = Norm(features, **norm)
         else:
             self.shortcut = None

@@ -49,6 +49,9 @@ class Geometry:
       scale: `scale` of the non-local blocks.
       out_bias: `out_bias` of the non-local blocks.
       init: `init` of the non-local blocks.
+      fan: "fan_in" or "fan_out", by which `Conv` scales the initial kernels of the backbone.
+      zero_init_residual: whether the last norm of each residual block has the initial scale 0. Then a new residual
+        block only passes on its input.
     """
 
     conv1_stride: tuple[int, int, int]
@@ -59,6 +62,8 @@ class Geometry:
     scale: str | None = None
     out_bias: bool = True
     init: str = "he"
+    fan: str = "fan_in"
+    zero_init_residual: bool = False
 
     def frames(self, frames: int) -> dict[str, int]:
         """Returns the number of frames after conv1 and after each pool, for a clip of `frames` frames."""
@@ -87,7 +92,7 @@ GEOMETRIES = {
         scale="rsqrt_d",
         init="normal",
     ),
-    # PySlowFast, PyTorchVideo and long-term feature banks.
+    # PySlowFast, PyTorchVideo and long-term feature banks. PySlowFast trains from scratch, with these initial values.
     "slowfast": Geometry(
         (1, 2, 2),
         Pool((1, 3, 3), (1, 2, 2), (0, 1, 1)),
@@ -95,6 +100,8 @@ GEOMETRIES = {
         subsample="before",
         scale="rsqrt_d",
         init="normal",
+        fan="fan_out",
+        zero_init_residual=True,
     ),
     # The same without the pool over time. Networks of single frames have this geometry, in mmaction2 too.
     "slowfast_nopool": Geometry(
@@ -104,6 +111,8 @@ GEOMETRIES = {
         subsample="before",
         scale="rsqrt_d",
         init="normal",
+        fan="fan_out",
+        zero_init_residual=True,
     ),
     "mmaction2": Geometry(
         (2, 2, 2),

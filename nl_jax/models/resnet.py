@@ -62,7 +62,7 @@ class VideoResNet(nnx.Module):
 
         width = config.width
         conv1_kernel = (5 if config.inflate else 1, geometry.conv1_kernel, geometry.conv1_kernel)
-        self.conv1 = Conv(3, width, conv1_kernel, geometry.conv1_stride, dtype=dtype, rngs=rngs)
+        self.conv1 = Conv(3, width, conv1_kernel, geometry.conv1_stride, fan=geometry.fan, dtype=dtype, rngs=rngs)
         self.norm1 = Norm(width, **norm)
         features = width
         for index, (stage, count) in enumerate(config.stages().items()):
@@ -83,6 +83,8 @@ class VideoResNet(nnx.Module):
                         groups=config.groups,
                         inflate=config.inflate if _is_inflated(stage, position) else None,
                         nonlocal_block=nonlocal_block,
+                        fan=geometry.fan,
+                        zero_init_residual=geometry.zero_init_residual,
                         norm=norm,
                         dtype=dtype,
                         rngs=rngs,

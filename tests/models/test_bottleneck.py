@@ -1,10 +1,13 @@
-"""The residual block against PyTorch's functional layers, with the stride on each convolution and with groups."""
+"""The residual block against PyTorch's functional layers and initial values."""
+
+import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from nl_jax.models import ResNetConfig, VideoResNet
 from nl_jax.models.bottleneck import Bottleneck
 
 
@@ -33,3 +36,35 @@ def test_strides_and_groups(stride_on_1x1, groups, randomise, torch):
     expected = (layer(y, block.conv3, block.norm3) + layer(theirs, block.shortcut, block.shortcut_norm, 2)).relu()
     found = block(jnp.asarray(x))[:, 0]
     np.testing.assert_allclose(found, expected.permute(0, 2, 3, 1).numpy(), atol=1e-5)
+
+
+def test_initial_values(torch):
+    def build(**options):
+        norm = {"kind": "batch"}
+        return Bottleneck(64, 96, 128, stride=2, norm=norm, dtype=jnp.float32, rngs=nnx.Rngs(0), **options)
+
+    for fan in ("fan_in", "fan_out"):
+        kernel = build(fan=fan).conv2.kernel[...]
+        theirs = torch.empty(96, 96, 1, 3, 3)
+        torch.nn.init.kaiming_normal_(theirs, mode=fan, nonlinearity="relu")
+        assert float(kernel.std()) == pytest.approx(float(theirs.std()), rel=0.02)
+    theirs = torch.empty(96, 64, 1, 1, 1)  # the fans differ
+    torch.nn.init.kaiming_normal_(theirs, mode="fan_out", nonlinearity="relu")
+    assert float(build(fan="fan_out").conv1.kernel[...].std()) == pytest.approx(float(theirs.std()), rel=0.05)
+
+    block, x = build(zero_init_residual=True), jnp.asarray(np.random.default_rng(0).normal(size=(2, 1, 6, 6, 64)))
+    x = x.astype(jnp.float32)
+    projected = nnx.relu(block.shortcut_norm(block.shortcut(x)))
+    np.testing.assert_array_equal(block(x), projected)
+    assert float(jnp.abs(build()(x) - projected).max()) > 0.1
+
+
+def test_networks_of_pyslowfast_start_with_its_initial_values():
+    shape = ResNetConfig(num_classes=3, width=8, blocks_per_stage=(1, 1))
+    for geometry in ("paper", "slowfast", "slowfast_nopool"):
+        network = VideoResNet(dataclasses.replace(shape, geometry=geometry), rngs=nnx.Rngs(0))
+        theirs = geometry != "paper"
+        scales = [float(network.res2[0].norm3.scale[...].mean()), float(network.res2[0].norm2.scale[...].mean())]
+        assert scales == [0.0 if theirs else 1.0, 1.0]
+        fan = 8 * 49 if theirs else 3 * 49
+        assert float(network.conv1.kernel[...].std()) == pytest.approx((2 / fan) ** 0.5, rel=0.1)

@@ -178,7 +178,11 @@ def _check_fields(argv: list[str]) -> None:
     for argument in argv:
         if argument.startswith("--config."):
             check_field(config, argument.partition("=")[0])
-    given = dict(argument.removeprefix("--config.").partition("=")[::2] for argument in argv if "--config." in argument)
+    given = {}
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if argument.startswith("--config."):
+            name, equals, value = argument.removeprefix("--config.").partition("=")
+            given[name] = value if equals else following
     stages = [named[-1], given.get("start.stage", config.get("start", {}).get("stage", ""))]
     while Path(stages[-1].partition(":")[0]).is_file():
         if stages[-1] in stages[:-1]:

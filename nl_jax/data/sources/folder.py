@@ -132,6 +132,7 @@ def choose_videos(files: list[Path], *, least_depth: int = 1) -> tuple[list[Path
 
 
 def is_video(name: str) -> bool:
+    """Returns whether a file's name has the ending of a video."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 

@@ -211,9 +211,13 @@ def _check_fields(argv: list[str]) -> None:
 
 
 def _given(argv: list[str]) -> dict[str, str]:
-    """Returns {field: text} for the flags --config.FIELD=TEXT."""
-    prefix = "--config."
-    return dict(word.removeprefix(prefix).partition("=")[::2] for word in argv if word.startswith(prefix))
+    """Returns {field: text} for the flags --config.FIELD=TEXT and --config.FIELD TEXT."""
+    given = {}
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        if word.startswith("--config."):
+            name, equals, text = word.removeprefix("--config.").partition("=")
+            given[name] = text if equals else following
+    return given
 
 
 def check_known(name: str, config: ConfigDict) -> None:

@@ -177,13 +177,15 @@ class ResNetConfig:
             raise InputError("non-local blocks are asked for, but nonlocal_blocks names no residual block to follow")
         if idle := [name for name in self.nonlocal_options if name in stages and not self.nonlocal_blocks.get(name)]:
             raise InputError(f"nonlocal_options are given for {idle[0]}, which has no non-local block")
-        for options in self._all_options():
-            if (variant := options.get("variant")) is None:
+        for stage in stages:
+            options = {name: value for name, value in self.nonlocal_options.items() if name not in stages}
+            options |= self.nonlocal_options.get(stage, {})
+            if (variant := options.pop("variant", None)) is None:
                 continue
             if variant not in VARIANTS:
                 raise InputError(f"variant={variant!r} is unknown; choose one of {', '.join(VARIANTS)}")
             taken = {"norm", "init", "scale", "inner_channels", "group_size"} - VARIANTS[variant].without
-            if other := set(options) - {"variant", *taken, *stages}:
+            if other := options.keys() - taken:
                 raise InputError(f"the variant {variant} takes no {', '.join(sorted(other))}")
         if unknown := set().union(*self._all_options()) - {*NONLOCAL_OPTIONS, *stages}:
             raise InputError(

@@ -26,7 +26,7 @@ class GlobalContext(Variant):
 
     Source: Cao et al., GCNet (2019), equation 5. With `fusion="scale"` the context multiplies x: z_i = 2 sigmoid(..)
     x_i. GCNet has no factor 2 here. The factor makes a new block the identity. No norm follows W_2, and W_2 starts at
-    zero.
+    zero. GCNet's default of d is c / 16, and here it is c / 2 as in the other blocks.
 
     Args:
       fusion: "add" or "scale".

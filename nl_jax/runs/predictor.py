@@ -26,6 +26,7 @@ from nl_jax.tasks import restore_network
 from nl_jax.tasks.classification import Classification
 from nl_jax.training import sharding, workdir
 from nl_jax.training.evaluator import Evaluator
+from nl_jax.training.logs import read_metrics
 from nl_jax.training.preprocessing import make_normalize
 from nl_jax.zoo.pretrained import pretrained
 from nl_jax.zoo.table import find
@@ -103,7 +104,8 @@ class Predictor:
         Args:
           directory: the workdir of the run.
           best: whether the checkpoint is the best by validation. Otherwise it is the newest.
-          multi_label: whether a video can have several classes. By default the results of the run decide this.
+          multi_label: whether a video can have several classes. By default the results of the run, or its last
+            validation, decide this.
 
         Raises:
           InputError: the workdir has no network of videos.
@@ -112,8 +114,9 @@ class Predictor:
         config, classes = workdir.read_config(directory), workdir.read_classes(directory)
         model = flat.merge(*restore_network(directory, sharding.make_mesh(data=-1, fsdp=1), best=best))
         if multi_label is None:
-            results = directory / "results.json"
-            multi_label = results.exists() and "video_map" in json.loads(results.read_text())
+            results, rows = directory / "results.json", read_metrics(directory / "metrics.csv")
+            figures = json.loads(results.read_text()) if results.exists() else {}
+            multi_label = "video_map" in figures or any(row.get("validation_video_map") for row in rows)
         return cls(model, config, classes, multi_label=multi_label)
 
     @classmethod

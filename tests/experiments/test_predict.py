@@ -66,8 +66,15 @@ def test_scores_are_those_of_testing(run, video_folder, crop):
     assert len(longer.seconds) == 12, "a clip for each tenth of 1.2 seconds"
 
 
-def test_several_labels_take_the_highest_score(run, video_folder):
-    (run / "results.json").write_text('{"video_map": 0.5}')
+@pytest.mark.parametrize(
+    "file, text",
+    [
+        ("results.json", '{"video_map": 0.5}'),
+        ("metrics.csv", "step,validation_video_top1,validation_video_map\n5,,\n10,,0.5\n"),  # of an unfinished run
+    ],
+)
+def test_several_labels_take_the_highest_score(file, text, run, video_folder):
+    (run / file).write_text(text)
     found = Predictor.of_workdir(run).file(str(video_folder / "flower" / "clip.mp4"), every=0.0)
     np.testing.assert_array_equal(found.scores, found.clip_scores.max(axis=0))
     assert not np.isclose(found.scores.sum(), 1)

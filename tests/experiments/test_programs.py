@@ -277,7 +277,7 @@ TRAIN = ["train", "--config=configs/quickstart.py", "--workdir=W"]
         (["train", "--config=configs/quickstart.py", "--workdir="], "--workdir is empty"),
         ([*TRAIN, "--config.model.nonlocal_blocks.res3=('a',)"], "after residual block 'a' of res3"),
         (["evaluate", "--workdir=/no/such"], "/no/such holds no config.json"),
-        ([*TRAIN, "--config.model.depth=34"], r"depth=34 has no effect because blocks_per_stage=\(1, 2\) sets the"),
+        ([*TRAIN, "--config.model.depth", "34"], r"depth=34 has no effect because blocks_per_stage=\(1, 2\) sets the"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_exit_code_2(tmp_path, arguments, message):

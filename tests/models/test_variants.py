@@ -178,6 +178,8 @@ def test_a_network_has_them_in_the_place_of_its_blocks():
         ({"variant": "squeeze"}, "variant='squeeze' is unknown; choose one of global_context, simplified"),
         ({"variant": "simplified", "pairwise": "gaussian"}, "the variant simplified takes no pairwise"),
         ({"variant": "global_context", "norm": "affine"}, "the variant global_context takes no norm"),
+        ({"variant": "simplified", "res3": {"time_group": 2}}, "the variant simplified takes no time_group"),
+        ({"res3": {"variant": "simplified", "axes": "time"}}, "the variant simplified takes no axes"),
         ({"variant": "double_attention", "scale": 0.5}, "the variant double_attention takes no scale"),
     ):
         wrong = ResNetConfig(**vars(config) | {"nonlocal_options": options})

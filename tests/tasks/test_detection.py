@@ -298,6 +298,11 @@ def test_a_damaged_folder_of_ones_own_is_named_whole_and_compiles_for_each_shape
         ({"mesh.time": 2}, "mesh.time=2 splits frames, and an image has one"),
         ({"optimizer.bias_rate": -1.0}, "optimizer.bias_rate=-1.0 is out of range"),
         ({"detector.roi_samples": 0}, "roi_samples=0 is out of range"),
+        (
+            {f"model.nonlocal_options.{name}": "default" for name in ("pairwise", "subsample", "norm_scale")}
+            | {"model.nonlocal_options.variant": "simplified"},
+            "variant='simplified' is for networks of videos, not for a detector",
+        ),
         ({"data.name": "voc"}, "data.name='voc' is unknown; choose one of scenes, poses, coco"),
     ],
 )

@@ -137,6 +137,7 @@ def choose_videos(files: list[Path], *, least_depth: int = 1, stills: bool = Fal
 
 
 def is_video(name: str) -> bool:
+    """Returns whether a file's name has the ending of a video."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 

@@ -117,7 +117,7 @@ class DetectorConfig:
         """Returns the backbone without classifier, with the defaults of its blocks filled in.
 
         Raises:
-          InputError: the blocks sum over time.
+          InputError: the blocks sum over time, or are blocks of another paper.
         """
         options = {}
         if any(self.backbone.nonlocal_blocks.values()):
@@ -125,6 +125,8 @@ class DetectorConfig:
             options = BLOCK_DEFAULTS | norm | dict(self.backbone.nonlocal_options)
             if options.get("axes") == "time":
                 raise InputError("nonlocal_options.axes='time': an image has no time to sum over")
+            if variant := options.get("variant"):  # no variant can leave out the padding of an image
+                raise InputError(f"nonlocal_options.variant={variant!r} is for networks of videos, not for a detector")
         else:
             options = self.backbone.nonlocal_options  # without a block these raise an error in `ResNetConfig.check`
         return dataclasses.replace(self.backbone, num_classes=None, nonlocal_options=options)

@@ -1,5 +1,6 @@
 """Computes the cost of runs from their operations."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from experiments.reproduce.rows import PlannedRun, chain, summary_of
@@ -21,10 +22,18 @@ def device_hours(run: PlannedRun) -> float:
 
 def describe_costs(runs: Iterable[PlannedRun]) -> str:
     """Returns a text with one line for each run, one for each run that it starts from, and one for the sum."""
-    every = {link.key: link for run in runs for link in chain(run)}.values()
-    hours = {run.spec: device_hours(run) for run in every}
+    every: dict[str, tuple[PlannedRun, PlannedRun]] = {}  # by key: a run, and the first run that needs it
+    for run in runs:
+        for link in chain(run):
+            every.setdefault(link.key, (link, run))
+    count = Counter(link.spec for link, _ in every.values())
+    # The rows of a table can change a config that they start from, such as its depth.
+    hours = {
+        link.spec if count[link.spec] == 1 else f"{link.spec} for {run.spec}": device_hours(link)
+        for link, run in every.values()
+    }
     width = max(map(len, hours))
-    lines = [f"{spec:{width}}  {value:10,.3g}" for spec, value in hours.items()]
+    lines = [f"{name:{width}}  {value:10,.3g}" for name, value in hours.items()]
     return "\n".join(
         [
             f"device-hours of one seed, on a {CHIP} at an assumed {EFFICIENCY:.0%} of its published peak",

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from nl_jax.data.coco.detection import DetectionImages
 from nl_jax.data.coco.folder import CocoFolder
-from nl_jax.data.coco.source import EXPORTED, find_splits
+from nl_jax.data.coco.source import EXPORTED, find_splits, parts_of
 from nl_jax.data.embedded.poses import Poses
 from nl_jax.data.embedded.scenes import Scenes
 from nl_jax.errors import InputError
@@ -57,7 +57,7 @@ def open_coco(path: str, **options) -> DetectionImages:
         why = "images are read from a file system; a bucket can hold a dataset that prepare_data wrote, DIR:SPLIT"
         check_local("data", path, why)
     if last.endswith(".json"):
-        return CocoFolder(first if colon else str(Path(path).parent), last if colon else path, **options)
+        return CocoFolder(*parts_of(path), **options)
     if not colon:
         raise InputError(f"{path} is no annotation file and no DIR:SPLIT; valid are {GIVEN}")
     directory, kind = Path(first), "person_keypoints" if options.get("keypoints") else "instances"

@@ -12,7 +12,7 @@ import scipy.stats
 from configs import table6
 from experiments.reproduce import __main__ as reproduce
 from experiments.reproduce import dip, distance, results, rows, tables
-from experiments.reproduce.cost import device_hours
+from experiments.reproduce.cost import describe_costs, device_hours
 from experiments.reproduce.execute import in_order
 from experiments.reproduce.statistics import mean_and_spread, paired_difference
 from nl_jax.data.embedded.long_range import LongRange
@@ -194,6 +194,17 @@ def test_cost_is_six_operations_for_every_multiply_add():
     run = rows.make_run("2a", "baseline", 0, laptop=False, changes=IMAGES)
     # 20.44 G multiply-adds a clip, 400k steps of 64 clips, 40% of 197 T operations a second.
     assert device_hours(run) == pytest.approx(6 * 20.44e9 * 400e3 * 64 / (0.4 * 197e12) / 3600, rel=0.01)
+
+
+def test_image_networks_that_rows_change_are_counted_apart():
+    changes = [*IMAGES, "--config.steps=1000"]
+    runs = [rows.make_run("5", row, 0, laptop=False, changes=changes) for row in ("r101", "x152")]
+    text = describe_costs(runs)
+    lines = dict(re.findall(r"^(configs/\S+(?: for \S+)?|all) +([\d.]+)$", text, re.MULTILINE))
+    image = "configs/kinetics.py:imagenet_r101 for configs/table5.py:"
+    assert list(lines) == [f"{image}r101", "configs/table5.py:r101", f"{image}x152", "configs/table5.py:x152", "all"]
+    *parts, total = map(float, lines.values())
+    assert total == pytest.approx(sum(parts), rel=0.01) and len(set(parts)) == 4
 
 
 def test_the_hours_that_the_tables_name_for_images_are_those_of_the_plan():

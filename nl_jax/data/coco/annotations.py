@@ -101,8 +101,8 @@ def read_annotations(path: str | os.PathLike, *, masks: bool = True, keypoints: 
     Args:
       path: the annotation file.
       masks: whether every annotation must have a mask.
-      keypoints: whether every annotation must have the keypoints that its category names. An annotation of a category
-        without keypoints needs none.
+      keypoints: whether to read the keypoints that the category of an annotation names. If an annotation has none, they
+        count as not labelled, and that is reported.
 
     Raises:
       InputError: the file does not have this format, or it has no usable image or category.
@@ -218,8 +218,11 @@ class _Reader:
                 self._tell(where, part.kind, part.found, part.valid, "this part is dropped")
         if self._keypoints:
             points, places = np.zeros((len(self.keypoints), 3)), self.keypoints.of_category[label]
-            if len(places):
+            if len(places) and record.get("keypoints") not in (None, []):
                 points[places] = fields.keypoints(record, len(places))
+            elif len(places):  # without its box, the object would count as background
+                found = f"keypoints {shown(record['keypoints'])}" if "keypoints" in record else "no keypoints"
+                self._tell(where, "keypoints", found, fields.valid_keypoints(len(places)), "taken as not labelled")
         crowd = self._crowd(where, record)
         area = self._area(where, record, bbox)
         instance = Instance(number, bbox, label, crowd, area, segmentation, points)

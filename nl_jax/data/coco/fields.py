@@ -1,6 +1,6 @@
 """Checks the fields of an annotation file's entries.
 
-Each function except `is_number` raises `Bad` if the value is not valid.
+Each function except `is_number` and `valid_keypoints` raises `Bad` if the value is not valid.
 """
 
 import sys
@@ -83,6 +83,11 @@ def bbox(record: dict) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
+def valid_keypoints(count: int) -> str:
+    """Returns the valid values of the field `keypoints`, for a message."""
+    return f"keypoints: x, y and 0, 1 or 2 for each of {count}"
+
+
 def keypoints(record: dict, count: int) -> np.ndarray:
     """Returns k keypoints, (k, 3): x, y and visibility, which is 0 (not labelled), 1 (hidden) or 2 (visible).
 
@@ -90,8 +95,8 @@ def keypoints(record: dict, count: int) -> np.ndarray:
       record: the entry.
       count: k.
     """
-    valid = f"keypoints: x, y and 0, 1 or 2 for each of {count}"
-    value = present(record, "keypoints", valid, "keypoints")
+    valid = valid_keypoints(count)
+    value = record["keypoints"]
     if not isinstance(value, list) or len(value) != 3 * count or not all(map(is_number, value)):
         length = f" of {len(value)} values" if isinstance(value, list) else ""
         raise Bad("keypoints", f"keypoints{length} {shown(value)}", valid)

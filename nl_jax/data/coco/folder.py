@@ -29,7 +29,7 @@ class CocoImages(DetectionImages):
       test_short_side: pixels of the shorter side in testing.
       max_boxes: g, the maximum number of true boxes in an example.
       masks: whether examples have masks. Then every annotation must have one.
-      keypoints: whether examples have keypoints. Then every annotation must have its category's keypoints.
+      keypoints: whether examples have keypoints.
       flip: whether half of the training images are mirrored.
       classes: category names by label; None takes the names of the file. The file may lack some of them, because a
         small split may have no object of a category. With keypoints it may lack none.

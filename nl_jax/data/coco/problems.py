@@ -18,7 +18,7 @@ KINDS = {
     "box": "not a box with an area inside the image",
     "box outside": "a box that extends out of the image",
     "mask": "a mask, or a part of one, that does not parse, has no area or lies outside its box",
-    "keypoints": "keypoints that do not parse",
+    "keypoints": "no keypoints, or keypoints that do not parse",
     "crowd": "an iscrowd that is not 0 or 1",
     "area": "no positive area",
     "unlisted": "an image of the folder that is in no list",

@@ -41,10 +41,16 @@ def find_splits(source: str | Path, kind: str = "instances", split: str | None =
     return {name: (_folder(source, name, file), file) for name, file in files.items()}
 
 
-def _of_file(source: str) -> dict[str, tuple[Path, Path]]:
+def parts_of(source: str) -> tuple[Path, Path]:
+    """Returns the folder of images and the annotation file of FILE.json or IMAGES:FILE.json."""
     images, colon, last = source.rpartition(":")
-    file = Path(last)
-    folder = Path(images) if colon else file.parent
+    if not colon or Path(source).is_file():  # the name of a folder may have a colon
+        return Path(source).parent, Path(source)
+    return Path(images), Path(last)
+
+
+def _of_file(source: str) -> dict[str, tuple[Path, Path]]:
+    folder, file = parts_of(source)
     for path, there in ((file, file.is_file()), (folder, folder.is_dir())):
         if not there:
             raise InputError(f"{source}: there is no {path}, valid is FILE.json or IMAGES:FILE.json")

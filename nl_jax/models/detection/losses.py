@@ -9,7 +9,7 @@ A batch is a dict:
   crowd    bool  (b,g)         regions of many objects: no box inside one is negative
   valid    bool  (b,g)         which of the g boxes exist
   masks    (b,g,m,m)           of any type: true where the centre of a cell lies on the object, for m x m cells of the
-                               true box; with a mask head only
+                               true box; with a mask head only. An empty mask has no part in the loss
   keypoints float (b,g,k,3)    x, y in pixels (pixel centres at one half) and visibility, which is 0 for an unlabelled
                                keypoint; with a keypoint head only
 """
@@ -92,7 +92,9 @@ def loss_of_features(
         positive = RoISample(*(a[:, : _most_positive(model.config)] for a in rois))
         logits = model.outline(out, positive.boxes, positive.classes)
         targets = mask_targets(batch["masks"], positive, logits.shape[-1])
-        losses["mask_loss"] = mask_loss(logits, targets, positive.positive)
+        # The mask of an object smaller than a pixel can be empty. It does not say that the box has no object.
+        drawn = _take(batch["masks"].astype(bool).any(axis=(2, 3)), positive.true)
+        losses["mask_loss"] = mask_loss(logits, targets, positive.positive & drawn)
     if model.keypoint_head is not None:
         # A positive proposal adds nothing if no keypoint of its object is labelled.
         positive = RoISample(*(a[:, : _most_positive(model.config)] for a in rois))

@@ -211,13 +211,25 @@ def test_keypoints_are_read(coco_set):
     np.testing.assert_array_equal(found.images[0].instances[0].keypoints, [[20, 20, 2], [30, 21, 1], [0, 0, 0]])
 
 
+@pytest.mark.parametrize(("value", "words"), [(..., "no keypoints"), ([], r"keypoints \[\]"), (None, "keypoints None")])
+def test_an_object_without_keypoints_keeps_its_box(coco_set, value, words):
+    def change(content, folder):
+        with_keypoints(content, folder)
+        annotation(keypoints=value)(content, folder)
+
+    found = read(coco_set, change, keypoints=True)
+    (problem,) = found.problems
+    assert re.search(f"found {words}, valid is keypoints: x, y and 0, 1 or 2 .*; taken as not labelled", str(problem))
+    first = found.images[0].instances[0]
+    assert first.id == 100 and not first.keypoints.any() and first.bbox == (10, 10, 50.5, 40)
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
         ([20, 20, 2], "keypoints of 3 values \\[20, 20, 2\\], valid is keypoints: x, y and 0, 1 or 2 for each of 3"),
         ([20, 20, 3, 30, 21, 1, 0, 0, 0], "visibility \\[3.0, 1.0, 0.0\\]"),
         ([20, None, 2, 30, 21, 1, 0, 0, 0], "None"),
-        (..., "no keypoints"),
     ],
 )
 def test_damaged_keypoints_are_named(coco_set, value, words):

@@ -186,6 +186,11 @@ def test_one_file_with_a_folder_of_images_is_a_split(coco_set, tmp_path):
     source = f"{folder}:{file}"
     assert find_splits(source) == {"instances": (folder, file)} and checked(source) == []
     assert find_splits(str(file)) == {"instances": (file.parent, file)}
+    (tmp_path / "a:b").mkdir()
+    shutil.copy(file, tmp_path / "a:b")
+    assert find_splits(f"{tmp_path}/a:b/instances.json") == {
+        "instances": (tmp_path / "a:b", tmp_path / "a:b" / "instances.json")
+    }
     for missing in (f"{folder}:{folder}/no.json", f"{folder}/no:{file}"):
         with pytest.raises(InputError, match=r"there is no .*/no(.json)?, valid is FILE.json or IMAGES:FILE.json"):
             find_splits(missing)

@@ -120,6 +120,14 @@ def test_a_box_without_area_is_dropped_and_counted(run):
         assert metrics["loss"] == expected["loss"] and np.isfinite(metrics["loss"])
 
 
+def test_an_empty_mask_has_no_part_in_the_loss(run):
+    batch = batch_of()
+    masks = batch["masks"].at[:].set(False)
+    some = run[1](batch | {"masks": masks.at[0].set(True)})[1]
+    none = run[1](batch | {"masks": masks})[1]
+    assert none["mask_loss"] == 0 < some["mask_loss"] and none["class_loss"] == some["class_loss"]
+
+
 def test_images_without_any_box(run):
     batch = batch_of()
     for valid in (jnp.zeros_like(batch["valid"]), batch["valid"].at[0].set(False)):

@@ -37,8 +37,8 @@ def attention_form(target: devices.Target, partitioned: bool, n: int, m: int, d:
     """Returns the form of FORMS for theta (b,n,d), phi (b,m,d) and g (b,m,c).
 
     Both kernels need d = c (JAX checks this for cuDNN). The kernel for TPUs takes whole lanes of 128 channels, and its
-    blocks are fast only with many positions. In a Gaussian block theta is x, and g has half as many channels by default.
-    So this block runs in chunks. On a GPU the products of the chunks use the tensor cores.
+    blocks are fast only with many positions. In a Gaussian block theta is x, and g has half as many channels by
+    default. So this block runs in chunks. On a GPU the products of the chunks use the tensor cores.
 
     Args:
       target: devices that the program is traced for.
@@ -75,8 +75,8 @@ def attention(
       g: values.
       scale: factor of every score theta_i . phi_j.
       form: one of FORMS. By default the platform and the shapes decide. `devices.compiling_for` names another
-        platform. JAX traces the cuDNN kernel only on a machine with an NVIDIA GPU, so
-        chunks replace the kernel on other machines.
+        platform. JAX traces the cuDNN kernel only on a machine with an NVIDIA GPU, so chunks replace the kernel on
+        other machines.
       valid: the keys over which the softmax and the sum run. By default all keys are valid. An item of the batch
         without a valid key gives zeros.
 

@@ -76,7 +76,7 @@ def test_a_disk_that_is_too_full_is_seen_before(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     with Checkpoints(tmp_path) as checkpoints:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 400_000, 400_000))
-        with pytest.raises(TrainingError, match=r"takes 0\.5 MB and 0\.4 MB are free; the checkpoint of step 1 is whole"):
+        with pytest.raises(TrainingError, match=r"0\.5 MB and 0\.4 MB are free; the checkpoint of step 1 is whole"):
             checkpoints.save(state(2), {"next_batch": 2})
     assert_newest_is(tmp_path, 1)
 

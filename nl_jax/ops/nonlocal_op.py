@@ -149,7 +149,9 @@ def concatenation(
     Raises:
       ValueError: shapes do not fit together, or m is 0.
     """
-    _check_shapes((*a.shape, 1), (*p.shape, 1), g.shape, valid)
+    if a.shape[0] != p.shape[0] or p.shape != g.shape[:2] or not p.shape[1]:
+        raise ValueError(f"a {a.shape}, p {p.shape} and g {g.shape} must be (b,n), (b,m) and (b,m,c) with m > 0")
+    _check_valid(p.shape, valid)
     return hinge(a, p, g, form, valid)
 
 
@@ -176,5 +178,9 @@ def _weighted_sum(rows: Float[Array, "b n m"], g: Float[Array, "b m c"]) -> Floa
 def _check_shapes(theta: Shape, phi: Shape, g: Shape, valid: Array | None) -> None:
     if theta[0] != phi[0] or theta[2] != phi[2] or phi[:2] != g[:2] or not phi[1]:
         raise ValueError(f"theta {theta}, phi {phi} and g {g} must be (b,n,d), (b,m,d) and (b,m,c) with m > 0")
-    if valid is not None and valid.shape != phi[:2]:
-        raise ValueError(f"valid {valid.shape} must be (b,m), here {phi[:2]}: one truth value a key")
+    _check_valid(phi[:2], valid)
+
+
+def _check_valid(keys: Shape, valid: Array | None) -> None:
+    if valid is not None and valid.shape != keys:
+        raise ValueError(f"valid {valid.shape} must be (b,m), here {keys}: one truth value a key")

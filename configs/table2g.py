@@ -5,8 +5,8 @@
         --config.images.train=IMAGES --config.images.validation=VAL_IMAGES
 
 Result of the paper: longer clips improve all networks, and the non-local networks remain better. Batch norm is frozen,
-the batch has 16 clips and the learning rate is 0.0025 (section 5.1). The network of 32 frames is trained first, unless
---config.start.workdir gives it.
+the batch has 16 clips and the learning rate is 0.0025 (section 5.1). The command trains the network of 32 frames first.
+`--config.start.workdir=DIR` takes a trained network of 32 frames instead.
 
 Cost of a row: 11.1 to 29.0 device-hours with ResNet-50 and 19.1 to 39.0 with ResNet-101, after the hours of table 2f.
 `python -m experiments.reproduce 2g --plan` computes it from the operations, for a TPU v5e at an assumed 40% of its

@@ -7,5 +7,5 @@ from nl_jax.errors import require
 PACKAGES = ("PIL", "absl", "av", "etils", "grain", "jinja2", "matplotlib", "ml_collections", "sklearn", "tensorboardX")
 
 # A machine with a GPU may have few packages. So `experiments.benchmark` asks only for the packages of its subject.
-if "experiments.benchmark" not in sys.orig_argv:
+if not any("experiments.benchmark" in argument for argument in sys.orig_argv):
     require("train", *PACKAGES, "tensorflow_datasets")

@@ -40,7 +40,7 @@ class Curves:
 
 
 def distances(dataset: LongRange) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
-    """Returns the distances of n clips in frames and in pixels, from the middle of the cue to that of the digit."""
+    """Returns the distances of n clips in frames and in pixels, from the cue's middle to the digit's middle."""
     frames, pixels = np.empty(len(dataset)), np.empty(len(dataset))
     for index in range(len(dataset)):
         shots, label = dataset.compose(index)

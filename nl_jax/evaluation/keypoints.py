@@ -23,14 +23,14 @@ class Confusions:
     """Counts of the places where the keypoints of found objects are found, by (category, keypoint).
 
     An object is found if the IoU of its box and the box of a detection of its category is at least one half. If there
-    are several detections, the one with the highest score counts. A keypoint of the object has a found place in this
-    detection. The labelled keypoint of the object that lies nearest to the found place gets the count, if their
+    are several detections, the detection with the highest score counts. A keypoint of the object has a found place in
+    this detection. The labelled keypoint of the object that lies nearest to the found place gets the count, if their
     similarity is at least 0.5. Otherwise "elsewhere" gets the count.
 
     Attributes:
       counts: maps (category, keypoint) to a Counter over the names of the keypoints at the found places.
       paired: number of keypoints whose left-right twin is labelled too. A pair is left out if the similarity of its
-        two true places is 0.5 or more, because the places are then too near to tell them apart.
+        two true places is 0.5 or more, because two places this near cannot be told apart.
       exchanged: number of the paired keypoints that were found nearer to the twin than to their own place.
     """
 

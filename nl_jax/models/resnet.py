@@ -23,8 +23,8 @@ def nonlocal_preset(depth: int, count: int) -> dict[str, tuple[int, ...]]:
     - 5: two in res3 and three in res4. In ResNet-50 they follow every other residual block.
     - 10: four in res3 and six in res4. In ResNet-50 they follow every residual block.
 
-    In res4 of ResNet-101, which has 23 residual blocks, three non-local blocks follow every seventh, as in the released
-    code. Six follow every third.
+    In ResNet-101, res4 has 23 residual blocks. Of five non-local blocks, three follow every seventh block of res4, as
+    in the released code. Of ten, six follow every third block of res4.
 
     Raises:
       InputError: for another depth or count.

@@ -127,7 +127,7 @@ def detector_summary(config: DetectorConfig, image_shape: tuple[int, int], rois:
         if model.keypoint_head is not None:
             heatmaps, between = model.locate(out, jnp.zeros((1, config.detections, 4)))
             out |= between | {"heatmaps": heatmaps}
-        # The pyramid and the RPN have one line each, though their layers run on every level.
+        # The pyramid and the RPN have one line each, and their layers run on every level.
         out["fpn"], out["rpn"] = out["P2"], out["objectness_P2"]
         names = [
             name

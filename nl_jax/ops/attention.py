@@ -37,8 +37,8 @@ def attention_form(target: devices.Target, partitioned: bool, n: int, m: int, d:
     """Returns the form of FORMS for theta (b,n,d), phi (b,m,d) and g (b,m,c).
 
     Both kernels need d = c (JAX checks this for cuDNN). The kernel for TPUs takes whole lanes of 128 channels, and its
-    blocks pay only with many positions. For the Gaussian, theta is x with 512 or 1024 channels, and g has half as many
-    channels. So the Gaussian always runs in chunks. On a GPU the products of the chunks use the tensor cores.
+    blocks are fast only with many positions. In a Gaussian block theta is x, and g has half as many channels by
+    default. So this block runs in chunks. On a GPU the products of the chunks use the tensor cores.
 
     Args:
       target: devices that the program is traced for.
@@ -74,9 +74,9 @@ def attention(
       phi: keys.
       g: values.
       scale: factor of every score theta_i . phi_j.
-      form: one of FORMS. By default the platform and the shapes decide. Inside `devices.compiling_for` the platform is
-        the one that the program is compiled for. JAX traces the cuDNN kernel only on a machine with an NVIDIA GPU, so
-        chunks replace the kernel on other machines.
+      form: one of FORMS. By default the platform and the shapes decide. `devices.compiling_for` names another
+        platform. JAX traces the cuDNN kernel only on a machine with an NVIDIA GPU, so chunks replace the kernel on
+        other machines.
       valid: the keys over which the softmax and the sum run. By default all keys are valid. An item of the batch
         without a valid key gives zeros.
 

@@ -42,7 +42,7 @@ _target = jax.make_user_context()
 def compiling_for(
     platform: str, count: int = 1, capability: tuple[int, int] | None = None
 ) -> AbstractContextManager[None]:
-    """Returns a context in which operations make the choices for another platform than the one of this machine.
+    """Returns a context in which operations make the choices for the platform `platform`, not for this machine.
 
     Args:
       platform: "cpu", "gpu" or "tpu".

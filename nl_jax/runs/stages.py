@@ -22,7 +22,7 @@ RESNEXT = {"groups": 1, "width_per_group": 64, "stride_on_1x1": False}
 
 
 def train_chain(config: ConfigDict, directory: Place | str, profile_steps: tuple[int, int] | None = None) -> Results:
-    """Trains the stage from which the config starts, unless it is already trained, and then the config.
+    """Trains the stage from which the config starts, if it is not trained yet. Then trains the config.
 
     Args:
       config: the config of the last stage.

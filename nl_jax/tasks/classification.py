@@ -165,7 +165,7 @@ class Classification(Task):
         if self.config.data.get("flip") and (sided := [name for name in dataset.classes if SIDED.search(name)]):
             found.append(
                 f"data.flip=True mirrors half of the training clips, and {len(sided)} classes tell left from right "
-                f"({sided[0]}, say): set data.flip=False"
+                f"(such as {sided[0]}): set data.flip=False"
             )
         return found
 

@@ -187,7 +187,7 @@ class Checkpoints:
             raise TrainingError(self._failed(reason)) from error
 
     def _failed(self, reason: str) -> str:
-        kept = "no checkpoint is there yet" if self._whole is None else f"the one of step {self._whole} is whole"
+        kept = "no checkpoint is there yet" if self._whole is None else f"the checkpoint of step {self._whole} is whole"
         return (
             f"a checkpoint cannot be saved in {self._directory}: {reason}; {kept}. Make room and run the same command "
             "again: it continues from there"

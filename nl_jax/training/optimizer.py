@@ -22,8 +22,8 @@ SCHEDULES = ("step", "steps", "cosine", "constant")
 def make_schedule(config, steps: int) -> optax.Schedule:
     """Returns the schedule step -> learning rate: a linear warm-up from `warmup_start` x rate, then a decay.
 
-    The schedule "step" multiplies the rate by `decay_rate` after every `decay_every` steps, and "steps" does so at each
-    step of `decay_at`. "cosine" lowers the rate to 0 by the end of the run. "constant" keeps the rate.
+    The schedule "step" multiplies the rate by `decay_rate` after every `decay_every` steps. The schedule "steps"
+    multiplies it at each step of `decay_at`. "cosine" lowers the rate to 0 by the end of the run. "constant" keeps it.
 
     Args:
       config: fields schedule, learning_rate, warmup_steps, warmup_start, decay_rate, decay_every; decay_at for "steps";

@@ -57,7 +57,7 @@ def inflate(
     """Returns `target` with every array that `source` has under the same name, and a report.
 
     Kernels (1,h,w,i,o) become (t,h,w,i,o). Parts that only the target has (non-local blocks) keep their values. The
-    layers that depend on the classes keep their values too, unless `head` is true and both networks have the same
+    layers that depend on the classes take the values of `source` only if `head` is true and both networks have the same
     number of classes.
 
     Args:

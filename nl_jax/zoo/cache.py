@@ -139,6 +139,6 @@ def _check(entry: Entry, path: Path) -> None:
         found = hashlib.file_digest(file, kind).hexdigest()
     if not found.startswith(expected):
         raise InputError(
-            f"{path}: its {kind.upper()} begins with {found[: len(expected)]}, and that of {entry.name} with "
+            f"{path}: its {kind.upper()} begins with {found[: len(expected)]}, and the hash of {entry.name} with "
             f"{expected}: delete it and fetch {entry.address} again"
         )

@@ -158,7 +158,7 @@ def test_something_something_is_prepared_and_a_flip_of_its_clips_is_told(tmp_pat
     assert not any("flip" in note for note in Classification(config).notes(videos))
     config.data.flip = True
     (note,) = [note for note in Classification(config).notes(videos) if "flip" in note]
-    assert "1 classes tell left from right (Pushing something from Left to right, say): set data.flip=False" in note
+    assert "1 classes tell left from right (such as Pushing something from Left to right): set data.flip=False" in note
 
 
 def test_folders_are_opened_as_folders(folder):

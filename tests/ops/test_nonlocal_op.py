@@ -256,7 +256,9 @@ def test_gaussian_rows_sum_to_one():
 def test_shapes_that_do_not_fit(function, shapes):
     # The function as a user calls it, without the run-time check of annotations, which only tests have.
     operation = inspect.unwrap(getattr(nonlocal_op, function))
-    with pytest.raises(ValueError, match=re.escape(f"{shapes[2]}")):
+    names = "a p g" if function == "concatenation" else "theta phi g"
+    found = ".*".join(f"{name} {re.escape(str(shape))}" for name, shape in zip(names.split(), shapes, strict=True))
+    with pytest.raises(ValueError, match=found):
         operation(*(jnp.zeros(shape) for shape in shapes))
 
 

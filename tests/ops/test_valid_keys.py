@@ -144,7 +144,7 @@ def test_cudnn_is_asked_for_the_same_function(monkeypatch):
 def test_a_mask_of_another_shape(function):
     operation = inspect.unwrap(getattr(nonlocal_op, function))
     with pytest.raises(ValueError, match=r"valid \(3, 5\) must be \(b,m\), here \(3, 9\)"):
-        operation(*map(jnp.asarray, arguments(operation)), valid=jnp.ones((3, 5), bool))
+        operation(*map(jnp.asarray, arguments(getattr(nonlocal_op, function))), valid=jnp.ones((3, 5), bool))
 
 
 @pytest.mark.parametrize("name", ["gaussian", "dot_product", "concatenation"])

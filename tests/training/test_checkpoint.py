@@ -76,7 +76,7 @@ def test_a_disk_that_is_too_full_is_seen_before(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     with Checkpoints(tmp_path) as checkpoints:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 400_000, 400_000))
-        with pytest.raises(TrainingError, match=r"it takes 0\.5 MB and 0\.4 MB are free; the one of step 1 is whole"):
+        with pytest.raises(TrainingError, match=r"0\.5 MB and 0\.4 MB are free; the checkpoint of step 1 is whole"):
             checkpoints.save(state(2), {"next_batch": 2})
     assert_newest_is(tmp_path, 1)
 
@@ -87,7 +87,7 @@ def test_a_write_that_fails_is_reported_and_the_last_good_checkpoint_stays(tmp_p
     save(tmp_path, [1])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(TrainingError, match=r"cannot be saved in .*: .*; the one of step 1 is whole"):
+        with pytest.raises(TrainingError, match=r"cannot be saved in .*: .*; the checkpoint of step 1 is whole"):
             with Checkpoints(tmp_path) as checkpoints:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
                 checkpoints.save(state(2), {"next_batch": 2})

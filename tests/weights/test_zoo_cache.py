@@ -42,7 +42,7 @@ def test_a_file_is_fetched_once_and_checked(home, served):
     (served / "weights.pth").unlink()
     assert zoo.fetch(entry) == path  # that of the cache
     path.write_bytes(b"other numbers")
-    with pytest.raises(InputError, match=f"its SHA256 begins with .*, and that of {entry.name} with {digest}"):
+    with pytest.raises(InputError, match=f"its SHA256 begins with .*, and the hash of {entry.name} with {digest}"):
         zoo.fetch(entry)
 
 

@@ -19,8 +19,8 @@ def read_image(source: Source, width: int, height: int) -> UInt8[np.ndarray, "h 
     """Decodes an image in full-range RGB, in the orientation of its annotations.
 
     A photograph can have an orientation tag. Some annotation tools turn the image as the tag asks, and others show the
-    stored pixels. If the tag asks for a quarter turn, the size in the annotation file shows which of the two the tool
-    did. Otherwise the image is turned, as in OpenCV, detectron2 and mmdetection.
+    stored pixels. If the tag asks for a quarter turn, the size in the annotation file shows whether the tool turned
+    the image. Otherwise the image is turned, as in OpenCV, detectron2 and mmdetection.
 
     Args:
       source: path of a file, or its bytes.

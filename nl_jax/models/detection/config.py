@@ -38,7 +38,7 @@ class DetectorConfig:
       round_anchors: whether the corners of anchors are whole pixels.
       floor_strides: whether anchors lie floor(side of the image / places of the map) apart, as in torchvision. At P6 of
         an image 800 pixels high this distance is 61 and not 64.
-      pre_nms: number of anchors of a level that NMS takes, the ones with the highest scores.
+      pre_nms: number of anchors of a level that NMS takes, highest scores first.
       proposals: number of proposals of an image after NMS.
       train_pre_nms: `pre_nms` in training.
       train_proposals: `proposals` in training.

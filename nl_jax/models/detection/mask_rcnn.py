@@ -151,7 +151,7 @@ class MaskRCNN(nnx.Module):
         Args:
           out: the result of `features`.
           sizes: height and width of every image in pixels, without padding.
-          train: whether the numbers of boxes are the ones for training.
+          train: whether to take the numbers of boxes for training.
         """
         objectness, deltas = (
             [out[f"{name}_P{i + 2}"] for i in range(len(STRIDES))] for name in ("objectness", "deltas")

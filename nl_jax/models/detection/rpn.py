@@ -53,7 +53,7 @@ def proposals(
       anchors: for each level the anchors in pixels, and which of them lie at a place in the image.
       size: height and width of the image in pixels.
       config: configuration of the detector.
-      train: whether the numbers of boxes are the ones for training.
+      train: whether to take the numbers of boxes for training.
 
     Returns:
       The boxes (k,4) in pixels, the scores (k,) in [0, 1], highest first, and whether each proposal exists (k,).

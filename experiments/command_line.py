@@ -2,6 +2,7 @@
 
 import atexit
 import difflib
+import errno
 import gc
 import itertools
 import os
@@ -27,6 +28,8 @@ from nl_jax.training import sharding
 from nl_jax.training.processes import hosts
 from nl_jax.training.workdir import flatten
 
+FULL = os.strerror(errno.ENOSPC)
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 WAY_OUT = 5.0  # seconds after which a preempted program is ended
 # The flags and fields whose value can be a path in a bucket.
 IN_BUCKETS = tuple(f"--{name}" for name in ("workdir", "data", "out", "report"))
@@ -106,13 +109,27 @@ def _guarded(main: Callable[[], None]) -> None:
         late.daemon = True
         late.start()
         sys.exit(PREEMPTED)
-    except Exception:
+    except Exception as error:
+        if fault := _fault_of_disk(error):
+            fail(fault, 1)
         if not hosts.several():
             raise
         traceback.print_exc()
         which = f"process {jax.process_index()} of {jax.process_count()} cannot continue"
         print(f"error: {which}; if another process has ended, its output says why", file=sys.stderr)
         hosts.end(1, at_once=True)
+
+
+def _fault_of_disk(error: Exception) -> str:
+    """Returns a line on a disk that is full or cannot be written to, or "" for another exception.
+
+    The writers of records and checkpoints raise exceptions of their own, with the words of the system.
+    """
+    hint = "free some space, then run the same command again"
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}" + (f"; {hint}" if error.strerror == FULL else "")
+    return f"{error}; {hint}" if FULL in str(error) else ""
 
 
 def _parse(arguments: str, argv: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """The programs as a user types them, in their own processes: killed, resumed, and with bad input."""
 
+import errno
 import importlib
 import json
 import os
@@ -375,3 +376,24 @@ def test_the_python_of_the_readme_and_of_the_page_on_the_block_runs():
     for block in blocks:
         done = subprocess.run([sys.executable, "-W", "error", "-c", block], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "out.csv"), "No space left on device: out.csv; free some"),
+        (OSError(errno.EROFS, "Read-only file system", "out.csv"), "Read-only file system: out.csv\n"),
+        (
+            RuntimeError("write() failed: No space left on device; writing x"),
+            "No space left on device; writing x; free",
+        ),
+    ],
+)
+def test_a_disk_that_takes_no_more_is_one_line(error, said, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit, match="1"):
+        command_line._guarded(main)
+    told = capsys.readouterr().err
+    assert said in told and told.startswith("error: ") and told.count("\n") == 1

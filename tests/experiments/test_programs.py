@@ -276,7 +276,7 @@ TRAIN = ["train", "--config=configs/quickstart.py", "--workdir=W"]
         ([*TRAIN, "--config.start.stage=x.py"], "no config file x.py"),
         ([*TRAIN, "--config.steps=20"], "warmup_steps=120 must be fewer than steps=20"),  # before its stage is trained
         (["train", "--config=configs/quickstart.py", "--workdir="], "--workdir is empty"),
-        ([*TRAIN, "--config.model.nonlocal_blocks.res3=('a',)"], "after residual block 'a' of res3"),
+        ([*TRAIN, "--config.model.nonlocal_blocks.res3=('a',)"], r"nonlocal_blocks\.res3=\('a',\): 'a' is no integer"),
         (["evaluate", "--workdir=/no/such"], "/no/such holds no config.json"),
         ([*TRAIN, "--config.model.depth=34"], r"depth=34 has no effect because blocks_per_stage=\(1, 2\) sets the"),
     ],
@@ -385,7 +385,7 @@ def test_the_python_of_the_readme_and_of_the_page_on_the_block_runs():
         (OSError(errno.EROFS, "Read-only file system", "out.csv"), "Read-only file system: out.csv\n"),
         (
             RuntimeError("write() failed: No space left on device; writing x"),
-            "No space left on device; writing x; free",
+            "No space left on device; writing x",
         ),
     ],
 )

@@ -30,6 +30,7 @@ from nl_jax.training.workdir import flatten
 
 FULL = os.strerror(errno.ENOSPC)
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+INTERRUPTED = 130  # the exit code of shells for Ctrl-C
 WAY_OUT = 5.0  # seconds after which a preempted program is ended
 # The flags and fields whose value can be a path in a bucket.
 IN_BUCKETS = tuple(f"--{name}" for name in ("workdir", "data", "out", "report"))
@@ -39,8 +40,8 @@ IN_BUCKETS += tuple(f"--config.{name}" for name in ("start.workdir", "data.", "i
 def run(main: Callable[..., None], arguments: str = "") -> None:
     """Parses the flags and runs `main`.
 
-    The exit code is 0 for success, 1 for a run that could not continue, 2 for bad input, and 75 for a run that was
-    asked to stop and has saved its state.
+    The exit code is 0 for success, 1 for a run that could not continue, 2 for bad input, 75 for a run that was asked to
+    stop and has saved its state, and 130 for Ctrl-C at any other time.
 
     Args:
       main: the program.
@@ -109,6 +110,8 @@ def _guarded(main: Callable[[], None]) -> None:
         late.daemon = True
         late.start()
         sys.exit(PREEMPTED)
+    except KeyboardInterrupt:  # before a run can save its state, or in a program that has no state
+        fail("interrupted", INTERRUPTED)
     except Exception as error:
         if fault := _fault_of_disk(error):
             fail(fault, 1)

@@ -397,3 +397,12 @@ def test_a_disk_that_takes_no_more_is_one_line(error, said, capsys):
         command_line._guarded(main)
     told = capsys.readouterr().err
     assert said in told and told.startswith("error: ") and told.count("\n") == 1
+
+
+def test_an_interrupt_before_the_first_step_is_one_line(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match="130"):
+        command_line._guarded(main)
+    assert capsys.readouterr().err == "error: interrupted\n"

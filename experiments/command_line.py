@@ -1,5 +1,6 @@
 """Starts every program of this folder. Bad input gives one clear line and exit code 2, and no traceback."""
 
+import _thread
 import atexit
 import difflib
 import errno
@@ -50,6 +51,7 @@ def run(main: Callable[..., None], arguments: str = "") -> None:
     """
     for stream in (sys.stdout, sys.stderr):  # the name of a file may hold bytes that are not valid text
         stream.reconfigure(errors="backslashreplace")
+    sys.unraisablehook = _repeated
     logging.set_verbosity(logging.ERROR)  # Orbax logs every file that it writes
     getLogger("gcsfs").setLevel("CRITICAL")  # gcsfs also logs a traceback of every exception
     if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR
@@ -121,6 +123,17 @@ def _guarded(main: Callable[[], None]) -> None:
         which = f"process {jax.process_index()} of {jax.process_count()} cannot continue"
         print(f"error: {which}; if another process has ended, its output says why", file=sys.stderr)
         hosts.end(1, at_once=True)
+
+
+def _repeated(lost) -> None:
+    """Sends Ctrl-C again if Python could not raise it. Other exceptions that Python cannot raise are shown as usual.
+
+    JAX runs a function at every garbage collection, and Python drops an exception inside such a function.
+    """
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()  # at once it would be raised and dropped in here
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _fault_of_disk(error: Exception) -> str:

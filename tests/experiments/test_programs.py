@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -406,3 +407,9 @@ def test_an_interrupt_before_the_first_step_is_one_line(capsys):
     with pytest.raises(SystemExit, match="130"):
         command_line._guarded(main)
     assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_an_interrupt_that_python_drops_comes_again():
+    with pytest.raises(KeyboardInterrupt):
+        command_line._repeated(SimpleNamespace(exc_type=KeyboardInterrupt))
+        time.sleep(5)

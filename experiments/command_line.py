@@ -1,7 +1,9 @@
 """Starts every program of this folder. Bad input gives one clear line and exit code 2, and no traceback."""
 
+import _thread
 import atexit
 import difflib
+import errno
 import gc
 import itertools
 import os
@@ -27,6 +29,9 @@ from nl_jax.training import sharding
 from nl_jax.training.processes import hosts
 from nl_jax.training.workdir import flatten
 
+FULL = os.strerror(errno.ENOSPC)
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+INTERRUPTED = 130  # the exit code of shells for Ctrl-C
 WAY_OUT = 5.0  # seconds after which a preempted program is ended
 # The flags and fields whose value can be a path in a bucket.
 IN_BUCKETS = tuple(f"--{name}" for name in ("workdir", "data", "out", "report"))
@@ -36,8 +41,8 @@ IN_BUCKETS += tuple(f"--config.{name}" for name in ("start.workdir", "data.", "i
 def run(main: Callable[..., None], arguments: str = "") -> None:
     """Parses the flags and runs `main`.
 
-    The exit code is 0 for success, 1 for a run that could not continue, 2 for bad input, and 75 for a run that was
-    asked to stop and has saved its state.
+    The exit code is 0 for success, 1 for a run that could not continue, 2 for bad input, 75 for a run that was asked to
+    stop and has saved its state, and 130 for Ctrl-C at any other time.
 
     Args:
       main: the program.
@@ -46,6 +51,7 @@ def run(main: Callable[..., None], arguments: str = "") -> None:
     """
     for stream in (sys.stdout, sys.stderr):  # the name of a file may hold bytes that are not valid text
         stream.reconfigure(errors="backslashreplace")
+    sys.unraisablehook = _repeated
     logging.set_verbosity(logging.ERROR)  # Orbax logs every file that it writes
     getLogger("gcsfs").setLevel("CRITICAL")  # gcsfs also logs a traceback of every exception
     if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR
@@ -118,13 +124,40 @@ def _guarded(main: Callable[[], None]) -> None:
         late.daemon = True
         late.start()
         sys.exit(PREEMPTED)
-    except Exception:
+    except KeyboardInterrupt:  # before a run can save its state, or in a program that has no state
+        fail("interrupted", INTERRUPTED)
+    except Exception as error:
+        if fault := _fault_of_disk(error):
+            fail(fault, 1)
         if not hosts.several():
             raise
         traceback.print_exc()
         which = f"process {jax.process_index()} of {jax.process_count()} cannot continue"
         print(f"error: {which}; if another process has ended, its output says why", file=sys.stderr)
         hosts.end(1, at_once=True)
+
+
+def _repeated(lost) -> None:
+    """Sends Ctrl-C again if Python could not raise it. Other exceptions that Python cannot raise are shown as usual.
+
+    JAX runs a function at every garbage collection, and Python drops an exception inside such a function.
+    """
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()  # at once it would be raised and dropped in here
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _fault_of_disk(error: Exception) -> str:
+    """Returns a line on a disk that is full or cannot be written to, or "" for another exception.
+
+    The writers of records and checkpoints raise exceptions of their own, with the words of the system.
+    """
+    hint = "free some space, then run the same command again"
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}" + (f"; {hint}" if error.strerror == FULL else "")
+    return f"{error}; {hint}" if FULL in str(error) else ""
 
 
 def _parse(arguments: str, argv: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """The programs as a user types them, in their own processes: killed, resumed, and with bad input."""
 
+import errno
 import importlib
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -275,7 +277,7 @@ TRAIN = ["train", "--config=configs/quickstart.py", "--workdir=W"]
         ([*TRAIN, "--config.start.stage=x.py"], "no config file x.py"),
         ([*TRAIN, "--config.steps=20"], "warmup_steps=120 must be fewer than steps=20"),  # before its stage is trained
         (["train", "--config=configs/quickstart.py", "--workdir="], "--workdir is empty"),
-        ([*TRAIN, "--config.model.nonlocal_blocks.res3=('a',)"], "after residual block 'a' of res3"),
+        ([*TRAIN, "--config.model.nonlocal_blocks.res3=('a',)"], r"nonlocal_blocks\.res3=\('a',\): 'a' is no integer"),
         (["evaluate", "--workdir=/no/such"], "/no/such holds no config.json"),
         ([*TRAIN, "--config.model.depth", "34"], r"depth=34 has no effect because blocks_per_stage=\(1, 2\) sets the"),
     ],
@@ -375,3 +377,39 @@ def test_the_python_of_the_readme_and_of_the_page_on_the_block_runs():
     for block in blocks:
         done = subprocess.run([sys.executable, "-W", "error", "-c", block], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "out.csv"), "No space left on device: out.csv; free some"),
+        (OSError(errno.EROFS, "Read-only file system", "out.csv"), "Read-only file system: out.csv\n"),
+        (
+            RuntimeError("write() failed: No space left on device; writing x"),
+            "No space left on device; writing x",
+        ),
+    ],
+)
+def test_a_disk_that_takes_no_more_is_one_line(error, said, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit, match="1"):
+        command_line._guarded(main)
+    told = capsys.readouterr().err
+    assert said in told and told.startswith("error: ") and told.count("\n") == 1
+
+
+def test_an_interrupt_before_the_first_step_is_one_line(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match="130"):
+        command_line._guarded(main)
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_an_interrupt_that_python_drops_comes_again():
+    with pytest.raises(KeyboardInterrupt):
+        command_line._repeated(SimpleNamespace(exc_type=KeyboardInterrupt))
+        time.sleep(5)

@@ -154,7 +154,7 @@ def concatenation(
     """
     if a.shape[0] != p.shape[0] or p.shape != g.shape[:2] or not p.shape[1]:
         raise ValueError(f"a {a.shape}, p {p.shape} and g {g.shape} must be (b,n), (b,m) and (b,m,c) with m > 0")
-    _check_valid(p.shape, valid)
+    _check_valid(valid, p.shape)
     return hinge(a, p, g, form, valid)
 
 
@@ -181,13 +181,13 @@ def _weighted_sum(rows: Float[Array, "b n m"], g: Float[Array, "b m c"]) -> Floa
 def _check_shapes(theta: Shape, phi: Shape, g: Shape, valid: Array | None) -> None:
     if theta[0] != phi[0] or theta[2] != phi[2] or phi[:2] != g[:2] or not phi[1]:
         raise ValueError(f"theta {theta}, phi {phi} and g {g} must be (b,n,d), (b,m,d) and (b,m,c) with m > 0")
-    _check_valid(phi[:2], valid)
+    _check_valid(valid, phi)
 
 
-def _check_valid(keys: Shape, valid: Array | None) -> None:
+def _check_valid(valid: Array | None, keys: Shape) -> None:
     if valid is None:
         return
-    if valid.shape != keys:
-        raise ValueError(f"valid {valid.shape} must be (b,m), here {keys}: one truth value a key")
+    if valid.shape != keys[:2]:
+        raise ValueError(f"valid {valid.shape} must be (b,m), here {keys[:2]}: one truth value a key")
     if valid.dtype != bool:  # a mask of 255 would count as 255 keys
         raise ValueError(f"valid is {valid.dtype} and must be bool, such as mask > 0")

@@ -1,6 +1,5 @@
 """The task of classification: softmax over classes, or sigmoids if a clip shows several (sections 4 and 5)."""
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -19,10 +18,17 @@ from nl_jax.data.video.clips import STARTS
 from nl_jax.data.video.videos import Videos
 from nl_jax.errors import InputError
 from nl_jax.evaluation.views import Predictions, check_views, predict
-from nl_jax.figures.curves import Curves
 from nl_jax.models import ResNetConfig, VideoResNet
 from nl_jax.models.flat import FlatParams
 from nl_jax.models.summary import Summary, summarize
+from nl_jax.tasks.classification_figures import (
+    CURVES,
+    RESULT_FIGURES,
+    TRAIN_FIGURES,
+    VALIDATION_FIGURES,
+    named_curve,
+    sentences,
+)
 from nl_jax.tasks.clip_splits import measured_on, open_clips, validated_on
 from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training import sharding
@@ -50,37 +56,11 @@ class Classification(Task):
     unit = "clip"
     example = "video"
     inputs = ("video",)
-    train_figures = {"top1": "top-1 {:.1%}"}  # noqa: RUF012
-    validation_figures = {  # noqa: RUF012
-        "video_top1": "top-1 {:.1%}",
-        "video_top5": "",
-        "clip_top1": "",
-        "clip_top5": "",
-        "video_map": "mAP {:.1%}",
-    }
-    result_figures = {  # noqa: RUF012
-        "video_top1": "videos, top-1",
-        "video_top5": "videos, top-5",
-        "clip_top1": "clips, top-1",
-        "clip_top5": "clips, top-5",
-        "video_map": "videos, mean average precision",
-        "chance": "chance",
-    }
+    train_figures = TRAIN_FIGURES
+    validation_figures = VALIDATION_FIGURES
+    result_figures = RESULT_FIGURES
     best = ("video_map", "video_top1")
-    curves = (
-        Curves("Loss in training", "cross-entropy, nats", {"train_loss": "training"}),
-        Curves(
-            "Accuracy",
-            "%",
-            {
-                "train_top1": "training clips, top-1",
-                "validation_video_top1": "validation videos, top-1",
-                "validation_video_map": "validation videos, mean average precision",
-            },
-            scale=100.0,
-            top=100.0,
-        ),
-    )
+    curves = CURVES
     paper = "top-1 {}%, top-5 {}%"
     by_class = ("classifier/",)
     test_options = {  # noqa: RUF012
@@ -99,7 +79,7 @@ class Classification(Task):
         self._clips_per_decode = config.get("data", {}).get("clips_per_decode", 1)
         if "data" in config:  # a step alone needs no data
             self.validated_on = validated_on(config.data)
-            self.curves = [_renamed(drawing, config, self.validated_on) for drawing in self.curves]
+            self.curves = [named_curve(drawing, config, self.validated_on) for drawing in self.curves]
 
     def check(self) -> None:
         """Raises InputError if a number that only a classifier has is out of range, or if mixup has nothing to mix."""
@@ -267,45 +247,7 @@ class Classification(Task):
 
     def describe(self, results: Results) -> str:
         """Returns the figures as sentences that name the examples on which they were measured."""
-        if "video_map" in results:
-            figure, chance = f"video mean average precision {results['video_map']:.1%}", ""
-        else:
-            clips, videos = (
-                ", ".join(f"top-{k} {results[name]:.1%}" for k in (1, 5) if (name := f"{what}_top{k}") in results)
-                for what in ("clip", "video")
-            )
-            figure, chance = f"video {videos}; clip {clips}", f"; chance {results['chance']:.1%}"
-        lines = [
-            f"{figure} ({results['videos']} videos x {results['views']} views of {results['measured_on']}, "
-            f"list {results['list']}{chance})"
-        ]
-        if results["undecodable"]:
-            lines.append(f"{results['undecodable']} of these videos could not be decoded and count as wrong")
-        if results.get("nonfinite"):  # results of an older run have no such number
-            lines.append(
-                f"the scores of {results['nonfinite']} of these videos are not finite and count as wrong: the network "
-                "has diverged"
-            )
-        if results.get("bad_training_videos"):
-            lines.append(f"{results['bad_training_videos']} training videos could not be decoded: see bad_videos.csv")
-        return "\n".join(lines)
-
-
-def _renamed(drawing: Curves, config: ConfigDict, validated_on: str) -> Curves:
-    """Returns the plot with labels that name the examples on which the figures of this run are measured."""
-    lines = dict(drawing.lines)
-    if validated_on != "validation":
-        lines |= {
-            column: label.replace("validation videos", validated_on)
-            for column, label in lines.items()
-            if column.startswith("validation_")
-        }
-    # In training the statistics of batch norm depend on the other clips of the batch. In a test they do not.
-    if "train_top1" in lines and config.model.norm in ("batch", "global"):
-        lines["train_top1"] += ", by statistics of the batch"
-    if "train_top1" in lines and config.get("loss", {}).get("mixup"):
-        lines["train_top1"] += ", mixed"
-    return dataclasses.replace(drawing, lines=lines)
+        return sentences(results)
 
 
 def head(params: FlatParams) -> dict[str, bool]:

@@ -12,21 +12,16 @@ import hashlib
 import io
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 from absl import flags
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from experiments import command_line
+from experiments import check_data, command_line
+from experiments.check_data import console
 from nl_jax.data.records.read import write_index
 from nl_jax.data.records.write import BUILDERS, SECONDS_PER_VIDEO, config_of, found_by_split, root_of
-from nl_jax.data.sources.listing import Listing
-from nl_jax.data.video import check
 from nl_jax.errors import InputError
 from nl_jax.places import Place, cache_directory, is_bucket, make_directory, place, send
 
@@ -52,8 +47,6 @@ BEAM_RUNNER = flags.DEFINE_string(
 )
 BEAM_OPTIONS = flags.DEFINE_multi_string("beam_options", [], "an option of the runner, written as --name=value")
 
-console = Console(highlight=False, markup=False, soft_wrap=True)
-
 
 def main() -> None:
     source, of_file = Path(SOURCE.value), DATASET.value == "coco" and SOURCE.value.endswith(".json")
@@ -69,7 +62,7 @@ def main() -> None:
         command_line.refuse_flags("split", "short_side", why="with --dataset=coco, which keeps its splits and images")
         _coco()
         return
-    command_line.refuse_flags("annotations", why="without --dataset=coco")
+    command_line.refuse_flags("annotations", "masks", why="without --dataset=coco")
     config = config_of(DATASET.value, split=SPLIT.value, short_side=SHORT_SIDE.value)
     builder_class = BUILDERS[DATASET.value]
     listing = builder_class.list_source(source, config.split)
@@ -80,7 +73,7 @@ def main() -> None:
         listed = sum(item.split == split for item in listing.items)
         console.print(f"{split}: found {len(found.get(split, ()))} of the {listed} listed videos")
     if CHECK.value:
-        _check(listing, root_of(source))
+        check_data.check_videos(listing, root_of(source), **_of_check())
         return
     data_dir = _local_data_dir()
     builder = builder_class(config=config, data_dir=data_dir)
@@ -104,13 +97,14 @@ def main() -> None:
 
 
 def _coco() -> None:
-    from nl_jax.data.coco import check, records  # imports pycocotools, which videos do not need
+    from nl_jax.data.coco import records  # imports pycocotools, which videos do not need
     from nl_jax.data.coco.source import find_splits
 
     kind = ANNOTATIONS.value
     splits = find_splits(SOURCE.value, kind)
     if CHECK.value:
-        _check_coco(check, splits, kind == "person_keypoints")
+        keypoints = kind == "person_keypoints"
+        check_data.check_coco(splits, masks=MASKS.value and not keypoints, keypoints=keypoints, **_of_check())
         return
     data_dir = _local_data_dir()
     builder = records.Coco(config=records.config_of(kind), data_dir=data_dir)
@@ -132,6 +126,15 @@ def _coco() -> None:
         _send(directory, goal)
         shutil.rmtree(unfinished)
     console.print(f"wrote {goal}; train on it with --config.data.train={goal}:{next(iter(splits))}")
+
+
+def _of_check() -> dict:
+    return {
+        "report": place("--report", REPORT.value),
+        "title": f"{DATASET.value}: {SOURCE.value}",
+        "num_workers": NUM_WORKERS.value,
+        "timeout": TIMEOUT.value,
+    }
 
 
 def _local_data_dir() -> Path:
@@ -177,43 +180,16 @@ def _send(directory: Path, goal: Place) -> None:
         shutil.rmtree(directory)
 
 
-def _check_coco(check, splits, keypoints: bool) -> None:
-    lines, began, count = [], time.monotonic(), check.count_images(splits)
-    with _progress() as progress:
-        task = progress.add_task("images", total=count, failed=0)
-        failed = 0
-        options = {"num_workers": NUM_WORKERS.value, "timeout": TIMEOUT.value}
-        for found in check.check(splits, masks=MASKS.value and not keypoints, keypoints=keypoints, **options):
-            lines += found
-            failed += sum(line.problem.kind == "unreadable" for line in found)
-            progress.update(task, completed=min(progress.tasks[task].completed + 1, count), failed=failed)
-    _tell_pace("images", count, began)
-    lines = check.finish(lines)
-    check.write_report(place("--report", REPORT.value), f"{DATASET.value}: {SOURCE.value}", lines)
-    counts = check.summary(lines)
-    table = Table("fault", *splits)
-    for kind in check.KINDS:
-        if any(kind in row for row in counts.values()):
-            table.add_row(kind, *(str(counts.get(split, {}).get(kind, 0)) for split in splits))
-    console.print(table if counts else "no fault is found")
-    console.print(f"wrote {REPORT.value}/report.csv, a line for every fault, and {REPORT.value}/index.html")
-
-
 def _make_records(preparation, items) -> None:
     """Writes the record of every item to the cache, with all processes."""
     left = [item for item in items if not preparation.done(item)]
     if len(left) < len(items):
         console.print(f"{len(items) - len(left)} of {len(items)} videos are already prepared")
-    began = time.monotonic()
-    with _progress() as progress:
-        task = progress.add_task("videos", total=len(left), failed=0)
-        failed = 0
+    with check_data.counted("videos", len(left), NUM_WORKERS.value) as count:
         for item, reason in preparation.keep_all(left, num_workers=NUM_WORKERS.value, timeout=TIMEOUT.value):
             if reason:
-                failed += 1
                 console.print(f"cannot be prepared: {item.path}: {reason}")
-            progress.update(task, advance=1, failed=failed)
-    _tell_pace("videos", len(left), began)
+            count(bool(reason))
 
 
 def _write(builder, unfinished: Path) -> None:
@@ -244,38 +220,6 @@ def _tell(builder, rows, goal: Place) -> None:
     console.print(f"wrote {goal}; train on it with --config.data.train={goal}:{first}")
 
 
-def _tell_pace(what: str, count: int, began: float) -> None:
-    seconds = time.monotonic() - began
-    if count:
-        thousand = seconds / count * 1000 / 60
-        workers = NUM_WORKERS.value
-        console.print(
-            f"{count} {what} took {seconds:.1f} s with {workers} processes: {thousand:.1f} min for a thousand"
-        )
-
-
-def _check(listing: Listing, root: Path) -> None:
-    findings = []
-    began = time.monotonic()
-    with _progress() as progress:
-        task = progress.add_task("files", total=len(listing.items) + len(listing.unlisted), failed=0)
-        failed = 0
-        for found in check.check_copy(listing, root, num_workers=NUM_WORKERS.value, timeout=TIMEOUT.value):
-            findings.append(found)
-            failed += found.line.status == "unreadable"
-            progress.update(task, advance=1, failed=failed)
-    _tell_pace("files", len(findings), began)
-    findings = check.finish(findings)
-    check.write_report(place("--report", REPORT.value), f"{DATASET.value}: {SOURCE.value}", findings)
-    counts = check.count_statuses(findings)
-    used = [status for status in check.STATUSES if any(status in row for row in counts.values())]
-    table = Table("split", *used)
-    for split, row in counts.items():
-        table.add_row(split or "no split", *(str(row[status]) for status in used))
-    console.print(table)
-    console.print(f"wrote {REPORT.value}/report.csv, a line for every file, and {REPORT.value}/index.html")
-
-
 @contextlib.contextmanager
 def _only_one(directory: Path) -> Iterator[Path]:
     """Yields the directory of unfinished work. Raises InputError if another process uses it."""
@@ -286,19 +230,6 @@ def _only_one(directory: Path) -> Iterator[Path]:
         except OSError:
             raise InputError(f"--data_dir: another process is preparing the same dataset in {directory}") from None
         yield directory
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=14),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[failed]} failed"),
-        console=console,
-    )
 
 
 if __name__ == "__main__":

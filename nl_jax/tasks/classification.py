@@ -29,13 +29,12 @@ from nl_jax.tasks.classification_figures import (
     named_curve,
     sentences,
 )
-from nl_jax.tasks.clip_splits import measured_on, open_clips, validated_on
+from nl_jax.tasks.clip_splits import check_test_size, measured_on, open_clips, validated_on
 from nl_jax.tasks.resnet_fields import make_resnet_config
 from nl_jax.training import sharding
-from nl_jax.training.fields import check_ranges
 from nl_jax.training.optimizer import make_optimizer
 from nl_jax.training.preprocessing import make_normalize, mixed, smooth
-from nl_jax.training.setup import check_parts
+from nl_jax.training.setup import check_parts, check_ranges
 from nl_jax.training.task import Example, Forward, Gather, Metrics, Results, Task
 
 NUMBERS = {
@@ -84,7 +83,7 @@ class Classification(Task):
     def check(self) -> None:
         """Raises InputError if a number that only a classifier has is out of range, or if mixup has nothing to mix."""
         check_ranges(self.config, NUMBERS)
-        self._check_test_size()
+        check_test_size(self.config.data, lambda clip: self.summary(1, {"video": clip}))
         clips = self.config.batch_size // self.config.accumulate_steps
         check_clips_per_decode(clips, self._clips_per_decode)
         if self._alpha and clips == self._clips_per_decode:
@@ -92,16 +91,6 @@ class Classification(Task):
                 f"loss.mixup={self._alpha} mixes clips of different videos, and a step, or each part of one "
                 f"(accumulate_steps), has {clips} clips of one video; give a larger batch_size, or loss.mixup=0"
             )
-
-    def _check_test_size(self) -> None:
-        """Raises InputError if the network does not fit the test views: it would be known only after the training."""
-        data = self.config.data
-        if data.name == "video_folder" and 0 < (side := data.test_crop or data.test_short_side) < data.crop:
-            clip = jax.ShapeDtypeStruct((data.frames, side, side, 3), jnp.uint8)
-            try:
-                self.summary(1, {"video": clip})
-            except InputError as error:
-                raise InputError(f"data.test_crop={data.test_crop}: {error}") from error
 
     def check_mesh(self, mesh: Mesh, num_classes: int, example: Example) -> None:
         """Raises InputError unless each part of a step has whole groups of batch norm and `time` divides the frames."""

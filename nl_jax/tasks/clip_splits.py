@@ -1,5 +1,9 @@
 """Opens the dataset of `config.data` for labelled videos: the dataset that nl_jax draws itself, or videos on disk."""
 
+from collections.abc import Callable
+
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from nl_jax.data.dataset import ClipDataset
@@ -36,6 +40,24 @@ def measured_on(config: ConfigDict, split: str) -> str:
 def validated_on(config: ConfigDict) -> str:
     """Returns the name of the validation: see `splits.validated_on`."""
     return splits.validated_on(config, "video") if config.name == "video_folder" else "validation"
+
+
+def check_test_size(config: ConfigDict, summary: Callable[[jax.ShapeDtypeStruct], object]) -> None:
+    """Checks before the training that the network fits the test views. Only views below the training crop may not fit.
+
+    Args:
+      config: `config.data`.
+      summary: raises InputError if the network does not fit a clip (t,h,w,3).
+
+    Raises:
+      InputError: the network does not fit a test view.
+    """
+    if config.name != "video_folder" or not 0 < (side := config.test_crop or config.test_short_side) < config.crop:
+        return
+    try:
+        summary(jax.ShapeDtypeStruct((config.frames, side, side, 3), np.uint8))
+    except InputError as error:
+        raise InputError(f"data.test_crop={config.test_crop}: {error}") from error
 
 
 def _long_range(fields, split, classes):

@@ -26,11 +26,10 @@ from nl_jax.tasks import splits
 from nl_jax.tasks.classification import Classification
 from nl_jax.tasks.detection_figures import CURVES, RESULT_FIGURES, TRAIN_FIGURES, VALIDATION_FIGURES, sentences
 from nl_jax.tasks.resnet_fields import make_resnet_config, nonlocal_options
-from nl_jax.training.fields import check_ranges
 from nl_jax.training.optimizer import make_optimizer
 from nl_jax.training.preprocessing import make_normalize
 from nl_jax.training.processes import hosts
-from nl_jax.training.setup import check_parts
+from nl_jax.training.setup import check_parts, check_ranges
 from nl_jax.training.task import Example, Forward, Gather, Metrics, Results, Task
 
 if TYPE_CHECKING:

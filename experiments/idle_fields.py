@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from nl_jax.errors import InputError
+from nl_jax.models.variants import VARIANTS
 
 
 def check_effect(config: ConfigDict, given: list[str]) -> None:
@@ -41,6 +42,9 @@ def _idle(config: ConfigDict) -> dict[str, str]:
     options = config.model.nonlocal_options
     if options.pairwise in ("dot_product", "concatenation"):
         found["model.nonlocal_options.scale"] = f"model.nonlocal_options.pairwise={options.pairwise}, without a softmax"
+    variant = options.get("variant", "default")
+    if variant in VARIANTS and "scale" in VARIANTS[variant].without:
+        found["model.nonlocal_options.scale"] = f"model.nonlocal_options.variant={variant}, without scores"
     norms = {config.model.norm, options.norm}
     if "batch" not in norms:
         found["model.group_size"] = f"model.norm={config.model.norm}"

@@ -44,7 +44,7 @@ class ResNetConfig:
       nonlocal_options: keywords of NonLocalBlock, which override the options of the geometry. The name of a stage maps
         to a dict of keywords for the blocks of this stage alone. `variant` names a block of another paper (see
         `nl_jax.models.variants`). A variant takes only the options norm, init, scale, inner_channels and group_size,
-        and of these not the options in its `without`.
+        and no norm if it has none. A scale has no effect on a variant without scores.
       norm: kind of every norm, see `Norm`.
       norm_epsilon: number that is added to the variances of the backbone; 0 for the COCO weights of torchvision.
       group_size: clips per group of batch norm.
@@ -184,7 +184,8 @@ class ResNetConfig:
                 continue
             if variant not in VARIANTS:
                 raise InputError(f"variant={variant!r} is unknown; choose one of {', '.join(VARIANTS)}")
-            taken = {"norm", "init", "scale", "inner_channels", "group_size"} - VARIANTS[variant].without
+            # A table gives one scale to all its rows, with scores or without.
+            taken = {"norm", "init", "scale", "inner_channels", "group_size"} - (VARIANTS[variant].without - {"scale"})
             if other := options.keys() - taken:
                 raise InputError(f"the variant {variant} takes no {', '.join(sorted(other))}")
         if unknown := set().union(*self._all_options()) - {*NONLOCAL_OPTIONS, *stages}:

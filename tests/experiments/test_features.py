@@ -103,4 +103,4 @@ def test_a_command_goes_on_where_it_stopped_and_lists_bad_videos(config, model, 
     with pytest.raises(InputError, match="has features with other settings: pooled was True and is now False"):
         feature_files.write(extractor, [str(videos)], out)
     with pytest.raises(InputError, match=r"would both write .*clip\.mp4\.npz; give the folder that holds both"):
-        feature_files._videos([str(videos / label / "clip.mp4") for label in ("flower", "pagoda")], out)
+        feature_files._videos([str(videos / label / "clip.mp4") for label in ("flower", "pagoda")], out, stills=False)

@@ -18,6 +18,11 @@ FOLDER, KINETICS, SCENES = "configs/folder.py", "configs/kinetics.py:c2d_r50", "
         (FOLDER, {"optimizer.momentum": 0.5}, "optimizer.name=adamw"),
         (KINETICS, {"optimizer.warmup_start": 0.5}, "optimizer.warmup_steps=0"),
         (FOLDER, {"model.nonlocal_options.scale": "2", "model.nonlocal_options.pairwise": "dot_product"}, "a softmax"),
+        (
+            "configs/controls_after.py:double_attention",
+            {"model.nonlocal_options.scale": "2"},
+            "variant=double_attention, without scores",
+        ),
         (KINETICS, {"model.group_size": 4, "model.norm": "global"}, "model.norm=global"),
         (KINETICS, {"precise_bn_batches": 4, "model.norm": "affine"}, "model.norm=affine"),
         (SCENES, {"model.dropout": 0.1}, "a detector has no classifier"),

@@ -55,7 +55,9 @@ def test_an_address_that_cannot_be_there_is_refused_before_anything_is_written(c
 def test_the_same_in_python(monkeypatch):
     with pytest.raises(InputError, match="directory=ftp:/bucket/run is an address"):
         make_directory(Path("ftp://bucket/run"))
-    with pytest.raises(InputError, match=r"data=s3://bucket/run is an address.* a bucket can hold what prepare_data"):
+    with pytest.raises(
+        InputError, match=r"data=s3://bucket/run is an address.* a bucket can hold a dataset that prepare_data"
+    ):
         open_videos("s3://bucket/run")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'not installed: gcsfs; install with pip install "nl_jax\[gs\]"'):

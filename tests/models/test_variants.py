@@ -180,7 +180,6 @@ def test_a_network_has_them_in_the_place_of_its_blocks():
         ({"variant": "global_context", "norm": "affine"}, "the variant global_context takes no norm"),
         ({"variant": "simplified", "res3": {"time_group": 2}}, "the variant simplified takes no time_group"),
         ({"res3": {"variant": "simplified", "axes": "time"}}, "the variant simplified takes no axes"),
-        ({"variant": "double_attention", "scale": 0.5}, "the variant double_attention takes no scale"),
     ):
         wrong = ResNetConfig(**vars(config) | {"nonlocal_options": options})
         with pytest.raises(InputError, match=message):

@@ -33,7 +33,7 @@ def named_videos(arguments: list[str], *, stills: bool = False) -> Iterator[tupl
             found, others = _videos_in(Path(argument), stills)
             names = [os.path.relpath(file, argument) for file in found]
             names = [os.path.basename(os.path.abspath(argument)) if name == "." else name for name in names]
-            problem = "the folder has no videos"
+            problem = "the folder has no images and no videos" if stills else "the folder has no videos"
             if pictures := sum(is_picture(file.name) for file in others):
                 print(
                     f"{argument}: {pictures} pictures in this folder are left out; only its videos are read",
@@ -42,14 +42,13 @@ def named_videos(arguments: list[str], *, stills: bool = False) -> Iterator[tupl
         else:
             found = sorted(file for file in glob.glob(argument, recursive=True) if not os.path.isdir(file))
             names = [os.path.basename(file) for file in found]
-            problem = why_missing(argument)
+            problem = _why_missing(argument)
         yield from ((file, name, "") for file, name in zip(found, names, strict=True))
         if not found:
             yield argument, argument, problem
 
 
-def why_missing(argument: str) -> str:
-    """Returns the reason why an argument names no file."""
+def _why_missing(argument: str) -> str:
     try:
         check_local("VIDEO", argument, "videos are read from a file system")
     except InputError as error:

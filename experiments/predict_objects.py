@@ -1,20 +1,17 @@
 """`experiments.predict` for a network of detection: draws the objects into pictures, or prints JSON."""
 
-import glob
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
 from experiments import command_line
-from experiments.named_videos import why_missing
+from experiments.named_videos import named_videos
 from nl_jax.data.media.failure import DecodeError
 from nl_jax.data.media.image_files import is_picture
-from nl_jax.data.sources.folder import VIDEO_SUFFIXES
 from nl_jax.data.video.stream import is_stream
 from nl_jax.errors import InputError
 from nl_jax.places import Place
@@ -52,7 +49,12 @@ def predict(
     detector = Detector.from_pretrained(model) if model else Detector(directory, best=best)
     console = Console(highlight=False, soft_wrap=True, quiet=print_json is not None)
     done, failed, stems = 0, 0, Counter()
-    for name, problem in _files(arguments):
+    for name, _, problem in named_videos(arguments, stills=True):
+        if is_stream(name):
+            raise InputError(
+                f"{name} is a camera or standard input, which a network of detection cannot read; give images, "
+                "videos or folders of them"
+            )
         try:
             if problem:
                 raise DecodeError(name, problem)
@@ -83,25 +85,3 @@ def predict(
         console.print(f"wrote the pictures to {out}")
     if failed:
         command_line.fail(f"{failed} of {done + failed} files could not be read", 1 if done else 2)
-
-
-def _files(arguments: list[str]) -> Iterator[tuple[str, str]]:
-    """Yields (file, "") for every named image and video, or (argument, reason) for an argument without one."""
-    for argument in arguments:
-        if is_stream(argument):
-            raise InputError(
-                f"{argument} is a camera or standard input, which a network of detection cannot read; give images, "
-                "videos or folders of them"
-            )
-        if os.path.isfile(argument):
-            yield argument, ""
-        elif os.path.isdir(argument):
-            files = (file for file in sorted(Path(argument).rglob("*")) if file.is_file())
-            found = [str(file) for file in files if is_picture(file.name) or file.suffix.lower() in VIDEO_SUFFIXES]
-            yield from ((file, "") for file in found)
-            if not found:
-                yield argument, "the folder has no images and no videos"
-        elif found := sorted(file for file in glob.glob(argument, recursive=True) if os.path.isfile(file)):
-            yield from ((file, "") for file in found)
-        else:
-            yield argument, why_missing(argument)

@@ -63,6 +63,11 @@ def test_objects_of_images_of_any_size_are_told_in_their_pixels_and_drawn(run, t
     out.mkdir()
     wide, tall = predict(run, f"{folder}/*.png", out=None)
     assert predict(run, folder, out=out) == [wide, tall]
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "more").symlink_to(folder)
+    found = predict(run, linked, out=None)
+    assert [line["image"] for line in found] == [str(linked / "more" / name) for name in ("1.png", "2.png")]
     assert [Path(line["image"]).name for line in (wide, tall)] == ["1.png", "2.png"] and "frame" not in wide
     assert wide["objects"] and tall["objects"]
     for line, (height, width) in ((wide, (96, 192)), (tall, (300, 140))):

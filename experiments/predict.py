@@ -125,6 +125,8 @@ def _check_flags(arguments: list[str]) -> None:
         command_line.refuse_flags(*foreign.OF_FILE, why="with --workdir, which has its own config")
     else:
         command_line.refuse_flags("best", why="without --workdir, which has checkpoints")
+    if foreign.MODEL.value is not None:
+        foreign.check_published()
     if not OUT.value:
         command_line.refuse_flags("block", "position", why="without --out, the directory for pictures")
     if not any(map(is_stream, arguments)):
@@ -156,7 +158,6 @@ def _predictor() -> Predictor:
     if WORKDIR.value is not None:
         return Predictor.of_workdir(place("--workdir", WORKDIR.value), best=BEST.value, multi_label=MULTI_LABEL.value)
     if foreign.MODEL.value is not None and MULTI_LABEL.value is None:
-        foreign.check_published()
         return Predictor.from_pretrained(foreign.MODEL.value, CHECKPOINT.value)
     model, config, classes, report = foreign.import_network(CHECKPOINT.value)
     print(f"{CHECKPOINT.value or foreign.MODEL.value}: {report}", file=sys.stderr)

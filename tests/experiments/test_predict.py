@@ -164,3 +164,9 @@ def test_a_flag_that_the_program_would_ignore_is_refused(command, error, run):
     done = program(f"--workdir={run}", *arguments, name=name)
     assert done.returncode == 2 and done.stderr.startswith(f"error: {error}"), done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_published_detector_takes_no_flags_of_another_network():
+    done = program("--model=torchvision_maskrcnn_resnet50_fpn", "--num_classes=3", "IMAGE.jpg")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: --num_classes has no effect with --model, which describes the network")

@@ -52,12 +52,15 @@ def check_test_size(config: ConfigDict, summary: Callable[[jax.ShapeDtypeStruct]
     Raises:
       InputError: the network does not fit a test view.
     """
-    if config.name != "video_folder" or not 0 < (side := config.test_crop or config.test_short_side) < config.crop:
+    if config.name != "video_folder":
+        return
+    field = "test_crop" if config.test_crop else "test_short_side"  # test_crop=0 tests on whole frames
+    if not 0 < (side := config[field]) < config.crop:
         return
     try:
         summary(jax.ShapeDtypeStruct((config.frames, side, side, 3), np.uint8))
     except InputError as error:
-        raise InputError(f"data.test_crop={config.test_crop}: {error}") from error
+        raise InputError(f"data.{field}={side}: {error}") from error
 
 
 def _long_range(fields, split, classes):
@@ -68,9 +71,7 @@ def _long_range(fields, split, classes):
 def _video_folder(fields, split, classes):
     paths = {name: fields.pop(name) for name in SPLITS}
     fields.pop("clips_per_decode", None)  # a field of batches, not of a dataset
-    path = paths[used := splits.stand_in(paths, split)]
-    if not path:  # an imported network has no data of its own, but one can test it
-        raise InputError(f"data.{used} is empty: give a folder with one sub-folder per class, or a CSV of path,label")
+    path = splits.path_of(paths, split, "a folder with one sub-folder per class, or a CSV of path,label")
     for name in ("clips", "crops"):
         validation = fields.pop(f"validation_{name}")
         if validation < 1:

@@ -91,9 +91,7 @@ def _poses(fields, split, classes, masks, keypoints):
 
 def _coco(fields, split, classes, masks, keypoints):
     paths = {name: fields.pop(name) for name in SPLITS}
-    path = paths[used := splits.stand_in(paths, split)]
-    if not path:  # an imported network has no data of its own, but one can test it
-        raise InputError(f"data.{used} is empty: give {GIVEN}")
+    path = splits.path_of(paths, split, GIVEN)
     options = {"training": split == "train", "classes": classes, "masks": masks, "keypoints": keypoints}
     return open_coco(path, **options, **fields)
 

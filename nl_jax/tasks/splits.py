@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from nl_jax.errors import InputError
+
 Paths = Mapping[str, str] | ConfigDict  # path of each split; "" means that it is not given
 
 # The splits that can replace each split, in order of preference. So a run with one folder works. Its figures then show
@@ -14,6 +16,23 @@ ORDER = {"train": ("train",), "validation": ("validation", "train"), "test": ("t
 def stand_in(paths: Paths, split: str) -> str:
     """Returns the split whose data are used for `split`: the first split of ORDER for which the user gave data."""
     return next((name for name in ORDER[split] if paths[name]), split)
+
+
+def path_of(paths: Paths, split: str, valid: str) -> str:
+    """Returns the path of the data used for `split`. An imported network has no training data, but one can test it.
+
+    Args:
+      paths: path of each split.
+      split: train, validation or test.
+      valid: the valid paths, for the error message.
+
+    Raises:
+      InputError: the user gave no data that can be used for `split`.
+    """
+    used = stand_in(paths, split)
+    if not paths[used]:
+        raise InputError(f"data.{used} is empty: give {valid}")
+    return paths[used]
 
 
 def measured_on(paths: Paths, split: str, example: str) -> str:

@@ -40,6 +40,9 @@ def test_test_views_that_are_too_small_for_the_network_are_named_before_training
     config.update_from_flattened_dict({"data.test_crop": 1, "model.width": 4})
     with pytest.raises(InputError, match=r"data\.test_crop=1: the network does not fit clips of shape"):
         Classification(config).check()
+    config.update_from_flattened_dict({"data.test_crop": 0, "data.test_short_side": 1})
+    with pytest.raises(InputError, match=r"data\.test_short_side=1: the network does not fit clips of shape"):
+        Classification(config).check()
 
 
 def test_every_field_with_several_values_has_a_type():

@@ -20,13 +20,8 @@ from nl_jax.models import NonLocalBlock
 QUERIES = 64  # rows at a time
 
 
-def has_map(block: NonLocalBlock) -> bool:
-    """Returns whether the weights of a position lie on places of the clip. A variant's weights may not."""
-    return getattr(block, "has_map", True)
-
-
 def _check_map(block: NonLocalBlock) -> None:
-    if not has_map(block):
+    if not block.has_map:
         raise InputError(f"{block.pairwise} has no weight for a pair of positions, so there is nothing to draw")
 
 

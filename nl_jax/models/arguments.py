@@ -7,10 +7,14 @@ from collections.abc import Collection
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Int
 
 from nl_jax.errors import InputError
+
+# Initial values of the kernels of a block, by `init`.
+INITS = {"he": nnx.initializers.he_normal(), "normal": nnx.initializers.normal(0.01)}
 
 
 def check_choice(name: str, value: object, valid: Collection[object]) -> None:
@@ -53,6 +57,15 @@ def check_dtype(dtype: DTypeLike | None) -> None:
         known = False
     if not known:
         raise InputError(f"dtype={dtype!r} is unknown; choose float32, bfloat16, float16 or None")
+
+
+def check_block(channels: object, inner_channels: object, init: object, scale: object, dtype: DTypeLike | None) -> None:
+    """Raises InputError unless the arguments that every kind of block takes are valid."""
+    check_count("channels", channels)
+    check_count("inner_channels", inner_channels, or_none=True)
+    check_choice("init", init, INITS)
+    check_scale(scale)
+    check_dtype(dtype)
 
 
 def checked_positions(positions: ArrayLike, count: int, shape: tuple[int, ...]) -> Int[Array, "q"]:

@@ -10,7 +10,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nl_jax.errors import InputError
 from nl_jax.models import arguments
-from nl_jax.models.arguments import check_choice, check_count
 from nl_jax.models.norm import KINDS, Norm
 from nl_jax.ops import nonlocal_op
 from nl_jax.ops.conv import conv1x1
@@ -59,6 +58,8 @@ class NonLocalBlock(nnx.Module):
         input, or an input with another number of channels.
     """
 
+    has_map = True  # whether the block has one weight for each pair of positions; a `Variant` may not
+
     def __init__(
         self,
         channels: int,
@@ -78,18 +79,13 @@ class NonLocalBlock(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        inits = {"he": nnx.initializers.he_normal(), "normal": nnx.initializers.normal(0.01)}
-        check_count("channels", channels)
-        check_count("inner_channels", inner_channels, or_none=True)
-        check_count("time_group", time_group, or_none=True)
-        check_choice("pairwise", pairwise, PAIRWISE)
-        check_choice("axes", axes, AXES)
-        check_choice("subsample", subsample, SUBSAMPLE)
-        check_choice("norm", norm, (*KINDS, "none"))
-        check_choice("init", init, tuple(inits))
-        arguments.check_scale(scale)
+        arguments.check_block(channels, inner_channels, init, scale, dtype)
+        arguments.check_count("time_group", time_group, or_none=True)
+        arguments.check_choice("pairwise", pairwise, PAIRWISE)
+        arguments.check_choice("axes", axes, AXES)
+        arguments.check_choice("subsample", subsample, SUBSAMPLE)
+        arguments.check_choice("norm", norm, (*KINDS, "none"))
         arguments.check_number("norm_scale", norm_scale)
-        arguments.check_dtype(dtype)
         if subsample and axes == "time":
             raise InputError(f"subsample={subsample!r} pools over space, where axes='time' has no neighbours to pool")
         if norm == "none" and norm_scale:
@@ -115,13 +111,14 @@ class NonLocalBlock(nnx.Module):
                 rngs=rngs,
             )
 
+        kernels = arguments.INITS[init]
         if pairwise != "gaussian":
-            self.theta = pointwise(channels, d, bias, inits[init])
-            self.phi = pointwise(channels, d, bias, inits[init])
+            self.theta = pointwise(channels, d, bias, kernels)
+            self.phi = pointwise(channels, d, bias, kernels)
         if pairwise == "concatenation":
-            self.w_f = pointwise(2 * d, 1, False, inits[init])
-        self.g = pointwise(channels, d, bias, inits[init])
-        init_z = nnx.initializers.zeros if norm == "none" else inits[init]
+            self.w_f = pointwise(2 * d, 1, False, kernels)
+        self.g = pointwise(channels, d, bias, kernels)
+        init_z = nnx.initializers.zeros if norm == "none" else kernels
         self.w_z = pointwise(d, channels, out_bias, init_z, jnp.float32 if self.widens else dtype)
         self.norm = None if norm == "none" else Norm(channels, kind=norm, scale_init=norm_scale, group_size=group_size)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import jax
 
 from nl_jax.errors import InputError
-from nl_jax.models.arguments import check_count, check_number
+from nl_jax.models.arguments import check_choice, check_count, check_number
 from nl_jax.models.geometry import Geometry, resolve
 from nl_jax.models.nonlocal_block import NonLocalBlock
 from nl_jax.models.norm import KINDS
@@ -141,13 +141,11 @@ class ResNetConfig:
             raise InputError(f"norm_epsilon={self.norm_epsilon} is out of range; choose 0 or more")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout={self.dropout} is out of range; choose 0 up to, not including, 1")
-        if self.norm not in KINDS:
-            raise InputError(f"norm={self.norm!r} is unknown; choose one of {', '.join(KINDS)}")
+        check_choice("norm", self.norm, KINDS)
         blocks = self.blocks_per_stage
         if blocks is not None and not (blocks and all(isinstance(n, numbers.Integral) and n >= 1 for n in blocks)):
             raise InputError(f"blocks_per_stage={blocks} is out of range; choose 1 or more a stage")
-        if self.inflate not in INFLATE:
-            raise InputError(f"inflate={self.inflate!r} is unknown; choose one of {', '.join(map(str, INFLATE))}")
+        check_choice("inflate", self.inflate, INFLATE)
         if self.dtype not in ("float32", "bfloat16", "float64"):
             raise InputError(f"dtype={self.dtype!r} is unknown; choose float32 or bfloat16")
         if self.dtype == "float64" and not jax.config.jax_enable_x64:
@@ -182,8 +180,7 @@ class ResNetConfig:
             options |= self.nonlocal_options.get(stage, {})
             if (variant := options.pop("variant", None)) is None:
                 continue
-            if variant not in VARIANTS:
-                raise InputError(f"variant={variant!r} is unknown; choose one of {', '.join(VARIANTS)}")
+            check_choice("variant", variant, VARIANTS)
             # A table gives one scale to all its rows, with scores or without.
             taken = {"norm", "init", "scale", "inner_channels", "group_size"} - (VARIANTS[variant].without - {"scale"})
             if other := options.keys() - taken:

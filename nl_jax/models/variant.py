@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from nl_jax.errors import InputError
-from nl_jax.models.arguments import check_choice, check_count, check_dtype, check_scale, checked_positions
+from nl_jax.models.arguments import INITS, check_block, check_choice, checked_positions
 from nl_jax.models.nonlocal_block import NonLocalBlock
 from nl_jax.models.norm import KINDS, Norm
 
@@ -31,7 +31,6 @@ class Variant(NonLocalBlock):
 
     name = ""
     without: frozenset[str] = frozenset()  # options of this class that have no effect on the block
-    has_map = True  # whether the block has one weight for each pair of positions
     grows = False  # whether y is a product of features, which float16 may not hold
 
     def __init__(
@@ -46,13 +45,8 @@ class Variant(NonLocalBlock):
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        inits = {"he": nnx.initializers.he_normal(), "normal": nnx.initializers.normal(0.01)}
-        check_count("channels", channels)
-        check_count("inner_channels", inner_channels, or_none=True)
+        check_block(channels, inner_channels, init, scale, dtype)
         check_choice("norm", norm, (*KINDS, "none"))
-        check_choice("init", init, tuple(inits))
-        check_scale(scale)
-        check_dtype(dtype)
         d = inner_channels or max(1, channels // 2)
         # The attributes by which a `NonLocalBlock` describes itself.
         self.channels, self.pairwise, self.axes = channels, self.name, "spacetime"
@@ -60,11 +54,11 @@ class Variant(NonLocalBlock):
         self.subsample = self.time_group = None
         self.scale = 1.0 if scale is None else 1 / math.sqrt(self._width(d)) if scale == "rsqrt_d" else float(scale)
 
-        def linear(features_in, features_out, kernel_init=inits[init], bias=True, dtype=dtype):
+        def linear(features_in, features_out, kernel_init=INITS[init], bias=True, dtype=dtype):
             return nnx.Linear(features_in, features_out, use_bias=bias, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
         self._build(d, linear)
-        init_z = nnx.initializers.zeros if norm == "none" else inits[init]
+        init_z = nnx.initializers.zeros if norm == "none" else INITS[init]
         self.w_z = linear(self._width_of_sum(d), channels, init_z, dtype=jnp.float32 if self.widens else dtype)
         self.norm = None if norm == "none" else Norm(channels, kind=norm, scale_init=0.0, group_size=group_size)
 

@@ -19,7 +19,6 @@ from nl_jax.data.video.stream import Clip, clips_of_file, clips_of_stream
 from nl_jax.errors import InputError
 from nl_jax.evaluation.views import combine, scores_of_views
 from nl_jax.figures import attention
-from nl_jax.figures.rows import has_map
 from nl_jax.models import VideoResNet, flat
 from nl_jax.places import Place, place
 from nl_jax.tasks import restore_network
@@ -90,7 +89,7 @@ class Predictor:
         model.eval()
         self.classes, self._data, self._multi_label = classes, config.data, multi_label
         self._model, self.frames = model, config.data.frames
-        self.blocks = {name: block for name, block in model.nonlocal_blocks().items() if has_map(block)}
+        self.blocks = {name: block for name, block in model.nonlocal_blocks().items() if block.has_map}
         self._normalize = make_normalize(config.input)
         mesh = sharding.make_mesh(data=-1, fsdp=1)
         graphdef, *arrays = flat.split(model)

@@ -269,7 +269,7 @@ def test_a_later_block_is_drawn_or_says_that_it_has_nothing_to_draw(name, random
     block = randomise(lambda: VARIANTS[name](8, 4, rngs=nnx.Rngs(0)))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 3, 2, 8)), jnp.float32)
     positions = np.array([(0, 1, 1), (1, 2, 0)])
-    if not rows.has_map(block):
+    if not block.has_map:
         for draw in (lambda: rows.rows_of(block, x, positions), lambda: rows.mean_row(block, x)):
             with pytest.raises(InputError, match=f"{name} has no weight for a pair of positions"):
                 draw()

@@ -1,5 +1,7 @@
 """Finds fields that a user sets and that have no effect because of other fields of the config."""
 
+from operator import attrgetter
+
 from ml_collections import ConfigDict
 
 from nl_jax.errors import InputError
@@ -18,9 +20,7 @@ def check_effect(config: ConfigDict, given: list[str]) -> None:
     """
     idle = _idle(config)
     for name in given:
-        value = config
-        for part in name.split("."):
-            value = value[part]
+        value = attrgetter(name)(config)
         if name in idle and value:  # 0, False and () turn a field off
             raise InputError(f"--config.{name}={value} has no effect because of {idle[name]}")
 
